@@ -1,0 +1,1 @@
+"""Machinery that knows no model: registries, hparams, run folders, training, metrics."""
