@@ -1,0 +1,1 @@
+"""Layers with plain arguments; none reads hparams."""
