@@ -17,3 +17,14 @@ def real_data() -> Path:
     path = Path(folder)
     assert path.is_dir(), f"SCENE_DESIGNER_DATA names a missing folder: {path}"
     return path
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With the data present, a real-data test that skips is a failure, not a shrug."""
+    outcome = yield
+    report = outcome.get_result()
+    real = "real_data" in getattr(item, "fixturenames", ())
+    if report.skipped and real and os.environ.get("SCENE_DESIGNER_DATA"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although SCENE_DESIGNER_DATA is set: {report.longrepr}"
