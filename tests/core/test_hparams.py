@@ -1,0 +1,223 @@
+"""core.hparams: the comma string, its errors, and the strict dicts of config.json."""
+
+import dataclasses
+import json
+from typing import Literal, Optional
+
+import pytest
+
+from core.errors import HParamError, UserError
+from core.hparams import (
+    REMOVED,
+    BaseHParams,
+    describe,
+    from_dict,
+    given_names,
+    hp,
+    parse,
+    to_dict,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    flag: bool = hp(False, "a switch")
+    count: int = hp(3, "how many", low=1, high=10)
+    rate: float = hp(0.5, "how fast")
+    text: str = hp("x", "what")
+    pt_mdomain_id: str = hp("", "id of a run")
+    sizes: tuple[int, ...] = hp((1, 2), "widths")
+    names: tuple[str, ...] = hp((), "names")
+    limit: Optional[int] = hp(None, "at most so many")
+    kind: Literal["big", "small"] = hp("big", "size")
+    mode: str = hp("max", "pooling", choices=("max", "avg"))
+
+
+def test_nothing_given_gives_the_defaults():
+    assert parse("", Toy) == parse(None, Toy) == parse("  ", Toy) == Toy()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("count=4", {"count": 4}),
+        (" count = 4 , rate = 2 ", {"count": 4, "rate": 2.0}),
+        ("rate=1e-4", {"rate": 1e-4}),
+        ("flag=True", {"flag": True}),
+        ("flag=false", {"flag": False}),
+        ("flag=1", {"flag": True}),
+        ("text=First Stage of It,count=4", {"text": "First Stage of It", "count": 4}),
+        ("text='a, b',count=4", {"text": "a, b", "count": 4}),
+        ('text="it\'s, b"', {"text": "it's, b"}),
+        ("text=Leo's run,count=4", {"text": "Leo's run", "count": 4}),
+        ("text=a=b", {"text": "a=b"}),
+        ("text=/a b/c.d-e_f", {"text": "/a b/c.d-e_f"}),
+        ("text=", {"text": ""}),
+        ("text=,count=4", {"text": "", "count": 4}),
+        ("text='',count=4", {"text": "", "count": 4}),
+        ("count='4'", {"count": 4}),
+        ("pt_mdomain_id=01", {"pt_mdomain_id": "01"}),
+        ("pt_mdomain_id='01'", {"pt_mdomain_id": "01"}),
+        ("sizes=[4,5, 6]", {"sizes": (4, 5, 6)}),
+        ("sizes=[]", {"sizes": ()}),
+        ("sizes=", {"sizes": ()}),
+        ("sizes=7", {"sizes": (7,)}),
+        ("names=[a b,'c'],count=4", {"names": ("a b", "c"), "count": 4}),
+        ("limit=none", {"limit": None}),
+        ("limit=", {"limit": None}),
+        ("limit=5", {"limit": 5}),
+        ("kind=small,mode=avg", {"kind": "small", "mode": "avg"}),
+        ("text=none", {"text": "none"}),
+        ("text=[1,2]", {"text": "[1,2]"}),
+    ],
+)
+def test_the_grammar(text, expected):
+    assert parse(text, Toy) == dataclasses.replace(Toy(), **expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("coutn=4", ["clause 'coutn=4'", "'count'", "pt_mdomain_id"]),
+        ("count=four", ["clause 'count=four'", "count must be int"]),
+        ("count=4.5", ["count must be int"]),
+        ("count=", ["count must be int"]),
+        ("rate=fast", ["rate must be float"]),
+        ("rate=nan", ["rate must be float"]),
+        ("flag=maybe", ["flag must be bool"]),
+        ("sizes=[1,x]", ["sizes must be list of int"]),
+        ("limit=x", ["limit must be int or none"]),
+        ("kind=huge", ["kind must be big|small"]),
+        ("mode=mx", ["mode must be one of max, avg", "Did you mean 'max'?"]),
+        ("count=0", ["count must be at least 1"]),
+        ("count=11", ["count must be at most 10"]),
+        ("count=4,count=4", ["clause 'count=4'", "given twice"]),
+        ("text=a, b", ["clause 'b' has no '='", "quotes"]),
+        ("count", ["clause 'count' has no '='"]),
+        ("=4", ["no name before '='"]),
+        ("count=4,", ["empty clause"]),
+        ("text='a", ["' without its '"]),
+        ("sizes=[1,2", ["[ without its ]"]),
+        ("text='a' b", ["expected a comma after '", "'b'"]),
+    ],
+)
+def test_errors_name_the_clause_and_what_to_do(text, pieces):
+    with pytest.raises(HParamError) as caught:
+        parse(text, Toy)
+    for piece in pieces:
+        assert piece in str(caught.value)
+
+
+def test_removed_names_say_that_they_are_gone():
+    assert len(REMOVED) == 16
+    for name in REMOVED:
+        with pytest.raises(HParamError, match=f"{name}.*never used or is deprecated"):
+            parse(f"{name}=1", Toy)
+
+
+def test_the_command_line_wins_over_saved_and_saved_over_defaults():
+    assert parse("count=5", Toy, count=4, rate=2.0) == Toy(count=5, rate=2.0)
+    with pytest.raises(HParamError, match="saved hparam 'nothing'"):
+        parse("", Toy, nothing=1)
+
+
+def test_a_required_hparam():
+    @dataclasses.dataclass(frozen=True)
+    class Needs:
+        folder: str = hp(help="where it lies")
+
+    assert parse("folder=a", Needs).folder == "a"
+    assert "required" in describe(Needs)
+    with pytest.raises(HParamError, match="folder"):
+        parse("", Needs)
+
+
+def test_rules_at_construction_pass_through():
+    @dataclasses.dataclass(frozen=True)
+    class Ruled:
+        a: int = hp(1)
+
+        def __post_init__(self):
+            if self.a == 2:
+                raise HParamError("a must not be 2: use 3")
+
+    with pytest.raises(HParamError, match="use 3"):
+        parse("a=2", Ruled)
+    with pytest.raises(UserError, match=r"config\.json: a must not be 2"):
+        from_dict(Ruled, {"a": 2}, "config.json")
+
+
+def test_dicts_round_trip_through_json():
+    toy = parse("sizes=[4,5],names=[a],limit=5,text='a, b'", Toy)
+    assert from_dict(Toy, json.loads(json.dumps(to_dict(toy))), "here") == toy
+    assert from_dict(Toy, {**to_dict(toy), "rate": 2}, "here").rate == 2.0
+
+
+@pytest.mark.parametrize(
+    ("change", "piece"),
+    [
+        ({"count": "4"}, "count must be int"),
+        ({"count": True}, "count must be int"),
+        ({"flag": 1}, "flag must be bool"),
+        ({"count": 99}, "at most 10"),
+        ({"sizes": 3}, "sizes must be list of int"),
+        ({"kind": "huge"}, "kind must be"),
+        ({"extra": 1}, "unknown hparam 'extra'"),
+    ],
+)
+def test_reading_a_dict_is_strict(change, piece):
+    with pytest.raises(UserError) as caught:
+        from_dict(Toy, {**to_dict(Toy()), **change}, "run/config.json")
+    assert piece in str(caught.value)
+    assert "run/config.json" in str(caught.value)
+
+
+def test_a_missing_key_is_an_error():
+    values = to_dict(Toy())
+    del values["rate"]
+    with pytest.raises(UserError, match=r"run/config\.json: missing hparams: rate"):
+        from_dict(Toy, values, "run/config.json")
+    with pytest.raises(UserError, match="expected an object"):
+        from_dict(Toy, 3, "run/config.json")
+
+
+def test_describe_shows_name_type_default_and_help():
+    text = describe(Toy)
+    assert len(text.splitlines()) == len(dataclasses.fields(Toy))
+    line = next(line for line in text.splitlines() if line.strip().startswith("sizes"))
+    assert "list of int" in line
+    assert "[1,2]" in line
+    assert "widths" in line
+
+
+def test_given_names():
+    assert given_names("b=1,a=[1,2]") == ("b", "a")
+
+
+def test_the_base_hparams_of_the_readme():
+    base = parse(
+        "batch_size=64,log_every=5,notify_every=20000,save_every=10000,safety_save=2000,"
+        "iterations=100000,goal=First Stage of Scene Designer,slack_config=token.secret",
+        BaseHParams,
+    )
+    assert base.goal == "First Stage of Scene Designer"
+    assert base.slack_config == "token.secret"
+    assert (base.batch_size, base.safety_save) == (64, 2000)
+    assert parse("slack_config=", BaseHParams).slack_config == ""
+
+
+def test_the_base_defaults_of_the_specification():
+    assert to_dict(BaseHParams()) == {
+        "batch_size": 128,
+        "iterations": 100000,
+        "log_every": 100,
+        "notify_every": 1000,
+        "save_every": 20000,
+        "safety_save": 10000,
+        "goal": "No description",
+        "slack_config": "token.secret",
+        "autograph": True,
+        "distribute": "none",
+        "seed": 0,
+        "deterministic": False,
+    }
