@@ -1,0 +1,1 @@
+"""From prepared sets to batches: record formats, readers, scene graphs, one file a loader."""

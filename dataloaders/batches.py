@@ -1,0 +1,63 @@
+"""What a loader hands to a model: batches with named fields.
+
+Letters: N scenes, O photo objects in the batch (all scenes together), Q query objects, T triples,
+B batch size of triplets, H = W = image size, M mask side, K classes of the vocabulary. Boxes are
+[x0, y0, x1, y1] in [0, 1] of the image. Images stay uint8 until they are on the device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class TripletBatch(NamedTuple):
+    """Stage 1 (paper section 3.1): a sketch, a crop of its class, a crop of another class."""
+
+    sketches: tf.Tensor  # uint8 (B, H, W, 1), 255 = white paper, 0 = line
+    positives: tf.Tensor  # uint8 (B, H, W, 3), crop of the sketch's class
+    negatives: tf.Tensor  # uint8 (B, H, W, 3), crop of another class
+    classes: tf.Tensor  # int32 (B,), vocabulary index of sketch and positive
+    negative_classes: tf.Tensor  # int32 (B,), vocabulary index of the negative, never `classes`
+
+
+class SketchBatch(NamedTuple):
+    """Sketches alone, from the single-source loaders."""
+
+    sketches: tf.Tensor  # uint8 (B, H, W, 1), 255 = white paper
+    classes: tf.Tensor  # int32 (B,), index into the loader's vocabulary
+
+
+class CropBatch(NamedTuple):
+    """Object crops alone, from the single-source loader."""
+
+    crops: tf.Tensor  # uint8 (B, H, W, 3)
+    classes: tf.Tensor  # int32 (B,), vocabulary index
+    image_ids: tf.Tensor  # int64 (B,), photograph the crop was cut from
+
+
+class SceneGraph(NamedTuple):
+    """One side (photo or query) of N scenes: O objects, grouped by scene, and T relations."""
+
+    classes: tf.Tensor  # int32 (O,), vocabulary index
+    boxes: tf.Tensor  # float32 (O, 4)
+    obj_to_img: tf.Tensor  # int32 (O,), ascending: obj_to_img[o] = n: object o is in scene n
+    triples: tf.Tensor  # int32 (T, 3), subject, predicate, object; both ends index this side
+
+
+class SceneBatch(NamedTuple):
+    """Stages 2 and 3: N scenes with two sides. Photo and query are separate graphs: the query has
+    its own boxes and may have another number of objects. Every scene has at least one of each."""
+
+    image_ids: tf.Tensor  # int64 (N,), id of the photograph in its data set
+    images: tf.Tensor  # uint8 (N, 256, 256, 3), for pictures; no model reads it
+    photo: SceneGraph  # O objects
+    crops: tf.Tensor  # uint8 (O, H, W, 3), photo objects cut from `images` by their boxes
+    masks: tf.Tensor  # uint8 (O, M, M), 0 or 1, segmentation within the box
+    query: SceneGraph  # Q objects
+    sketches: tf.Tensor  # uint8 (Q, H, W, 1), 255 = white paper
+    query_to_photo: tf.Tensor  # int32 (Q,), photo object a query object depicts, -1 = none
+    negative_crops: tf.Tensor  # uint8 (O, H, W, 3), paper section 3.5: the photo's graph again,
+    negative_classes: tf.Tensor  # int32 (O,), every object replaced by one of another class

@@ -1,0 +1,65 @@
+"""Random numbers as a function of names: word = hash(seed, stream, position, slot).
+
+Nothing has a state, so what is drawn for an item depends on neither the batch it travels in, nor
+the thread, nor how often the program was interrupted. SplitMix64's finaliser (Steele, Lea, Flood,
+OOPSLA 2014) over a chain of the coordinates; tf.random.stateless_* would tie a number to the shape
+of the tensor it is drawn in, hence to the batch size.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+import tensorflow as tf
+
+_GOLDEN = 0x9E3779B97F4A7C15
+Ints = Union[int, tf.Tensor]  # python int or int32 / int64 tensor
+
+
+def mix(words: tf.Tensor) -> tf.Tensor:
+    """SplitMix64's finaliser: uint64 of any shape -> uint64, a bijection that looks random."""
+    shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
+    words = words + tf.constant(_GOLDEN, tf.uint64)
+    words = xor(words, shift(words, tf.constant(30, tf.uint64)))
+    words = words * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
+    words = xor(words, shift(words, tf.constant(27, tf.uint64)))
+    words = words * tf.constant(0x94D049BB133111EB, tf.uint64)
+    return xor(words, shift(words, tf.constant(31, tf.uint64)))
+
+
+def bits(*coordinates: Ints) -> tf.Tensor:
+    """One uint64 word for each combination of coordinates, broadcast together.
+
+    coordinates: ints or int tensors; by habit seed, stream, position, slot.
+    """
+    word = tf.constant(0, tf.uint64)
+    for coordinate in coordinates:
+        number = tf.cast(tf.convert_to_tensor(coordinate, dtype_hint=tf.int64), tf.int64)
+        word = mix(tf.bitwise.bitwise_xor(word, tf.bitcast(number, tf.uint64)))
+    return word
+
+
+def below(words: tf.Tensor, limit: Ints) -> tf.Tensor:
+    """Words -> int32 in [0, limit), evenly to 1 part in 2^32 / limit. limit > 0, broadcast."""
+    high = tf.cast(tf.bitwise.right_shift(words, tf.constant(32, tf.uint64)), tf.int64)
+    scaled = high * tf.cast(limit, tf.int64)
+    return tf.cast(tf.bitwise.right_shift(scaled, tf.constant(32, tf.int64)), tf.int32)
+
+
+def unit(words: tf.Tensor) -> tf.Tensor:
+    """Words -> float32 in [0, 1), 24 random bits."""
+    high = tf.bitwise.right_shift(words, tf.constant(40, tf.uint64))
+    return tf.cast(tf.cast(high, tf.int32), tf.float32) * 2.0**-24
+
+
+def coin(words: tf.Tensor) -> tf.Tensor:
+    """Words -> bool, even odds."""
+    return tf.cast(tf.bitwise.right_shift(words, tf.constant(63, tf.uint64)), tf.bool)
+
+
+def permutations(count: tf.Tensor, passes: tf.Tensor, *coordinates: Ints) -> tf.Tensor:
+    """`passes` permutations of range(count), one after the other: int32 (passes * count,)."""
+    each = tf.range(passes, dtype=tf.int64)[:, None]
+    words = bits(*coordinates, each, tf.range(count, dtype=tf.int64)[None, :])
+    # Signed order of the words is as good a shuffle as unsigned, and argsort knows it.
+    return tf.reshape(tf.argsort(tf.bitcast(words, tf.int64), axis=1, stable=True), [-1])

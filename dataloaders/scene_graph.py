@@ -1,0 +1,162 @@
+"""The graph of a scene from its boxes alone: relations and box attributes. Pure functions.
+
+Paper: section 3.2, after sg2im (Johnson et al. 2018). Letters: O objects of all scenes together,
+T triples. Boxes are float32 (O, 4), [x0, y0, x1, y1] in [0, 1], y downwards. Objects of a scene
+stand together: obj_to_img is ascending.
+
+The numpy functions are for preparation and for single scenes, the TensorFlow ones for loaders;
+both make the same float32 comparisons, so their results are equal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+PREDICATES = (
+    "__in_image__",
+    "left of",
+    "right of",
+    "above",
+    "below",
+    "inside",
+    "surrounding",
+)
+IN_IMAGE, LEFT_OF, RIGHT_OF, ABOVE, BELOW, INSIDE, SURROUNDING = range(len(PREDICATES))
+
+SIZE_BINS = 10
+LOCATION_GRID = 5  # cells a side
+LOCATION_BINS = LOCATION_GRID**2
+ATTRIBUTES = SIZE_BINS + LOCATION_BINS
+
+
+def predicates(subjects: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """What each subject box (T, 4) is to the object box (T, 4) beside it: int32 (T,), 1 to 6.
+
+    Containment is strict on all four sides. Otherwise the angle theta of subject centre minus
+    object centre decides: |theta| >= 3pi/4 left of, [-3pi/4, -pi/4) above, [-pi/4, pi/4) right
+    of, [pi/4, 3pi/4) below; equal centres are right of.
+    """
+    s, o = np.asarray(subjects, np.float32), np.asarray(objects, np.float32)
+    contains = (s[:, :2] < o[:, :2]).all(1) & (s[:, 2:] > o[:, 2:]).all(1)
+    contained = (o[:, :2] < s[:, :2]).all(1) & (o[:, 2:] > s[:, 2:]).all(1)
+    # The borders of the angles are diagonals: comparing dx with dy is exact where atan2 rounds.
+    dx, dy = ((s[:, :2] + s[:, 2:]) - (o[:, :2] + o[:, 2:])).T
+    return np.select(
+        [contains, contained, (dx < 0) & (abs(dy) <= -dx), (dy < 0) & (abs(dx) < -dy),
+         (dy > 0) & (-dy < dx) & (dx <= dy)],
+        [SURROUNDING, INSIDE, LEFT_OF, ABOVE, BELOW],
+        RIGHT_OF,
+    ).astype(np.int32)  # fmt: skip
+
+
+def triples(boxes: np.ndarray, flips: Optional[np.ndarray] = None) -> np.ndarray:
+    """Triples of ONE scene: int32 (T, 3) rows of subject, predicate, object, T = n(n-1)/2.
+
+    boxes: (n, 4). One triple for every pair of objects i < j, in the order of (i, j).
+    flips: bool (T,), True makes j the subject; without it the direction is canonical, a function
+    of the boxes only: the box that comes first when ordered by x0, y0, x1, y1 is the subject (of
+    two equal boxes the one given first). A scene of one object has the triple (0, IN_IMAGE, 0).
+    """
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    if len(boxes) == 1:
+        return np.array([[0, IN_IMAGE, 0]], np.int32)
+    first, second = np.triu_indices(len(boxes), 1)
+    if flips is None:
+        rank = np.argsort(np.lexsort(boxes.T[::-1]))  # lexsort is stable
+        flips = rank[first] > rank[second]
+    subject = np.where(flips, second, first)
+    target = np.where(flips, first, second)
+    relation = predicates(boxes[subject], boxes[target])
+    return np.stack([subject, relation, target], 1).astype(np.int32)
+
+
+def batch_triples(
+    boxes: tf.Tensor, obj_to_img: tf.Tensor, flip_bits: Optional[tf.Tensor] = None
+) -> tf.Tensor:
+    """Triples of all scenes of a batch at once: int32 (T, 3), ordered by scene, then as `triples`.
+
+    boxes: float32 (O, 4). obj_to_img: int32 (O,), ascending. flip_bits: uint64 (O,), one random
+    word an object (dataloaders.draws), from which a coin is drawn for every pair. Without it
+    directions are canonical, as in `triples`.
+    """
+    import tensorflow as tf  # here, so that preparation workers do not pay for it
+
+    from dataloaders import draws
+
+    count = tf.shape(obj_to_img)[0]
+    place = tf.range(count)
+    end = tf.searchsorted(obj_to_img, obj_to_img, side="right")
+    start = tf.searchsorted(obj_to_img, obj_to_img, side="left")
+    # Object i meets the later objects of its scene; one that is alone meets itself.
+    begin = tf.where(end - start == 1, place, place + 1)
+    first = tf.repeat(place, end - begin)
+    second = tf.ragged.range(begin, end).flat_values
+    a, b = tf.gather(boxes, first), tf.gather(boxes, second)
+    if flip_bits is None:
+        flips = _comes_before(b, a)
+    else:
+        ours, theirs = tf.gather(flip_bits, first), tf.gather(flip_bits, second)
+        flips = draws.coin(draws.mix(tf.bitwise.bitwise_xor(ours, draws.mix(theirs))))
+    subject, target = tf.where(flips, second, first), tf.where(flips, first, second)
+    s, o = tf.where(flips[:, None], b, a), tf.where(flips[:, None], a, b)
+    relation = tf.where(first == second, IN_IMAGE, batch_predicates(s, o))
+    return tf.stack([subject, relation, target], 1)
+
+
+def batch_predicates(subjects: tf.Tensor, objects: tf.Tensor) -> tf.Tensor:
+    """`predicates` in TensorFlow: float32 (T, 4) twice -> int32 (T,)."""
+    import tensorflow as tf
+
+    s, o = subjects, objects
+    contains = tf.reduce_all((s[:, :2] < o[:, :2]) & (s[:, 2:] > o[:, 2:]), 1)
+    contained = tf.reduce_all((o[:, :2] < s[:, :2]) & (o[:, 2:] > s[:, 2:]), 1)
+    dx, dy = tf.unstack((s[:, :2] + s[:, 2:]) - (o[:, :2] + o[:, 2:]), axis=1)
+    relation = tf.fill(tf.shape(dx), RIGHT_OF)
+    relation = tf.where((dy > 0) & (-dy < dx) & (dx <= dy), BELOW, relation)
+    relation = tf.where((dy < 0) & (tf.abs(dx) < -dy), ABOVE, relation)
+    relation = tf.where((dx < 0) & (tf.abs(dy) <= -dx), LEFT_OF, relation)
+    relation = tf.where(contained, INSIDE, relation)
+    return tf.where(contains, SURROUNDING, relation)
+
+
+def size_bins(boxes: tf.Tensor) -> tf.Tensor:
+    """Ten steps of box area: int32 (O,), round(9 w h), half to even, for boxes (O, 4)."""
+    import tensorflow as tf
+
+    x0, y0, x1, y1 = tf.unstack(tf.convert_to_tensor(boxes, tf.float32), axis=-1)
+    return tf.cast(tf.clip_by_value(tf.round(9.0 * (x1 - x0) * (y1 - y0)), 0, 9), tf.int32)
+
+
+def location_cells(boxes: tf.Tensor) -> tf.Tensor:
+    """Cell of a 5x5 grid the box centre falls to: int32 (O,), round(4 cx) + 5 round(4 cy), half
+    to even, for boxes (O, 4)."""
+    import tensorflow as tf
+
+    x0, y0, x1, y1 = tf.unstack(tf.convert_to_tensor(boxes, tf.float32), axis=-1)
+    column = tf.clip_by_value(tf.round(2.0 * (x0 + x1)), 0, LOCATION_GRID - 1)
+    row = tf.clip_by_value(tf.round(2.0 * (y0 + y1)), 0, LOCATION_GRID - 1)
+    return tf.cast(column + LOCATION_GRID * row, tf.int32)
+
+
+def attributes(boxes: tf.Tensor) -> tf.Tensor:
+    """Box attributes: float32 (O, 35) = size one-hot (10), then location one-hot (25)."""
+    import tensorflow as tf
+
+    return tf.concat(
+        [tf.one_hot(size_bins(boxes), SIZE_BINS),
+         tf.one_hot(location_cells(boxes), LOCATION_BINS)], -1)  # fmt: skip
+
+
+def _comes_before(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Whether box a (T, 4) stands strictly before box b (T, 4) in the order of x0, y0, x1, y1."""
+    import tensorflow as tf
+
+    before = tf.zeros(tf.shape(a)[:1], tf.bool)
+    for k in reversed(range(4)):
+        before = (a[:, k] < b[:, k]) | ((a[:, k] == b[:, k]) & before)
+    return before
