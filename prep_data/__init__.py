@@ -1,0 +1,1 @@
+"""From the public layouts of Quick, Draw!, COCO-Stuff and SketchyCOCO to prepared sets."""
