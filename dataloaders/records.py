@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -287,7 +286,7 @@ def write_index(
     try:
         with partial.open("wb") as file:
             np.savez(file, **index._asdict())
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
@@ -356,17 +355,22 @@ def verify(folder: Union[str, Path], split: str) -> list[Damage]:
 
 def _scan(path: Path, offset: int, number: int) -> tuple[int, int, Optional[str]]:
     """Reads on from record `number` at byte `offset`; where it stopped and why (None: the end)."""
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[str(path)], compression_type="", buffer_size=1 << 20, byte_offsets=[offset]
-    )
-    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+
+    def open_at(start: tf.Tensor) -> tf.data.Dataset:
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=[str(path)], compression_type="", buffer_size=1 << 20, byte_offsets=[start]
+        )
+        return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+
+    # Within flat_map, because TF 2.15 cannot make an iterator of this op itself.
+    records = tf.data.Dataset.from_tensors(tf.constant(offset, tf.int64)).flat_map(open_at)
     sizes = iter(records.map(lambda record: tf.strings.length(record, unit="BYTE")))
     try:
         for size in sizes:
             offset += _HEADER.size + int(size) + _FOOTER_BYTES
             number += 1
-    except tf.errors.DataLossError as error:
-        return offset, number, error.message.splitlines()[0]
+    except tf.errors.DataLossError:
+        return offset, number, f"wrong checksum or length at byte {offset}"
     return offset, number, None
 
 
