@@ -1,0 +1,59 @@
+"""The base class of every model. A model knows tensors, optimizers and the step: no folder, no
+checkpoint, no report."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, Optional
+
+import tensorflow as tf
+
+from core.dataset import Vocabulary
+
+
+class Model(tf.Module, abc.ABC):
+    """What the training loop, the checkpoints and the metrics may ask of a model.
+
+    Building one does no I/O. All variables, those of the optimizers too, exist afterwards, so that
+    a checkpoint can be restored at once and completely.
+    """
+
+    HParams: type  # frozen dataclass
+    batch_type: str  # name of the class in dataloaders.batches it trains on
+    metrics: tuple[str, ...] = ()  # names of the metrics it can be asked for
+    optimizers: dict[str, tf.keras.optimizers.Optimizer]
+    # Hparams that may differ between this model and the one it is warm started from; all others
+    # that both have must be equal.
+    warm_start_may_differ: tuple[str, ...] = ("learning_rate", "pretrained_weights")
+
+    def __init__(self, hparams: Any, vocabulary: Vocabulary, iterations: int, mask_size: int = 64):
+        """hparams: an instance of HParams. iterations: last step of the run, for schedules.
+        mask_size: M, side of the loader's masks in pixels."""
+        super().__init__()
+        self.hparams = hparams
+        self.vocabulary = vocabulary
+        self.iterations = iterations
+        self.mask_size = mask_size
+
+    def load_pretrained(self) -> None:
+        """Reads the weights files that hparams name, at the start of a fresh run. UserError when
+        they cannot be had."""
+
+    @abc.abstractmethod
+    def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One optimizer step. Returns the named losses, float32 scalars.
+
+        batch: of `batch_type`. step: int64 (), the number of steps done before this one. seed:
+        int32 (). Everything random is drawn from (seed, step) alone. To be wrapped in tf.function.
+        """
+
+    @classmethod
+    def warm_start_from(cls, hparams: Any) -> Optional[tuple[str, str]]:
+        """(model name, run id) of the run whose newest checkpoint gives a fresh run its
+        `warm_start_parts`; None: from scratch. UserError when hparams should name it and do not.
+        """
+        return None
+
+    @abc.abstractmethod
+    def warm_start_parts(self) -> dict[str, tf.Module]:
+        """The parts, by name, that another stage takes over; equal names have equal variables."""

@@ -1,0 +1,62 @@
+"""Graph convolution over scene graphs, as in sg2im (Johnson et al. 2018, section 3)."""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+from models.layers.mlp import MLP
+
+_leaky_relu = functools.partial(tf.nn.leaky_relu, alpha=0.3)
+
+
+class TripleConv(tf.keras.layers.Layer):
+    """One layer: every triple speaks to its two objects, every object averages what it hears."""
+
+    def __init__(self, dim: int, hidden: int, **kwargs):
+        """dim: width of object and predicate vectors that come out. hidden: of the messages."""
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.speak = MLP([hidden, hidden + dim + hidden], _leaky_relu, name="speak")
+        self.listen = MLP([hidden, dim], _leaky_relu, name="listen")
+
+    def call(
+        self, objects: tf.Tensor, predicates: tf.Tensor, triples: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """objects (O, D_in), predicates (T, P_in), triples int32 (T, 3), of which columns 0 and 2
+        are read. Returns objects (O, dim) and predicates (T, dim).
+
+        An object in no triple hears zeros; order and number of triples an object has are free.
+        """
+        ends = tf.concat([triples[:, 0], triples[:, 2]], axis=0)  # (2T,)
+        subjects, others = tf.split(tf.gather(objects, ends), 2)
+        spoken = self.speak(tf.concat([subjects, predicates, others], axis=1))
+        to_subject, predicates, to_object = tf.split(
+            spoken, [self.hidden, spoken.shape[1] - 2 * self.hidden, self.hidden], axis=1
+        )
+        count = tf.shape(objects)[0]
+        heard = tf.math.unsorted_segment_sum(tf.concat([to_subject, to_object], 0), ends, count)
+        times = tf.math.unsorted_segment_sum(tf.ones_like(ends, tf.float32), ends, count)
+        return self.listen(heard / tf.maximum(times, 1.0)[:, None]), predicates
+
+
+class GraphConvNet(tf.keras.layers.Layer):
+    """Object vectors (O, D_in) and triples (T, 3) -> object vectors (O, dim) that know relations.
+
+    The predicate of a triple enters as a learned vector of `predicate_dim`; after the first layer
+    predicates are `dim` wide.
+    """
+
+    def __init__(
+        self, num_predicates: int, predicate_dim: int, dim: int, hidden: int, layers: int, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.predicates = tf.keras.layers.Embedding(num_predicates, predicate_dim)
+        self.layers = [TripleConv(dim, hidden, name=f"layer_{i}") for i in range(layers)]
+
+    def call(self, objects: tf.Tensor, triples: tf.Tensor) -> tf.Tensor:
+        predicates = self.predicates(triples[:, 1])
+        for layer in self.layers:
+            objects, predicates = layer(objects, predicates, triples)
+        return objects

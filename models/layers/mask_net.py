@@ -1,0 +1,36 @@
+"""Object vectors to masks."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from core.errors import UsageError
+from models.layers.normalization import batch_norm
+from models.layers.upsample_conv import UpsampleConv
+
+
+class MaskNet(tf.keras.layers.Layer):
+    """float32 (O, D) -> mask logits (O, M, M).
+
+    From 1x1 to MxM by log2(M) times [nearest upsample x2, conv 3x3, batch norm, ReLU], then a 1x1
+    convolution (paper section 3.4, sg2im).
+    """
+
+    def __init__(self, mask_size: int, width: int, **kwargs):
+        super().__init__(**kwargs)
+        doublings = mask_size.bit_length() - 1
+        if mask_size != 2**doublings or doublings == 0:
+            raise UsageError(
+                f"masks of side {mask_size} cannot be generated: the mask net doubles from 1, so "
+                "prepare the data with mask_size a power of two (64)"
+            )
+        # No bias: the batch norm after it takes any constant out again.
+        self.convs = [UpsampleConv(width, use_bias=False) for _ in range(doublings)]
+        self.norms = [batch_norm() for _ in range(doublings)]
+        self.last = tf.keras.layers.Conv2D(1, 1)
+
+    def call(self, objects: tf.Tensor, training: bool = False) -> tf.Tensor:
+        maps = objects[:, None, None, :]  # (O, 1, 1, D)
+        for conv, norm in zip(self.convs, self.norms):
+            maps = tf.nn.relu(norm(conv(maps), training=training))
+        return self.last(maps)[..., 0]

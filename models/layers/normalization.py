@@ -1,0 +1,132 @@
+"""Convolutions with their normalisation: batch norm that can be frozen, and spectral norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def batch_norm(epsilon: float = 1e-3) -> tf.keras.layers.BatchNormalization:
+    """The batch norm used everywhere.
+
+    Momentum 0.9: MobileNetV2's own 0.999 needs thousands of steps before the statistics that
+    inference uses resemble the ones the weights were trained with; short runs would evaluate noise.
+    """
+    return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=epsilon)
+
+
+def instance_norm() -> tf.keras.layers.GroupNormalization:
+    """Normalises each channel of each sample over its pixels, with a learned scale and offset."""
+    return tf.keras.layers.GroupNormalization(groups=-1, epsilon=1e-5)
+
+
+class ConvBatchNorm(tf.keras.layers.Layer):
+    """'same' convolution without bias, batch norm, activation: (B, H, W, in) -> (B, H', W', out).
+
+    With frozen statistics (always in inference) the batch norm is a fixed scale and offset of each
+    channel, so it is folded into the kernel: the same function of the same variables (kernel,
+    gamma, beta; all still train), but one map to compute and keep a layer where there were two.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        filters: int | None,
+        kernel_size: int = 3,
+        stride: int = 1,
+        activation: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        freeze_statistics: bool = False,
+        **kwargs: Any,
+    ):
+        """filters: channels out, None for a depthwise convolution. A one-channel input is read as
+        one tiled to `in_channels`."""
+        super().__init__(**kwargs)
+        self.in_channels = in_channels
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.activation = activation
+        self.freeze_statistics = freeze_statistics
+        self.norm = batch_norm()
+
+    def build(self, input_shape):
+        depthwise = self.filters is None
+        shape = (self.kernel_size, self.kernel_size, self.in_channels, self.filters or 1)
+        fan_in = self.kernel_size**2 * (1 if depthwise else self.in_channels)
+        # Written out because Keras would count the channels of a depthwise kernel as inputs.
+        self.kernel = self.add_weight(
+            "kernel", shape, initializer=tf.keras.initializers.RandomNormal(0, (2 / fan_in) ** 0.5)
+        )
+        self.norm.build((None, None, None, self.filters or self.in_channels))
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if training and not self.freeze_statistics:
+            outputs = self.norm(self._convolve(inputs, self.kernel), training=True)
+        else:
+            norm = self.norm
+            scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
+            by_output = scale[:, None] if self.filters is None else scale
+            outputs = self._convolve(inputs, self.kernel * by_output)
+            outputs = tf.nn.bias_add(outputs, norm.beta - norm.moving_mean * scale)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        if self.filters is None:
+            strides = [1, self.stride, self.stride, 1]
+            return tf.nn.depthwise_conv2d(inputs, kernel, strides, "SAME")
+        if inputs.shape[-1] == 1 and self.in_channels > 1:
+            kernel = tf.reduce_sum(kernel, axis=2, keepdims=True)
+        return tf.nn.conv2d(inputs, kernel, self.stride, "SAME")
+
+
+class SpectralConv(tf.keras.layers.Layer):
+    """'same' 3x3 convolution whose kernel is divided by its spectral norm (Miyato et al. 2018).
+
+    One step of power iteration a training call; the vector it moves is saved with the weights.
+    Own code, because the wrappers of Keras and TensorFlow Addons overwrite the kernel by its
+    normalised value in the forward pass: the optimizer then moves a variable that was changed
+    behind its back, and the gradient of the norm is lost.
+    """
+
+    def __init__(
+        self, filters: int, stride: int = 1, use_bias: bool = True, normalize: bool = True, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.stride = stride
+        self.use_bias = use_bias
+        self.normalize = normalize
+
+    def build(self, input_shape):
+        shape = (3, 3, input_shape[-1], self.filters)
+        self.kernel = self.add_weight("kernel", shape, initializer="glorot_uniform")
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight("bias", (self.filters,), initializer="zeros")
+        self.u = self.add_weight(
+            "u",
+            (1, self.filters),
+            initializer=tf.keras.initializers.RandomNormal(),
+            trainable=False,
+        )
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        outputs = tf.nn.conv2d(inputs, self.normalized_kernel(training), self.stride, "SAME")
+        return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
+
+    def normalized_kernel(self, training: bool) -> tf.Tensor:
+        """float32 (3, 3, in, filters). training: also move the estimate of the norm by a step."""
+        if not self.normalize:
+            return tf.convert_to_tensor(self.kernel)
+        matrix = tf.reshape(self.kernel, [-1, self.filters])
+        fixed = tf.stop_gradient(matrix)
+        v = tf.math.l2_normalize(tf.matmul(self.u, fixed, transpose_b=True))
+        u = tf.math.l2_normalize(tf.matmul(v, fixed))
+        if training:
+            self.u.assign(u)
+        sigma = tf.matmul(tf.matmul(v, matrix), u, transpose_b=True)
+        return self.kernel / sigma

@@ -1,0 +1,153 @@
+"""Transformer encoder over the objects of each scene, with a learned scene token."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+MIN_SLOTS = 9  # the scene token and the 8 objects a prepared scene has at most
+GRID = 5  # positions are cells of a 5 x 5 grid
+
+
+def location_cell(boxes: tf.Tensor) -> tf.Tensor:
+    """int32 (O,): the cell of the 5 x 5 grid a box's centre lies in, 0 = top left, row by row.
+
+    boxes: float32 (O, 4). Nearest of the cell centres 0, 1/4, .. 1 on each axis; a tie goes to
+    the even one.
+    """
+    steps = tf.round((boxes[:, :2] + boxes[:, 2:]) * ((GRID - 1) / 2))  # (O, 2)
+    cells = tf.cast(tf.clip_by_value(steps, 0, GRID - 1), tf.int32)
+    return cells[:, 0] + GRID * cells[:, 1]
+
+
+def sinusoids(positions: int, width: int) -> np.ndarray:
+    """float32 (positions, width): sines in even columns, cosines in odd ones (Vaswani et al. 2017,
+    section 3.5)."""
+    rates = 10000.0 ** (-2.0 * (np.arange(width) // 2) / width)
+    angles = np.arange(positions)[:, None] * rates
+    return np.where(np.arange(width) % 2 == 0, np.sin(angles), np.cos(angles)).astype(np.float32)
+
+
+def slot_indices(obj_to_img: tf.Tensor, num_scenes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where each object goes in the (N, S) table of slots, of which slot 0 is the scene token's.
+
+    Returns int32 (O, 2) of [scene, slot], and float32 (N, S): 1 where a slot is taken. S is
+    MIN_SLOTS, more only when a scene has more objects. obj_to_img is ascending, so an object's
+    place in its scene is its index less the number of objects of all scenes before.
+    """
+    counts = tf.math.bincount(obj_to_img, minlength=num_scenes, maxlength=num_scenes)  # (N,)
+    before = tf.cumsum(counts, exclusive=True)
+    slot = 1 + tf.range(tf.shape(obj_to_img)[0]) - tf.gather(before, obj_to_img)
+    slots = tf.maximum(MIN_SLOTS, 1 + tf.reduce_max(counts))
+    return tf.stack([obj_to_img, slot], axis=1), tf.sequence_mask(1 + counts, slots, tf.float32)
+
+
+class Dropout:
+    """Dropout that is a function of a seed alone: the n-th use in a step draws from (seed, n)."""
+
+    def __init__(self, rate: float, seed: tf.Tensor | None):
+        """seed: int (2,), or None for no dropout (inference)."""
+        self.rate = rate
+        self.seed = seed
+        self.uses = 0
+
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        if self.seed is None or self.rate == 0.0:
+            return inputs
+        self.uses += 1
+        seed = tf.random.experimental.stateless_fold_in(self.seed, self.uses)
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
+
+
+class EncoderBlock(tf.keras.layers.Layer):
+    """Self-attention and a two-layer net, each with dropout, residual and layer norm after it."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, **kwargs):
+        super().__init__(**kwargs)
+        self.heads = heads
+        self.query = tf.keras.layers.Dense(dim)
+        # No bias: a constant added to every key shifts all scores of a query alike, and the
+        # softmax takes it out again.
+        self.key = tf.keras.layers.Dense(dim, use_bias=False)
+        self.value = tf.keras.layers.Dense(dim)
+        self.join = tf.keras.layers.Dense(dim)
+        self.norm_attention = tf.keras.layers.LayerNormalization(epsilon=1e-6)
+        self.widen = tf.keras.layers.Dense(hidden, activation="relu")
+        self.narrow = tf.keras.layers.Dense(dim)
+        self.norm_net = tf.keras.layers.LayerNormalization(epsilon=1e-6)
+
+    def call(self, slots: tf.Tensor, taken: tf.Tensor, dropout: Dropout) -> tf.Tensor:
+        """slots (N, S, D), taken (N, S) -> (N, S, D). What empty slots hold is never read."""
+        attended = self.join(self._attend(slots, taken))
+        slots = self.norm_attention(slots + dropout(attended))
+        return self.norm_net(slots + dropout(self.narrow(self.widen(slots))))
+
+    def _attend(self, slots: tf.Tensor, taken: tf.Tensor) -> tf.Tensor:
+        query, key, value = (
+            self._split_heads(dense(slots)) for dense in (self.query, self.key, self.value)
+        )  # (N, heads, S, D / heads)
+        scores = tf.matmul(query, key, transpose_b=True) / math.sqrt(query.shape[-1])
+        scores += (taken[:, None, None, :] - 1.0) * 1e9
+        joined = tf.transpose(tf.matmul(tf.nn.softmax(scores), value), [0, 2, 1, 3])
+        return tf.reshape(joined, tf.shape(slots))
+
+    def _split_heads(self, inputs: tf.Tensor) -> tf.Tensor:
+        shape = tf.shape(inputs)
+        depth = inputs.shape[-1] // self.heads
+        split = tf.reshape(inputs, [shape[0], shape[1], self.heads, depth])
+        return tf.transpose(split, [0, 2, 1, 3])
+
+
+class SceneTransformer(tf.keras.layers.Layer):
+    """Objects of N scenes -> one vector a scene (its token) and contextual object vectors."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        layers: int,
+        dropout: float,
+        use_positions: bool = True,
+        **kwargs,
+    ):
+        """use_positions: add the sinusoidal encoding of each box's cell to its object."""
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.rate = dropout
+        self.positions = sinusoids(GRID * GRID, dim) if use_positions else None
+        self.blocks = [EncoderBlock(dim, heads, hidden, name=f"block_{i}") for i in range(layers)]
+
+    def build(self, input_shape):
+        self.token = self.add_weight("token", (self.dim,), initializer="zeros")
+        super().build(input_shape)
+
+    def call(
+        self,
+        objects: tf.Tensor,
+        boxes: tf.Tensor,
+        obj_to_img: tf.Tensor,
+        num_scenes: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """objects (O, D), boxes (O, 4), obj_to_img (O,), num_scenes int32 ().
+
+        seed: int (2,) for dropout in training; None in inference. Returns the scene tokens (N, D)
+        and the objects (O, D), both float32.
+        """
+        inputs = objects * math.sqrt(self.dim)
+        if self.positions is not None:
+            inputs += tf.gather(self.positions, location_cell(boxes))
+        indices, taken = slot_indices(obj_to_img, num_scenes)
+        shape = tf.concat([tf.shape(taken), [self.dim]], axis=0)
+        slots = tf.scatter_nd(indices, inputs, shape)  # (N, S, D)
+        token = tf.broadcast_to(self.token, tf.concat([shape[:1], [1, self.dim]], axis=0))
+        slots = tf.concat([token, slots[:, 1:]], axis=1)
+
+        dropout = Dropout(self.rate, seed)
+        slots = dropout(slots)
+        for block in self.blocks:
+            slots = block(slots, taken, dropout)
+        return slots[:, 0], tf.gather_nd(slots, indices)

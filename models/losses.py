@@ -1,0 +1,98 @@
+"""Losses: pure functions, unweighted, each a float32 scalar. Letters: see models/__init__.py."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from models.addons import giou_loss
+
+
+def mean_where(values: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """Mean of values (B,) where valid (B,) bool; 0 when nothing is valid."""
+    weights = tf.cast(valid, values.dtype)
+    return tf.reduce_sum(values * weights) / tf.maximum(tf.reduce_sum(weights), 1.0)
+
+
+def squared_distance(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Squared Euclidean distance over the last axis, with broadcasting of the others."""
+    return tf.reduce_sum(tf.math.squared_difference(a, b), axis=-1)
+
+
+def cross_entropy(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Mean cross entropy of logits (B, K) for classes int32 (B,)."""
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
+    )
+
+
+def triplet(
+    anchor: tf.Tensor,
+    positive: tf.Tensor,
+    negative: tf.Tensor,
+    margin: float = 0.5,
+    valid: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Mean of max(0, d(anchor, positive) - d(anchor, negative) + margin), d squared Euclidean.
+
+    All (B, E). valid: bool (B,), rows that count; None: all (paper section 3.1).
+    """
+    gap = squared_distance(anchor, positive) - squared_distance(anchor, negative)
+    rows = tf.nn.relu(gap + margin)
+    return tf.reduce_mean(rows) if valid is None else mean_where(rows, valid)
+
+
+def scene_contrastive(sketch: tf.Tensor, photo: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
+    """Contrastive loss over a batch of scenes, all (N, D) (paper section 3.5).
+
+    Mean d(a_i, p_i) + mean_ij max(0, 1[i != j] - d(a_i, p_j)) + mean_ij max(0, 0.5 - d(a_i, n_j)):
+    a sketched scene is drawn to its photograph, pushed a distance of 1 from every other one and of
+    0.5 from every synthetic negative, i = j included.
+    """
+    others = 1.0 - tf.eye(tf.shape(sketch)[0])
+    to_photo = squared_distance(sketch[:, None], photo[None])  # (N, N)
+    to_negative = squared_distance(sketch[:, None], negative[None])  # (N, N)
+    return (
+        tf.reduce_mean(tf.linalg.diag_part(to_photo))
+        + tf.reduce_mean(tf.nn.relu(others - to_photo))
+        + tf.reduce_mean(tf.nn.relu(0.5 - to_negative))
+    )
+
+
+def box_regression(true: tf.Tensor, predicted: tf.Tensor, use_giou: bool = True) -> tf.Tensor:
+    """Mean squared error of boxes (O, 4), plus 0.1 x the mean of 1 - GIoU with `use_giou`."""
+    loss = tf.reduce_mean(tf.math.squared_difference(true, predicted))
+    if use_giou:
+        y_first = [1, 0, 3, 2]  # the order the library wants: y0, x0, y1, x1
+        loss += 0.1 * tf.reduce_mean(
+            giou_loss(tf.gather(true, y_first, axis=1), tf.gather(predicted, y_first, axis=1))
+        )
+    return loss
+
+
+def mask_cross_entropy(true: tf.Tensor, logits: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """Mean binary cross entropy over the pixels of the valid masks.
+
+    true: float32 (O, M, M), 0 or 1. logits: (O, M, M). valid: bool (O,).
+    """
+    pixels = tf.nn.sigmoid_cross_entropy_with_logits(labels=true, logits=logits)
+    return mean_where(tf.reduce_mean(pixels, axis=[1, 2]), valid)
+
+
+def least_squares_gan(scores: tf.Tensor, target: tf.Tensor | float) -> tf.Tensor:
+    """Mean squared difference of scores and their target (Mao et al. 2017)."""
+    return tf.reduce_mean(tf.math.squared_difference(scores, target))
+
+
+def feature_matching(
+    real: list[tf.Tensor], fake: list[tf.Tensor], valid: tf.Tensor | None = None
+) -> tf.Tensor:
+    """4/5 x the sum over a discriminator's inner layers of the mean absolute difference.
+
+    real, fake: maps (O, h, w, c) a layer; no gradient reaches the real side. valid: bool (O,).
+    4/5 is pix2pixHD's 4 / (layers + 1) at 4 layers (Wang et al. 2018).
+    """
+    total = 0.0
+    for true, made in zip(real, fake):
+        rows = tf.reduce_mean(tf.abs(tf.stop_gradient(true) - made), axis=[1, 2, 3])
+        total += tf.reduce_mean(rows) if valid is None else mean_where(rows, valid)
+    return 0.8 * total

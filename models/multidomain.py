@@ -1,0 +1,138 @@
+"""Stage 1, 'multidomain-representation': objects of photographs and sketches in one space.
+
+positives, negatives uint8 (B, H, W, 3) each -> one photo encoder call on (2B, H, W, 3)
+sketches uint8 (B, H, W, 1) ----------------> sketch encoder
+both: encoding (., 256) -> logits (., K);  shared net -> embedding (., 128)
+losses: cross entropy of each, triplet of (sketch, positive, negative)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from core.dataset import Vocabulary
+from core.hparams import hp
+from core.model import Model
+from core.registry import MODELS
+from models import losses
+from models.encoders import Encoded, EncoderHParams, ObjectRepresentation
+
+
+@dataclass(frozen=True)
+class MultidomainHParams(EncoderHParams):
+    """Stage 1."""
+
+    learning_rate: float = hp(2e-4, "at the start; falls to 0.2 of it along a line", low=0.0)
+    triplet_loss_weight: float = hp(1.0, "weight of the triplet loss", low=0.0)
+
+
+class Outputs(NamedTuple):
+    """The three sides of a triplet batch, each of B rows."""
+
+    sketch: Encoded
+    positive: Encoded
+    negative: Encoded
+
+
+class FallingRate(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """rate x max(0.2, 1 - 0.9 t / T) at optimizer step t (paper section 4, stage 1)."""
+
+    def __init__(self, rate: float, iterations: int):
+        self.rate = rate
+        self.iterations = iterations
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        done = tf.cast(step, tf.float32) / self.iterations
+        return self.rate * tf.maximum(0.2, 1.0 - 0.9 * done)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "iterations": self.iterations}
+
+
+@MODELS.register("multidomain-representation")
+class MultidomainRepresentation(Model):
+    """Encoders, shared net and classifiers, trained on triplets (paper section 3.1)."""
+
+    name = "multidomain-representation"
+    HParams = MultidomainHParams
+    batch_type = "TripletBatch"
+    metrics = ("embedding-obj-accuracy", "embedding-skt-accuracy")
+
+    def __init__(
+        self,
+        hparams: MultidomainHParams,
+        vocabulary: Vocabulary,
+        iterations: int,
+        mask_size: int = 64,
+    ):
+        super().__init__(hparams, vocabulary, iterations, mask_size)
+        self.objects = ObjectRepresentation(hparams, vocabulary.num_classes)
+        adam = tf.keras.optimizers.Adam(
+            FallingRate(hparams.learning_rate, iterations), 0.5, 0.999, jit_compile=False
+        )
+        adam.build(self.trainable_variables)
+        self.optimizers = {"main": adam}
+
+        side = hparams.image_size
+        self._embed_photos = tf.function(
+            self.objects.photos, input_signature=[tf.TensorSpec((None, side, side, 3), tf.uint8)]
+        )
+        self._embed_sketches = tf.function(
+            self.objects.sketches, input_signature=[tf.TensorSpec((None, side, side, 1), tf.uint8)]
+        )
+
+    def load_pretrained(self) -> None:
+        self.objects.load_pretrained()
+
+    def warm_start_parts(self) -> dict[str, tf.Module]:
+        return {"objects": self.objects}
+
+    def forward(self, batch: Any, training: bool) -> Outputs:
+        """Encodes every crop and every sketch once."""
+        crops = tf.concat([batch.positives, batch.negatives], axis=0)  # (2B, H, W, 3)
+        positive, negative = zip(
+            *(tf.split(part, 2) for part in self.objects.photos(crops, training))
+        )
+        sketch = self.objects.sketches(batch.sketches, training)
+        return Outputs(sketch, Encoded(*positive), Encoded(*negative))
+
+    def compute_losses(self, outputs: Outputs, batch: Any) -> dict[str, tf.Tensor]:
+        """The unweighted losses by name."""
+        sketch, positive, negative = outputs
+        return {
+            "enc_obj_clas_loss": 0.5 * losses.cross_entropy(positive.logits, batch.classes)
+            + 0.5 * losses.cross_entropy(negative.logits, batch.negative_classes),
+            "enc_sketch_clas_loss": losses.cross_entropy(sketch.logits, batch.classes),
+            "triplet_loss": losses.triplet(
+                sketch.embedding, positive.embedding, negative.embedding
+            ),
+        }
+
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of each loss in the total."""
+        return {
+            "enc_obj_clas_loss": 1.0,
+            "enc_sketch_clas_loss": 1.0,
+            "triplet_loss": self.hparams.triplet_loss_weight,
+        }
+
+    def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            named = self.compute_losses(self.forward(batch, training=True), batch)
+            total = tf.add_n([weight * named[name] for name, weight in self.loss_weights().items()])
+        variables = self.trainable_variables
+        self.optimizers["main"].apply_gradients(zip(tape.gradient(total, variables), variables))
+        return {**named, "total_loss": total}
+
+    # --- inference ---
+
+    def embed_photos(self, crops: tf.Tensor) -> Encoded:
+        """crops uint8 (B, H, W, 3); see Encoded."""
+        return self._embed_photos(crops)
+
+    def embed_sketches(self, sketches: tf.Tensor) -> Encoded:
+        """sketches uint8 (B, H, W, 1); see Encoded."""
+        return self._embed_sketches(sketches)
