@@ -1,0 +1,1 @@
+"""Metrics: pure numerics, and the named metrics of `evaluate-metrics.py` built on them."""

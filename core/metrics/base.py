@@ -1,0 +1,153 @@
+"""What a metric gives back, how it is printed, and the bootstrap interval all of them share.
+
+A metric is a function `compute(evaluation) -> list of Figure or Picture`, registered by name with
+`METRICS.register(name)`. It only computes: gathering features is `core.evaluation`'s work, and an
+error in a metric is an error, never a number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number, with what is needed to judge it.
+
+    `labels` say under which conditions (boxes, sketches, vector, view ...), `n` how many queries or
+    objects were averaged, `gallery` how many candidates each query chose from, `chance` what a
+    guess scores, `ceiling` what a perfect classifier scores, `interval` the 95 % bootstrap
+    interval, `controls` other numbers to read beside the value.
+    """
+
+    metric: str
+    split: str
+    value: float
+    n: int
+    labels: dict[str, str] = field(default_factory=dict)
+    gallery: Optional[int] = None
+    chance: Optional[float] = None
+    ceiling: Optional[float] = None
+    interval: Optional[tuple[float, float]] = None
+    controls: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not np.isfinite(self.value):
+            raise ValueError(f"{self.metric} is {self.value}: a figure must be a finite number")
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file made by a metric."""
+
+    metric: str
+    split: str
+    path: Path
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict:
+        return {**asdict(self), "path": self.path.name}
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file or none: a temporary name in the same folder, then a rename."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+Result = Union[Figure, Picture]
+
+
+def macro_average(values: np.ndarray, classes: np.ndarray) -> float:
+    """Mean over classes of the mean of `values` (n,) within each class of `classes` int (n,)."""
+    _, index = np.unique(classes, return_inverse=True)
+    return float(np.mean(np.bincount(index, weights=values) / np.bincount(index)))
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    groups: Optional[np.ndarray] = None,
+    classes: Optional[np.ndarray] = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The percentile bootstrap 95 % interval of a mean, or of a mean over classes.
+
+    values: float (n,). groups: int (n,), the scene each value comes from; scenes are redrawn
+    whole, because objects of one scene are not independent (default: every value by itself).
+    classes: int (n,); when given, the statistic is the macro average over the classes present in
+    the resample.
+    """
+    values = np.asarray(values, np.float64)
+    n = len(values)
+    group = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    column = np.zeros(n, int) if classes is None else np.unique(classes, return_inverse=True)[1]
+    shape = (int(group.max()) + 1, int(column.max()) + 1)
+    sums, counts = np.zeros(shape), np.zeros(shape)  # (groups, classes)
+    np.add.at(sums, (group, column), values)
+    np.add.at(counts, (group, column), 1)
+
+    rng = np.random.default_rng(seed)
+    means = []
+    block = max(1, 4_000_000 // shape[0])  # keeps the weights of a block at 32 MB
+    even = np.full(shape[0], 1 / shape[0])
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        weights = rng.multinomial(shape[0], even, size=rows).astype(np.float64)  # (rows, groups)
+        total, count = weights @ sums, weights @ counts  # (rows, classes)
+        seen = count > 0
+        ratio = np.where(seen, total / np.maximum(count, 1), 0)
+        means.append(ratio.sum(1) / seen.sum(1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The figures as one aligned text table, controls included."""
+    header = ("metric", "split", "conditions", "value", "95 % interval", "chance", "ceiling")
+    header += ("n", "gallery", "beside it")
+    rows = [header]
+    for figure in figures:
+        low_high = "{:.3f} - {:.3f}".format(*figure.interval) if figure.interval else "-"
+        rows.append(
+            (
+                figure.metric,
+                figure.split,
+                " ".join(f"{key}={value}" for key, value in figure.labels.items()) or "-",
+                f"{figure.value:.3f}",
+                low_high,
+                _short(figure.chance),
+                _short(figure.ceiling),
+                str(figure.n),
+                "-" if figure.gallery is None else str(figure.gallery),
+                " ".join(f"{key}={value:.4g}" for key, value in figure.controls.items()),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    number = {3, 5, 6, 7, 8}
+    lines = []
+    for row in rows:
+        cells = (
+            cell.rjust(width) if i in number else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        )
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "-" * max(len(line) for line in lines))
+    return "\n".join(lines)
+
+
+def _short(value: Optional[float]) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,101 @@
+"""Object masks against the true ones, beside masks that need no model.
+
+Masks travel packed: uint8 (n, M * M / 8), `np.packbits` of the row-major binary mask, so that a
+split of any size fits in memory and an intersection is one AND.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.metrics.base import Figure, bootstrap_interval, macro_average
+from core.registry import METRICS
+
+THRESHOLD = 0.5
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint16)
+
+
+def pack(masks: np.ndarray) -> np.ndarray:
+    """Masks (n, M, M), binary or probabilities (binarised at 0.5, a half counts as inside), packed:
+    uint8 (n, M * M / 8)."""
+    masks = np.asarray(masks)
+    return np.packbits(masks.reshape(len(masks), -1) >= THRESHOLD, axis=1)
+
+
+def unpack(packed: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (n, M * M / 8) -> uint8 0/1 (n, side, side)."""
+    return np.unpackbits(packed, axis=1)[:, : side * side].reshape(-1, side, side)
+
+
+def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of packed masks, float64 (n,); 1 where both are empty.
+
+    One of the two may have a single row, which is compared with every row of the other.
+    """
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"masks of different sizes: {a.shape} and {b.shape}")
+    both, either = _count(a & b), _count(a | b)
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))
+
+
+def _count(packed: np.ndarray) -> np.ndarray:
+    return _BITS[packed].sum(axis=1, dtype=np.int64)
+
+
+class MeanMasks:
+    """Class-mean masks, gathered batch by batch: memory is K masks however many objects come."""
+
+    def __init__(self, num_classes: int, side: int):
+        self._sums = np.zeros((num_classes, side, side))
+        self._counts = np.zeros(num_classes, np.int64)
+
+    def add(self, classes: np.ndarray, masks: np.ndarray) -> None:
+        """classes int (O,), masks uint8 0/1 (O, M, M)."""
+        np.add.at(self._sums, classes, masks)
+        np.add.at(self._counts, classes, 1)
+
+    def result(self) -> np.ndarray:
+        """Binarised class means, packed: uint8 (K, M * M / 8). A class never seen gets the mean
+        over all objects; ValueError when there were none at all."""
+        total = self._counts.sum()
+        if total == 0:
+            raise ValueError("no masks were added")
+        means = self._sums / np.maximum(self._counts, 1)[:, None, None]
+        means[self._counts == 0] = self._sums.sum(0) / total
+        return pack(means)
+
+
+def _mask_figures(evaluation, name: str) -> list[Figure]:
+    """Mean IoU of the predicted masks of both views with the photograph's true masks."""
+    figures = []
+    class_means = evaluation.class_mean_masks()
+    ones = np.full((1, class_means.shape[1]), 255, np.uint8)
+    for view in ("photo", "sketch"):
+        predicted, true, classes, scenes = evaluation.masks(view)
+        values = mask_iou(predicted, true)
+        figures.append(
+            Figure(
+                metric=name,
+                split=evaluation.split,
+                value=float(values.mean()),
+                n=len(values),
+                labels={"view": view},
+                interval=bootstrap_interval(values, scenes, seed=evaluation.seed),
+                controls={
+                    "all_ones": float(mask_iou(ones, true).mean()),
+                    "class_mean": float(mask_iou(class_means[classes], true).mean()),
+                    "macro": macro_average(values, classes),
+                },
+            )
+        )
+    return figures
+
+
+@METRICS.register("mask-iou")
+def _mask_iou(evaluation) -> list[Figure]:
+    return _mask_figures(evaluation, "mask-iou")
+
+
+@METRICS.register("mask-iou-test")
+def _mask_iou_on_test(evaluation) -> list[Figure]:
+    return _mask_figures(evaluation.on("test"), "mask-iou-test")

@@ -1,0 +1,84 @@
+"""Averages, the bootstrap interval and the table."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.metrics import base
+
+
+def test_macro_average_worked_by_hand():
+    # class 4: (1 + 0) / 2, class 9: (1 + 1 + 0.5) / 3
+    values, classes = np.array([1, 1, 0, 1, 0.5]), np.array([4, 9, 4, 9, 9])
+    assert base.macro_average(values, classes) == pytest.approx((1 / 2 + 2.5 / 3) / 2)
+
+
+def test_interval_is_seeded_and_holds_the_mean():
+    values = np.random.default_rng(0).random(200)
+    low, high = base.bootstrap_interval(values, seed=3)
+    assert (low, high) == base.bootstrap_interval(values, seed=3)
+    assert (low, high) != base.bootstrap_interval(values, seed=4)
+    assert low < values.mean() < high
+
+
+def test_interval_of_a_share_is_near_the_normal_one():
+    values = np.repeat([0.0, 1.0], [300, 100])  # p = 0.25, standard error sqrt(p q / n) = 0.02165
+    low, high = base.bootstrap_interval(values, resamples=4000)
+    assert low == pytest.approx(0.25 - 1.96 * 0.02165, abs=0.004)
+    assert high == pytest.approx(0.25 + 1.96 * 0.02165, abs=0.004)
+
+
+def test_interval_of_constants_is_a_point():
+    low, high = base.bootstrap_interval(np.full(20, 0.3), np.arange(20) // 4, np.arange(20) % 3)
+    assert low == pytest.approx(0.3)
+    assert high == pytest.approx(0.3)
+
+
+def test_values_that_repeat_within_scenes_widen_the_interval():
+    scenes = np.random.default_rng(0).random(50)
+    values, groups = np.repeat(scenes, 8), np.repeat(np.arange(50), 8)
+    alone = np.subtract(*base.bootstrap_interval(values))
+    together = np.subtract(*base.bootstrap_interval(values, groups))
+    single = np.subtract(*base.bootstrap_interval(scenes))
+    assert together == pytest.approx(single, rel=0.1)  # eight copies tell nothing new
+    assert together / alone == pytest.approx(np.sqrt(8), rel=0.15)
+
+
+def test_macro_interval_equals_a_slow_bootstrap():
+    rng = np.random.default_rng(1)
+    values, classes, groups = rng.random(60), rng.integers(0, 4, 60), np.arange(60) // 3
+    means = []
+    for _ in range(3000):
+        rows = np.concatenate([np.flatnonzero(groups == g) for g in rng.integers(0, 20, 20)])
+        means.append(np.mean([values[rows][classes[rows] == c].mean() for c in set(classes[rows])]))
+    expected = np.percentile(means, [2.5, 97.5])
+    own = base.bootstrap_interval(values, groups, classes, resamples=3000)
+    np.testing.assert_allclose(own, expected, atol=0.01)
+
+
+def test_table_is_aligned_and_complete():
+    figures = [
+        base.Figure("sbir-mAP", "valid", 0.5, 10, {"boxes": "shared"}, 10, 0.29, None, (0.4, 0.6)),
+        base.Figure("mask-iou", "valid", 0.71234, 1234, controls={"all_ones": 0.53}),
+    ]
+    lines = base.table(figures).splitlines()
+    assert len(lines) == 4
+    assert "boxes=shared" in lines[2]
+    assert "0.400 - 0.600" in lines[2]
+    assert "all_ones=0.53" in lines[3]
+    assert lines[2].index("0.500") == lines[3].index("0.712")
+
+
+def test_a_figure_is_a_number():
+    with pytest.raises(ValueError, match="finite"):
+        base.Figure("sbir-mAP", "valid", float("nan"), 3)
+
+
+def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path):
+    path = tmp_path / "a.json"
+    base.write_atomic(path, b"old")
+    with pytest.raises(TypeError):
+        base.write_atomic(path, "not bytes")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

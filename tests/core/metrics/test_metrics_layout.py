@@ -1,0 +1,50 @@
+"""Mask IoU and the masks that need no model."""
+
+import numpy as np
+import pytest
+
+from core.metrics import layout
+
+
+def test_iou_worked_by_hand():
+    a = np.zeros((3, 4, 4))
+    b = np.zeros((3, 4, 4))
+    a[0, :2], b[0, 1:3] = 1, 1  # 8 and 8 pixels, 4 shared: 4 / 12
+    a[1, :, :2], b[1] = 0.5, 1  # a half counts as inside: 8 / 16
+    # the third pair is empty on both sides: 1 by definition
+    np.testing.assert_allclose(layout.mask_iou(layout.pack(a), layout.pack(b)), [1 / 3, 1 / 2, 1])
+    np.testing.assert_allclose(
+        layout.mask_iou(layout.pack(np.ones((1, 4, 4))), layout.pack(b)), [8 / 16, 1, 0]
+    )
+
+
+def test_iou_equals_a_plain_one_on_random_masks():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((20, 64, 64)), rng.random((20, 64, 64)) > 0.3
+    plain = [((x >= 0.5) & y).sum() / ((x >= 0.5) | y).sum() for x, y in zip(a, b)]
+    np.testing.assert_allclose(layout.mask_iou(layout.pack(a), layout.pack(b)), plain)
+    np.testing.assert_array_equal(layout.unpack(layout.pack(b), 64), b)
+
+
+def test_different_sizes_are_refused():
+    with pytest.raises(ValueError, match="different sizes"):
+        layout.mask_iou(np.zeros((1, 8), np.uint8), np.zeros((1, 32), np.uint8))
+
+
+def test_class_mean_masks_worked_by_hand():
+    means = layout.MeanMasks(num_classes=3, side=4)
+    left, right, full = np.zeros((3, 4, 4), np.uint8)
+    left[:, :2], right[:, 2:], full[:] = 1, 1, 1
+    # class 0: left in 2 of 3, right in 2 of 3: all pixels 2/3. Class 2: left only.
+    means.add(np.array([0, 0]), np.stack([left, right]))
+    means.add(np.array([2, 0]), np.stack([left, full]))
+    result = layout.unpack(means.result(), 4)
+    np.testing.assert_array_equal(result[0], full)
+    np.testing.assert_array_equal(result[2], left)
+    # class 1 was never seen: over all four objects left is 3/4, right is 2/4: all inside
+    np.testing.assert_array_equal(result[1], full)
+
+
+def test_no_train_masks_is_an_error():
+    with pytest.raises(ValueError, match="no masks"):
+        layout.MeanMasks(3, 4).result()

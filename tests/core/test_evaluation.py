@@ -1,0 +1,371 @@
+"""Gathering, the figures of known models, the report; with a fake loader and fake models whose
+answers can be worked out by hand."""
+
+import json
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from core import evaluation
+from core.dataset import QueryProtocol, Vocabulary
+from core.errors import UsageError, UserError
+from core.metrics import layout, retrieval
+from core.registry import METRICS
+from dataloaders.batches import SceneBatch, SceneGraph, TripletBatch
+
+SIDE = 16
+SCENE_METRICS = (
+    "sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10", "obj-sbir-mAP", "obj-sbir-top1",
+    "embedding-obj-accuracy", "embedding-skt-accuracy", "mask-iou", "sbir-on-valid",
+)  # fmt: skip
+
+
+class Outputs(NamedTuple):
+    scene_token: tf.Tensor
+    scene_vector: tf.Tensor
+    objects: tf.Tensor
+    embedding: tf.Tensor
+    logits: tf.Tensor
+    masks: tf.Tensor
+    boxes: tf.Tensor
+
+
+class FakeScenes:
+    """Scenes of 1-3 objects. Crop and sketch of an object show its number as a grey level, its
+    class is number % 5, its mask the upper rows; the query leaves out every third object of
+    scenes that have others, and turns the order round."""
+
+    name = "fake-scenes"
+    batch_type = SceneBatch
+    vocabulary = Vocabulary(("a", "b", "c", "d", "e", "__image__"))
+
+    def __init__(self, scenes=20, batch_size=6):
+        self.scenes, self.batch_size, self.passes = scenes, batch_size, []
+        self.sizes = [1 + n % 3 for n in range(scenes)]
+        self.boxes = np.sort(np.random.default_rng(0).random((sum(self.sizes), 2, 2)), axis=1)
+        self.boxes = self.boxes.reshape(-1, 4).astype(np.float32)
+
+    def eval_batches(self, split, protocol=QueryProtocol(), limit=None):  # noqa: B008
+        self.passes.append((split, str(protocol)))
+        total = 0 if split == "empty" else min(self.scenes, limit or self.scenes)
+        for start in range(0, total, self.batch_size):
+            yield self.batch(range(start, min(total, start + self.batch_size)), protocol)
+
+    def batch(self, scenes, protocol):
+        first = sum(self.sizes[: scenes[0]])
+        photo_img = np.repeat(np.arange(len(scenes)), [self.sizes[n] for n in scenes])
+        numbers = first + np.arange(len(photo_img))
+        boxes = self.boxes[numbers]
+        kept = [
+            int(o)
+            for n in range(len(scenes))
+            for o in np.flatnonzero(photo_img == n)[::-1]
+            if (first + o) % 3 or (photo_img == n).sum() == 1
+        ]
+        grey = np.broadcast_to(numbers[:, None, None, None], (len(numbers), 8, 8, 1))
+        grey = np.ascontiguousarray(grey).astype(np.uint8)
+        masks = np.zeros((len(numbers), SIDE, SIDE), np.uint8)
+        for mask, number in zip(masks, numbers):
+            mask[: 4 + number % 8] = 1
+        sketches = grey[kept] if protocol.sketches == "real" else np.full_like(grey[kept], 255)
+        shift = 0.01 if protocol.boxes == "jittered" else 0.0
+        return SceneBatch(
+            image_ids=tf.constant(np.array(scenes, np.int64) + 100),
+            images=tf.fill((len(scenes), 64, 64, 3), np.uint8(10 * scenes[0])),
+            photo=graph(numbers % 5, boxes, photo_img),
+            crops=tf.constant(grey.repeat(3, axis=3)),
+            masks=tf.constant(masks),
+            query=graph(numbers[kept] % 5, boxes[kept] + shift, photo_img[kept]),
+            sketches=tf.constant(sketches),
+            query_to_photo=tf.constant(np.array(kept, np.int32)),
+            negative_crops=tf.constant(grey.repeat(3, axis=3)),
+            negative_classes=tf.constant((numbers % 5).astype(np.int32)),
+        )
+
+
+def graph(classes, boxes, obj_to_img):
+    return SceneGraph(
+        classes=tf.constant(classes.astype(np.int32)),
+        boxes=tf.constant(boxes.astype(np.float32)),
+        obj_to_img=tf.constant(obj_to_img.astype(np.int32)),
+        triples=tf.zeros((0, 3), tf.int32),
+    )
+
+
+class FakeModel:
+    """Reads the object's number off its pixels. 'sees': the scene vector is made of the numbers;
+    'boxes': of the boxes; 'collapsed': constant; 'broken': NaN."""
+
+    name = "fake-model"
+    batch_type = SceneBatch
+    metrics = SCENE_METRICS
+
+    def __init__(self, kind="sees"):
+        self.kind, self.photos_encoded, self.queries_encoded = kind, 0, 0
+        self.hparams = SimpleNamespace(retrieval_vector="projection")
+
+    def encode_photo(self, crops, graph):
+        self.photos_encoded += len(crops)
+        return self._encode(crops[:, 0, 0, 0], graph)
+
+    def encode_query(self, sketches, graph):
+        self.queries_encoded += len(sketches)
+        return self._encode(sketches[:, 0, 0, 0], graph)
+
+    def _encode(self, numbers, graph):
+        numbers = tf.cast(numbers, tf.float32).numpy()
+        scene = graph.obj_to_img.numpy()
+        embedding = np.stack([np.cos(numbers / 60), np.sin(numbers / 60)], 1)
+        rows = {
+            "sees": np.stack([numbers // 6, 0 * numbers], 1),
+            "boxes": graph.boxes.numpy(),
+            "collapsed": np.ones((len(numbers), 2)),
+            "broken": np.full((len(numbers), 2), np.nan),
+        }[self.kind]
+        vector = np.stack([rows[scene == n].max(0) for n in range(scene.max() + 1)])
+        predicted = np.where(numbers == 255, 0, numbers % 5).astype(int)
+        masks = np.zeros((len(numbers), SIDE, SIDE), np.float32)
+        for mask, number in zip(masks, numbers):
+            mask[: 4 + int(number) % 8, : SIDE // 2] = 0.9  # the left half of the true mask
+        return Outputs(
+            scene_token=tf.constant(vector * 0 + 1.0),
+            scene_vector=tf.constant(vector),
+            objects=None,
+            embedding=tf.constant(embedding),
+            logits=tf.one_hot(predicted, 6),
+            masks=tf.constant(masks),
+            boxes=graph.boxes,
+        )
+
+
+def evaluate(model, names, tmp_path, dataset=None, **options):
+    dataset = dataset or FakeScenes()
+    return evaluation.run(model, dataset, names, tmp_path, "01", 7, **options)
+
+
+def by_label(figures, **labels):
+    found = [f for f in figures if labels.items() <= f.labels.items()]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_sides_are_gathered_whole_whatever_the_batch_size():
+    views = []
+    for batch_size in (1, 6, 50):
+        own = evaluation.Evaluation(FakeModel(), FakeScenes(batch_size=batch_size))
+        queries = own.queries(QueryProtocol(boxes="jittered"))
+        # the sketch shows the number of the object it depicts: rows must line up
+        depicted = own.photos.embedding[queries.query_to_photo]
+        np.testing.assert_array_equal(queries.embedding, depicted)
+        np.testing.assert_array_equal(
+            queries.obj_to_img, own.photos.obj_to_img[queries.query_to_photo]
+        )
+        assert own.photos.image_ids.tolist() == list(range(100, 120))
+        views.append((own.photos, queries))
+    for photos, queries in views[1:]:
+        for one, other in ((photos, views[0][0]), (queries, views[0][1])):
+            for name in ("embedding", "classes", "predicted", "boxes", "obj_to_img", "masks"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+            np.testing.assert_array_equal(one.vectors["projection"], other.vectors["projection"])
+
+
+def test_each_side_is_encoded_once_a_protocol(tmp_path):
+    dataset, model = FakeScenes(), FakeModel()
+    evaluate(model, ["sbir-mAP", "sbir-top1", "obj-sbir-mAP", "mask-iou"], tmp_path, dataset)
+    objects = sum(dataset.sizes)
+    queries = sum(len(b.sketches) for b in dataset.eval_batches("valid"))
+    assert model.photos_encoded == objects
+    assert model.queries_encoded == 4 * queries
+    assert sum(split == "train" for split, _ in dataset.passes) == 1  # class-mean masks
+
+
+def test_scene_recall_is_four_rows_with_controls(tmp_path):
+    figures = evaluate(FakeModel("boxes"), ["sbir-mAP"], tmp_path)
+    assert len(figures) == 4
+    for boxes in ("shared", "jittered"):
+        real = by_label(figures, boxes=boxes, sketches="real")
+        blank = by_label(figures, boxes=boxes, sketches="blank")
+        # this model sees boxes only: whatever it scores, blank sketches score too
+        assert real.value == blank.value
+        assert real.controls["minus_blank"] == 0
+        assert real.gallery == real.n == 20
+        assert real.chance == pytest.approx(sum(1 / i for i in range(1, 21)) / 20)
+        assert real.interval[0] <= real.value <= real.interval[1]
+
+
+def test_a_model_that_sees_beats_its_blank_control(tmp_path):
+    figures = evaluate(FakeModel("sees"), ["sbir-top5"], tmp_path)
+    real = by_label(figures, boxes="jittered", sketches="real")
+    blank = by_label(figures, boxes="jittered", sketches="blank")
+    assert real.value > blank.value
+    assert real.controls["minus_blank"] == pytest.approx(real.value - blank.value)
+    assert real.controls["from"] > 0
+    assert blank.value <= blank.chance
+
+
+def test_a_collapsed_model_scores_at_or_below_chance(tmp_path):
+    names = ["sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10"]
+    for figure in evaluate(FakeModel("collapsed"), names, tmp_path):
+        assert figure.value <= figure.chance
+
+
+def test_both_vectors_on_request(tmp_path):
+    figures = evaluate(FakeModel(), ["sbir-top1"], tmp_path, vectors=("projection", "token"))
+    assert len(figures) == 8
+    token = by_label(figures, vector="token", boxes="shared", sketches="real")
+    assert token.value == 0  # constant in this model
+    with pytest.raises(UsageError, match="unknown scene vector 'raw'"):
+        evaluate(FakeModel(), ["sbir-top1"], tmp_path, vectors=("raw",))
+
+
+def test_object_recall_of_perfect_embeddings(tmp_path):
+    (figure,) = evaluate(FakeModel(), ["obj-sbir-top1"], tmp_path)
+    dataset = FakeScenes()
+    objects = sum(dataset.sizes)
+    assert figure.value == 1.0  # every number has its own place on the circle
+    assert figure.gallery == objects
+    assert figure.chance == pytest.approx(1 / objects)
+    counts = np.bincount(np.arange(objects) % 5)
+    assert figure.ceiling == pytest.approx(np.mean(1 / counts))
+
+
+def test_mask_iou_worked_by_hand(tmp_path):
+    photo, sketch = evaluate(FakeModel(), ["mask-iou"], tmp_path)
+    # predicted: the left half of the true mask
+    assert photo.labels == {"view": "photo"}
+    assert photo.value == pytest.approx(0.5)
+    assert sketch.value == pytest.approx(0.5)
+    heights = 4 + np.arange(sum(FakeScenes().sizes)) % 8
+    assert photo.controls["all_ones"] == pytest.approx(np.mean(heights / SIDE))
+    numbers = np.arange(len(heights))
+    expected = []
+    for number, height in zip(numbers, heights):
+        own = heights[numbers % 5 == number % 5]
+        mean = sum(np.mean(own > row) >= 0.5 for row in range(SIDE))
+        expected.append(min(mean, height) / max(mean, height))
+    assert photo.controls["class_mean"] == pytest.approx(np.mean(expected))
+
+
+def test_class_means_come_from_train(tmp_path):
+    own = evaluation.Evaluation(FakeModel(), FakeScenes(), "valid", limit=3)
+    packed = own.class_mean_masks()
+    assert packed.shape == (6, SIDE * SIDE // 8)
+    assert own.dataset.passes == [("train", str(QueryProtocol()))]
+    assert layout.unpack(packed, SIDE)[:, 0].all()
+
+
+def test_accuracies_of_both_sides(tmp_path):
+    figures = evaluate(FakeModel(), ["embedding-obj-accuracy", "embedding-skt-accuracy"], tmp_path)
+    assert [f.value for f in figures] == [1.0] * 4
+    assert figures[0].chance == pytest.approx(1 / 5)
+
+
+def test_test_variants_read_the_test_split(tmp_path):
+    dataset = FakeScenes()
+    figures = evaluate(FakeModel(), ["sbir-top1-test", "sbir-top1"], tmp_path, dataset)
+    assert [f.split for f in figures] == ["test"] * 4 + ["valid"] * 4
+    assert {split for split, _ in dataset.passes} == {"test", "valid"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["test-step-7.json", "valid-step-7.json"]
+
+
+def test_report_is_printed_and_saved(tmp_path, capsys):
+    figures = evaluate(FakeModel(), ["sbir-mAP", "mask-iou"], tmp_path / "evaluation")
+    printed = capsys.readouterr().out
+    assert printed.count("sbir-mAP") == 4
+    report = json.loads((tmp_path / "evaluation" / "valid-step-7.json").read_text())
+    assert (report["model"], report["id"], report["step"]) == ("fake-model", "01", 7)
+    assert (report["loader"], report["split"]) == ("fake-scenes", "valid")
+    assert [r["value"] for r in report["results"]] == [f.value for f in figures]
+    assert report["results"][0]["labels"]["boxes"] == "shared"
+    assert len(list((tmp_path / "evaluation").iterdir())) == 1  # nothing half-written
+
+
+def test_two_runs_give_the_same_figures(tmp_path):
+    one, other = (evaluate(FakeModel(), ["sbir-mAP", "obj-sbir-mAP"], tmp_path) for _ in "ab")
+    assert one == other
+
+
+def test_picture_frames_the_right_one(tmp_path):
+    (picture,) = evaluate(FakeModel(), ["sbir-on-valid"], tmp_path)
+    image = np.asarray(Image.open(picture.path))
+    green = np.all(image == (0, 150, 60), axis=2).any()
+    own = evaluation.Evaluation(FakeModel(), FakeScenes())
+    rank = own.scene_ranks(QueryProtocol(boxes="jittered"), "projection")
+    chosen = np.random.default_rng(0).permutation(20)[:8]
+    assert green == (rank[chosen] <= 5).any()
+    assert green
+
+
+def test_metrics_that_do_not_fit_are_named():
+    model = FakeModel()
+    model.metrics = ("embedding-obj-accuracy", "embedding-skt-accuracy")
+    assert evaluation.check_metrics(["embedding-obj-accuracy-test"], model)
+    with pytest.raises(UsageError, match=r"'sbir-mAP' does not fit.*embedding-skt-accuracy"):
+        evaluation.check_metrics(["sbir-mAP"], model)
+    with pytest.raises(UsageError, match="sbir-mAP"):
+        evaluation.check_metrics(["sbir-map"], model)
+
+
+def test_every_name_is_registered():
+    for name in SCENE_METRICS:
+        assert name in METRICS
+    for kind in ("mAP", "top1", "top5", "top10"):
+        assert f"sbir-{kind}-test" in METRICS
+        assert f"obj-sbir-{kind}" in METRICS
+
+
+def test_an_empty_split_is_a_clear_error(tmp_path):
+    with pytest.raises(UserError, match="the empty split of fake-scenes is empty"):
+        evaluate(FakeModel(), ["sbir-mAP"], tmp_path, split="empty")
+
+
+def test_a_diverged_model_is_a_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"step 7 are not finite.*--resume"):
+        evaluate(FakeModel("broken"), ["sbir-mAP"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_in_a_metric_is_an_error(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(retrieval, "scores", fail)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(FakeModel(), ["sbir-mAP"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_stage_one_accuracy(tmp_path):
+    classes = np.array([0, 1, 1, 2], np.int32)
+    grey = np.array([0, 1, 2, 2], np.uint8)[:, None, None, None]  # what the fake model reads
+
+    class Data:
+        name, vocabulary = "fake-triplets", Vocabulary(("a", "b", "c", "__image__"))
+
+        def eval_batches(self, split, protocol, limit):
+            for rows in (slice(0, 3), slice(3, 4)):
+                sketch = tf.constant(grey[rows])
+                crop = tf.repeat(tf.constant(2 - grey[rows]), 3, axis=3)
+                labels = tf.constant(classes[rows])
+                yield TripletBatch(sketch, crop, crop, labels, labels)
+
+    class Model:
+        name, batch_type, hparams = "fake-stage-1", TripletBatch, SimpleNamespace()
+        metrics = ("embedding-obj-accuracy", "embedding-skt-accuracy")
+
+        def embed_photos(self, crops):
+            numbers = tf.cast(crops[:, 0, 0, 0], tf.int32)
+            return tf.one_hot(numbers, 8), tf.one_hot(numbers, 4)
+
+        embed_sketches = embed_photos
+
+    figures = evaluate(Model(), None, tmp_path, Data())
+    photo, _, sketch, micro = figures
+    assert photo.value == pytest.approx((0 + 1 / 2 + 0) / 3)  # crops read 2, 1, 0, 0
+    assert sketch.value == pytest.approx((1 + 1 / 2 + 1) / 3)  # sketches read 0, 1, 2, 2
+    assert micro.value == pytest.approx(3 / 4)
+    assert micro.chance == pytest.approx(1 / 2)
