@@ -412,6 +412,8 @@ class PreparedSet:
             progress.mkdir(exist_ok=True)
             for split in {part.split for part in parts}:
                 (self.folder / split).mkdir(exist_ok=True)
+                for left_over in (self.folder / split).glob("*.partial"):  # of a killed run
+                    left_over.unlink()
         notes = [self._note_of(part) for part in parts]
         missing = [part for part, note in zip(parts, notes) if note is None]
         if missing and len(missing) < len(parts):

@@ -1,0 +1,45 @@
+"""Scenes from COCO-Stuff: photograph, objects with boxes and masks, background stuff.
+
+    python -m prep_data.coco_to_tfrecord --dataset-dir coco-stuff --target-dir coco-graphs \\
+                                         --n-chunks 5 --val-size 1024
+
+Paper: section 4.1 (QuickDrawCOCO-92c); here: relations are not stored, because loaders compute
+them from the boxes (stored ones would be the same for sketch and photograph, a fingerprint).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Optional
+
+from core import hparams
+from prep_data import coco_sets
+from prep_data.coco_annotations import CocoHParams
+from prep_data.coco_pixels import make_scene
+from prep_data.common import run_script
+
+
+def _encode(payload: dict[str, Any]) -> bytes:
+    from dataloaders.records import SceneRecord
+
+    return SceneRecord.encode(**payload)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Runs the command; raises UserError for what a user can mend."""
+    args = coco_sets.parser("coco_to_tfrecord", __doc__, 5, CocoHParams).parse_args(argv)
+    options = hparams.parse(args.hparams, CocoHParams)
+    coco_sets.prepare(
+        args,
+        options,
+        "coco-scenes",
+        "scenes",
+        lambda categories: partial(make_scene, hparams=options),
+        _encode,
+        {},
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
