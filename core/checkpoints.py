@@ -1,0 +1,305 @@
+"""Checkpoints of a run: written whole or not at all, and verified when they are read.
+
+    <run>/checkpoints/step-00000100/
+        ckpt.index  ckpt.data-00000-of-00001    TensorFlow's files: model and optimizers
+        state.json                              State: what the files are
+
+A folder is filled under a temporary name and renamed, so a folder named step-* is complete.
+Three ways back: `resume` the same run, `warm_start` parts of another model, `load` to evaluate.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import tensorflow as tf
+
+from core.errors import UserError
+from core.run_dir import check_keys, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+KEEP_SAFETY = 2
+_PREFIX = "ckpt"
+_TEMPORARY = ".unfinished-"
+_FOLDER = re.compile(r"step-(\d{8,})$")
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What a checkpoint is.
+
+    step: steps done. optimizer_steps: optimizer name -> its own count of updates. permanent: kept
+    for ever. files: file name -> bytes. vocabulary: class names by label, which the weights of the
+    classifiers are bound to.
+    """
+
+    model: str
+    step: int
+    optimizer_steps: "dict[str, int]"
+    permanent: bool
+    files: "dict[str, int]"
+    vocabulary: "list[str]"
+
+    @classmethod
+    def read(cls, folder: Path) -> "State":
+        """UserError when state.json is missing or broken, or a file has not its recorded size."""
+        path = folder / "state.json"
+        if not path.is_file():
+            raise UserError(
+                f"{folder} is not a checkpoint: it has no state.json; --resume takes a folder like "
+                "<run>/checkpoints/step-00000100"
+            )
+        content = read_json(path)
+        check_keys(content, {"model": str, "step": int, "optimizer_steps": dict, "permanent": bool,
+                        "files": dict, "vocabulary": list}, str(path))  # fmt: skip
+        state = cls(**content)
+        for name, size in state.files.items():
+            file = folder / name
+            actual = file.stat().st_size if file.is_file() else None
+            if actual != size:
+                found = "is missing" if actual is None else f"has {actual} bytes instead of {size}"
+                raise UserError(
+                    f"the checkpoint {folder} is damaged: {name} {found}; "
+                    "use another checkpoint with --resume PATH"
+                )
+        return state
+
+
+class Checkpoints:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def steps(self) -> "list[int]":
+        """Steps of the complete checkpoints, ascending."""
+        if not self.folder.is_dir():
+            return []
+        matches = (_FOLDER.match(entry.name) for entry in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint of that step."""
+        return self.folder / f"step-{step:08d}"
+
+    def latest(self) -> Optional[Path]:
+        """The newest checkpoint, or None."""
+        steps = self.steps()
+        return self.path(steps[-1]) if steps else None
+
+    def clean(self) -> None:
+        """Remove what killed runs left unfinished. Only the holder of the run's lock may."""
+        if self.folder.is_dir():
+            for entry in self.folder.glob(f"{_TEMPORARY}*"):
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def save(self, model: Any, step: int, permanent: bool, vocabulary: "Sequence[str]") -> Path:
+        """Write the checkpoint of `step`; older safety checkpoints but the last two go.
+
+        UserError when a variable is not finite (nothing is written) or the disk does not take it;
+        earlier checkpoints stay.
+        """
+        _check_finite(model, step)
+        final = self.path(step)
+        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}-{final.name}"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            _root(model).write(str(temporary / _PREFIX))
+            state = State(
+                model=model.name,
+                step=step,
+                optimizer_steps=_optimizer_steps(model),
+                permanent=permanent,
+                files={file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
+                vocabulary=list(vocabulary),
+            )
+            write_json(temporary / "state.json", dataclasses.asdict(state))
+            for file in temporary.iterdir():
+                _flush(file)
+            if final.exists():  # saved at this step before, as a safety checkpoint
+                self._remove(final)
+            temporary.rename(final)
+            _flush(self.folder)
+        # OutOfRangeError is what a full disk (or a file size limit) gives from TensorFlow's
+        # writers, the very exception that elsewhere means the end of a dataset.
+        except (tf.errors.OpError, OSError, UserError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            kept = self.latest()
+            last = f"the last complete one is {kept}" if kept else "there is none before it"
+            raise UserError(
+                f"the checkpoint of step {step} could not be written to {self.folder} "
+                f"({_reason(error)}); {last}. Free some space and go on with --resume latest"
+            ) from None
+        self._prune()
+        return final
+
+    def _prune(self) -> None:
+        safety = []
+        for step in self.steps():
+            with contextlib.suppress(UserError):  # a damaged one is not ours to delete
+                if not State.read(self.path(step)).permanent:
+                    safety.append(step)
+        for step in safety[:-KEEP_SAFETY]:
+            self._remove(self.path(step))
+
+    def _remove(self, folder: Path) -> None:
+        """Renamed first: a kill in the middle leaves no half folder named step-*."""
+        doomed = folder.with_name(f"{_TEMPORARY}{os.getpid()}-old-{folder.name}")
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def find(resume: str, own: Checkpoints) -> Optional[Path]:
+    """The checkpoint folder that `--resume none|latest|PATH` asks for; None for none, and for
+    latest where there is none. A PATH may also be TensorFlow's prefix inside the folder, or a
+    run's folder (its newest checkpoint). UserError when a PATH holds no checkpoint."""
+    if resume == "none":
+        return None
+    if resume == "latest":
+        return own.latest()
+    path = Path(resume)
+    if not path.is_dir() and path.name == _PREFIX:
+        path = path.parent
+    for folder in (path, path / "checkpoints"):
+        newest = Checkpoints(folder).latest()
+        if newest:
+            path = newest
+    if not path.is_dir():
+        raise UserError(f"--resume {resume}: there is no such checkpoint folder")
+    State.read(path)
+    return path
+
+
+def resume(model: Any, folder: Path, vocabulary: "Sequence[str]", hint: str = "") -> State:
+    """Restore everything, optimizers included, so that training goes on as if never stopped.
+
+    The learning rate stays the one the model was built with: Keras keeps a constant rate in a
+    variable, and the checkpoint's would undo a change of the hparam in silence.
+    hint: said when the checkpoint does not fit (which hparams differ).
+    """
+    rates = {
+        name: optimizer.learning_rate.numpy()
+        for name, optimizer in model.optimizers.items()
+        if isinstance(optimizer.learning_rate, tf.Variable)
+    }
+    state = load(model, folder, vocabulary, hint)
+    for name, rate in rates.items():
+        model.optimizers[name].learning_rate.assign(rate)
+    steps = _optimizer_steps(model)
+    if steps != state.optimizer_steps:
+        raise UserError(
+            f"the checkpoint {folder} did not restore the optimizers: they count {steps} updates, "
+            f"and it was saved with {state.optimizer_steps}"
+        )
+    return state
+
+
+def load(model: Any, folder: Path, vocabulary: "Sequence[str]", hint: str = "") -> State:
+    """Restore a model to evaluate it; every variable on both sides must be matched."""
+    state = State.read(folder)
+    if state.model != model.name:
+        raise UserError(
+            f"the checkpoint {folder} is of the model {state.model!r}, not {model.name!r}"
+        )
+    _check_vocabulary(state, vocabulary, folder)
+    with _explained(folder, hint):
+        _root(model).read(str(folder / _PREFIX)).assert_consumed()
+    return state
+
+
+def warm_start(
+    parts: "Mapping[str, Any]", folder: Path, source: str, vocabulary: "Sequence[str]"
+) -> State:
+    """Restore the named parts (attribute of the model saved -> trackable) from another model.
+
+    source: the name of the model the checkpoint must be of. Every variable of the parts must be
+    found; the rest of the checkpoint is left alone.
+    """
+    state = State.read(folder)
+    if state.model != source:
+        raise UserError(f"the checkpoint {folder} is of the model {state.model!r}, not {source!r}")
+    _check_vocabulary(state, vocabulary, folder)
+    with _explained(folder, ""):
+        root = tf.train.Checkpoint(model=tf.train.Checkpoint(**parts))
+        status = root.read(str(folder / _PREFIX)).expect_partial()
+        status.assert_existing_objects_matched()
+    return state
+
+
+def _root(model: Any) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(model=model, optimizers=dict(model.optimizers))
+
+
+def _optimizer_steps(model: Any) -> "dict[str, int]":
+    return {name: int(o.iterations.numpy()) for name, o in model.optimizers.items()}
+
+
+def _check_finite(model: Any, step: int) -> None:
+    variables = list(model.variables)
+    for optimizer in model.optimizers.values():
+        variables.extend(optimizer.variables)
+    for variable in variables:
+        if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable))):
+            raise UserError(
+                f"the variable {variable.name} has values that are not finite at step {step}: "
+                "nothing was saved; go on from the last checkpoint with a lower learning_rate"
+            )
+
+
+def _check_vocabulary(state: State, vocabulary: "Sequence[str]", folder: Path) -> None:
+    saved, here = list(state.vocabulary), list(vocabulary)
+    if saved == here:
+        return
+    place = next(
+        (i for i, pair in enumerate(zip(saved, here)) if pair[0] != pair[1]),
+        min(len(saved), len(here)),
+    )
+    then, now = (names[place] if place < len(names) else "nothing" for names in (saved, here))
+    raise UserError(
+        f"the checkpoint {folder} was trained with other classes than the data has: label {place} "
+        f"was {then!r} ({len(saved)} classes) and is {now!r} ({len(here)}); "
+        "use sets prepared from the same annotations"
+    )
+
+
+@contextlib.contextmanager
+def _explained(folder: Path, hint: str):
+    """TensorFlow's errors of a restore as one sentence."""
+    try:
+        yield
+    except (AssertionError, ValueError) as error:
+        because = hint or _first_line(error)
+        raise UserError(f"the checkpoint {folder} does not fit this model: {because}") from None
+    except (tf.errors.OpError, OSError) as error:
+        raise UserError(
+            f"the checkpoint {folder} cannot be read ({_reason(error)}): it is damaged; "
+            "use another with --resume PATH"
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    text = getattr(error, "message", None) or str(error)
+    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
+
+
+def _flush(path: Path) -> None:
+    """Make the system write it out, so that a power cut after the rename finds whole files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

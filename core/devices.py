@@ -1,0 +1,48 @@
+"""Which devices TensorFlow uses, and how repeatable it is."""
+
+import logging
+from collections.abc import Sequence
+from typing import Optional
+
+import tensorflow as tf
+
+from core.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+def setup(gpus: "Optional[Sequence[int]]", seed: int, deterministic: bool) -> None:
+    """Choose the GPUs (indices as TensorFlow lists them; None: all) and seed initial weights.
+
+    A machine without a GPU is a notice, an index that is not there a UsageError.
+    """
+    found = tf.config.list_physical_devices("GPU")
+    if gpus is not None:
+        if not found:
+            log.info("no GPU found: running on CPU")
+        else:
+            _choose(gpus, found)
+    for device in tf.config.get_visible_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(device, True)
+        except RuntimeError:  # already running: the choice of the first call stays
+            break
+    # Initial weights are drawn from the global generator; nothing after them is.
+    tf.keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def _choose(gpus: "Sequence[int]", found: list) -> None:
+    for index in gpus:
+        if not 0 <= index < len(found):
+            raise UsageError(
+                f"--gpu {index}: there is no such GPU; this machine has "
+                f"{', '.join(str(i) for i in range(len(found)))}"
+            )
+    if len(gpus) > 1:
+        log.info("--gpu names %d GPUs; distribute=none trains on GPU %d", len(gpus), gpus[0])
+    try:
+        tf.config.set_visible_devices([found[index] for index in gpus], "GPU")
+    except RuntimeError as error:
+        log.warning("--gpu has no effect any more: %s", error)

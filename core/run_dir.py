@@ -1,0 +1,182 @@
+"""The folder of a run, and `config.json`: everything needed to rebuild the run's model and data.
+
+<output dir>/<model>-<id>/
+    config.json     RunConfig: model, loader, hparam groups, history
+    metrics.jsonl   one line a log (core.reporting)
+    checkpoints/    one folder a checkpoint (core.checkpoints)
+    plots/  evaluation/
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from core.errors import UsageError, UserError
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+
+
+class RunDir:
+    """Paths of one run. Making an instance touches no file."""
+
+    def __init__(self, output_dir: "str | Path", model_name: str, run_id: str) -> None:
+        """UsageError for an id that cannot be part of a folder's name."""
+        if not run_id or "/" in run_id or "\0" in run_id:
+            raise UsageError(
+                f"--id {run_id!r} cannot name a run: use letters, digits, '-', '_' and '.'"
+            )
+        self.model_name = model_name
+        self.run_id = run_id
+        self.output_dir = Path(output_dir)
+        self.root = self.output_dir / f"{model_name}-{run_id}"
+        self.config = self.root / "config.json"
+        self.metrics = self.root / "metrics.jsonl"
+        self.checkpoints = self.root / "checkpoints"
+        self.plots = self.root / "plots"
+        self.evaluation = self.root / "evaluation"
+
+    def create(self) -> None:
+        """Make the folder; UserError when that or writing into it is impossible."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the run folder {self.root}: {error.strerror}; "
+                "choose another folder with -o"
+            ) from None
+
+    @contextlib.contextmanager
+    def lock(self) -> "Iterator[None]":
+        """Hold the run for one writer; UserError naming the other process when there is one.
+
+        The operating system drops the lock when the process ends, however it ends.
+        """
+        path = self.root / ".lock"
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    # Some network file systems have no locks: going on beats not training.
+                    log.warning("no lock on %s (%s): do not start a second run", self.root, error)
+                else:
+                    file.seek(0)
+                    pid = file.read().strip() or "unknown"
+                    raise UserError(
+                        f"the run {self.root} is being written by process {pid}; wait for it, "
+                        "stop it, or train under another --id"
+                    ) from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What config.json holds. Hparam groups are plain dicts here: `core.hparams.from_dict` checks
+    them against the classes, which this module does not know.
+
+    model, loader: registered names; loader is the one of the last training. base, model_hparams:
+    name -> value. data: loader name -> {name -> value}, for every loader the run has met.
+    history: one entry a training start: {step, loader, command, versions, time, changes}.
+    """
+
+    model: str
+    loader: str
+    base: "dict[str, Any]"
+    model_hparams: "dict[str, Any]"
+    data: "dict[str, dict[str, Any]]"
+    history: "tuple[dict[str, Any], ...]" = ()
+
+    def write(self, path: Path) -> None:
+        """Atomically, as JSON with a fixed order of keys."""
+        content = {
+            "schema": SCHEMA,
+            "model": self.model,
+            "loader": self.loader,
+            "hparams": {"base": self.base, "model": self.model_hparams, "data": self.data},
+            "history": list(self.history),
+        }
+        write_json(path, content)
+
+    @classmethod
+    def read(cls, path: Path) -> "RunConfig":
+        """UserError for a file that is missing, no JSON, or has unknown, missing or ill-typed
+        keys."""
+        content = read_json(path)
+        check_keys(content, {"schema": int, "model": str, "loader": str, "hparams": dict,
+                        "history": list}, str(path))  # fmt: skip
+        if content["schema"] != SCHEMA:
+            raise UserError(
+                f"{path}: schema {content['schema']}, but this version of the program reads "
+                f"schema {SCHEMA}; use the version that wrote it, or train again"
+            )
+        groups = content["hparams"]
+        check_keys(groups, {"base": dict, "model": dict, "data": dict}, f"{path}: hparams")
+        for loader, values in groups["data"].items():
+            if not isinstance(values, dict):
+                raise UserError(f"{path}: hparams.data.{loader} must be an object")
+        for entry in content["history"]:
+            check_keys(entry, {"step": int, "loader": str, "command": list, "versions": dict,
+                          "time": str, "changes": dict}, f"{path}: history")  # fmt: skip
+        return cls(
+            model=content["model"],
+            loader=content["loader"],
+            base=groups["base"],
+            model_hparams=groups["model"],
+            data=groups["data"],
+            history=tuple(content["history"]),
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the whole new one.
+
+    UserError when it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; UserError when it is missing or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from None
+
+
+def check_keys(content: Any, expected: "dict[str, type]", where: str) -> None:
+    """UserError naming `where` unless `content` has exactly the `expected` keys and types."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected an object, found {content!r}")
+    for name in content:
+        if name not in expected:
+            raise UserError(f"{where}: unknown key {name!r}; valid: {', '.join(expected)}")
+    for name, kind in expected.items():
+        if name not in content:
+            raise UserError(f"{where}: the key {name!r} is missing")
+        if type(content[name]) is not kind:
+            raise UserError(f"{where}: {name!r} must be {kind.__name__}, is {content[name]!r}")

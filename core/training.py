@@ -1,0 +1,137 @@
+"""The training loop: step t (from 0) takes batch t; step-N means that N steps are done.
+
+data -> step -> losses checked -> report -> checkpoint
+"""
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Optional
+
+import tensorflow as tf
+
+from core.checkpoints import Checkpoints
+from core.dataset import Dataset
+from core.errors import UserError
+from core.hparams import BaseHParams
+from core.model import Model
+from core.reporting import Reporter
+from core.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+
+class StoppedError(UserError):
+    """A signal ended the training after its checkpoint was saved. Exit code 128 + the signal."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        self.exit_code = 128 + signal_number
+        name = signal.Signals(signal_number).name
+        super().__init__(f"stopped by {name} after step {step}; go on with --resume latest")
+
+
+def is_due(step: int, period: int) -> bool:
+    """Whether something done every `period` steps is done after `step` steps."""
+    return step > 0 and step % period == 0
+
+
+def train(model: Model, dataset: Dataset, run: RunDir, base: BaseHParams, start: int = 0) -> None:
+    """Train from `start` steps done to base.iterations, saving into the run's folder.
+
+    Raises UserError when a loss or a variable is not finite, when the data end, and when the disk
+    does not take what is written; StoppedError after SIGINT or SIGTERM, once a checkpoint is saved.
+    """
+    checkpoints = Checkpoints(run.checkpoints)
+    vocabulary = dataset.vocabulary.names
+    if start >= base.iterations:
+        log.info("nothing to do: the run has done %d of %d steps", start, base.iterations)
+        return
+    data = dataset.train_batches(start)
+    batches = iter(data)
+    train_step = _compile(model, data, base)
+    seed = tf.constant(base.seed, tf.int32)
+
+    with _signals() as stopped_by, Reporter(run, start, base.iterations) as report:
+        for step in range(start, base.iterations):
+            began = time.perf_counter()
+            batch = _next(batches, step)
+            received = time.perf_counter()
+            outputs = train_step(batch, tf.constant(step, tf.int64), seed)
+            losses = {name: float(value) for name, value in outputs.items()}
+            done = step + 1
+            report.step(time.perf_counter() - began, received - began)
+            _check_finite(losses, done, checkpoints)
+
+            last = done == base.iterations
+            signal_number = stopped_by()
+            if is_due(done, base.log_every) or last:
+                report.losses(done, losses)
+            permanent = is_due(done, base.save_every) or last
+            if permanent or is_due(done, base.safety_save) or signal_number:
+                path = checkpoints.save(model, done, permanent, vocabulary)
+                log.info("saved %s", path)
+            if is_due(done, base.notify_every) or last or signal_number:
+                report.plots()
+            if signal_number and not last:
+                raise StoppedError(signal_number, done)
+
+
+def _compile(model: Model, data: tf.data.Dataset, base: BaseHParams) -> Callable:
+    """The step as one graph, traced once: its signature is the data's, with open dimensions."""
+    if not base.autograph:
+        return model.train_step
+    scalars = (tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int32))
+    return tf.function(
+        model.train_step, input_signature=(data.element_spec, *scalars), reduce_retracing=True
+    )
+
+
+def _next(batches: Iterator, step: int) -> Any:
+    # Only the reading of data may end with StopIteration (TensorFlow's OutOfRangeError): the same
+    # exception from a writer means a full disk, and must not read as the end of a training.
+    try:
+        return next(batches)
+    except (StopIteration, tf.errors.OutOfRangeError):
+        raise UserError(
+            f"the training data ended before step {step + 1}: a loader's batches are endless; "
+            "check that the prepared sets have records in their train split"
+        ) from None
+
+
+def _check_finite(losses: "dict[str, float]", done: int, checkpoints: Checkpoints) -> None:
+    bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+    if bad:
+        kept = checkpoints.latest()
+        raise UserError(
+            f"training stopped at step {done}: {', '.join(bad)}. "
+            + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was saved yet. ")
+            + "Try a lower learning_rate, or look at the data of this step"
+        )
+
+
+@contextmanager
+def _signals() -> "Iterator[Callable[[], Optional[int]]]":
+    """Within it, the first SIGINT or SIGTERM is only noted (the value given returns its number),
+    so that the step can be finished and saved; a second one ends the process at once."""
+    noted: list[int] = []
+
+    def note(number: int, frame: "Optional[FrameType]") -> None:
+        noted.append(number)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        log.info("%s: saving after this step; again to end at once", signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # Python delivers signals to the main thread only
+        return
+    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: noted[0] if noted else None
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

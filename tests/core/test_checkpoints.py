@@ -1,0 +1,211 @@
+"""core.checkpoints: whole or not at all, and every restore verified."""
+
+import json
+import resource
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core import checkpoints
+from core.checkpoints import Checkpoints, State
+from core.dataset import Vocabulary
+from core.errors import UserError
+from tests.core.fakes import FakeBatch, FakeHParams, FakeModel, FakeSecond
+
+NAMES = ("cat", "dog", "__image__")
+
+
+def _model(cls=FakeModel, **hparams):
+    return cls(cls.HParams(**hparams), Vocabulary(NAMES), 100)
+
+
+def _step(model, step):
+    features = tf.random.stateless_normal((5, 4), [1, step])
+    batch = FakeBatch(tf.constant(step, tf.int64), features)
+    return model.train_step(batch, tf.constant(step, tf.int64), tf.constant(0))
+
+
+@pytest.fixture
+def trained():
+    model = _model()
+    for step in range(3):
+        _step(model, step)
+    return model
+
+
+@pytest.fixture
+def own(tmp_path):
+    return Checkpoints(tmp_path / "checkpoints")
+
+
+def test_resume_restores_variables_and_optimizers(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    other = _model()
+    state = checkpoints.resume(other, path, NAMES)
+    assert (state.step, state.permanent) == (3, False)
+    assert state.optimizer_steps == {"first": 3, "second": 3}
+    # The next step shows that the optimizers' moments came back too.
+    a, b = _step(trained, 3), _step(other, 3)
+    assert {k: v.numpy() for k, v in a.items()} == {k: v.numpy() for k, v in b.items()}
+    for mine, theirs in zip(trained.variables, other.variables):
+        np.testing.assert_array_equal(mine, theirs)
+    assert other.steps_seen.numpy() == 4
+
+
+def test_a_changed_learning_rate_survives_the_resume(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    other = _model(learning_rate=0.5)
+    checkpoints.resume(other, path, NAMES)
+    rates = [o.learning_rate.numpy() for o in other.optimizers.values()]
+    assert rates == [0.5, 0.5]
+
+
+def test_the_last_two_safety_checkpoints_and_all_permanent_ones_stay(trained, own):
+    for step in range(1, 8):
+        own.save(trained, step, step in (2, 4), NAMES)
+    assert own.steps() == [2, 4, 6, 7]
+    assert own.latest() == own.path(7)
+    # The same step again, now for ever.
+    own.save(trained, 7, True, NAMES)
+    assert State.read(own.path(7)).permanent
+    assert sorted(entry.name for entry in own.folder.iterdir()) == [
+        f"step-{step:08d}" for step in (2, 4, 6, 7)
+    ]
+
+
+def test_variables_that_are_not_finite_are_not_saved(trained, own):
+    own.save(trained, 3, False, NAMES)
+    trained.hidden.kernel.assign(trained.hidden.kernel * float("inf"))
+    with pytest.raises(UserError, match=r"hidden/kernel.* not finite at step 4|kernel.*step 4"):
+        own.save(trained, 4, False, NAMES)
+    assert own.steps() == [3]
+
+
+def test_a_full_disk_is_an_error_and_keeps_what_is_there(trained, own):
+    # A file size limit makes TensorFlow's writer raise OutOfRangeError, as a full disk can.
+    own.save(trained, 3, False, NAMES)
+    wide = _model(width=5000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"step 4 could not be written .*step-00000003"):
+            own.save(wide, 4, False, NAMES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [entry.name for entry in own.folder.iterdir()] == ["step-00000003"]
+    checkpoints.resume(_model(), own.latest(), NAMES)
+
+
+def test_leftovers_of_killed_runs_do_not_count_and_are_cleaned(trained, own):
+    own.save(trained, 3, False, NAMES)
+    shutil.copytree(own.path(3), own.folder / ".unfinished-1-step-00000004")
+    assert own.steps() == [3]
+    own.clean()
+    assert [entry.name for entry in own.folder.iterdir()] == ["step-00000003"]
+
+
+def test_find(trained, own):
+    assert checkpoints.find("none", own) is None
+    assert checkpoints.find("latest", own) is None
+    path = own.save(trained, 3, False, NAMES)
+    assert checkpoints.find("latest", own) == path
+    for given in (path, path / "ckpt", own.folder, own.folder.parent):
+        assert checkpoints.find(str(given), own) == path
+    with pytest.raises(UserError, match="no such checkpoint"):
+        checkpoints.find(str(own.folder / "step-00000009"), own)
+    (own.folder / "empty").mkdir()
+    with pytest.raises(UserError, match=r"not a checkpoint: it has no state\.json"):
+        checkpoints.find(str(own.folder / "empty"), own)
+
+
+def _data_file(path):
+    return next(path.glob("ckpt.data-*"))
+
+
+def test_a_truncated_file_is_named(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    data = _data_file(path)
+    data.write_bytes(data.read_bytes()[:-7])
+    with pytest.raises(UserError, match=r"damaged: ckpt\.data-.* bytes instead of .*--resume"):
+        checkpoints.load(_model(), path, NAMES)
+    data.unlink()
+    with pytest.raises(UserError, match=r"ckpt\.data-.* is missing"):
+        checkpoints.load(_model(), path, NAMES)
+
+
+def test_flipped_bits_are_found(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    data = _data_file(path)
+    content = bytearray(data.read_bytes())
+    content[40] ^= 0x10
+    data.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read .*damaged"):
+        checkpoints.load(_model(), path, NAMES)
+
+
+def test_a_checkpoint_of_another_model(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    with pytest.raises(UserError, match="of the model 'fake-model', not 'fake-second'"):
+        checkpoints.load(_model(FakeSecond), path, NAMES)
+
+
+def test_a_checkpoint_of_another_size_says_which_hparam(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    with pytest.raises(UserError, match="does not fit this model: width was 3 and is 4"):
+        checkpoints.resume(_model(width=4), path, NAMES, "width was 3 and is 4")
+    with pytest.raises(UserError, match=r"does not fit this model: .*shape"):
+        checkpoints.resume(_model(width=4), path, NAMES)
+
+
+def test_a_variable_on_one_side_only_is_an_error(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    more = _model()
+    more.extra = tf.Variable(1.0)
+    with pytest.raises(UserError, match="does not fit this model"):
+        checkpoints.load(more, path, NAMES)
+    less = _model()
+    del less.steps_seen
+    with pytest.raises(UserError, match="does not fit this model"):
+        checkpoints.load(less, path, NAMES)
+
+
+def test_other_classes_are_an_error(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    with pytest.raises(UserError, match=r"label 1 was 'dog' \(3 classes\) and is 'cow' \(3\)"):
+        checkpoints.load(_model(), path, ("cat", "cow", "__image__"))
+    with pytest.raises(UserError, match=r"label 2 was '__image__' .*is 'nothing' \(2\)"):
+        checkpoints.load(_model(), path, ("cat", "dog"))
+
+
+def test_optimizers_that_did_not_come_back_are_an_error(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    state = json.loads((path / "state.json").read_text())
+    state["optimizer_steps"]["first"] = 2
+    (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match="did not restore the optimizers"):
+        checkpoints.resume(_model(), path, NAMES)
+
+
+def test_warm_start_takes_the_parts_and_nothing_else(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    second = _model(FakeSecond)
+    before = second.out.kernel.numpy()
+    checkpoints.warm_start(second.warm_start_parts(), path, "fake-model", NAMES)
+    np.testing.assert_array_equal(second.hidden.kernel, trained.hidden.kernel)
+    np.testing.assert_array_equal(second.out.kernel, before)
+    assert second.optimizers["first"].iterations.numpy() == 0
+
+
+def test_warm_start_must_find_every_variable(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    layer = tf.keras.layers.Dense(2)
+    layer.build((None, 2))
+    with pytest.raises(UserError, match="does not fit"):
+        checkpoints.warm_start({"not_there": layer}, path, "fake-model", NAMES)
+    with pytest.raises(UserError, match="'fake-model', not 'other'"):
+        checkpoints.warm_start({"hidden": layer}, path, "other", NAMES)
+    with pytest.raises(UserError, match="does not fit"):
+        wide = FakeModel(FakeHParams(width=7), Vocabulary(NAMES), 1)
+        checkpoints.warm_start(wide.warm_start_parts(), path, "fake-model", NAMES)

@@ -1,0 +1,110 @@
+"""core.run_dir: paths, the lock, and the strict config.json."""
+
+import json
+
+import pytest
+
+from core.errors import UsageError, UserError
+from core.run_dir import RunConfig, RunDir, read_json, write_json
+
+ENTRY = {
+    "step": 0,
+    "loader": "l",
+    "command": ["train.py", "m"],
+    "versions": {"python": "3.11"},
+    "time": "2024-01-01T00:00:00+00:00",
+    "changes": {},
+}
+CONFIG = RunConfig("m", "l", {"seed": 0}, {"a": 1}, {"l": {"folder": "x"}}, (ENTRY,))
+
+
+def test_paths(tmp_path):
+    run = RunDir(tmp_path, "graph-attention", "SD01")
+    assert run.root == tmp_path / "graph-attention-SD01"
+    assert run.config == run.root / "config.json"
+    assert not run.root.exists()
+    run.create()
+    assert list(run.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "../x", "a\0"])
+def test_an_id_that_cannot_name_a_folder(tmp_path, bad):
+    with pytest.raises(UsageError, match="--id"):
+        RunDir(tmp_path, "m", bad)
+
+
+def test_unwritable_output(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to the run folder .* choose another"):
+        RunDir(tmp_path / "file", "m", "1").create()
+
+
+def test_a_second_run_names_the_process_of_the_first(tmp_path):
+    import os
+
+    run = RunDir(tmp_path, "m", "1")
+    run.create()
+    with (
+        run.lock(),
+        pytest.raises(UserError, match=f"written by process {os.getpid()};"),
+        RunDir(tmp_path, "m", "1").lock(),
+    ):
+        pass
+    with run.lock(), RunDir(tmp_path, "m", "1").root.joinpath(".lock").open() as file:
+        assert file.read() == f"{os.getpid()}\n"
+
+
+def test_config_round_trip(tmp_path):
+    path = tmp_path / "config.json"
+    CONFIG.write(path)
+    assert RunConfig.read(path) == CONFIG
+    assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
+
+
+def _edited(tmp_path, edit):
+    path = tmp_path / "config.json"
+    CONFIG.write(path)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("edit", "piece"),
+    [
+        (lambda c: c.update(extra=1), "unknown key 'extra'"),
+        (lambda c: c.pop("loader"), "the key 'loader' is missing"),
+        (lambda c: c.update(model=3), "'model' must be str"),
+        (lambda c: c["hparams"].pop("base"), "the key 'base' is missing"),
+        (lambda c: c["hparams"].update(more={}), "unknown key 'more'"),
+        (lambda c: c["hparams"]["data"].update(l=3), "hparams.data.l must be an object"),
+        (lambda c: c["history"][0].pop("step"), "history: the key 'step' is missing"),
+        (lambda c: c.update(schema=99), "schema 99"),
+    ],
+)
+def test_reading_is_strict(tmp_path, edit, piece):
+    path = _edited(tmp_path, edit)
+    with pytest.raises(UserError) as caught:
+        RunConfig.read(path)
+    assert piece in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_no_json_and_no_file(tmp_path):
+    (tmp_path / "half.json").write_text('{"a": ')
+    with pytest.raises(UserError, match=r"half\.json is not valid JSON"):
+        read_json(tmp_path / "half.json")
+    with pytest.raises(UserError, match="cannot read"):
+        read_json(tmp_path / "none.json")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert read_json(path) == {"a": 1}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write_json(tmp_path / "file" / "b.json", {})

@@ -1,0 +1,159 @@
+"""core.training: the loop, its stops, and that a resumed run is the undisturbed one."""
+
+import logging
+import resource
+import signal
+
+import pytest
+import tensorflow as tf
+
+from core import checkpoints, training
+from core.checkpoints import Checkpoints
+from core.dataset import Vocabulary
+from core.errors import UserError
+from core.hparams import BaseHParams
+from core.reporting import read_metrics
+from core.run_dir import RunDir
+from tests.core.fakes import FakeData, FakeDataset, FakeHParams, FakeModel
+
+BASE = {
+    "batch_size": 4, "iterations": 12, "log_every": 1, "notify_every": 1000,
+    "save_every": 1000, "safety_save": 1000,
+}  # fmt: skip
+
+
+class Run:
+    """A run folder with a fake model and dataset, rebuilt for every training like a process."""
+
+    def __init__(self, folder):
+        self.dir = RunDir(folder, "fake-model", "1")
+        self.dir.create()
+        self.own = Checkpoints(self.dir.checkpoints)
+
+    def train(self, resume=False, end=-1, base=None, **hparams):
+        base = BaseHParams(**{**BASE, **(base or {})})
+        tf.keras.utils.set_random_seed(base.seed)
+        model = FakeModel(FakeHParams(**hparams), Vocabulary(("cat",)), base.iterations)
+        dataset = FakeDataset(FakeData(end=end), base, 96, base.seed)
+        start = 0
+        if resume:
+            names = dataset.vocabulary.names
+            start = checkpoints.resume(model, self.own.latest(), names).step
+        training.train(model, dataset, self.dir, base, start)
+        return model
+
+    def losses(self):
+        return {line["step"]: line["losses"] for line in read_metrics(self.dir.metrics)}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+def test_is_due():
+    assert [step for step in range(7) if training.is_due(step, 3)] == [3, 6]
+
+
+def test_step_t_takes_batch_t_and_checkpoints_fall_when_due(run):
+    run.train(base={"save_every": 5, "safety_save": 2})
+    assert {step: losses["batch"] for step, losses in run.losses().items()} == {
+        step: step - 1 for step in range(1, 13)
+    }
+    # 5, 10: for ever; 12: the last; of the safety ones 2 4 6 8 the last two.
+    assert run.own.steps() == [5, 6, 8, 10, 12]
+    kept = {step: checkpoints.State.read(run.own.path(step)).permanent for step in run.own.steps()}
+    assert [step for step, permanent in kept.items() if permanent] == [5, 10, 12]
+    assert (run.dir.plots / "losses.png").is_file()
+
+
+def test_log_every_and_the_last_step(run):
+    run.train(base={"log_every": 5})
+    assert list(run.losses()) == [5, 10, 12]
+
+
+def test_the_step_is_traced_once_for_batches_of_all_sizes(run):
+    FakeModel.traces = 0
+    run.train()
+    assert FakeModel.traces == 1
+
+
+def test_without_autograph_the_step_runs_eagerly(run):
+    FakeModel.traces = 0
+    run.train(base={"autograph": False, "iterations": 3})
+    assert FakeModel.traces == 3
+
+
+def test_losses_fall(run):
+    run.train(base={"iterations": 60})
+    losses = [losses["fit_loss"] for losses in run.losses().values()]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_and_resumed_run_is_the_undisturbed_one(tmp_path, number):
+    undisturbed = Run(tmp_path / "a")
+    model = undisturbed.train()
+    run = Run(tmp_path / "b")
+    with pytest.raises(training.StoppedError, match="after step 6; go on with") as caught:
+        run.train(signal_at=5, signal=int(number))
+    assert caught.value.exit_code == 128 + number
+    assert run.own.steps() == [6]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = run.train(resume=True)
+    assert run.losses() == undisturbed.losses()
+    for mine, theirs in zip(model.variables, resumed.variables):
+        tf.debugging.assert_equal(mine, theirs)
+
+
+def test_a_run_killed_after_its_checkpoint_repeats_the_lost_steps(tmp_path):
+    undisturbed = Run(tmp_path / "a")
+    undisturbed.train()
+    run = Run(tmp_path / "b")
+    with pytest.raises(UserError):
+        run.train(base={"safety_save": 4}, nan_at=7)
+    assert list(run.losses()) == [1, 2, 3, 4, 5, 6, 7]
+    run.train(resume=True)
+    assert run.losses() == undisturbed.losses()
+
+
+def test_nan_stops_naming_loss_and_step_and_keeps_the_last_checkpoint(run):
+    with pytest.raises(UserError) as caught:
+        run.train(base={"safety_save": 2}, nan_at=4)
+    message = str(caught.value)
+    assert "stopped at step 5: norm_loss is nan" in message
+    assert "step-00000004" in message
+    assert "fit_loss" not in message
+    assert run.own.steps() == [2, 4]
+
+
+def test_data_that_end_are_an_error(run):
+    with pytest.raises(UserError, match="data ended before step 4"):
+        run.train(end=3)
+    assert run.own.steps() == []
+
+
+def test_a_full_disk_does_not_read_as_the_end_of_the_data(run):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        with pytest.raises(UserError, match="checkpoint of step 2 could not be written"):
+            run.train(base={"safety_save": 2, "log_every": 100}, width=2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert run.own.steps() == []
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
+        with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl"):
+            run.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_finished_run_does_nothing(run, caplog):
+    run.train()
+    before = run.dir.metrics.read_text()
+    with caplog.at_level(logging.INFO):
+        run.train(resume=True)
+    assert "nothing to do: the run has done 12 of 12 steps" in caplog.text
+    assert run.dir.metrics.read_text() == before
