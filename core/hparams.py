@@ -79,6 +79,13 @@ class BaseHParams:
     seed: int = hp(0, "seed of everything random", low=0, high=2**31 - 1)
     deterministic: bool = hp(False, "repeatable bit for bit on the same machine; slower")
 
+    def __post_init__(self) -> None:
+        # config.json keeps hparams and command lines, so a token must not come this way.
+        if self.slack_config.startswith("xox"):
+            raise HParamError(
+                "slack_config is the path of a file that holds the token, never the token itself"
+            )
+
 
 def parse(text: "str | None", cls: "type[T]", /, **saved: Any) -> T:
     """An instance of the dataclass `cls`: its defaults < `saved` values < the comma string `text`.

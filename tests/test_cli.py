@@ -1,0 +1,392 @@
+"""The scripts end to end: what goes in wrong comes out as one sentence and an exit code."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from core import cli
+from core.errors import HParamError, UsageError, UserError
+from core.reporting import read_metrics
+from core.run_dir import RunConfig, RunDir
+from core.training import StoppedError
+from tests.core import fakes
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = "batch_size=4,iterations=6,log_every=1,notify_every=100,save_every=100,safety_save=2"
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    """Output folder, with the fake model and loader in the registries."""
+    fakes.install(monkeypatch.setitem, monkeypatch.setattr)
+    return tmp_path
+
+
+def train(out, *more, model="fake-model", run_id="01", base=BASE):
+    argv = [model, "--data-loader", "fake-loader", "-o", str(out), "--id", run_id]
+    cli.train([*argv, "--base-hparams", base, *more])
+    return RunDir(out, model, run_id)
+
+
+def losses(run):
+    return {line["step"]: line["losses"] for line in read_metrics(run.metrics)}
+
+
+# --- training ---
+
+
+def test_a_run_folder_is_enough_to_rebuild_the_run(out):
+    run = train(
+        out, "-p", "learning_rate=0.2", "-dp", "folder=some where", "--gpu", "0",
+        base=BASE + ",goal=First Stage of It,slack_config=token.secret",
+    )  # fmt: skip
+    config = RunConfig.read(run.config)
+    assert (config.model, config.loader) == ("fake-model", "fake-loader")
+    assert config.base["goal"] == "First Stage of It"
+    assert config.model_hparams["learning_rate"] == 0.2
+    assert config.data["fake-loader"]["folder"] == "some where"
+    (entry,) = config.history
+    assert entry["step"] == 0
+    assert entry["command"][:2] == ["train.py", "fake-model"]
+    assert entry["versions"]["tensorflow"] == tf.__version__
+    assert sorted(path.name for path in run.root.iterdir()) == [
+        ".lock", "checkpoints", "config.json", "metrics.jsonl", "plots",
+    ]  # fmt: skip
+
+
+def test_resume_latest_takes_the_saved_hparams_and_records_changes(out):
+    train(out, "-p", "learning_rate=0.2")
+    # No loader and no hparams given: all of them come from config.json.
+    cli.train(["fake-model", "-o", str(out), "--id", "01", "--resume", "latest",
+               "--base-hparams", "iterations=8", "-p", "learning_rate=0.3"])  # fmt: skip
+    run = RunDir(out, "fake-model", "01")
+    config = RunConfig.read(run.config)
+    assert config.base["log_every"] == 1
+    assert list(losses(run)) == list(range(1, 9))
+    assert [entry["step"] for entry in config.history] == [0, 6]
+    assert config.history[1]["changes"] == {
+        "base.iterations": [6, 8],
+        "model.learning_rate": [0.2, 0.3],
+    }
+
+
+@pytest.fixture
+def determinism():
+    yield
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
+def test_stopped_and_resumed_equals_undisturbed_bit_for_bit(out, determinism):
+    base = BASE + ",deterministic=True,seed=3"
+    whole = train(out, run_id="whole", base=base)
+    with pytest.raises(StoppedError):
+        train(out, "-p", "signal_at=2", base=base)
+    run = train(out, "--resume", "latest", "-p", "signal_at=-1", base=base)
+    assert losses(run) == losses(whole)
+    assert len(losses(run)) == 6
+    other = train(out, run_id="other", base=BASE + ",seed=4")
+    assert losses(other) != losses(whole)
+
+
+def test_latest_with_nothing_there_starts_at_step_0_with_a_notice(out, capsys):
+    run = train(out, "--resume", "latest")
+    assert "nothing to resume" in capsys.readouterr().err
+    assert list(losses(run)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_resume_none_does_not_destroy_a_run(out):
+    run = train(out)
+    before = run.metrics.read_bytes()
+    with pytest.raises(UserError, match=r"already has checkpoints .*--resume latest.*another --id"):
+        train(out)
+    assert run.metrics.read_bytes() == before
+
+
+def test_an_earlier_checkpoint_goes_on_under_another_id_only(out):
+    run = train(out)
+    earlier = run.checkpoints / "step-00000004"
+    with pytest.raises(UserError, match=r"after step 4 \(newest: step 6\)"):
+        train(out, "--resume", str(earlier))
+    branch = train(out, "--resume", str(earlier), run_id="02")
+    assert losses(branch) == {step: losses(run)[step] for step in (5, 6)}
+
+
+def test_the_second_stage_starts_from_the_first(out):
+    first = train(out, run_id="01")
+    second = train(out, "-p", "start_id=01", model="fake-second", run_id="S")
+    # A resume does not need the first stage any more.
+    first.root.rename(first.root.with_name("gone"))
+    train(out, "--resume", "latest", model="fake-second", run_id="S",
+          base=BASE.replace("iterations=6", "iterations=8"))  # fmt: skip
+    assert list(losses(second)) == list(range(1, 9))
+
+
+def test_a_missing_first_stage_is_an_error(out):
+    with pytest.raises(HParamError, match="needs start_id"):
+        train(out, model="fake-second")
+    with pytest.raises(
+        UserError, match=r"fake-model-07, which has no checkpoint; train fake-model"
+    ):
+        train(out, "-p", "start_id=07", model="fake-second")
+    train(out)
+    with pytest.raises(UserError, match="width is 3 there and 5 here"):
+        train(out, "-p", "start_id=01,width=5", model="fake-second")
+
+
+def test_a_second_run_on_the_same_id(out):
+    run = RunDir(out, "fake-model", "01")
+    run.create()
+    with run.lock(), pytest.raises(UserError, match=f"written by process {os.getpid()}"):
+        train(out)
+
+
+def test_a_token_is_never_taken_for_a_file(out):
+    with pytest.raises(HParamError, match="slack_config") as caught:
+        train(out, base=BASE + ",slack_config=xoxb-123-secret")
+    assert "123" not in str(caught.value)
+    assert not RunDir(out, "fake-model", "01").root.exists()
+
+
+def test_a_changed_architecture_is_named_on_resume(out):
+    train(out)
+    with pytest.raises(UserError, match="does not fit this model: width was 3 and is 5"):
+        train(out, "--resume", "latest", "-p", "width=5")
+    # The failed attempt left config.json as it was.
+    assert RunConfig.read(RunDir(out, "fake-model", "01").config).model_hparams["width"] == 3
+
+
+# --- evaluation ---
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """What core.evaluation.run was asked for."""
+    from core import evaluation
+
+    calls = []
+
+    def fake_run(model, dataset, folder, names, step=0, **more):
+        calls.append((model, dataset, folder, tuple(names), step))
+
+    monkeypatch.setattr(evaluation, "run", fake_run, raising=False)
+    return calls
+
+
+def test_evaluation_needs_model_id_and_folder_only(out, evaluated):
+    run = train(out, "-p", "learning_rate=0.2", "-dp", "folder=x")
+    cli.evaluate(["fake-model", "-o", str(out), "--id", "01"])
+    ((model, dataset, folder, names, step),) = evaluated
+    assert (names, step, folder) == (("fake-metric",), 6, run.evaluation)
+    assert dataset.hparams.folder == "x"
+    assert model.steps_seen.numpy() == 6
+    assert not model.pretrained
+    cli.evaluate(["fake-model", "-o", str(out), "--id", "01", "--resume",
+                  str(run.checkpoints / "step-00000004"), "-dp", "folder=y",
+                  "--metrics", "fake-metric", "fake-metric"])  # fmt: skip
+    assert (evaluated[1][1].hparams.folder, evaluated[1][3:]) == ("y", (("fake-metric",), 4))
+
+
+def test_evaluation_of_an_untrained_network(out, evaluated):
+    cli.evaluate(["fake-model", "-o", str(out), "--id", "01", "--resume", "none",
+                  "--data-loader", "fake-loader"])  # fmt: skip
+    assert evaluated[0][0].pretrained
+
+
+def test_evaluation_errors(out, evaluated, monkeypatch):
+    argv = ["fake-model", "-o", str(out), "--id", "01"]
+    with pytest.raises(UserError, match="has no checkpoint to evaluate"):
+        cli.evaluate(argv)
+    train(out)
+    with pytest.raises(UsageError, match=r"unknown metric 'fake-metrik'\. Did you mean"):
+        cli.evaluate([*argv, "--metrics", "fake-metrik"])
+    with pytest.raises(UsageError, match="cannot compute the metric 'other-metric'"):
+        cli.evaluate([*argv, "--metrics", "other-metric"])
+    monkeypatch.setitem(cli.LOADERS._classes, "new-loader", fakes.FakeDataset)
+    with pytest.raises(UserError, match="never saw the loader 'new-loader': name its folders"):
+        cli.evaluate([*argv, "--data-loader", "new-loader"])
+    assert evaluated == []
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("argv", "error", "pieces"),
+    [
+        (["fake-modle"], UsageError, ["unknown model 'fake-modle'", "'fake-model'"]),
+        (["--data-loader", "fake-loade"], UsageError, ["unknown data loader", "'fake-loader'"]),
+        (["--base-hparams", "batch_sise=3"], HParamError, ["--base-hparams: clause", "batch_size"]),
+        (["--base-hparams", "batch_size=0"], HParamError, ["batch_size must be at least 1"]),
+        (["--hparams", "width=wide"], HParamError, ["--hparams: clause 'width=wide'", "int"]),
+        (["-p", "width=3", "-p", "width=4"], HParamError, ["given twice"]),
+        (["--data-hparams", "folders=x"], HParamError, ["--data-hparams", "'folder'"]),
+        (["--hparams", "use_ttur=True"], HParamError, ["never used"]),
+        (["-dp", "folder=missing"], UserError, ["the folder missing is not there"]),
+        (["--resume", "/no/where"], UserError, ["no such checkpoint folder"]),
+        (["--gpu", "first"], UsageError, ["--gpu", "invalid int"]),
+        (["--nonsense"], UsageError, ["unrecognized arguments: --nonsense"]),
+        (["--id", "a/b"], UsageError, ["cannot name a run"]),
+        (["-o", __file__], UserError, ["cannot write to the run folder"]),
+    ],
+)
+def test_bad_input_is_one_sentence(out, argv, error, pieces, capsys):
+    given = dict(zip(argv[::2], argv[1::2]))
+    model = argv[0] if not argv[0].startswith("-") else "fake-model"
+    defaults = {"--data-loader": "fake-loader", "-o": str(out), "--id": "01"}
+    full = [model]
+    for name, value in defaults.items():
+        if name not in given:
+            full += [name, value]
+    full += argv if argv[0].startswith("-") else []
+    with pytest.raises(error) as caught:
+        cli.train(full)
+    for piece in pieces:
+        assert piece in str(caught.value)
+    assert cli.run(cli.train, full) == error.exit_code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1] == f"error: {caught.value}"
+    assert len([line for line in lines if line.startswith("error")]) == 1
+
+
+def test_what_is_missing_is_named(out):
+    with pytest.raises(UsageError, match=r"missing: model, --output-dir, --id; models: fake-model"):
+        cli.train([])
+    with pytest.raises(UsageError, match=r"--data-loader is missing; choose of fake-loader"):
+        cli.train(["fake-model", "-o", str(out), "--id", "01"])
+
+
+def test_a_loader_of_other_batches(out, monkeypatch):
+    monkeypatch.setattr(fakes.FakeModel, "batch_type", "SceneBatch")
+    with pytest.raises(UsageError, match="cannot train on the loader 'fake-loader'"):
+        train(out)
+
+
+def test_a_config_of_another_version(out):
+    run = train(out)
+    content = json.loads(run.config.read_text())
+    content["hparams"]["model"]["depth"] = 3
+    run.config.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"hparams\.model: unknown hparam 'depth'"):
+        train(out, "--resume", "latest")
+
+
+def test_out_of_memory_says_what_to_do(out, monkeypatch):
+    def exhausted(self, batch, step, seed):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+    monkeypatch.setattr(fakes.FakeModel, "train_step", exhausted)
+    with pytest.raises(UserError, match="smaller batch_size"):
+        train(out, base=BASE + ",autograph=False")
+
+
+def test_help_hps(out, capsys):
+    cli.train(["--help-hps"])
+    every = capsys.readouterr().out
+    for piece in (
+        "--base-hparams",
+        "batch_size",
+        "fake-model",
+        "fake-second",
+        "start_id",
+        "folder",
+    ):
+        assert piece in every
+    cli.train(["fake-model", "--help-hps"])
+    one = capsys.readouterr().out
+    assert "--data-hparams of fake-loader" in one
+    assert "start_id" not in one
+    with pytest.raises(UsageError, match="unknown model"):
+        cli.train(["nothing", "--help-hps"])
+
+
+# --- whole processes ---
+
+FAKE_TRAIN = """
+import sys
+from tests.core import fakes
+fakes.install(None, setattr)
+from core import cli
+{before}
+sys.exit(cli.run(cli.train, sys.argv[1:]))
+"""
+
+
+def _start(out, before="", *more):
+    argv = ["fake-model", "--data-loader", "fake-loader", "-o", str(out), "--id", "01", *more]
+    return subprocess.Popen(
+        [sys.executable, "-c", FAKE_TRAIN.format(before=before), *argv],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )  # fmt: skip
+
+
+def test_the_interpreter_exits_when_it_is_done_and_when_it_is_told(out):
+    process = _start(out, "", "--base-hparams", BASE)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert re.search(r"step 6/6 .*fit_loss", stderr)
+    assert "Traceback" not in stderr
+    endless = BASE.replace("iterations=6", "iterations=1000000000")
+    process = _start(out, "", "--resume", "latest", "--base-hparams", endless)
+    run = RunDir(out, "fake-model", "01")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and max(losses(run), default=0) < 20:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert "stopped by SIGTERM after step" in stderr.splitlines()[-1]
+    assert stdout == ""
+
+
+def test_kill_while_saving_leaves_the_checkpoint_before(out):
+    # Killed inside the second save, after TensorFlow wrote its files.
+    before = """
+import os
+from core import checkpoints
+flush, calls = checkpoints._flush, []
+def killing(path):
+    flush(path)
+    calls.append(path)
+    if len(calls) == 7:
+        os.kill(os.getpid(), 9)
+checkpoints._flush = killing
+"""
+    process = _start(out, before, "--base-hparams", BASE)
+    process.communicate(timeout=120)
+    assert process.returncode == -9
+    run = RunDir(out, "fake-model", "01")
+    names = sorted(entry.name for entry in run.checkpoints.iterdir())
+    assert len(names) == 2
+    assert names[0].startswith(".unfinished-")
+    assert names[1] == "step-00000002"
+    train(out, "--resume", "latest")
+    assert sorted(entry.name for entry in run.checkpoints.iterdir()) == [
+        "step-00000002", "step-00000004", "step-00000006",
+    ]  # fmt: skip
+    assert list(losses(run)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_scripts_fail_fast_and_clearly(tmp_path):
+    began = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "train.py", "graph-atention", "--data-loader", "coco-tfrecord",
+         "-o", str(tmp_path), "--id", "1"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
+    assert "unknown model 'graph-atention'" in process.stderr.splitlines()[-1]
+    assert "Did you mean 'graph-attention'?" in process.stderr
+    assert time.monotonic() - began < 60  # a few seconds on a machine that is not loaded
+    assert list(tmp_path.iterdir()) == []
