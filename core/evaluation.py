@@ -1,6 +1,6 @@
 """Evaluation of a trained model on a split: gather features once, compute named metrics, report.
 
-    batches -> model.encode_* -> Photos / Queries (numpy, whole split) -> metrics -> table and JSON
+    batches -> model.encode_* -> sides of the whole split (numpy) -> metrics -> table and JSON
 
 The photographs are encoded once, the queries once for each protocol; every metric reads the same
 arrays. Memory is the features (some 3 kB an object), never the images.
@@ -43,8 +43,7 @@ class Side:
 
     vectors: {'projection': float32 (N, 256), 'token': float32 (N, D)}, a row for every scene.
     embedding float32 (O, 128); classes, predicted int32 (O,) vocabulary indices; boxes float32
-    (O, 4); obj_to_img int32 (O,): object o is in scene row obj_to_img[o]; masks: predicted masks,
-    packed uint8 (O, M * M / 8) (`core.metrics.layout.pack`), or None.
+    (O, 4); obj_to_img int32 (O,): object o is in scene row obj_to_img[o].
     """
 
     image_ids: np.ndarray
@@ -54,7 +53,6 @@ class Side:
     predicted: np.ndarray
     boxes: np.ndarray
     obj_to_img: np.ndarray
-    masks: Optional[np.ndarray]
 
     @property
     def scenes(self) -> int:
@@ -62,17 +60,21 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Photos(Side):
-    """true_masks: packed uint8 (O, M * M / 8)."""
+class Queries(Side):
+    """query_to_photo: int32 (Q,), the photo row of the object depicted, -1 = none."""
 
-    true_masks: np.ndarray
+    query_to_photo: np.ndarray
 
 
 @dataclass(frozen=True)
-class Queries(Side):
-    """query_to_photo: int32 (Q,), the row in `Photos` of the object depicted, -1 = none."""
+class MaskPairs:
+    """Objects of one view that have a true mask. predicted, true: packed uint8 (n, M * M / 8)
+    (`core.metrics.layout.pack`); classes, scenes: int32 (n,)."""
 
-    query_to_photo: np.ndarray
+    predicted: np.ndarray
+    true: np.ndarray
+    classes: np.ndarray
+    scenes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,16 @@ class Evaluation:
         limit: Optional[int] = None,
         folder: Optional[Path] = None,
         step: int = 0,
-        seed: int = 0,
         vectors: Optional[Sequence[str]] = None,
     ):
         """model: a `core.model.Model`; dataset: a `core.dataset.Dataset`; limit: at most so many
-        scenes (or triples) of the split; folder: where pictures go; seed: of the bootstrap and of
-        the choice of pictures; vectors: which scene vectors rank photographs, 'projection',
-        'token' or both (default: the model's `retrieval_vector`)."""
+        scenes (or triples) of the split; folder: where pictures go; step: of the checkpoint;
+        vectors: which scene vectors rank photographs, 'projection', 'token' or both (default: the
+        model's `retrieval_vector`). The loader's seed also draws the bootstrap and chooses what
+        is pictured."""
         self.model, self.dataset = model, dataset
         self.split, self.limit, self.folder = split, limit, folder
-        self.step, self.seed = step, seed
+        self.step, self.seed = step, dataset.seed
         default = getattr(model.hparams, "retrieval_vector", VECTORS[0])
         self.vectors = tuple(vectors) if vectors else (default,)
         for name in self.vectors:
@@ -121,15 +123,14 @@ class Evaluation:
         """The same evaluation on another split; its features too are gathered only once."""
         if split not in self._siblings:
             other = Evaluation(
-                self.model, self.dataset, split, self.limit, self.folder, self.step, self.seed,
-                self.vectors,
-            )  # fmt: skip
+                self.model, self.dataset, split, self.limit, self.folder, self.step, self.vectors
+            )
             other._siblings = self._siblings
             self._siblings[split] = other
         return self._siblings[split]
 
     @property
-    def photos(self) -> Photos:
+    def photos(self) -> Side:
         """The photographs' side; the same under every protocol."""
         if "photos" not in self._cache:
             self._gather(QueryProtocol())
@@ -174,24 +175,19 @@ class Evaluation:
         predicted = triplets.photo_predicted if side == "photo" else triplets.sketch_predicted
         return triplets.classes, predicted, np.arange(len(predicted))
 
-    def masks(self, view: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(predicted masks, true masks, class, scene) of the 'photo' or 'sketch' view, for objects
-        that have a true mask; masks packed uint8 (n, M * M / 8)."""
-        photos = self.photos
-        if view == "photo":
-            return photos.masks, photos.true_masks, photos.classes, photos.obj_to_img
-        queries = self.queries(QueryProtocol())
-        rows = np.flatnonzero(queries.query_to_photo >= 0)
-        true = photos.true_masks[queries.query_to_photo[rows]]
-        return queries.masks[rows], true, queries.classes[rows], queries.obj_to_img[rows]
+    def masks(self, view: str) -> MaskPairs:
+        """Masks predicted from the 'photo' or 'sketch' view beside the true ones."""
+        if "masks" not in self._cache:
+            self._gather_masks()
+        return self._cache["masks"][view]
 
     def class_mean_masks(self) -> np.ndarray:
         """Binarised mean mask of every class over train objects: packed uint8 (K, M * M / 8)."""
         train = self.on("train")
         if "class means" not in train._cache:
             means = None
-            limit = min(MEAN_MASK_SCENES, self.limit or MEAN_MASK_SCENES)
-            for batch in train.batches(QueryProtocol(), "class-mean masks", limit):
+            # Not `self.limit`: a baseline should not weaken when fewer scenes are looked at.
+            for batch in train.batches(QueryProtocol(), "class-mean masks", MEAN_MASK_SCENES):
                 masks = batch.masks.numpy()
                 if means is None:
                     means = layout.MeanMasks(self.dataset.vocabulary.num_classes, masks.shape[1])
@@ -204,13 +200,13 @@ class Evaluation:
         if "triplets" not in self._cache:
             rows = defaultdict(list)
             for batch in self.batches(QueryProtocol(), "triplets"):
-                photo, photo_logits = self.model.embed_photos(batch.positives)
-                sketch, sketch_logits = self.model.embed_sketches(batch.sketches)
+                photo = self.model.embed_photos(batch.positives)
+                sketch = self.model.embed_sketches(batch.sketches)
                 rows["classes"].append(batch.classes.numpy())
-                rows["photo_predicted"].append(_argmax(photo_logits))
-                rows["sketch_predicted"].append(_argmax(sketch_logits))
-                rows["photo_embedding"].append(self._finite(photo, "embedding"))
-                rows["sketch_embedding"].append(self._finite(sketch, "embedding"))
+                rows["photo_predicted"].append(_argmax(photo.logits))
+                rows["sketch_predicted"].append(_argmax(sketch.logits))
+                rows["photo_embedding"].append(self._finite(photo.embedding, "embeddings"))
+                rows["sketch_embedding"].append(self._finite(sketch.embedding, "embeddings"))
             self._cache["triplets"] = Triplets(**{k: np.concatenate(v) for k, v in rows.items()})
         return self._cache["triplets"]
 
@@ -233,7 +229,7 @@ class Evaluation:
 
     @property
     def _has_scenes(self) -> bool:
-        return "query" in self.model.batch_type._fields
+        return self.model.batch_type == "SceneBatch"
 
     def _gather(self, protocol: QueryProtocol) -> None:
         """One pass over the split: the queries under `protocol`, the photographs if still due."""
@@ -241,33 +237,60 @@ class Evaluation:
         queries = _Rows()
         scenes = objects = 0  # of the batches before
         for batch in self.batches(protocol, str(protocol)):
+            count = len(batch.image_ids)
+            # Without masks, by far the costliest part; they have a pass of their own.
             if photos is not None:
-                outputs = self.model.encode_photo(batch.crops, batch.photo)
+                outputs = self.model.encode_photo(batch.crops, batch.photo, count, with_masks=False)
                 photos.add(batch.image_ids, batch.photo, outputs, scenes)
-                photos.columns["true_masks"].append(layout.pack(batch.masks.numpy()))
-            outputs = self.model.encode_query(batch.sketches, batch.query)
+            outputs = self.model.encode_query(batch.sketches, batch.query, count, with_masks=False)
             queries.add(batch.image_ids, batch.query, outputs, scenes)
             own = batch.query_to_photo.numpy()
             queries.columns["query_to_photo"].append(np.where(own < 0, -1, own + objects))
-            scenes += len(batch.image_ids)
+            scenes += count
             objects += len(batch.photo.classes)
         if photos is not None:
-            self._cache["photos"] = self._checked(photos.side(Photos))
+            self._cache["photos"] = self._checked(photos.side(Side))
         side = self._checked(queries.side(Queries))
         if not np.array_equal(side.image_ids, self._cache["photos"].image_ids):
             raise RuntimeError("the loader gave other scenes under another query protocol")
         self._cache[protocol] = side
 
+    def _gather_masks(self) -> None:
+        """One pass over the split with masks, queries with the photograph's boxes and sketches."""
+        rows = {view: defaultdict(list) for view in ("photo", "sketch")}
+        scenes = 0
+        for batch in self.batches(QueryProtocol(), "masks"):
+            count = len(batch.image_ids)
+            true = layout.pack(batch.masks.numpy())
+            photo = self.model.encode_photo(batch.crops, batch.photo, count)
+            query = self.model.encode_query(batch.sketches, batch.query, count)
+            depicts = np.flatnonzero(batch.query_to_photo.numpy() >= 0)
+            own = batch.query_to_photo.numpy()[depicts]
+            for view, outputs, graph, kept, truth in (
+                ("photo", photo, batch.photo, slice(None), true),
+                ("sketch", query, batch.query, depicts, true[own]),
+            ):
+                columns = rows[view]
+                columns["predicted"].append(layout.pack(self._finite(outputs.masks, "masks")[kept]))
+                columns["true"].append(truth)
+                columns["classes"].append(graph.classes.numpy()[kept])
+                columns["scenes"].append(graph.obj_to_img.numpy()[kept] + scenes)
+            scenes += count
+        self._cache["masks"] = {
+            view: MaskPairs(**{name: np.concatenate(parts) for name, parts in columns.items()})
+            for view, columns in rows.items()
+        }
+
     def _checked(self, side: Side) -> Side:
         for name, vectors in (*side.vectors.items(), ("embedding", side.embedding)):
-            self._finite(vectors, name)
+            self._finite(vectors, f"{name} vectors")
         return side
 
     def _finite(self, vectors, name: str) -> np.ndarray:
         vectors = np.asarray(vectors)
         if not np.isfinite(vectors).all():
             raise UserError(
-                f"the model's {name} vectors at step {self.step} are not finite: the run had "
+                f"the model's {name} at step {self.step} are not finite: the run had "
                 "diverged by then; evaluate an earlier checkpoint with --resume PATH"
             )
         return vectors
@@ -290,15 +313,13 @@ class _Rows:
             "boxes": graph.boxes,
             "obj_to_img": graph.obj_to_img.numpy() + scenes_before,
         }
-        if outputs.masks is not None:
-            new["masks"] = layout.pack(np.asarray(outputs.masks))
         for name, rows in new.items():
             self.columns[name].append(np.asarray(rows))
 
     def side(self, kind: type) -> Side:
         columns = {name: np.concatenate(rows) for name, rows in self.columns.items()}
         vectors = {name: columns.pop(name) for name in VECTORS}
-        return kind(vectors=vectors, masks=columns.pop("masks", None), **columns)
+        return kind(vectors=vectors, **columns)
 
 
 def _argmax(logits) -> np.ndarray:
@@ -327,26 +348,24 @@ def check_metrics(names: Iterable[str], model) -> list[str]:
 def run(
     model,
     dataset,
-    names: Optional[Sequence[str]],
     folder: Path,
-    model_id: str,
-    step: int,
+    names: Optional[Sequence[str]] = None,
+    step: int = 0,
     split: str = "valid",
     limit: Optional[int] = None,
-    seed: int = 0,
     vectors: Optional[Sequence[str]] = None,
 ) -> list[base.Result]:
     """Compute the named metrics (None: all that fit the model), print them as one table and save
     them to `<folder>/<split>-step-<step>.json`, replacing that file.
 
-    Metrics named '-test' go to a file of the split test. Arguments as of `Evaluation`; folder is
-    `<run>/evaluation`, model_id names the run in the file. Returns the figures and pictures.
-    UsageError for metrics that do not fit, UserError for an empty split or a diverged model; an
-    error inside a metric is raised, not recorded as a number.
+    folder is `<run>/evaluation`; the other arguments are as of `Evaluation`. Metrics named
+    '-test' go to a file of the split test. Returns the figures and pictures. UsageError for
+    metrics that do not fit, UserError for an empty split or a diverged model; an error inside a
+    metric is raised, not recorded as a number.
     """
     names = check_metrics(model.metrics if names is None else names, model)
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation = Evaluation(model, dataset, split, limit, folder, step, seed, vectors)
+    evaluation = Evaluation(model, dataset, split, limit, folder, step, vectors)
     results: list[base.Result] = []
     for name in names:
         started = time.monotonic()
@@ -361,13 +380,13 @@ def run(
     for part in sorted({result.split for result in results}):
         report = {
             "schema": SCHEMA,
+            "run": folder.parent.name,
             "model": model.name,
-            "id": model_id,
             "step": step,
             "loader": dataset.name,
             "split": part,
             "limit": limit,
-            "seed": seed,
+            "seed": evaluation.seed,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "versions": {
                 "python": platform.python_version(),

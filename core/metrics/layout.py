@@ -71,8 +71,8 @@ def _mask_figures(evaluation, name: str) -> list[Figure]:
     class_means = evaluation.class_mean_masks()
     ones = np.full((1, class_means.shape[1]), 255, np.uint8)
     for view in ("photo", "sketch"):
-        predicted, true, classes, scenes = evaluation.masks(view)
-        values = mask_iou(predicted, true)
+        pairs = evaluation.masks(view)
+        values = mask_iou(pairs.predicted, pairs.true)
         figures.append(
             Figure(
                 metric=name,
@@ -80,11 +80,11 @@ def _mask_figures(evaluation, name: str) -> list[Figure]:
                 value=float(values.mean()),
                 n=len(values),
                 labels={"view": view},
-                interval=bootstrap_interval(values, scenes, seed=evaluation.seed),
+                interval=bootstrap_interval(values, pairs.scenes, seed=evaluation.seed),
                 controls={
-                    "all_ones": float(mask_iou(ones, true).mean()),
-                    "class_mean": float(mask_iou(class_means[classes], true).mean()),
-                    "macro": macro_average(values, classes),
+                    "all_ones": float(mask_iou(ones, pairs.true).mean()),
+                    "class_mean": float(mask_iou(class_means[pairs.classes], pairs.true).mean()),
+                    "macro": macro_average(values, pairs.classes),
                 },
             )
         )
