@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 SPLITS = ("train", "valid", "test")
+Stage = tuple[str, Callable[[Any], Any]]  # its name, and from element to element
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,23 @@ class Dataset(abc.ABC):
 
     Reading the folders' meta.json and index happens in the constructor, so that a missing or
     ill-fitting folder stops the program before a model is built.
+
+    The order of the pipeline is fixed here, for all loaders:
+
+    read      whole blocks of serialized records, a window of steps at a time, ahead of their use
+    draw      which records a step takes, by stateless draws: nothing depends on threads
+    stages    parse, decode, assemble, in ONE parallel map: between two maps tf.data would queue
+              batches, and a batch of images is the largest thing there is
+    prefetch  last, so that the model never waits for a batch that could have been ready
+
+    No shuffle, no repeat, no interleave: each would have a state that a resumed run has to replay.
     """
 
     name: str = ""
     HParams: type  # frozen dataclass of folders
     batch_type: type  # one of dataloaders.batches
+    parallel_calls: Optional[int] = None  # batches made at the same time; None: tf.data decides
+    prefetch: int = 2  # finished batches that wait for the model
 
     def __init__(self, hparams: Any, base: Any, image_size: int, seed: int) -> None:
         """hparams: an instance of HParams. base: has batch_size (int). image_size: side of crops
@@ -73,6 +87,8 @@ class Dataset(abc.ABC):
         self.seed = int(seed)
         if self.batch_size < 1:
             raise UsageError(f"batch_size is at least 1, not {self.batch_size}")
+
+    # ---- what models, loops and metrics use --------------------------------------------------
 
     @property
     @abc.abstractmethod
@@ -85,11 +101,14 @@ class Dataset(abc.ABC):
         return self.vocabulary.num_classes
 
     @abc.abstractmethod
+    def folders(self) -> tuple[str, ...]:
+        """The prepared sets this loader reads, for messages about broken records."""
+
     def train_batches(self, start_step: int = 0) -> tf.data.Dataset:
         """Endless `batch_type` elements; the first is the batch of step `start_step` (0-based).
         The same element comes at the same step wherever the reading starts."""
+        return self.truncated(len(self._stages("train", None)), start_step)
 
-    @abc.abstractmethod
     def eval_batches(
         self,
         split: str,
@@ -97,9 +116,53 @@ class Dataset(abc.ABC):
         limit: Optional[int] = None,
     ) -> tf.data.Dataset:
         """`batch_type` elements over the split in its canonical order, once; the last is smaller.
+
         Which sketch, negative or jitter an item meets depends on the seed and the item's place in
-        the split: not on the batch size, nor on `limit`, nor on the run. limit: items at most."""
+        the split: not on the batch size, nor on `limit`, nor on the run. limit: items at most,
+        spread evenly over the split.
+        """
+        if split not in SPLITS:
+            raise UsageError(f"there is no split {split!r}; choose from {', '.join(SPLITS)}")
+        if limit is not None and limit < 1:
+            raise UsageError(f"limit is at least 1, not {limit}")
+        items = self._evaluation_items(split, limit)
+        return self._pipeline(items, self._stages(split, protocol))
+
+    def stage_names(self) -> tuple[str, ...]:
+        """Stages of the training pipeline after 'read', in order."""
+        return tuple(name for name, _ in self._stages("train", None))
+
+    def truncated(self, stages: int, start_step: int = 0) -> tf.data.Dataset:
+        """The training pipeline cut after its first `stages` stages, to time them."""
+        items = self._training_items(start_step)
+        return self._pipeline(items, self._stages("train", None)[:stages])
+
+    # ---- what a loader defines ---------------------------------------------------------------
 
     @abc.abstractmethod
-    def folders(self) -> tuple[str, ...]:
-        """The prepared sets this loader reads, for messages about broken records."""
+    def _training_items(self, start_step: int) -> tf.data.Dataset:
+        """Reading: endless elements, one a step, that the first training stage takes."""
+
+    @abc.abstractmethod
+    def _evaluation_items(self, split: str, limit: Optional[int]) -> tf.data.Dataset:
+        """Reading: elements of at most batch_size items that the first evaluation stage takes."""
+
+    @abc.abstractmethod
+    def _stages(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+        """Named functions from element to element, the last giving `batch_type`. protocol: None
+        in training."""
+
+    def _pipeline(self, items: tf.data.Dataset, stages: tuple[Stage, ...]) -> tf.data.Dataset:
+        import tensorflow as tf  # here, so that names and protocols can be had without it
+
+        def run(*element: Any) -> Any:
+            result = element[0] if len(element) == 1 else element
+            for _, stage in stages:
+                result = stage(result)
+            return result
+
+        calls = self.parallel_calls or tf.data.AUTOTUNE
+        options = tf.data.Options()
+        options.deterministic = True
+        dataset = items.map(run, num_parallel_calls=calls) if stages else items
+        return dataset.prefetch(self.prefetch).with_options(options)

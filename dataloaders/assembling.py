@@ -1,0 +1,151 @@
+"""From the records of N scenes and their partners to a SceneBatch, in vectorised steps.
+
+    parse     records -> objects of all scenes in one list, a partner's record for each
+    decode    encoded images -> pixels
+    assemble  crops, masks, both graphs -> SceneBatch
+
+Letters: N scenes, O photo objects, Q query objects, M mask side.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+import tensorflow as tf
+
+from core import geometry
+from core.dataset import QueryProtocol
+from dataloaders import blocks, draws, records, sources
+from dataloaders.batches import SceneBatch, SceneGraph
+from dataloaders.negatives import negative_rows
+from dataloaders.scene_graph import batch_triples
+
+
+class Parsed(NamedTuple):
+    """N scenes with everything drawn; images are encoded until `decode`."""
+
+    image_ids: tf.Tensor  # int64 (N,)
+    images: tf.Tensor  # string (N,), then uint8 (N, S, S, 3)
+    classes: tf.Tensor  # int32 (O,)
+    boxes: tf.Tensor  # float32 (O, 4)
+    obj_to_img: tf.Tensor  # int32 (O,)
+    positions: tf.Tensor  # int64 (O,), position of the object's scene, for draws
+    slots: tf.Tensor  # int32 (O,), place of the object in its scene, for draws
+    masks: tf.Tensor  # string (N,), packed
+    query_to_photo: tf.Tensor  # int32 (Q,), ascending
+    sketches: tf.Tensor  # string (Q,), then uint8 (Q, S, S, 1)
+    negative_crops: tf.Tensor  # string (O,), then uint8 (O, S, S, 3)
+    negative_classes: tf.Tensor  # int32 (O,)
+
+
+class Sides(NamedTuple):
+    """Sides in pixels of the stored images."""
+
+    scene: int
+    sketch: int
+    crop: int
+    mask: int  # M
+
+
+def parse(
+    items: sources.Items, sketches: blocks.ClassPools, crops: blocks.ClassPools, seed: int
+) -> Parsed:
+    """Reads the scenes' records and draws a sketch and a negative crop for every object.
+
+    The query leaves out objects of a class without sketches.
+    """
+    scenes = records.SceneRecord.parse(items.records)
+    obj_to_img = tf.cast(scenes.obj_idx.value_rowids(), tf.int32)
+    classes = tf.cast(scenes.obj_idx.flat_values, tf.int32)
+    starts = tf.cast(scenes.obj_idx.row_starts(), tf.int32)
+    slots = tf.range(tf.size(classes)) - tf.gather(starts, obj_to_img)
+    positions = tf.gather(items.positions, obj_to_img)
+
+    def word(stream: int) -> tf.Tensor:
+        return draws.bits(seed, stream, positions, slots)
+
+    own = tf.gather(crops.row_of_class, classes)
+    others = negative_rows(own, len(crops.classes), word(sources.NEGATIVE_CLASS))
+    negatives = blocks.pick(items.pools["crops"], others, word(sources.NEGATIVE_CROP))
+
+    sketch_rows = tf.gather(sketches.row_of_class, classes)
+    drawable = tf.cast(tf.where(sketch_rows >= 0)[:, 0], tf.int32)
+    drawn = blocks.pick(
+        items.pools["sketches"],
+        tf.gather(sketch_rows, drawable),
+        tf.gather(word(sources.SKETCH), drawable),
+    )
+    return Parsed(
+        image_ids=scenes.image_id,
+        images=scenes.image,
+        classes=classes,
+        boxes=scenes.boxes.flat_values,
+        obj_to_img=obj_to_img,
+        positions=positions,
+        slots=slots,
+        masks=scenes.masks,
+        query_to_photo=drawable,
+        sketches=records.SketchRecord.parse(drawn).image,
+        negative_crops=records.CropRecord.parse(negatives).image,
+        negative_classes=tf.gather(crops.classes, others),
+    )
+
+
+def decode(parsed: Parsed, sides: Sides, protocol: Optional[QueryProtocol]) -> Parsed:
+    """Encoded images to uint8; blank query sketches are white paper."""
+    if protocol and protocol.sketches == "blank":
+        shape = [tf.size(parsed.sketches), sides.sketch, sides.sketch, 1]
+        sketches = tf.ensure_shape(tf.fill(shape, tf.constant(255, tf.uint8)), [None, *shape[1:]])
+    else:
+        sketches = blocks.decode_images(parsed.sketches, sides.sketch, 1, "png")
+    return parsed._replace(
+        images=blocks.decode_images(parsed.images, sides.scene, 3, "jpeg"),
+        sketches=sketches,
+        negative_crops=blocks.decode_images(parsed.negative_crops, sides.crop, 3, "jpeg"),
+    )
+
+
+def assemble(
+    parsed: Parsed, sides: Sides, image_size: int, seed: int, protocol: Optional[QueryProtocol]
+) -> SceneBatch:
+    """The finished batch. protocol None: training, where the direction of each pair of each side
+    is drawn anew; the query side never learns the photo side's directions."""
+    training = protocol is None
+
+    def word(stream: int) -> tf.Tensor:
+        return draws.bits(seed, stream, parsed.positions, parsed.slots)
+
+    def graph(
+        classes: tf.Tensor, boxes: tf.Tensor, obj_to_img: tf.Tensor, words: tf.Tensor
+    ) -> SceneGraph:
+        triples = batch_triples(boxes, obj_to_img, words if training else None)
+        return SceneGraph(classes, boxes, obj_to_img, triples)
+
+    query_boxes = parsed.boxes
+    if protocol and protocol.boxes == "jittered":
+        query_boxes = _jittered(parsed, seed, protocol.jitter)
+    members = parsed.query_to_photo
+    return SceneBatch(
+        image_ids=parsed.image_ids,
+        images=parsed.images,
+        photo=graph(parsed.classes, parsed.boxes, parsed.obj_to_img, word(sources.PHOTO_DIRECTION)),
+        crops=blocks.crop_images(parsed.images, parsed.boxes, parsed.obj_to_img, image_size),
+        masks=records.unpack_masks(parsed.masks, sides.mask),
+        query=graph(
+            *(tf.gather(x, members) for x in (parsed.classes, query_boxes, parsed.obj_to_img)),
+            tf.gather(word(sources.QUERY_DIRECTION), members),
+        ),
+        sketches=blocks.resize_images(parsed.sketches, image_size),
+        query_to_photo=members,
+        negative_crops=blocks.resize_images(parsed.negative_crops, image_size),
+        negative_classes=parsed.negative_classes,
+    )
+
+
+def _jittered(parsed: Parsed, seed: int, amount: float) -> tf.Tensor:
+    """Query boxes of the 'jittered' protocol: float32 (O, 4)."""
+    words = draws.bits(
+        seed, sources.JITTER, parsed.positions[:, None], parsed.slots[:, None], tf.range(4)
+    )
+    shares = 2.0 * draws.unit(words) - 1.0
+    return geometry.jitter(parsed.boxes, shares[:, :2], shares[:, 2:], amount)

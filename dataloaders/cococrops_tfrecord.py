@@ -1,0 +1,80 @@
+"""'cococrops-tfrecord': object crops alone."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import tensorflow as tf
+
+from core.dataset import Dataset, QueryProtocol, Stage, Vocabulary
+from core.hparams import hp
+from core.registry import LOADERS
+from dataloaders import blocks, records, sources
+from dataloaders.batches import CropBatch
+
+
+@dataclass(frozen=True)
+class HParams:
+    """Folder of the prepared set."""
+
+    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)")
+
+
+@LOADERS.register("cococrops-tfrecord")
+class Cococrops(Dataset):
+    """Crops of a set grouped by class; a training batch mixes blocks of many classes."""
+
+    name = "cococrops-tfrecord"
+    HParams = HParams
+    batch_type = CropBatch
+
+    def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
+        super().__init__(hparams, base, image_size, seed)
+        meta = records.read_meta(hparams.crops_dir, "coco-crops")
+        self._vocabulary = sources.coco_vocabulary(meta)
+        self._split = functools.lru_cache(maxsize=None)(
+            functools.partial(blocks.Split, hparams.crops_dir)
+        )
+        self._side = blocks.image_side(self._split("train"))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the crops' COCO set."""
+        return self._vocabulary
+
+    def folders(self) -> tuple[str, ...]:
+        """crops_dir."""
+        return (self.hparams.crops_dir,)
+
+    def _training_items(self, start_step: int) -> tf.data.Dataset:
+        return sources.training_items(
+            self._split("train"), self.batch_size, self.seed, start_step, sources.anything, {}
+        )
+
+    def _evaluation_items(self, split: str, limit: Optional[int]) -> tf.data.Dataset:
+        return sources.evaluation_items(
+            self._split(split), self.batch_size, limit, sources.anything, {}
+        )
+
+    def _stages(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+        stages = (
+            ("parse", lambda items: records.CropRecord.parse(items.records)),
+            ("decode", self._decode),
+        )
+        return stages if protocol else (("draw", sources.draw_items), *stages)
+
+    def _decode(self, crops: records.Crops) -> CropBatch:
+        images = blocks.decode_images(crops.image, self._side, 3, "jpeg")
+        return CropBatch(
+            blocks.resize_images(images, self.image_size),
+            tf.cast(crops.obj_idx, tf.int32),
+            crops.image_id,
+        )
+
+
+if __name__ == "__main__":
+    from dataloaders.throughput import main
+
+    raise SystemExit(main("cococrops-tfrecord", "crops"))

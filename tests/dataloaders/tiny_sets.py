@@ -1,0 +1,237 @@
+"""Tiny prepared sets, written directly with dataloaders.records: no preparation command runs."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from dataloaders import records
+from dataloaders.scene_graph import PREDICATES
+
+# Things have the names of the real lists; `sky-other` is stuff, `__image__` always comes last.
+THINGS = ("person", "bus", "cat", "dog", "traffic light")
+VOCABULARY = (*THINGS, "sky-other", "__image__")
+# (COCO class, its sketch classes); coco_classes of a sketch set are in another order on purpose.
+SKETCH_CLASSES = {"bus": ("bus", "school bus"), "cat": ("cat",), "person": ("yoga",),
+                  "dog": ("dog",), "traffic light": ("traffic light",)}  # fmt: skip
+COUNTS = {"train": 1.0, "valid": 0.5, "test": 0.5}  # share of the train records in each split
+
+
+class TinySets(NamedTuple):
+    """Folders of four sets that fit together."""
+
+    quickdraw: str
+    indexed: str
+    crops: str
+    scenes: str
+
+
+def encode(image: np.ndarray, kind: str) -> bytes:
+    """uint8 (S, S) or (S, S, 3) -> 'PNG' or 'JPEG' bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **({"quality": 90} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def marked(side: int, *numbers: int) -> np.ndarray:
+    """A grey image that carries numbers 0..255 as flat squares of 16 pixels: uint8 (side, side),
+    so that a decoded image still says which record it was. Read them with `marks`."""
+    image = np.full((side, side), 255, np.uint8)
+    for k, number in enumerate(numbers):
+        image[:16, 16 * k : 16 * (k + 1)] = number
+    return image
+
+
+def marks(images: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` numbers of images (n, S, S, c): int (n, count)."""
+    squares = [images[:, 4:12, 16 * k + 4 : 16 * k + 12, 0] for k in range(count)]
+    return np.stack([s.mean((1, 2)).round() for s in squares], 1).astype(int)
+
+
+def write_shards(
+    folder: Path,
+    split: str,
+    shards: dict[str, list[bytes]],
+    classes: tuple[str, ...] = (),
+    shard_classes: Optional[list[int]] = None,
+) -> None:
+    """shards: relative path -> records; then the split's index."""
+    for name, serialized in shards.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in serialized:
+                writer.write(record)
+    records.write_index(folder, split, list(shards), classes, shard_classes)
+
+
+def write_meta(folder: Path, kind: str, **keys: object) -> None:
+    """meta.json of a complete set."""
+    meta = {"schema": records.SCHEMA, "kind": kind, **keys}
+    (folder / "meta.json").write_text(json.dumps(meta, sort_keys=True), encoding="utf-8")
+
+
+def _sketch_meta(classes: dict[str, tuple[str, ...]]) -> dict[str, object]:
+    names = list(classes)
+    return {
+        "coco_classes": names,
+        "sketch_classes": sorted(s for kinds in classes.values() for s in kinds),
+        "coco_classes_to_idx": {name: i for i, name in enumerate(names)},
+        "coco_to_sketch": {name: list(kinds) for name, kinds in classes.items()},
+        "sketch_to_coco": {s: name for name, kinds in classes.items() for s in kinds},
+    }
+
+
+def _coco_meta(vocabulary: tuple[str, ...], **keys: object) -> dict[str, object]:
+    return {
+        "obj_idx_to_name": list(vocabulary),
+        "pred_idx_to_name": list(PREDICATES),
+        "concrete_objs": [name for name in vocabulary if name in THINGS],
+        "image_size": 256,
+        "mask_size": 64,
+        "crop_size": 96,
+        **keys,
+    }
+
+
+def write_sketches(
+    folder: Path,
+    *,
+    indexed: bool,
+    per_class: int = 20,
+    classes: dict[str, tuple[str, ...]] = SKETCH_CLASSES,
+    absent: dict[str, tuple[str, ...]] = {},  # noqa: B006 (read only)
+    seed: int = 0,
+) -> str:
+    """A sketch set; a drawing is marked (coco class, number in its class mod 200, split number).
+    absent: split -> COCO classes without records there."""
+    names, kinds = list(classes), _sketch_meta(classes)["sketch_classes"]
+    for s, split in enumerate(records.SPLITS):
+        by_class: dict[int, list[bytes]] = {}
+        for c, name in enumerate(names):
+            if name in absent.get(split, ()):
+                continue
+            for i in range(max(1, int(per_class * COUNTS[split]))):
+                kind = classes[name][i % len(classes[name])]
+                image = encode(marked(96, c, i % 200, s), "PNG")
+                record = records.SketchRecord.encode(image, c, kinds.index(kind))
+                by_class.setdefault(c, []).append(record)
+        if indexed:
+            shards = {
+                f"{split}/{names[c].replace(' ', '_')}-00000-of-00001.tfrecord": by_class[c]
+                for c in by_class
+            }
+            write_shards(folder, split, shards, tuple(names), list(by_class))
+        else:
+            mixed = [r for c in by_class for r in by_class[c]]
+            if split == "train":
+                np.random.default_rng(seed).shuffle(mixed)
+            half = len(mixed) // 2
+            shards = {
+                f"{split}/sketches-{i:05d}-of-00002.tfrecord": part
+                for i, part in enumerate((mixed[:half], mixed[half:]))
+            }
+            write_shards(folder, split, shards)
+    write_meta(folder, "quickdraw-indexed" if indexed else "quickdraw", **_sketch_meta(classes))
+    return str(folder)
+
+
+def write_crops(
+    folder: Path,
+    *,
+    per_class: int = 20,
+    vocabulary: tuple[str, ...] = VOCABULARY,
+    absent: dict[str, tuple[str, ...]] = {},  # noqa: B006 (read only)
+) -> str:
+    """A crop set; a crop is marked (vocabulary index x 20, number in its class mod 200)."""
+    for split in records.SPLITS:
+        classes = [n for n in vocabulary if n in THINGS and n not in absent.get(split, ())]
+        shards = {}
+        for name in classes:
+            k = vocabulary.index(name)
+            shards[f"{split}/{name.replace(' ', '_')}-00000-of-00001.tfrecord"] = [
+                records.CropRecord.encode(
+                    encode(np.repeat(marked(96, 20 * k, i % 200)[..., None], 3, 2), "JPEG"),
+                    k,
+                    1000 * k + i,
+                    i,
+                )
+                for i in range(max(1, int(per_class * COUNTS[split])))
+            ]
+        write_shards(folder, split, shards, tuple(classes), list(range(len(classes))))
+    write_meta(folder, "coco-crops", **_coco_meta(vocabulary))
+    return str(folder)
+
+
+def scene_image(rng: np.random.Generator, side: int = 256) -> np.ndarray:
+    """A smooth coloured picture, kind to JPEG: uint8 (side, side, 3)."""
+    small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    return np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def scene_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+    """float32 (count, 4) with sides of a fifth of the image at least."""
+    size = rng.uniform(0.2, 0.7, (count, 2))
+    low = rng.uniform(0, 1, (count, 2)) * (1 - size)
+    return np.concatenate([low, low + size], 1).astype(np.float32)
+
+
+def write_scenes(
+    folder: Path,
+    *,
+    scenes: int = 24,
+    vocabulary: tuple[str, ...] = VOCABULARY,
+    objects: tuple[int, int] = (1, 5),
+    mask_side: int = 64,
+    seed: int = 0,
+    lossless: bool = False,
+) -> str:
+    """A scene set; image ids are 100, 101, ... in the order of the files. lossless: PNG bytes in
+    place of JPEG, for tests that compare pixels."""
+    rng = np.random.default_rng(seed)
+    things = [k for k, name in enumerate(vocabulary) if name in THINGS]
+    for split in records.SPLITS:
+        total = max(1, int(scenes * COUNTS[split]))
+        serialized = []
+        for i in range(total):
+            count = int(rng.integers(objects[0], objects[1] + 1))
+            classes = rng.choice(things, count)
+            masks = rng.integers(0, 2, (count, mask_side, mask_side))
+            stuff_mask = np.ones((1, mask_side, mask_side), np.uint8)
+            serialized.append(
+                records.SceneRecord.encode(
+                    encode(scene_image(rng), "PNG" if lossless else "JPEG"),
+                    100 + i,
+                    classes.tolist(),
+                    scene_boxes(rng, count).reshape(-1).tolist(),
+                    records.pack_masks(masks),
+                    list(range(count)),
+                    [vocabulary.index("sky-other")],
+                    [0.0, 0.0, 1.0, 0.5],
+                    records.pack_masks(stuff_mask),
+                )
+            )
+        half = total // 2
+        shards = {
+            f"{split}/scenes-{i:05d}-of-00002.tfrecord": part
+            for i, part in enumerate((serialized[:half], serialized[half:]))
+        }
+        write_shards(folder, split, shards)
+    write_meta(folder, "coco-scenes", **_coco_meta(vocabulary, mask_size=mask_side))
+    return str(folder)
+
+
+def write_all(folder: Path, **scene_options: object) -> TinySets:
+    """One of each set."""
+    return TinySets(
+        write_sketches(folder / "quickdraw", indexed=False),
+        write_sketches(folder / "indexed", indexed=True),
+        write_crops(folder / "crops"),
+        write_scenes(folder / "scenes", **scene_options),
+    )
