@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Optional
 
 from core import hparams
 from core.errors import HParamError, UsageError, UserError
-from core.registry import LOADERS, METRICS, MODELS
+from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,6 @@ def train(argv: "Sequence[str]") -> None:
     """
     parser = _parser("train.py", "Train a model.")
     _common_flags(parser, resume="none")
-    parser.add_argument("--base-hparams", action="append", metavar="a=1,b=2")
     parser.add_argument("--help-hps", action="store_true", help="print the hparams and end")
     args = parser.parse_args(list(argv))
     if args.help_hps:
@@ -93,6 +92,7 @@ class _Job:
         self, args: argparse.Namespace, model_cls: type, config: Optional[RunConfig]
     ) -> None:
         self.config = config
+        self.dataset: Any = None
         where = f"config.json of {args.model}-{args.id}"
         if config and config.model != args.model:
             raise UserError(f"{where} is of the model {config.model!r}, not {args.model!r}")
@@ -105,7 +105,7 @@ class _Job:
         _check_fit(args.model, model_cls, self.loader_name, self.loader_cls)
         groups = (config.base, config.model_hparams) if config else (None, None)
         self.base = _fill(
-            "--base-hparams", getattr(args, "base_hparams", None), hparams.BaseHParams,
+            "--base-hparams", args.base_hparams, hparams.BaseHParams,
             groups[0], f"{where}, hparams.base",
         )  # fmt: skip
         self.model_hparams = _fill(
@@ -276,10 +276,11 @@ def evaluate(argv: "Sequence[str]") -> None:
     args = parser.parse_args(list(argv))
     _require(args, parser)
     model_cls = MODELS[args.model]
-    names = _metric_names(args.model, model_cls, args.metrics)
     run_dir = RunDir(args.output_dir, args.model, args.id)
     from core import checkpoints, devices, evaluation
     from core.reporting import console
+
+    names = evaluation.check_metrics(args.metrics or model_cls.metrics, model_cls)
 
     with console():
         own = checkpoints.Checkpoints(run_dir.checkpoints)
@@ -309,21 +310,6 @@ def evaluate(argv: "Sequence[str]") -> None:
                 model.load_pretrained()
                 log.info("--resume none: evaluating an untrained network")
             evaluation.run(model, dataset, run_dir.evaluation, names, step=step)
-
-
-def _metric_names(
-    model_name: str, model_cls: type, names: "Optional[Sequence[str]]"
-) -> "tuple[str, ...]":
-    if not names:
-        return tuple(model_cls.metrics)
-    for name in names:
-        METRICS[name]
-        if name not in model_cls.metrics:
-            raise UsageError(
-                f"{model_name} cannot compute the metric {name!r}; "
-                f"it has: {', '.join(model_cls.metrics)}"
-            )
-    return tuple(dict.fromkeys(names))
 
 
 # --- hparams help ---------------------------------------------------------------------------------
@@ -363,6 +349,7 @@ def _common_flags(parser: argparse.ArgumentParser, resume: str) -> None:
     parser.add_argument("--id", metavar="ID", help="the run is <output dir>/<model>-<id>")
     parser.add_argument("-p", "--hparams", action="append", metavar="a=1,b=2", help="of the model")
     parser.add_argument("-dp", "--data-hparams", action="append", metavar="a=1,b=2")
+    parser.add_argument("--base-hparams", action="append", metavar="a=1,b=2")
     parser.add_argument("-g", "--gpu", type=int, nargs="+", metavar="N", help="GPU numbers")
     parser.add_argument("-r", "--resume", default=resume, help=f"{RESUME_HELP} (default: {resume})")
 
@@ -435,7 +422,7 @@ def _broken_records(job: _Job, error: Exception) -> str:
     from dataloaders import records
 
     log.info("a record is damaged: looking for it")
-    for folder in job.dataset.folders():
+    for folder in job.dataset.folders() if job.dataset else ():
         for index in sorted(Path(folder).glob("*.index.npz")):
             split = index.name.partition(".")[0]
             for damage in records.verify(folder, split):

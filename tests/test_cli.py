@@ -209,7 +209,7 @@ def test_evaluation_errors(out, evaluated, monkeypatch):
     train(out)
     with pytest.raises(UsageError, match=r"unknown metric 'fake-metrik'\. Did you mean"):
         cli.evaluate([*argv, "--metrics", "fake-metrik"])
-    with pytest.raises(UsageError, match="cannot compute the metric 'other-metric'"):
+    with pytest.raises(UsageError, match="'other-metric' does not fit model 'fake-model'"):
         cli.evaluate([*argv, "--metrics", "other-metric"])
     monkeypatch.setitem(cli.LOADERS._classes, "new-loader", fakes.FakeDataset)
     with pytest.raises(UserError, match="never saw the loader 'new-loader': name its folders"):
@@ -287,6 +287,29 @@ def test_out_of_memory_says_what_to_do(out, monkeypatch):
     monkeypatch.setattr(fakes.FakeModel, "train_step", exhausted)
     with pytest.raises(UserError, match="smaller batch_size"):
         train(out, base=BASE + ",autograph=False")
+
+
+def test_a_damaged_record_is_named(out, monkeypatch):
+    from dataloaders import records
+
+    folder = out / "set"
+    folder.mkdir()
+    for split in ("train", "valid"):
+        (folder / f"{split}.index.npz").touch()
+    damage = records.Damage("train/x-00000-of-00001.tfrecord", 17, "wrong checksum")
+    found = {"train": [damage], "valid": []}
+    monkeypatch.setattr(records, "verify", lambda folder, split: found[split])
+
+    def broken(self, batch, step, seed):
+        raise tf.errors.DataLossError(None, None, "corrupted record at 3")
+
+    monkeypatch.setattr(fakes.FakeModel, "train_step", broken)
+    eager = BASE + ",autograph=False"
+    with pytest.raises(UserError, match=r"x-00000-of-00001\.tfrecord: record 17 is damaged"):
+        train(out, "-dp", f"folder={folder}", base=eager)
+    found["train"] = []
+    with pytest.raises(UserError, match=r"corrupted record at 3.*prepare the set again"):
+        train(out, "-dp", f"folder={folder}", base=eager)
 
 
 def test_help_hps(out, capsys):
