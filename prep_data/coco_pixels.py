@@ -99,11 +99,12 @@ def decode_segmentation(segmentation: Any, width: int, height: int) -> np.ndarra
             raise Skip("segmentation missing")
         if segmentation.get("size") != [height, width]:
             raise Skip("segmentation of another size than its image")
+        # Not by pycocotools, which leaves memory as it was where runs fall short of the size.
         counts = segmentation.get("counts")
         if isinstance(counts, list):
-            return _runs_to_mask(counts, width, height)
-        if isinstance(counts, str) and _is_rle_string(counts):
-            return coco_mask.decode({"size": [height, width], "counts": counts.encode("ascii")})
+            return _runs_to_mask(np.array(counts), width, height)
+        if isinstance(counts, str):
+            return _runs_to_mask(_string_to_runs(counts), width, height)
     except (ValueError, TypeError, OverflowError) as error:
         raise Skip("segmentation empty or degenerate") from error
     raise Skip("segmentation empty or degenerate")
@@ -117,21 +118,35 @@ def _is_polygon(points: Any, width: int, height: int) -> bool:
     return all(type(v) in (int, float) and -far <= v <= far for v in points)
 
 
-def _runs_to_mask(counts: list, width: int, height: int) -> np.ndarray:
-    runs = np.array(counts)
+def _runs_to_mask(runs: np.ndarray, width: int, height: int) -> np.ndarray:
+    """runs: lengths, column by column, zeros first."""
     if runs.dtype.kind not in "iu" or (runs < 0).any() or runs.sum() != width * height:
         raise Skip("segmentation empty or degenerate")
     values = np.arange(len(runs)) % 2
     return np.repeat(values.astype(np.uint8), runs).reshape(width, height).T
 
 
-def _is_rle_string(counts: str) -> bool:
-    """Whether pycocotools' C code can read it without running past its end."""
-    if not counts.isascii() or not counts:
-        return False
+def _string_to_runs(counts: str) -> np.ndarray:
+    """COCO's compressed runs as int64 (R,).
+
+    Each number is a group of characters of 5 bits, lowest first, code minus 48, bit 0x20 on all
+    but a group's last, bit 0x10 of the last is the sign; from the fourth number on, it is the
+    difference to the number two before. Raises ValueError when malformed.
+    """
     codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
     more = (codes & 0x20) != 0
-    return bool(((codes >= 0) & (codes < 64)).all() and not more[-1])
+    if not len(codes) or (codes < 0).any() or (codes > 63).any() or more[-1]:
+        raise ValueError("malformed RLE")
+    last = np.flatnonzero(~more)
+    first = np.concatenate([[0], last[:-1] + 1])
+    if (last - first).max() > 6:  # no run of an image needs more than 35 bits
+        raise ValueError("malformed RLE")
+    place = np.arange(len(codes)) - np.repeat(first, last - first + 1)
+    runs = np.add.reduceat((codes & 0x1F) << (5 * place), first)
+    runs -= np.where(codes[last] & 0x10, np.int64(1) << (5 * (last - first + 1)), 0)
+    for start in (1, 2):
+        runs[start::2] = np.cumsum(runs[start::2])
+    return runs
 
 
 def rounded_box(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
