@@ -431,7 +431,7 @@ class GraphAttention(Model):
             *self._heads(objects, with_masks),
         )
 
-    def _inference(self, encode: Callable, channels: int) -> dict[bool, Callable]:
+    def _inference(self, encode: Callable, channels: int) -> tuple[Callable, Callable]:
         """Compiled functions of images and graph for sizes of any kind, without and with masks."""
         side = self.hparams.image_size
         signature = [
@@ -449,7 +449,8 @@ class GraphAttention(Model):
 
             return tf.function(run, input_signature=signature)
 
-        return {with_masks: compiled(with_masks) for with_masks in (False, True)}
+        # A tuple: checkpoints cannot walk through a dict with keys that are no strings.
+        return compiled(False), compiled(True)
 
 
 def _graph_arguments(graph: Graph, num_scenes: int | None) -> tuple[tf.Tensor, ...]:
