@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,6 +12,36 @@ from models.layers.normalization import SpectralConv, instance_norm
 _leaky_relu = functools.partial(tf.nn.leaky_relu, alpha=0.2)
 
 ARCHITECTURES = {"big": (64, 3), "small": (32, 3), "verysmall": (16, 2)}  # filters, stride-2 layers
+
+
+class ClassConv(SpectralConv):
+    """SpectralConv over a map with the one-hot vector of a class joined to every pixel.
+
+    The one-hot part is constant over the map, so its share of an output pixel is the sum of the
+    class's kernel taps that fall inside the map: looked up, not convolved over K channels.
+    """
+
+    def __init__(self, num_classes: int, filters: int, **kwargs: Any):
+        super().__init__(filters, **kwargs)
+        self.num_classes = num_classes
+
+    def build(self, input_shape):
+        super().build((*input_shape[:-1], input_shape[-1] + self.num_classes))
+
+    def call(self, inputs: tf.Tensor, classes: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """inputs (O, h, w, c), classes int32 (O,) -> (O, h, w, filters)."""
+        kernel = self.normalized_kernel(training)  # (3, 3, c + K, filters)
+        by_class = tf.transpose(kernel[:, :, inputs.shape[-1] :], [2, 0, 1, 3])
+        taps = tf.gather(by_class, classes)  # (O, 3, 3, filters)
+        height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
+        constant = tf.einsum("yi,xj,oijf->oyxf", _inside(height), _inside(width), taps)
+        return constant + tf.nn.conv2d(inputs, kernel[:, :, : inputs.shape[-1]], 1, "SAME")
+
+
+def _inside(side: tf.Tensor) -> tf.Tensor:
+    """float32 (side, 3): 1 where tap 0, 1, 2 of a 3-tap kernel at a pixel lies inside the map."""
+    rows = tf.range(side)[:, None] + tf.range(-1, 2)
+    return tf.cast((rows >= 0) & (rows < side), tf.float32)
 
 
 class MaskDiscriminator(tf.keras.layers.Layer):
@@ -25,14 +56,15 @@ class MaskDiscriminator(tf.keras.layers.Layer):
         self, num_classes: int, filters: int, strided: int, spectral_norm: bool = True, **kwargs
     ):
         super().__init__(**kwargs)
-        self.num_classes = num_classes
         # No bias where a norm follows: it would take any constant out again.
         conv = functools.partial(SpectralConv, normalize=spectral_norm)
         self.convs = [
             conv(filters * 2**i, stride=2, use_bias=i == 0, name=f"conv_{i}")
             for i in range(strided)
         ]
-        self.joined = conv(filters * 2**strided, use_bias=False, name="joined")
+        self.joined = ClassConv(
+            num_classes, filters * 2**strided, use_bias=False, normalize=spectral_norm
+        )
         self.norms = [instance_norm() for _ in range(strided)]
         self.scores = conv(1, name="scores")
 
@@ -45,10 +77,7 @@ class MaskDiscriminator(tf.keras.layers.Layer):
         features = [_leaky_relu(maps)]
         for conv, norm in zip(self.convs[1:], self.norms):
             features.append(_leaky_relu(norm(conv(features[-1], training=training))))
-        maps = features[-1]
-        one_hot = tf.one_hot(classes, self.num_classes)[:, None, None, :]
-        tiled = tf.broadcast_to(one_hot, tf.concat([tf.shape(maps)[:3], [self.num_classes]], 0))
-        maps = self.joined(tf.concat([maps, tiled], axis=-1), training=training)
+        maps = self.joined(features[-1], classes, training=training)
         features.append(_leaky_relu(self.norms[-1](maps)))
         scores = self.scores(features[-1], training=training)
         return tf.nn.sigmoid(scores[..., 0]), features

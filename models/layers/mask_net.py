@@ -16,7 +16,9 @@ class MaskNet(tf.keras.layers.Layer):
     convolution (paper section 3.4, sg2im).
     """
 
-    def __init__(self, mask_size: int, width: int, **kwargs):
+    def __init__(self, mask_size: int, width: int, precision: str = "float32", **kwargs):
+        """precision: 'float32', or 'bfloat16' for the maps between the layers; the variables, the
+        statistics of batch norm and the logits are float32 either way."""
         super().__init__(**kwargs)
         doublings = mask_size.bit_length() - 1
         if mask_size != 2**doublings or doublings == 0:
@@ -24,13 +26,14 @@ class MaskNet(tf.keras.layers.Layer):
                 f"masks of side {mask_size} cannot be generated: the mask net doubles from 1, so "
                 "prepare the data with mask_size a power of two (64)"
             )
+        policy = "float32" if precision == "float32" else f"mixed_{precision}"
         # No bias: the batch norm after it takes any constant out again.
-        self.convs = [UpsampleConv(width, use_bias=False) for _ in range(doublings)]
-        self.norms = [batch_norm() for _ in range(doublings)]
-        self.last = tf.keras.layers.Conv2D(1, 1)
+        self.convs = [UpsampleConv(width, use_bias=False, dtype=policy) for _ in range(doublings)]
+        self.norms = [batch_norm(dtype=policy) for _ in range(doublings)]
+        self.last = tf.keras.layers.Conv2D(1, 1, dtype=policy)
 
     def call(self, objects: tf.Tensor, training: bool = False) -> tf.Tensor:
         maps = objects[:, None, None, :]  # (O, 1, 1, D)
         for conv, norm in zip(self.convs, self.norms):
             maps = tf.nn.relu(norm(conv(maps), training=training))
-        return self.last(maps)[..., 0]
+        return tf.cast(self.last(maps)[..., 0], tf.float32)

@@ -8,13 +8,13 @@ from typing import Any
 import tensorflow as tf
 
 
-def batch_norm(epsilon: float = 1e-3) -> tf.keras.layers.BatchNormalization:
+def batch_norm(dtype: str = "float32") -> tf.keras.layers.BatchNormalization:
     """The batch norm used everywhere.
 
     Momentum 0.9: MobileNetV2's own 0.999 needs thousands of steps before the statistics that
     inference uses resemble the ones the weights were trained with; short runs would evaluate noise.
     """
-    return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=epsilon)
+    return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3, dtype=dtype)
 
 
 def instance_norm() -> tf.keras.layers.GroupNormalization:
