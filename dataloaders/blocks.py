@@ -178,6 +178,7 @@ def windowed(
     returns for the step's window (int64 scalar). The next window loads while this one is used."""
     end = np.iinfo(np.int64).max // WINDOW
     windows = tf.data.Dataset.range(start_step // WINDOW, end)
+    load = tf.autograph.experimental.do_not_convert(load)
     windows = windows.map(lambda w: (w, load(w)), num_parallel_calls=parallel).prefetch(1)
 
     def steps(window: tf.Tensor, pools: Any) -> tf.data.Dataset:

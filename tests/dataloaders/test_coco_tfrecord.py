@@ -1,0 +1,321 @@
+"""The scenes of stage 2 and their two sides. Partners are marked images (see tiny_sets)."""
+
+import io
+import logging
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from core.dataset import QueryProtocol
+from core.errors import UserError
+from core.registry import LOADERS
+from dataloaders import records, throughput
+from dataloaders.batches import SceneBatch
+from dataloaders.scene_graph import triples
+from tests.dataloaders import tiny_sets
+
+CLASSES = list(tiny_sets.SKETCH_CLASSES)
+PROTOCOLS = [QueryProtocol(b, s) for b in ("shared", "jittered") for s in ("real", "blank")]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return tiny_sets.write_all(tmp_path_factory.mktemp("sets"), scenes=24, mask_side=16)
+
+
+def make(sets, batch_size=4, seed=0, **attributes):
+    loader = LOADERS["coco-tfrecord"]
+    hparams = loader.HParams(sets.scenes, sets.indexed, sets.crops)
+    dataset = loader(hparams, types.SimpleNamespace(batch_size=batch_size), 96, seed)
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def collect(dataset, count=None):
+    batches = dataset if count is None else dataset.take(count)
+    return list(batches.as_numpy_iterator())
+
+
+def equal(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(first, second):
+        for x, y in zip(tf.nest.flatten(a), tf.nest.flatten(b)):
+            np.testing.assert_array_equal(x, y)
+
+
+def stored(folder, split):
+    """The split's scenes straight from protobuf: image id -> features."""
+    scenes = {}
+    for shard in records.read_index(folder, split).shards.tolist():
+        for record in tf.data.TFRecordDataset(str(Path(folder) / shard)):
+            feature = tf.train.Example.FromString(record.numpy()).features.feature
+            scenes[feature["image_id"].int64_list.value[0]] = feature
+    return scenes
+
+
+def by_scene(batches):
+    """What evaluation gives each scene, free of where in a batch it stood: id -> arrays."""
+    scenes = {}
+    for batch in batches:
+        for n, image_id in enumerate(batch.image_ids):
+            photo, query = batch.photo.obj_to_img == n, batch.query.obj_to_img == n
+            parts = [batch.images[n], batch.crops[photo], batch.masks[photo]]
+            parts += [batch.negative_crops[photo], batch.negative_classes[photo]]
+            parts += [batch.sketches[query], batch.query_to_photo[query] - np.argmax(photo)]
+            for graph, mine in ((batch.photo, photo), (batch.query, query)):
+                first = int(np.argmax(mine))
+                rows = graph.triples[mine[graph.triples[:, 0]]] - [first, 0, first]
+                parts += [graph.classes[mine], graph.boxes[mine], rows]
+            scenes[int(image_id)] = parts
+    return scenes
+
+
+def equal_scenes(first, second):
+    assert list(first) == list(second)
+    for a, b in zip(first.values(), second.values()):
+        for x, y in zip(a, b):
+            np.testing.assert_array_equal(x, y)
+
+
+def check_graph(graph, scenes, canonical):
+    assert (np.diff(graph.obj_to_img) >= 0).all()
+    assert set(graph.obj_to_img.tolist()) == set(range(scenes))  # no scene without objects
+    count = len(graph.classes)
+    assert ((graph.triples[:, [0, 2]] >= 0) & (graph.triples[:, [0, 2]] < count)).all()
+    for n in range(scenes):
+        members = np.flatnonzero(graph.obj_to_img == n)
+        mine = graph.triples[np.isin(graph.triples[:, 0], members)]
+        shift = np.array([members[0], 0, members[0]])
+        expected = triples(graph.boxes[members]) + shift
+        if canonical:
+            assert mine.tolist() == expected.tolist()
+        else:  # the same pairs, either way round
+            assert [set(r[[0, 2]]) for r in mine] == [set(r[[0, 2]]) for r in expected]
+
+
+def test_a_training_batch_is_what_it_says(sets):
+    dataset = make(sets)
+    scenes = stored(sets.scenes, "train")
+    for batch in collect(dataset.train_batches(), 4):
+        assert isinstance(batch, SceneBatch)
+        photo, query = batch.photo, batch.query
+        check_graph(photo, 4, canonical=False)
+        check_graph(query, 4, canonical=False)
+        # The paper's sets: the query copies classes and boxes of the photo.
+        np.testing.assert_array_equal(photo.classes[batch.query_to_photo], query.classes)
+        np.testing.assert_array_equal(photo.boxes[batch.query_to_photo], query.boxes)
+        np.testing.assert_array_equal(batch.query_to_photo, np.arange(len(photo.classes)))
+        names = [dataset.vocabulary.names[k] for k in query.classes]
+        assert [CLASSES[c] for c in tiny_sets.marks(batch.sketches, 1)[:, 0]] == names
+        shown = (tiny_sets.marks(batch.negative_crops, 1)[:, 0] / 20).round()
+        np.testing.assert_array_equal(shown, batch.negative_classes)
+        assert (batch.negative_classes != photo.classes).all()
+        for n, image_id in enumerate(batch.image_ids.tolist()):
+            mine, scene = photo.obj_to_img == n, scenes[image_id]
+            assert photo.classes[mine].tolist() == list(scene["obj_idx"].int64_list.value)
+            boxes = np.array(scene["boxes"].float_list.value, np.float32).reshape(-1, 4)
+            np.testing.assert_array_equal(photo.boxes[mine], boxes)
+            packed = np.frombuffer(scene["masks"].bytes_list.value[0], np.uint8)
+            masks = np.unpackbits(packed).reshape(-1, 16, 16)
+            np.testing.assert_array_equal(batch.masks[mine], masks)
+            encoded = scene["image"].bytes_list.value[0]
+            pixels = np.asarray(Image.open(io.BytesIO(encoded))).astype(int)
+            assert abs(batch.images[n] - pixels).max() <= 8  # two JPEG decoders
+
+
+def test_dtypes_and_shapes(sets):
+    batch = collect(make(sets).train_batches(), 1)[0]
+    o, q = len(batch.photo.classes), len(batch.query.classes)
+    expected = SceneBatch(
+        ((4,), np.int64), ((4, 256, 256, 3), np.uint8), None, ((o, 96, 96, 3), np.uint8),
+        ((o, 16, 16), np.uint8), None, ((q, 96, 96, 1), np.uint8), ((q,), np.int32),
+        ((o, 96, 96, 3), np.uint8), ((o,), np.int32),
+    )  # fmt: skip
+    for name, want in expected._asdict().items():
+        if want is not None:
+            value = getattr(batch, name)
+            assert (value.shape, value.dtype.type) == want, name
+    for graph in (batch.photo, batch.query):
+        types_ = [a.dtype.type for a in graph]
+        assert types_ == [np.int32, np.float32, np.int32, np.int32]
+    static = make(sets).train_batches().element_spec
+    assert static.images.shape[0] == 4  # one trace for all batches
+
+
+def test_crops_are_cut_from_the_image(sets):
+    batch = collect(make(sets).train_batches(), 1)[0]
+    o = 0
+    image = batch.images[batch.photo.obj_to_img[o]].astype(float)
+    x0, y0, x1, y1 = batch.photo.boxes[o].astype(float) * 255
+    for i, j in ((0, 0), (95, 95), (10, 80), (47, 3)):
+        y, x = y0 + (y1 - y0) * i / 95, x0 + (x1 - x0) * j / 95
+        t, l = min(int(y), 254), min(int(x), 254)  # noqa: E741
+        v, u = y - t, x - l
+        value = (image[t, l] * (1 - u) + image[t, l + 1] * u) * (1 - v)
+        value += (image[t + 1, l] * (1 - u) + image[t + 1, l + 1] * u) * v
+        assert abs(batch.crops[o, i, j] - value).max() <= 1
+
+
+def test_sides_draw_their_directions_apart(sets):
+    """The original gives both sides the same flips: a fingerprint of the scene."""
+    same = total = 0
+    for batch in collect(make(sets).train_batches(), 40):
+        different = batch.photo.triples[:, 0] != batch.photo.triples[:, 2]
+        photo, query = batch.photo.triples[different], batch.query.triples[different]
+        same += (photo[:, 0] == query[:, 0]).sum()
+        total += len(photo)
+    assert total > 400 and abs(same / total - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("start", [1, 70])
+def test_resuming_gives_the_same_batches_whatever_the_parallelism(sets, start):
+    whole = collect(make(sets, parallel_calls=1, prefetch=1).train_batches(), start + 3)
+    resumed = make(sets, parallel_calls=6, prefetch=3).train_batches(start)
+    equal(collect(resumed, 3), whole[start:])
+
+
+def test_every_scene_comes_once_a_pass(sets):
+    ids = np.concatenate([b.image_ids for b in collect(make(sets).train_batches(), 12)])
+    for i in range(0, 48, 24):
+        assert sorted(ids[i : i + 24].tolist()) == list(range(100, 124))
+    assert ids[:24].tolist() != ids[24:].tolist()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=str)
+def test_evaluation_does_not_depend_on_batch_size_or_limit(sets, protocol):
+    whole = collect(make(sets, 5).eval_batches("valid", protocol))
+    assert [len(b.image_ids) for b in whole] == [5, 5, 2]
+    assert np.concatenate([b.image_ids for b in whole]).tolist() == list(range(100, 112))
+    for batch in whole:
+        check_graph(batch.photo, len(batch.image_ids), canonical=True)
+        check_graph(batch.query, len(batch.image_ids), canonical=True)
+    ones = collect(make(sets, 3, parallel_calls=7).eval_batches("valid", protocol))
+    equal_scenes(by_scene(ones), by_scene(whole))
+    few = by_scene(collect(make(sets, 3).eval_batches("valid", protocol, limit=4)))
+    assert len(few) == 4
+    equal_scenes(few, {k: v for k, v in by_scene(whole).items() if k in few})
+
+
+def test_protocols_change_the_query_only(sets):
+    dataset = make(sets, 12)
+    shared, blank, jittered, both = (
+        collect(dataset.eval_batches("valid", p))[0] for p in PROTOCOLS
+    )
+    for batch in (blank, jittered, both):
+        equal([batch.photo], [shared.photo])
+        equal([batch[:2]], [shared[:2]])
+        np.testing.assert_array_equal(batch.crops, shared.crops)
+        np.testing.assert_array_equal(batch.negative_crops, shared.negative_crops)
+    np.testing.assert_array_equal(jittered.sketches, shared.sketches)
+    np.testing.assert_array_equal(both.query.boxes, jittered.query.boxes)
+    np.testing.assert_array_equal(blank.query.boxes, shared.query.boxes)
+    assert (blank.sketches == 255).all() and (both.sketches == 255).all()
+    assert blank.sketches.shape == shared.sketches.shape
+    old, new = shared.query.boxes, jittered.query.boxes
+    size = np.tile(old[:, 2:] - old[:, :2], 2)
+    # A border moves with the centre, at most 0.2 of the size, and by half the scale, 0.1 of it.
+    assert (abs(new - old) <= 0.3 * size + 1e-6).all()
+    assert (new >= 0).all() and (new <= 1).all() and (new[:, 2:] > new[:, :2]).all()
+    assert (abs(new - old).max(1) > 0).all()
+    wider = QueryProtocol("jittered", jitter=0.5)
+    other = collect(dataset.eval_batches("valid", wider))[0].query.boxes
+    assert abs(other - old).mean() > abs(new - old).mean()
+
+
+def test_seed_changes_the_drawn_sketches(sets):
+    first = collect(make(sets, 12).eval_batches("test"))[0]
+    second = collect(make(sets, 12, seed=1).eval_batches("test"))[0]
+    assert (tiny_sets.marks(first.sketches, 2) != tiny_sets.marks(second.sketches, 2)).any()
+    np.testing.assert_array_equal(first.image_ids, second.image_ids)
+
+
+def test_objects_without_sketches_leave_the_query(tmp_path, sets, caplog):
+    absent = {"train": ("dog", "bus"), "valid": ("cat",)}
+    indexed = tiny_sets.write_sketches(tmp_path / "i", indexed=True, absent=absent)
+    dataset = make(sets._replace(indexed=indexed))
+    names = np.array(dataset.vocabulary.names)
+    with caplog.at_level(logging.WARNING):
+        batches = collect(dataset.train_batches(), 8)
+        collect(dataset.train_batches(), 1)
+    kept = 0
+    for batch in batches:
+        check_graph(batch.photo, 4, canonical=False)
+        check_graph(batch.query, 4, canonical=False)  # no scene without a query
+        drawable = ~np.isin(names[batch.photo.classes], ["dog", "bus"])
+        np.testing.assert_array_equal(batch.query_to_photo, np.flatnonzero(drawable))
+        np.testing.assert_array_equal(batch.query.classes, batch.photo.classes[drawable])
+        assert len(batch.sketches) == drawable.sum() < len(batch.crops)
+        kept += drawable.sum()
+    assert kept
+    assert len([m for m in caplog.messages if "bus, dog" in m and "train split" in m]) == 1
+    ids = {i for b in collect(dataset.eval_batches("valid")) for i in b.image_ids.tolist()}
+    cat = dataset.vocabulary.names.index("cat")
+    expected = {
+        i
+        for i, scene in stored(sets.scenes, "valid").items()
+        if set(scene["obj_idx"].int64_list.value) != {cat}
+    }
+    assert ids == expected
+
+
+def test_nothing_usable_is_an_error(tmp_path, sets):
+    everything = {"train": tiny_sets.THINGS[1:]}
+    scenes = tiny_sets.write_scenes(tmp_path / "s", scenes=6, objects=(1, 1), seed=5)
+    present = {
+        tiny_sets.VOCABULARY[s["obj_idx"].int64_list.value[0]]
+        for s in stored(scenes, "train").values()
+    }
+    only = next(n for n in tiny_sets.THINGS if n not in present)
+    everything = {"train": tuple(n for n in tiny_sets.THINGS if n != only)}
+    indexed = tiny_sets.write_sketches(tmp_path / "i", indexed=True, absent=everything)
+    with pytest.raises(UserError, match="can be used"):
+        make(sets._replace(scenes=scenes, indexed=indexed)).train_batches()
+
+
+def test_vocabularies_must_be_equal(tmp_path, sets):
+    other = ("person", "cat", "bus", "dog", "traffic light", "sky-other", "__image__")
+    crops = tiny_sets.write_crops(tmp_path / "c", vocabulary=other, per_class=2)
+    with pytest.raises(UserError, match="index 1 is 'bus'"):
+        make(sets._replace(crops=crops))
+
+
+def test_the_wrong_sketch_set_is_named(sets):
+    with pytest.raises(UserError, match="quickdraw-indexed set was expected"):
+        make(sets._replace(indexed=sets.quickdraw))
+
+
+def test_another_schema_is_refused(tmp_path, sets):
+    scenes = tiny_sets.write_scenes(tmp_path / "s", scenes=2)
+    meta = Path(scenes) / "meta.json"
+    current = f'"schema": {records.SCHEMA}'
+    meta.write_text(meta.read_text().replace(current, '"schema": 999'))
+    with pytest.raises(UserError, match="schema 999"):
+        make(sets._replace(scenes=scenes))
+
+
+def test_masks_know_their_side(sets):
+    assert make(sets).mask_size == 16
+
+
+def test_throughput_of_scenes(sets, capsys):
+    folders = f"coco_dir={sets.scenes},qdraw_dir={sets.indexed},crops_dir={sets.crops}"
+    argv = ["--data-hparams", folders, "--batch-size", "2", "--seconds", "0.1"]
+    assert throughput.main("coco-tfrecord", "scenes", argv) == 0
+    assert "scenes/s" in capsys.readouterr().out
+
+
+def test_throughput_names_a_damaged_record(tmp_path, sets, capsys):
+    scenes = tiny_sets.write_scenes(tmp_path / "s", scenes=8)
+    shard = Path(scenes) / "train" / "scenes-00001-of-00002.tfrecord"
+    data = bytearray(shard.read_bytes())
+    data[list(records.record_offsets(shard))[2] + 99] ^= 4
+    shard.write_bytes(data)
+    folders = f"coco_dir={scenes},qdraw_dir={sets.indexed},crops_dir={sets.crops}"
+    assert throughput.main("coco-tfrecord", "scenes", ["--data-hparams", folders]) == 1
+    message = capsys.readouterr().err
+    assert "scenes-00001-of-00002.tfrecord" in message and "record 2" in message

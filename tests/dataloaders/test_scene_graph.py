@@ -1,0 +1,165 @@
+"""Scene graphs against a slow reference that follows the definition with angles."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dataloaders import draws, scene_graph
+
+LEFT, RIGHT, ABOVE, BELOW, INSIDE, SURROUNDING = range(1, 7)
+
+
+def slow_predicate(s, o):
+    if s[0] < o[0] and s[1] < o[1] and s[2] > o[2] and s[3] > o[3]:
+        return SURROUNDING
+    if o[0] < s[0] and o[1] < s[1] and o[2] > s[2] and o[3] > s[3]:
+        return INSIDE
+    dx = (s[0] + s[2]) / 2 - (o[0] + o[2]) / 2
+    dy = (s[1] + s[3]) / 2 - (o[1] + o[3]) / 2
+    theta = math.atan2(dy, dx)
+    if abs(theta) >= 3 * math.pi / 4:
+        return LEFT
+    if -3 * math.pi / 4 <= theta < -math.pi / 4:
+        return ABOVE
+    if -math.pi / 4 <= theta < math.pi / 4:
+        return RIGHT
+    return BELOW
+
+
+def slow_canonical(boxes):
+    if len(boxes) == 1:
+        return [(0, 0, 0)]
+    rows = []
+    for i in range(len(boxes)):
+        for j in range(i + 1, len(boxes)):
+            s, o = (i, j) if tuple(boxes[i]) <= tuple(boxes[j]) else (j, i)
+            rows.append((s, slow_predicate(boxes[s], boxes[o]), o))
+    return rows
+
+
+def grid_boxes(rng, count):
+    """Boxes on a grid of sixteenths: exact in float32, often equal, aligned or on a diagonal."""
+    low = rng.integers(0, 12, (count, 2))
+    high = low + rng.integers(1, 5, (count, 2))
+    return (np.concatenate([low, high], 1) / 16).astype(np.float32)
+
+
+def around(dx, dy):
+    """A box of side 1/8 whose centre is (dx, dy) sixteenths from (1/2, 1/2)."""
+    x, y = 0.5 + dx / 16, 0.5 + dy / 16
+    return [x - 1 / 16, y - 1 / 16, x + 1 / 16, y + 1 / 16]
+
+
+@pytest.mark.parametrize(
+    ("dx", "dy", "expected"),
+    [
+        (-4, 0, LEFT), (4, 0, RIGHT), (0, -4, ABOVE), (0, 4, BELOW),
+        (-4, -4, LEFT),  # theta = -3pi/4
+        (-4, 4, LEFT),  # theta = 3pi/4
+        (4, -4, RIGHT),  # theta = -pi/4
+        (4, 4, BELOW),  # theta = pi/4
+        (0, 0, RIGHT),  # equal centres
+        (-3, -4, ABOVE), (-4, -3, LEFT), (3, 4, BELOW), (4, 3, RIGHT),
+    ],
+)  # fmt: skip
+def test_angles_and_their_borders(dx, dy, expected):
+    subject, target = np.array([around(dx, dy)]), np.array([around(0, 0)])
+    assert scene_graph.predicates(subject, target).tolist() == [expected]
+    ours = scene_graph.batch_predicates(tf.constant(subject, tf.float32),
+                                        tf.constant(target, tf.float32))  # fmt: skip
+    assert ours.numpy().tolist() == [expected]
+
+
+def test_containment_is_strict():
+    outer, inner = [0.25, 0.25, 0.75, 0.75], [0.375, 0.375, 0.625, 0.625]
+    touching = [0.25, 0.375, 0.5, 0.5]
+    pairs = [(outer, inner, SURROUNDING), (inner, outer, INSIDE), (outer, outer, RIGHT)]
+    pairs.append((touching, outer, LEFT))  # centre (0.375, 0.4375): dx -0.125, dy -0.0625
+    for s, o, expected in pairs:
+        assert scene_graph.predicates(np.array([s]), np.array([o])).tolist() == [expected]
+
+
+def test_single_object_is_in_the_image():
+    assert scene_graph.triples(np.array([[0, 0, 1, 1]])).tolist() == [[0, 0, 0]]
+
+
+def test_numpy_equals_the_slow_reference():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 5, 8):
+        for _ in range(20):
+            boxes = grid_boxes(rng, count)
+            assert scene_graph.triples(boxes).tolist() == [list(r) for r in slow_canonical(boxes)]
+
+
+def batch_of(rng, counts):
+    boxes = np.concatenate([grid_boxes(rng, c) for c in counts])
+    return boxes, np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+
+
+def test_batch_equals_scene_after_scene():
+    rng = np.random.default_rng(1)
+    compiled = tf.function(
+        scene_graph.batch_triples,
+        input_signature=[tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int32)],
+    )
+    for _ in range(20):
+        counts = rng.integers(0, 7, 6)  # a scene may have no object on a side
+        boxes, images = batch_of(rng, counts)
+        expected, offset = [], 0
+        for count in counts:
+            for s, p, o in slow_canonical(boxes[offset : offset + count]) if count else []:
+                expected.append([s + offset, p, o + offset])
+            offset += count
+        assert compiled(boxes, images).numpy().tolist() == expected
+
+
+def test_drawn_directions_are_even_and_independent():
+    rng = np.random.default_rng(2)
+    boxes, images = batch_of(rng, [8] * 40)
+    directions = []
+    for t in range(40):
+        words = draws.bits(7, t, tf.range(len(boxes)))
+        rows = scene_graph.batch_triples(boxes, images, words).numpy()
+        for s, p, o in rows[:30]:
+            assert p == slow_predicate(boxes[s], boxes[o])
+        directions.append(rows[:, 0] < rows[:, 2])
+    directions = np.array(directions, float)  # (steps, pairs)
+    assert directions.shape == (40, 40 * 28)
+    assert abs(directions.mean() - 0.5) < 0.01
+    # Neighbouring pairs share an object, neighbouring steps a pair: neither tells anything.
+    signs = 2 * directions - 1
+    assert abs((signs[:, 1:] * signs[:, :-1]).mean()) < 0.03
+    assert abs((signs[1:] * signs[:-1]).mean()) < 0.03
+
+
+def test_canonical_direction_ignores_the_order_of_objects():
+    rng = np.random.default_rng(3)
+    boxes = np.unique(grid_boxes(rng, 8), axis=0)
+    order = rng.permutation(len(boxes))
+
+    def as_set(boxes):
+        return {
+            (tuple(boxes[s]), p, tuple(boxes[o])) for s, p, o in scene_graph.triples(boxes).tolist()
+        }
+
+    assert as_set(boxes) == as_set(boxes[order])
+
+
+def test_attributes_by_hand():
+    # 9 w h = 9 x 0.25 = 2.25 -> 2; centre (0.375, 0.625): 4 cx = 1.5 -> 2, 4 cy = 2.5 -> 2
+    box = [0.125, 0.375, 0.625, 0.875]
+    whole = [0.0, 0.0, 1.0, 1.0]  # 9 -> 9; centre 2 + 5 * 2
+    half = [0.0, 0.0, 0.5, 1.0]  # 4.5 -> 4 (half to even); 4cx = 1, 4cy = 2
+    rows = scene_graph.attributes(np.array([box, whole, half], np.float32)).numpy()
+    assert rows.shape == (3, 35)
+    assert rows.sum(1).tolist() == [2, 2, 2]
+    assert rows[:, :10].argmax(1).tolist() == [2, 9, 4]
+    assert rows[:, 10:].argmax(1).tolist() == [2 + 10, 2 + 10, 1 + 10]
+
+
+def test_attributes_of_boxes_at_the_border_stay_in_range():
+    boxes = np.array([[0.99, 0.99, 1.02, 1.02], [-0.02, -0.02, 0.0, 0.0], [0, 0, 1.1, 1.1]])
+    rows = scene_graph.attributes(boxes.astype(np.float32)).numpy()
+    assert rows.sum(1).tolist() == [2, 2, 2]
