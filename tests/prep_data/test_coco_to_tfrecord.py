@@ -1,0 +1,332 @@
+"""The two COCO commands from photographs to records, on good and on bad input."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_coco import plain
+
+from core.errors import UsageError, UserError
+from dataloaders import records
+from prep_data import coco_to_tfrecord, cococrops_to_tfrecord
+from prep_data.common import read_json
+
+ROOT = Path(__file__).parents[2]
+
+
+def flags(source: Path, target: Path, *more: str) -> list:
+    return [
+        *("--dataset-dir", str(source), "--target-dir", str(target)),
+        *("--val-size", "3", "--workers", "0", *more),
+    ]
+
+
+def contents(folder: Path) -> dict:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def serialized(folder: Path, split: str) -> list:
+    shards = [str(folder / shard) for shard in records.read_index(folder, split).shards]
+    return list(tf.data.TFRecordDataset(shards).as_numpy_iterator())
+
+
+def scenes(folder: Path, split: str) -> records.Scenes:
+    return records.SceneRecord.parse(tf.constant(serialized(folder, split)))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return plain(tmp_path_factory.mktemp("coco")).write()
+
+
+@pytest.fixture(scope="module")
+def scene_set(source, tmp_path_factory):
+    target = tmp_path_factory.mktemp("scenes") / "set"
+    coco_to_tfrecord.main(flags(source, target, "--n-chunks", "2"))
+    return target
+
+
+# ---- good input ------------------------------------------------------------------------------
+
+
+def test_scenes(scene_set):
+    meta = records.read_meta(scene_set, "coco-scenes")
+    assert [meta[f"n_{split}_samples"] for split in ("train", "valid", "test")] == [12, 3, 3]
+    assert meta["train_total_objs"] == 24
+    assert (meta["image_size"], meta["mask_size"], meta["crop_size"]) == (256, 64, 96)
+    assert meta["pred_idx_to_name"][:2] == ["__in_image__", "left of"]
+    assert len(meta["concrete_objs"]) == 91
+    names = meta["obj_idx_to_name"]
+    assert records.read_index(scene_set, "train").shards.tolist() == [
+        f"train/scenes-0000{i}-of-00002.tfrecord" for i in range(2)
+    ]
+    train = scenes(scene_set, "train")
+    assert sorted(train.image_id.numpy()) == list(range(1, 13)) != train.image_id.numpy().tolist()
+    valid = scenes(scene_set, "valid")
+    assert valid.image_id.numpy().tolist() == [501, 502, 503]
+    assert scenes(scene_set, "test").image_id.numpy().tolist() == [504, 505, 506]
+    # Photograph 501: a person at [2 + 1, 3, 20, 30] and, as 501 % 3 = 0, a car, on 60 x 40 pixels.
+    assert [names[i] for i in valid.obj_idx[0].numpy()] == ["person", "car"]
+    expected = [[3 / 60, 3 / 40, 23 / 60, 33 / 40], [30 / 60, 5 / 40, 55 / 60, 25 / 40]]
+    np.testing.assert_allclose(valid.boxes[0].numpy(), expected, rtol=1e-6)
+    assert [names[i] for i in valid.stuff_idx[0].numpy()] == ["grass"]
+    np.testing.assert_allclose(valid.stuff_boxes[0].numpy(), [[0, 0.75, 1, 1]])
+    masks = records.unpack_masks(valid.masks, 64)
+    assert masks.shape == (6, 64, 64) and masks.numpy().all()  # each fills its box
+    image = tf.io.decode_jpeg(valid.image[0]).numpy()
+    assert image.shape == (256, 256, 3)
+    assert image[:, :10, 0].mean() < 20 < 235 < image[:, -10:, 0].mean()  # red grows to the right
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_crops(tmp_path, masked):
+    world = plain(tmp_path / "coco")
+    left_half = [[30, 5, 42.5, 5, 42.5, 25, 30, 25]]
+    for annotation in world.annotations["instances", "val2017"]:
+        if annotation["category_id"] != 1:
+            annotation["segmentation"] = left_half
+    target = tmp_path / "set"
+    more = ["--masked"] if masked else []
+    cococrops_to_tfrecord.main(flags(world.write(), target, "--n-chunks", "2", *more))
+    meta = records.read_meta(target, "coco-crops")
+    assert meta["masked"] is masked
+    assert [meta[f"n_{split}_samples"] for split in ("train", "valid", "test")] == [24, 6, 6]
+    index = records.read_index(target, "train")
+    assert index.classes.tolist() == ["car", "cat", "person", "umbrella"]
+    assert "train/person-00001-of-00002.tfrecord" in index.shards
+    assert (index.block_records.sum(), set(index.block_class)) == (24, {0, 1, 2, 3})
+    # Each shard holds the class its blocks say.
+    for block in range(len(index.block_shard)):
+        shard = target / index.shards[index.block_shard[block]]
+        crops = records.CropRecord.parse(list(tf.data.TFRecordDataset(str(shard))))
+        found = {meta["obj_idx_to_name"][i] for i in crops.obj_idx.numpy()}
+        assert found == {index.classes[index.block_class[block]]}
+    crops = records.CropRecord.parse(serialized(target, "valid"))
+    half = crops.image[crops.image_id.numpy().tolist().index(501)]
+    pixels = tf.io.decode_jpeg(half).numpy()
+    assert pixels.shape == (96, 96, 3)
+    # A car is the first class by name; its right half is black when masked.
+    assert (pixels[:, 56:].max() < 30) == masked
+    assert pixels[:, :40].mean() > 60
+
+
+def test_two_runs_are_equal_to_the_byte(source, scene_set, tmp_path):
+    """Also with other numbers of workers and another hash seed, as a command."""
+    target = tmp_path / "set"
+    command = [
+        *(sys.executable, "-m", "prep_data.coco_to_tfrecord"),
+        *flags(source, target, "--n-chunks", "2", "--workers", "2"),
+    ]
+    environment = {**os.environ, "PYTHONHASHSEED": "77", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert "train 12, valid 3, test 3" in run.stdout
+    assert "Nothing was left out." in run.stdout
+    assert contents(target) == contents(scene_set)
+
+
+def test_seed_moves_only_the_order_of_train(source, scene_set, tmp_path):
+    target = tmp_path / "set"
+    coco_to_tfrecord.main(flags(source, target, "--n-chunks", "2", "--seed", "1"))
+    assert serialized(target, "train") != serialized(scene_set, "train")
+    assert sorted(serialized(target, "train")) == sorted(serialized(scene_set, "train"))
+    assert serialized(target, "test") == serialized(scene_set, "test")
+
+
+def test_a_complete_set_says_so(source, scene_set, capsys):
+    coco_to_tfrecord.main(flags(source, scene_set, "--n-chunks", "2"))
+    assert "already complete" in capsys.readouterr().out
+    with pytest.raises(UserError, match="other settings"):
+        coco_to_tfrecord.main(flags(source, scene_set, "--n-chunks", "3"))
+
+
+def test_sizes_are_hparams(source, tmp_path):
+    target = tmp_path / "set"
+    hparams = "image_size=32,mask_size=16,min_object_size=0.22,max_objects_per_image=1"
+    coco_to_tfrecord.main(flags(source, target, "--hparams", hparams))
+    train = scenes(target, "train")
+    # Of 600 and 500 pixels of 2,400 only the person exceeds 22 %.
+    assert set(train.obj_idx.flat_values.numpy()) == {0}
+    assert tf.io.decode_jpeg(train.image[0]).shape == (32, 32, 3)
+    assert records.unpack_masks(train.masks, 16).shape == (12, 16, 16)
+
+
+# ---- bad input -------------------------------------------------------------------------------
+
+
+def test_what_is_skipped_is_counted_and_named(tmp_path, capsys):
+    world = plain(tmp_path / "coco")
+    images = world.folder / "images" / "train2017"
+    (images / "000000000001.jpg").unlink()
+    broken = images / "000000000002.jpg"
+    broken.write_bytes(broken.read_bytes()[:400])
+    (images / "000000000003.jpg").write_bytes((images / "000000000004.jpg").read_bytes())
+    world.images["train2017"][2]["width"] = 61  # of photograph 3
+    empty = [
+        world.annotate("train2017", 4, 3, [0, 0, 30, 30], segmentation=[]),
+        world.annotate("train2017", 5, 3, [0, 0, 30, 30], segmentation=None),
+        world.annotate("train2017", 6, 3, [0, 0, 30, 20], segmentation=[[40, 30, 50, 30, 50, 39]]),
+    ]
+    unlisted = world.annotate("train2017", 999, 1, [0, 0, 30, 30])
+    for _ in range(9):
+        world.annotate("train2017", 7, 3, [0, 0, 30, 30])
+    world.photo("train2017", 20)
+    target = tmp_path / "set"
+    coco_to_tfrecord.main(flags(world.write(), target))
+    report = read_json(target / "report.json")
+    assert report == {
+        "photograph missing": {"count": 1, "first": ["train2017/000000000001.jpg"]},
+        "photograph broken": {"count": 1, "first": ["train2017/000000000002.jpg"]},
+        "photograph of another size than its annotation says": {
+            "count": 1,
+            "first": ["train2017/000000000003.jpg"],
+        },
+        "segmentation empty or degenerate": {
+            "count": 1,
+            "first": [f"{empty[0]} of train2017/000000000004.jpg"],
+        },
+        "segmentation missing": {
+            "count": 1,
+            "first": [f"{empty[1]} of train2017/000000000005.jpg"],
+        },
+        "segmentation outside its box or too thin for a mask": {
+            "count": 1,
+            "first": [f"{empty[2]} of train2017/000000000006.jpg"],
+        },
+        "annotation of an image that is not listed": {
+            "count": 1,
+            "first": [f"{unlisted} of image 999 (train2017)"],
+        },
+        "image with more than 8 kept objects": {
+            "count": 1,
+            "first": ["train2017/000000000007.jpg"],
+        },
+        "image with fewer than 1 kept objects": {
+            "count": 1,
+            "first": ["train2017/000000000020.jpg"],
+        },
+    }
+    printed = capsys.readouterr().out
+    for reason, entry in report.items():
+        assert f"{reason}: {entry['first'][0]}" in printed
+    assert sorted(scenes(target, "train").image_id.numpy()) == [4, 5, 6, 8, 9, 10, 11, 12]
+    # What is left of photographs 4 to 6 are their two good objects.
+    assert scenes(target, "train").obj_idx.row_lengths().numpy().tolist() == [2] * 8
+
+
+def test_an_image_may_become_small_enough_by_what_is_skipped(tmp_path):
+    world = plain(tmp_path / "coco", n_train=1)
+    for i in range(7):
+        bad = {} if i else {"segmentation": []}
+        world.annotate("train2017", 1, 3, [0, 0, 30, 30], **bad)
+    coco_to_tfrecord.main(flags(world.write(), tmp_path / "set"))
+    assert scenes(tmp_path / "set", "train").obj_idx.row_lengths().numpy().tolist() == [8]
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    world = plain(tmp_path / "coco")
+    for path in (world.folder / "images" / "train2017").iterdir():
+        path.write_bytes(b"no photograph")
+    with pytest.raises(UserError, match=r"nothing is left in train: 12  photograph broken: train"):
+        coco_to_tfrecord.main(flags(world.write(), tmp_path / "set"))
+    assert not (tmp_path / "set" / "meta.json").exists()
+
+
+def test_bad_command_lines(source, tmp_path):
+    def run(*more: str) -> None:
+        coco_to_tfrecord.main(flags(source, tmp_path / "set", *more))
+
+    with pytest.raises(UsageError, match=r"--val-size is 6, .* 6 photographs .* choose 1 to 5"):
+        run("--val-size", "6")
+    with pytest.raises(UsageError, match="image_sise"):
+        run("--hparams", "image_sise=64")
+    with pytest.raises(UserError, match="does not exist"):
+        run("--hparams", "excluded_meta_file=none.json")
+    with pytest.raises(UserError, match=r"images/train2017 is missing"):
+        coco_to_tfrecord.main(flags(tmp_path, tmp_path / "set"))
+    with pytest.raises(SystemExit) as error:
+        coco_to_tfrecord.main(["--target-dir", "x"])
+    assert error.value.code == 2
+
+
+def test_a_file_size_limit_is_no_success(source, tmp_path):
+    """As a full disk: the set must not read as complete, the message must be one sentence."""
+    target = tmp_path / "set"
+    command = [
+        *(sys.executable, "-m", "prep_data.coco_to_tfrecord"),
+        *flags(source, target, "--n-chunks", "1"),
+    ]
+    run = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert run.returncode == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: cannot write {target}/train/scenes-00000-of-00001.tfrecord")
+    assert not (target / "meta.json").exists()
+    assert not list(target.rglob("*.tfrecord*"))
+    with pytest.raises(UserError, match="was not finished"):
+        records.read_meta(target, "coco-scenes")
+    coco_to_tfrecord.main(flags(source, target, "--n-chunks", "1"))  # and then there is room
+    assert len(scenes(target, "train").image) == 12
+
+
+# ---- real photographs ------------------------------------------------------------------------
+
+
+def test_real_photographs(real_data, tmp_path):
+    """A part of the real set: the official layout with the annotations of some photographs."""
+    source, target = tmp_path / "coco", tmp_path / "set"
+    (source / "annotations").mkdir(parents=True)
+    (source / "images").symlink_to(real_data / "coco-stuff" / "images")
+    chosen: dict = {}
+    for path in sorted((real_data / "coco-stuff" / "annotations").glob("*.json")):
+        content = json.loads(path.read_text())
+        name = path.stem.split("_")[1]
+        # Photographs with stuff lie among the first of the stuff files.
+        chosen.setdefault(name, {image["id"] for image in content["images"][:60]})
+        for key, field in (("images", "id"), ("annotations", "image_id")):
+            content[key] = [item for item in content[key] if item[field] in chosen[name]]
+        (source / "annotations" / path.name).write_text(json.dumps(content))
+    arguments = flags(source, target, "--val-size", "30")
+    coco_to_tfrecord.main(arguments)
+    meta = records.read_meta(target, "coco-scenes")
+    assert len(meta["obj_idx_to_name"]) == 173
+    assert 40 <= meta["n_train_samples"] <= 60
+    assert set(read_json(target / "report.json")) <= {
+        "annotation whose class is neither object nor material",
+        "object too small",
+        "image with fewer than 1 kept objects",
+        "image with more than 8 kept objects",
+        "segmentation outside its box or too thin for a mask",
+    }
+    train = scenes(target, "train")
+    boxes, masks = train.boxes.flat_values.numpy(), records.unpack_masks(train.masks, 64).numpy()
+    assert (boxes >= 0).all() and (boxes <= 1).all()
+    assert ((boxes[:, 2:] - boxes[:, :2]).prod(1) > 0.05).all()
+    assert len(masks) == len(boxes) == meta["train_total_objs"]
+    # Real objects fill about half of their boxes.
+    assert 0.4 < masks.mean() < 0.75
+    assert len(train.stuff_idx.flat_values) > 0
+    assert np.mean([len(record) for record in serialized(target, "train")]) < 465_000 / 8
+    for image in train.image[:5]:
+        assert tf.io.decode_jpeg(image).shape == (256, 256, 3)
+    crops = tmp_path / "crops"
+    cococrops_to_tfrecord.main(flags(source, crops, "--val-size", "30"))
+    assert np.mean([len(record) for record in serialized(crops, "train")]) < 46_000 / 8
+    records.check_same_vocabulary({target: meta, crops: records.read_meta(crops, "coco-crops")})
