@@ -19,6 +19,7 @@ SIDE = 96
 LINE_WIDTH = 2.0
 MARGIN = 2.0  # clear pixels between the line's outer edge and the canvas' edge
 MAX_DELTA = 1000
+MAX_POINTS = 10_000  # official drawings have some 200; a forged one could hold up a worker
 _CHUNK = 1000  # points handed to Agg at once: its cell store is finite, drawings are not
 
 
@@ -38,6 +39,8 @@ def _follow(strokes: np.ndarray) -> Union[_Pen, str]:
         return "not numbers of shape (points, 3)"
     if strokes.dtype.kind == "f" and not np.isfinite(strokes).all():
         return "not finite"
+    if len(strokes) > MAX_POINTS:
+        return f"more than {MAX_POINTS} points"
     line = np.zeros(len(strokes), bool)
     np.equal(strokes[:-1, 2], 0, out=line[1:])
     if not line.any():

@@ -1,0 +1,520 @@
+"""Draws a small learnable world in the public layouts of Quick, Draw!, COCO-Stuff and SketchyCOCO.
+
+    python -m prep_data.make_sample --target-dir sample
+
+gives sample/quickdraw, sample/coco-stuff and sample/sketchycoco, format for format, so that every
+command and loader takes the path it takes on the real sets. What the objects look like is in
+`prep_data.sample_world`. The same flags give the same bytes. The folder appears under its name
+only when it is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import contourpy
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from core.errors import UsageError, UserError
+from dataloaders import sketches
+from prep_data import common
+from prep_data import sample_world as world
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1  # of the world: raised when the same flags give other bytes
+_SIZES = ((320, 240), (320, 240), (320, 214), (360, 240), (240, 320), (280, 280))  # width, height
+_CROWDS = ("apple", "banana", "cup")  # what lies about in heaps
+_SKETCHY_SIDE = 128
+_BATCH = 10  # scenes of one task
+
+
+class Settings(NamedTuple):
+    """What the bytes depend on."""
+
+    seed: int = 0
+    train_images: int = 600
+    val_images: int = 200
+    drawings: int = 150
+    eval_drawings: int = 40
+
+
+# ---- scenes ------------------------------------------------------------------------------------
+
+
+class _Object(NamedTuple):
+    cls: world.ObjectClass
+    individuals: list[world.Individual]  # several in a crowd
+    coverage: np.ndarray  # float32 (h, w): what of it can be seen
+
+
+class _Scene(NamedTuple):
+    image: np.ndarray  # uint8 (h, w, 3)
+    objects: list[_Object]
+    labels: np.ndarray  # uint8 (h, w): category id of every pixel, OTHER under things
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two or three bands of stuff: float32 picture (h, w, 3) and category ids (h, w)."""
+    grounds = rng.permutation([world.GRASS, world.SAND, world.SEA]).tolist()
+    bands = [world.SKY, *grounds[: rng.integers(1, 3)]] if rng.random() < 0.8 else grounds[:2]
+    cuts = np.sort(rng.uniform(0.2, 0.85, len(bands) - 1))
+    if len(cuts) == 2 and cuts[1] - cuts[0] < 0.15:
+        cuts = np.array([0.35, 0.65])
+    picture = world.paint_ground(bands[0], height, width, rng)
+    labels = np.full((height, width), bands[0], np.uint8)
+    x = np.linspace(0, 1, width)
+    for cut, band in zip(cuts, bands[1:]):
+        wave = rng.uniform(0.005, 0.03) * np.sin(
+            2 * np.pi * rng.uniform(0.5, 2.5) * x + rng.uniform(0, 6)
+        )
+        below = np.arange(height)[:, None] > (cut + wave) * height
+        ground = world.paint_ground(band, height, width, rng)
+        picture = np.where(below[..., None], ground, picture)
+        labels[below] = band
+    return picture.astype(np.float32), labels
+
+
+def _boxes(
+    rng: np.random.Generator, aspects: Sequence[float], height: int, width: int
+) -> list[Optional[np.ndarray]]:
+    """A place for every object (pixels x0, y0, x1, y1), later ones lie on top. Most pass the rule
+    of 5 % of the image, some do not; overlaps leave most of every object to be seen. None where
+    there was no room."""
+    boxes: list[Optional[np.ndarray]] = []
+    hidden: list[float] = []
+    for aspect in aspects:
+        small = rng.random() < 0.1
+        found = None
+        for _ in range(40):
+            share = (
+                rng.uniform(0.012, 0.04) if small else rng.uniform(0.06, 0.26 / len(aspects) ** 0.3)
+            )
+            size = np.sqrt(share * width * height * np.array([aspect, 1 / aspect]))
+            size = np.minimum(size, [0.95 * width, 0.95 * height])
+            corner = rng.uniform(0, 1, 2) * ([width, height] - size)
+            box = np.concatenate([corner, corner + size])
+            new = [_covered(other, box) if other is not None else 0.0 for other in boxes]
+            if all(h + n < 0.4 for h, n in zip(hidden, new)):
+                hidden = [h + n for h, n in zip(hidden, new)]
+                found = box
+                break
+        boxes.append(found)
+        hidden.append(0.0)
+    return boxes
+
+
+def _covered(box: np.ndarray, by: np.ndarray) -> float:
+    """The share of a box that another one hides."""
+    sides = np.minimum(box[2:], by[2:]) - np.maximum(box[:2], by[:2])
+    return float(np.prod(np.maximum(sides, 0)) / np.prod(box[2:] - box[:2]))
+
+
+def make_scene(rng: np.random.Generator) -> _Scene:
+    """A photograph of 1 to 6 objects (and now and then a heap of small ones)."""
+    width, height = _SIZES[rng.integers(len(_SIZES))]
+    picture, labels = _background(rng, height, width)
+    wanted = 1 + rng.choice(6, p=[0.12, 0.22, 0.24, 0.2, 0.13, 0.09])
+    classes: list[world.ObjectClass] = []
+    for i in rng.integers(len(world.CLASSES), size=wanted).tolist():
+        cls = world.CLASSES[i]
+        # Stuff has no instances: COCO-Stuff would merge two houses into one annotation.
+        if cls.category_id < 92 or cls not in classes:
+            classes.append(cls)
+    individuals = [[world.individual_of(cls, rng)] for cls in classes]
+    boxes = _boxes(rng, [mine[0].aspect for mine in individuals], height, width)
+    if rng.random() < 0.06:
+        heap = str(rng.choice(_CROWDS))
+        cls = next(c for c in world.CLASSES if c.name == heap)
+        classes.insert(0, cls)
+        individuals.insert(0, [world.individual_of(cls, rng) for _ in range(rng.integers(4, 8))])
+        boxes.insert(0, np.concatenate([rng.uniform(0, 0.6, 2), [0, 0]]) * [width, height, 0, 0])
+    objects: list[_Object] = []
+    for cls, mine, box in zip(classes, individuals, boxes):
+        if box is None:
+            continue
+        coverage = np.zeros((height, width), np.float32)
+        for individual in mine:
+            place = box
+            if len(mine) > 1:
+                corner = box[:2] + rng.uniform(0, 0.25, 2) * [width, height]
+                size = 0.11 * np.sqrt(
+                    width * height * np.array([individual.aspect, 1 / individual.aspect])
+                )
+                place = np.concatenate([corner, np.minimum(corner + size, [width, height])])
+            drawn = world.render(individual, place, rng.normal(0, 0.08), rng)
+            h, w = drawn.coverage.shape
+            window = np.s_[drawn.top : drawn.top + h, drawn.left : drawn.left + w]
+            clear = 1 - drawn.coverage
+            picture[window] = picture[window] * clear[..., None] + drawn.colour
+            for other in objects:
+                other.coverage[window] *= clear
+            coverage[window] = coverage[window] * clear + drawn.coverage
+        objects.append(_Object(cls, mine, coverage))
+    for thing in objects:
+        labels[thing.coverage >= 0.5] = (
+            thing.cls.category_id if thing.cls.category_id > 91 else world.OTHER[1]
+        )
+    light = rng.uniform(0.85, 1.1) + 0.015 * rng.standard_normal((height, width, 1), np.float32)
+    image = np.clip(picture * light.astype(np.float32) * 255, 0, 255).astype(np.uint8)
+    return _Scene(image, objects, labels)
+
+
+# ---- annotations -------------------------------------------------------------------------------
+
+
+def polygons(coverage: np.ndarray) -> list[list[float]]:
+    """The outlines of what is covered by half or more, as COCO writes them: [x0, y0, x1, y1, ..]
+    in pixels (pixel k spans [k, k + 1]). A hole is joined to its outline by a slit."""
+    padded = np.pad(coverage, 1)
+    generator = contourpy.contour_generator(z=padded, fill_type=contourpy.FillType.OuterOffset)
+    pieces, offsets = generator.filled(0.5, 2.0)
+    outlines = []
+    for points, cuts in zip(pieces, offsets):
+        rings = [world.simplify(points[a:b], 0.3) for a, b in zip(cuts[:-1], cuts[1:])]
+        rings = [ring for ring in rings if len(ring) > 3 and _ring_area(ring) > 3]
+        if not rings:
+            continue
+        outline = rings[0]
+        for hole in rings[1:]:
+            distance = np.hypot(*(outline[:, None] - hole[None]).transpose(2, 0, 1))
+            i, j = np.unravel_index(distance.argmin(), distance.shape)
+            around = np.concatenate([hole[j:-1], hole[: j + 1]])
+            outline = np.concatenate([outline[: i + 1], around, outline[i:]])
+        # A sample of `padded` is the middle of a pixel, half a pixel from its corner.
+        corners = np.clip(outline[:-1] - 0.5, 0, coverage.shape[::-1])
+        outlines.append([round(value, 2) for value in corners.reshape(-1).tolist()])
+    return outlines
+
+
+def _ring_area(ring: np.ndarray) -> float:
+    x, y = ring.T
+    return abs(float(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1]))) / 2
+
+
+def _thing(annotation_id: int, image_id: int, thing: _Object) -> Optional[dict[str, Any]]:
+    """An annotation of instances_*.json; None when hardly anything can be seen."""
+    height, width = thing.coverage.shape
+    if len(thing.individuals) > 1:  # a crowd: uncompressed RLE, as officially
+        flat = (thing.coverage >= 0.5).reshape(-1, order="F")
+        changes = np.flatnonzero(np.diff(flat)) + 1
+        counts = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
+        counts = [0, *counts] if flat[0] else counts
+        segmentation: Any = {"counts": counts, "size": [height, width]}
+        rle = coco_mask.frPyObjects(segmentation, height, width)
+        bbox = coco_mask.toBbox(rle).tolist()
+        annotation_id = int(f"9001{image_id:08d}")
+    else:
+        segmentation = polygons(thing.coverage)
+        if not segmentation:
+            return None
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        corners = np.concatenate([np.reshape(outline, (-1, 2)) for outline in segmentation])
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        bbox = [round(value, 2) for value in (*low.tolist(), *(high - low).tolist())]
+    area = int(coco_mask.area(rle))
+    if area < 20:
+        return None
+    return {
+        "segmentation": segmentation,
+        "area": area,
+        "iscrowd": int(len(thing.individuals) > 1),
+        "image_id": image_id,
+        "bbox": bbox,
+        "category_id": thing.cls.category_id,
+        "id": annotation_id,
+    }
+
+
+def _stuff(first_id: int, image_id: int, labels: np.ndarray) -> list[dict[str, Any]]:
+    """The annotations of stuff_*.json: one compressed RLE for each category of the image."""
+    annotations = []
+    for category in np.unique(labels).tolist():
+        rle = coco_mask.encode(np.asfortranarray(labels == category))
+        area = int(coco_mask.area(rle))
+        if area < 20:
+            continue
+        annotations.append(
+            {
+                "segmentation": {"counts": rle["counts"].decode("ascii"), "size": rle["size"]},
+                "area": float(area),
+                "iscrowd": 0,
+                "image_id": image_id,
+                "bbox": coco_mask.toBbox(rle).tolist(),
+                "category_id": category,
+                "id": first_id + len(annotations),
+            }
+        )
+    return annotations
+
+
+# ---- the three layouts -------------------------------------------------------------------------
+
+
+class _Made(NamedTuple):
+    """Of one scene, for the annotation files."""
+
+    image: dict[str, Any]
+    things: list[dict[str, Any]]
+    stuff: list[dict[str, Any]]
+
+
+def _scenes_of(folder: Path, seed: int, task: tuple[str, int, int]) -> list[_Made]:
+    """Makes scenes first to last of a split ("train" or "val") and writes their pictures."""
+    split, first, last = task
+    return [_make(folder, seed, split, index) for index in range(first, last)]
+
+
+def _make(folder: Path, seed: int, split: str, index: int) -> _Made:
+    rng = np.random.default_rng([seed, 1, split == "val", index])
+    # Ids ascend with gaps; train and val never share one.
+    image_id = 2 * (7 * index + int(rng.integers(7))) + 10 + (split == "val")
+    scene = make_scene(rng)
+    height, width = scene.labels.shape
+    name = f"{image_id:012d}.jpg"
+    picture = Image.fromarray(scene.image)
+    picture.save(folder / "coco-stuff" / "images" / f"{split}2017" / name, quality=90)
+    base = (1 if split == "train" else 5) * 1_000_000 + 10 * index
+    stuff = _stuff(10_000_000 + base * 2, image_id, scene.labels)
+    things, sketchable = [], []
+    for k, thing in enumerate(scene.objects):
+        if thing.cls.category_id < 92:
+            annotation = _thing(base + k + 1, image_id, thing)
+            if annotation:
+                things.append(annotation)
+        else:
+            annotation = next((a for a in stuff if a["category_id"] == thing.cls.category_id), None)
+        if annotation and not annotation["iscrowd"]:
+            sketchable.append((thing, annotation))
+    _sketchycoco(folder / "sketchycoco", split, index, image_id, picture, sketchable, rng)
+    image = {
+        "license": 1,
+        "file_name": name,
+        "coco_url": f"http://images.cocodataset.org/{split}2017/{name}",
+        "height": height,
+        "width": width,
+        "date_captured": "2017-01-01 00:00:00",
+        "flickr_url": "",
+        "id": image_id,
+    }
+    return _Made(image, things, stuff)
+
+
+def _sketchycoco(
+    folder: Path,
+    split: str,
+    index: int,
+    image_id: int,
+    picture: Image.Image,
+    sketchable: list[tuple[_Object, dict[str, Any]]],
+    rng: np.random.Generator,
+) -> None:
+    """Part of the scenes also become SketchyCOCO's, each object with a sketch of itself."""
+    if split == "val":
+        scenes = "val" if index % 4 == 0 else None
+    else:
+        scenes = {0: "trainInTrain", 4: "trainInTrain", 2: "valInTrain"}.get(index % 12)
+    if scenes is None:
+        return
+    picture.save(folder / "Scene" / "GT" / scenes / f"{image_id}.png", compress_level=1)
+    side = (_SKETCHY_SIDE, _SKETCHY_SIDE)
+    for k, (thing, annotation) in enumerate(sketchable):
+        # Scenes of valInTrain have objects of both parts.
+        objects = "val" if split == "val" or (scenes == "valInTrain" and k % 2) else "train"
+        x, y, w, h = annotation["bbox"]
+        crop = picture.resize(side, Image.Resampling.BILINEAR, (x, y, x + w, y + h))
+        drawing = world.draw(thing.individuals[0], rng)
+        sketch = Image.fromarray(sketches.rasterise(drawing, _SKETCHY_SIDE)).convert("RGB")
+        for kind, content in (("GT", crop), ("Sketch", sketch)):
+            place = folder / "Object" / kind / objects / thing.cls.name
+            content.save(place / f"{annotation['id']}.png", compress_level=1)
+
+
+def _drawings_of(folder: Path, settings: Settings, task: tuple[int, str]) -> None:
+    """Writes one Quick, Draw! class file."""
+    number, name = task
+    cls = world.CLASSES[number]
+    rng = np.random.default_rng([settings.seed, 2, number, cls.sketch_classes.index(name)])
+    arrays = {}
+    for split in common.SPLITS:
+        count = settings.drawings if split == "train" else settings.eval_drawings
+        arrays[split] = np.empty(count, object)
+        for i in range(count):
+            arrays[split][i] = world.draw(world.individual_of(cls, rng), rng)
+    # The one place where this project writes a pickle (numpy does, for arrays of arrays): it is
+    # the public format. `prep_data.npz` reads it without unpickling.
+    np.savez_compressed(folder / "quickdraw" / f"{name}.npz", **arrays)
+
+
+def _write_annotations(folder: Path, split: str, made: Sequence[_Made]) -> None:
+    info = {
+        "description": "A drawn sample in the layout of the COCO 2017 Dataset",
+        "url": "",
+        "version": str(_VERSION),
+        "year": 2017,
+        "contributor": "prep_data.make_sample",
+        "date_created": "2017/01/01",
+    }
+    classes = [(c.name, c.category_id, c.supercategory) for c in world.CLASSES]
+    stuff = [*(c for c in classes if c[1] > 91), *world.BACKGROUNDS, world.OTHER]
+    for kind, categories, mine in (
+        ("instances", [c for c in classes if c[1] < 92], [a for m in made for a in m.things]),
+        ("stuff", stuff, [a for m in made for a in m.stuff]),
+    ):
+        content = {
+            "info": info,
+            "licenses": [{"url": "", "id": 1, "name": "Drawn by a program"}],
+            "images": [m.image for m in made],
+            "annotations": mine,
+            "categories": [
+                {"supercategory": above, "id": number, "name": name}
+                for name, number, above in sorted(categories, key=lambda c: c[1])
+            ],
+        }
+        path = folder / "coco-stuff" / "annotations" / f"{kind}_{split}2017.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    yield folder / "quickdraw"
+    yield folder / "coco-stuff" / "annotations"
+    for split in ("train", "val"):
+        yield folder / "coco-stuff" / "images" / f"{split}2017"
+        for kind in ("GT", "Sketch"):
+            for cls in world.CLASSES:
+                yield folder / "sketchycoco" / "Object" / kind / split / cls.name
+    for scenes in ("trainInTrain", "valInTrain", "val"):
+        yield folder / "sketchycoco" / "Scene" / "GT" / scenes
+
+
+def write_sample(folder: Path, settings: Settings, workers: int) -> None:
+    """Writes the three layouts into an empty folder."""
+    for place in _folders(folder):
+        place.mkdir(parents=True)
+    names = [(i, name) for i, c in enumerate(world.CLASSES) for name in c.sketch_classes]
+    counts = {"train": settings.train_images, "val": settings.val_images}
+    tasks = {
+        split: [(split, k, min(k + _BATCH, n)) for k in range(0, n, _BATCH)]
+        for split, n in counts.items()
+    }
+    n_tasks = len(names) + sum(map(len, tasks.values()))
+    ahead = 4 * max(workers, 1)
+    with common.worker_pool(workers) as pool, tqdm(total=n_tasks, disable=None) as bar:
+        for _ in common.ordered_map(pool, partial(_drawings_of, folder, settings), names, ahead):
+            bar.update()
+        for split, mine in tasks.items():
+            made = []
+            work = partial(_scenes_of, folder, settings.seed)
+            for part in common.ordered_map(pool, work, mine, ahead):
+                made += part
+                bar.update()
+            _write_annotations(folder, split, made)
+    common.write_json(folder / "sample.json", {"version": _VERSION, **settings._asdict()})
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def _is_there(target: Path, settings: Settings) -> bool:
+    """Whether the sample is there already. Raises UserError when the place is taken."""
+    if not target.exists():
+        return False
+    if not target.is_dir():
+        raise UserError(f"{target} is a file: name another --target-dir")
+    note = target / "sample.json"
+    if note.is_file():
+        if common.read_json(note) == {"version": _VERSION, **settings._asdict()}:
+            return True
+        raise UserError(
+            f"{target} holds a sample made with other flags: name another --target-dir or remove "
+            "that folder"
+        )
+    if any(target.iterdir()):
+        raise UserError(f"{target} is not empty and no sample: name another --target-dir")
+    return False
+
+
+def _remove_leftovers(target: Path) -> None:
+    """What killed runs left beside the target; a run that lives keeps its own."""
+    for partial_folder in target.parent.glob(f".{target.name}.partial-*"):
+        number = re.fullmatch(r".*\.partial-(\d+)", partial_folder.name)
+        if number and not _is_alive(int(number[1])):
+            shutil.rmtree(partial_folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """argv: the flags, sys.argv's when None. Raises UserError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m prep_data.make_sample",
+        description="Draws a small world in the layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO.",
+    )
+    parser.add_argument("--target-dir", type=Path, required=True, help="folder to write to")
+    helps = {
+        "seed": "of everything",
+        "train_images": "photographs of train2017",
+        "val_images": "photographs of val2017",
+        "drawings": "training drawings of each Quick, Draw! class",
+        "eval_drawings": "drawings of valid and of test, of each class",
+    }
+    for name, default in Settings()._asdict().items():
+        parser.add_argument(
+            "--" + name.replace("_", "-"), type=int, default=default, help=helps[name]
+        )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="processes (default: one a core; 0: none but this one)",
+    )
+    args = parser.parse_args(argv)
+    settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
+    for name, least in (*((name, 1) for name in Settings._fields[1:]), ("seed", 0), ("workers", 0)):
+        if getattr(args, name) < least:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} is {getattr(args, name)}: it must be at least {least}")
+    target = args.target_dir.absolute()
+    if _is_there(target, settings):
+        print(f"{target}: is complete already, nothing to do")
+        return
+    partial_folder = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
+        partial_folder.mkdir()
+        write_sample(partial_folder, settings, args.workers)
+        partial_folder.replace(target)  # also over an empty folder
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+    drawings = settings.drawings + 2 * settings.eval_drawings
+    print(
+        f"{target}: {len(world.CLASSES)} object classes, {settings.train_images} + "
+        f"{settings.val_images} photographs, {drawings} drawings of each Quick, Draw! class"
+    )
+
+
+if __name__ == "__main__":
+    common.run_script(main)
