@@ -13,18 +13,31 @@ from typing import Union
 import tensorflow as tf
 
 _GOLDEN = 0x9E3779B97F4A7C15
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_LAST_SHIFT = 31
+_MASK = (1 << 64) - 1
 Ints = Union[int, tf.Tensor]  # python int or int32 / int64 tensor
 
 
 def mix(words: tf.Tensor) -> tf.Tensor:
     """SplitMix64's finaliser: uint64 of any shape -> uint64, a bijection that looks random."""
-    shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
     words = words + tf.constant(_GOLDEN, tf.uint64)
-    words = xor(words, shift(words, tf.constant(30, tf.uint64)))
-    words = words * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
-    words = xor(words, shift(words, tf.constant(27, tf.uint64)))
-    words = words * tf.constant(0x94D049BB133111EB, tf.uint64)
-    return xor(words, shift(words, tf.constant(31, tf.uint64)))
+    for shift, factor in _ROUNDS:
+        words = _shifted_xor(words, shift) * tf.constant(factor, tf.uint64)
+    return _shifted_xor(words, _LAST_SHIFT)
+
+
+def _shifted_xor(words: tf.Tensor, shift: int) -> tf.Tensor:
+    moved = tf.bitwise.right_shift(words, tf.constant(shift, tf.uint64))
+    return tf.bitwise.bitwise_xor(words, moved)
+
+
+def _mix_int(word: int) -> int:
+    """`mix` of a Python int."""
+    word = word + _GOLDEN & _MASK
+    for shift, factor in _ROUNDS:
+        word = (word ^ word >> shift) * factor & _MASK
+    return word ^ word >> _LAST_SHIFT
 
 
 def bits(*coordinates: Ints) -> tf.Tensor:
@@ -32,8 +45,11 @@ def bits(*coordinates: Ints) -> tf.Tensor:
 
     coordinates: ints or int tensors; by habit seed, stream, position, slot.
     """
-    word = tf.constant(0, tf.uint64)
-    for coordinate in coordinates:
+    start, rest = 0, list(coordinates)
+    while rest and isinstance(rest[0], int):  # known now: no operations in the graph
+        start = _mix_int(start ^ rest.pop(0) & _MASK)
+    word = tf.constant(start, tf.uint64)
+    for coordinate in rest:
         number = tf.cast(tf.convert_to_tensor(coordinate, dtype_hint=tf.int64), tf.int64)
         word = mix(tf.bitwise.bitwise_xor(word, tf.bitcast(number, tf.uint64)))
     return word

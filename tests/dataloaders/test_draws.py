@@ -27,6 +27,7 @@ def test_bits_equal_the_reference_and_broadcast():
     words = draws.bits(3, -1, tf.constant([0, 5])[:, None], tf.range(3)).numpy()
     expected = [[slow_bits(3, -1, p, s) for s in range(3)] for p in (0, 5)]
     assert words.tolist() == expected
+    assert int(draws.bits(3, -1, 9)) == slow_bits(3, -1, 9)
 
 
 def test_compiled_equals_eager():
