@@ -182,7 +182,11 @@ def _scene_figures(evaluation, name: str, kind: str) -> list[Figure]:
                 if sketches == "real":  # the same scenes: a paired difference
                     gap = score["real"] - score["blank"]
                     low, high = bootstrap_interval(gap, seed=evaluation.seed)
-                    controls = {"minus_blank": float(gap.mean()), "from": low, "to": high}
+                    controls = {
+                        "minus_blank": float(gap.mean()),
+                        "minus_blank_low": low,
+                        "minus_blank_high": high,
+                    }
                 if kind == "mAP":
                     rank = evaluation.scene_ranks(protocol, vector)
                     controls["median_rank"] = float(np.median(rank))

@@ -212,7 +212,7 @@ def test_a_model_that_sees_beats_its_blank_control(tmp_path):
     blank = by_label(figures, boxes="jittered", sketches="blank")
     assert real.value > blank.value
     assert real.controls["minus_blank"] == pytest.approx(real.value - blank.value)
-    assert real.controls["from"] > 0
+    assert real.controls["minus_blank_low"] > 0
     assert blank.value <= blank.chance
 
 
