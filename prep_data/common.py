@@ -354,7 +354,12 @@ class PreparedSet:
         from dataloaders.records import SCHEMA
 
         self._settings["schema"] = SCHEMA
-        if prep.is_file():
+        # Settings bind once something was written with them: a mistyped flag can be mended.
+        begun = any(
+            path.is_file() and path.name not in ("prep.json", ".lock") and path.suffix != ".partial"
+            for path in self.folder.rglob("*")
+        )
+        if begun:
             self._compare(read_json(prep))
         else:
             write_json(prep, self._settings)

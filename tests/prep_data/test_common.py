@@ -114,6 +114,13 @@ def test_other_settings_are_an_error(whole):
         slow_set.prepare(whole, settings=2)
 
 
+def test_settings_bind_only_once_something_is_written(whole, tmp_path):
+    with common.PreparedSet(tmp_path, "quickdraw-indexed", {"settings": 5}):
+        pass  # and here the command finds that a flag cannot be
+    slow_set.prepare(tmp_path)
+    assert contents(tmp_path) == contents(whole)
+
+
 def test_a_folder_of_something_else_is_an_error(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match=r"not empty \(thesis.tex\)"):
@@ -123,12 +130,10 @@ def test_a_folder_of_something_else_is_an_error(tmp_path):
 
 
 def test_two_runs_at_once_are_an_error(tmp_path):
-    with (
-        common.PreparedSet(tmp_path, "quickdraw", {}),
-        pytest.raises(UserError, match="another run is preparing"),
-        common.PreparedSet(tmp_path, "quickdraw", {}),
-    ):
-        pass
+    second = common.PreparedSet(tmp_path, "quickdraw", {})
+    with common.PreparedSet(tmp_path, "quickdraw", {}):  # noqa: SIM117
+        with pytest.raises(UserError, match="another run is preparing"):
+            second.__enter__()
 
 
 def test_a_failed_run_goes_on_where_it_was(whole, tmp_path):
