@@ -6,6 +6,7 @@ parse -> classes by name -> hparams -> run folder -> data -> model -> restore ->
 import argparse
 import contextlib
 import datetime
+import errno
 import logging
 import platform
 import sys
@@ -20,6 +21,10 @@ from core.run_dir import RunConfig, RunDir
 
 log = logging.getLogger(__name__)
 
+# Errors of writing that are the machine's, not the program's.
+_DISK_TROUBLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
+}  # fmt: skip
 RESUME_HELP = "none, latest, or a checkpoint folder"
 
 
@@ -38,6 +43,12 @@ def run(command: "Callable[[Sequence[str]], None]", argv: "Sequence[str]") -> in
         stopped = error.exit_code > 128  # by a signal, as asked: that is no error
         print(error if stopped else f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _DISK_TROUBLE:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror}{place}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped by SIGINT", file=sys.stderr)
         return 130

@@ -4,7 +4,8 @@ bar where there is a terminal, and the learning curves as a picture every `notif
 A line of metrics.jsonl is one JSON object:
     step       steps done
     losses     name -> value at that step
-    time       seconds a step, mean over the steps since the last line (waiting for data included)
+    time       seconds a step, mean over the steps since the last line, waiting for data included
+               (without the first step of a process, which traces the graph, if there are others)
     data_time  seconds of it spent waiting for data
     wall       seconds since the epoch when the line was written
 """
@@ -40,6 +41,7 @@ class Reporter:
         self._times: list[tuple[float, float]] = []
         self._stack = contextlib.ExitStack()
         self._first = True
+        self._traced = (0.0, 0.0)
         truncate_metrics(run.metrics, start)
         self._bar = tqdm(total=iterations, initial=start, unit="step", disable=None)
 
@@ -54,16 +56,17 @@ class Reporter:
 
     def step(self, seconds: float, data_seconds: float) -> None:
         """Count one step that took so long, and of it so long for its data."""
-        if self._first:  # its time is that of tracing and compiling, and would spoil the mean
+        if self._first:
             log.info("first step, with tracing: %.1f s", seconds)
             self._first = False
+            self._traced = (seconds, data_seconds)
         else:
             self._times.append((seconds, data_seconds))
         self._bar.update(1)
 
     def losses(self, step: int, losses: "Mapping[str, float]") -> None:
         """Write the line of `step`; UserError when metrics.jsonl does not take it."""
-        seconds, data_seconds = np.mean(self._times, axis=0) if self._times else (0.0, 0.0)
+        seconds, data_seconds = np.mean(self._times or [self._traced], axis=0)
         self._times.clear()
         line = {
             "step": step,
