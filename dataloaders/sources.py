@@ -22,6 +22,8 @@ from dataloaders.scene_graph import PREDICATES
 
 log = logging.getLogger(__name__)
 
+_NAMES = 8  # unknown classes named; a vocabulary smaller than COCO's leaves most of them over
+
 # Streams of draws (dataloaders.draws): one name for each thing that is random.
 (
     BLOCK_ORDER,
@@ -159,12 +161,16 @@ def joined_classes(meta: dict[str, Any], folder: str, vocabulary: Vocabulary) ->
     """Joins a sketch set to the vocabulary by class name: int32 (len(coco_classes),), the
     vocabulary index of each class, -1 for one the vocabulary does not have (logged, not used)."""
     index = {name: k for k, name in enumerate(vocabulary.names)}
-    unknown = sorted(set(meta["coco_classes"]) - set(index))
+    # A grouped set knows which of the mapped classes it has drawings of.
+    grouped = set(records.read_index(folder, "train").classes.tolist())
+    unknown = sorted((grouped or set(meta["coco_classes"])) - set(index))
     if unknown:
+        more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
         log.warning(
-            "sketches of %s are of no class of the photographs and are not used: %s",
+            "not used, because the photographs' vocabulary has no such class: sketches of %s%s (%s)",
+            ", ".join(unknown[:_NAMES]),
+            more,
             folder,
-            ", ".join(unknown),
         )
     return np.array([index.get(name, -1) for name in meta["coco_classes"]], np.int32)
 
