@@ -1,0 +1,305 @@
+"""The sample: its layouts read by the official tools, its world by simple means."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from core.errors import UsageError, UserError
+from dataloaders import sketches
+from prep_data import make_sample, quickdraw_drawings
+from prep_data import sample_world as world
+from prep_data.npz import read_drawings
+
+FLAGS = ["--train-images", "40", "--val-images", "13", "--drawings", "5", "--eval-drawings", "2"]
+
+
+def run(target: Path, *more: str) -> None:
+    make_sample.main(["--target-dir", str(target), "--workers", "0", *FLAGS, *more])
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("made") / "sample"
+    run(target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def coco(sample) -> dict:
+    """{(kind, split): the annotations as the official tools read them}"""
+    return {
+        (kind, split): COCO(sample / "coco-stuff" / "annotations" / f"{kind}_{split}2017.json")
+        for kind in ("instances", "stuff")
+        for split in ("train", "val")
+    }
+
+
+def contents(folder: Path) -> dict:
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+# ---- layouts -----------------------------------------------------------------------------------
+
+
+def test_classes_are_official(coco):
+    classes = quickdraw_drawings.read_classes(quickdraw_drawings.CLASS_RELATIONSHIP)
+    assert len(world.CLASSES) >= 12 and len(world.BACKGROUNDS) >= 4
+    for cls in world.CLASSES:
+        assert all(classes.sketch_to_coco[name] == cls.name for name in cls.sketch_classes)
+    things = coco["instances", "train"].cats
+    assert things[3]["name"] == "car" and things[85]["name"] == "clock"
+    assert all(number <= 90 for number in things)
+    stuff = coco["stuff", "val"].cats
+    assert stuff[183]["name"] == "other" and stuff[157]["name"] == "sky-other"
+    assert all(92 <= number <= 183 for number in stuff)
+
+
+def test_photographs_and_annotations_fit(sample, coco):
+    seen = set()
+    for (_, split), annotations in coco.items():
+        folder = sample / "coco-stuff" / "images" / f"{split}2017"
+        images = annotations.dataset["images"]
+        assert [i["id"] for i in images] == sorted({i["id"] for i in images})
+        assert {i["file_name"] for i in images} == {p.name for p in folder.iterdir()}
+        for image in images[:5]:
+            with Image.open(folder / image["file_name"]) as picture:
+                assert picture.format == "JPEG" and picture.mode == "RGB"
+                assert picture.size == (image["width"], image["height"])
+            assert image["file_name"] == f"{image['id']:012d}.jpg"
+        ids = [a["id"] for a in annotations.dataset["annotations"]]
+        assert len(set(ids)) == len(ids) and not seen & set(ids)
+        seen |= set(ids)
+    train, val = (set(coco["instances", split].imgs) for split in ("train", "val"))
+    assert len(train) == 40 and len(val) == 13 and not train & val
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_masks_are_what_can_be_seen(coco, split):
+    """Things do not overlap, stuff covers every pixel once, and 'other' is just the things."""
+    things, stuff = coco["instances", split], coco["stuff", split]
+    for image_id, image in things.imgs.items():
+        shape = image["height"], image["width"]
+        mine = [things.annToMask(a) for a in things.imgToAnns[image_id]]
+        covered = np.sum([np.zeros(shape, int), *mine], axis=0)
+        assert (covered > 1).mean() < 0.003  # pixels on the border of two outlines
+        ground = stuff.imgToAnns[image_id]
+        whole = np.sum([stuff.annToMask(a) for a in ground], axis=0)
+        assert whole.max() == 1 and (whole == 0).mean() < 0.002
+        other = [stuff.annToMask(a) for a in ground if a["category_id"] == 183]
+        other = np.sum([np.zeros(shape, int), *other], axis=0)
+        assert ((covered > 0) != (other > 0)).mean() < 0.01
+        assert len({a["category_id"] for a in ground}) == len(ground)
+
+
+def test_annotation_fields(coco):
+    for (kind, _), annotations in coco.items():
+        for a in annotations.dataset["annotations"]:
+            assert set(a) == {
+                *("segmentation", "area", "iscrowd", "image_id", "bbox", "category_id", "id")
+            }
+            image = annotations.imgs[a["image_id"]]
+            mask = annotations.annToMask(a)
+            assert abs(mask.sum() - a["area"]) <= 1
+            x, y, w, h = a["bbox"]
+            assert x >= 0 and y >= 0 and w > 0 and h > 0
+            assert x + w <= image["width"] + 0.01 and y + h <= image["height"] + 0.01
+            rows, columns = np.nonzero(mask)
+            assert abs(columns.min() - x) <= 2 and abs(columns.max() + 1 - x - w) <= 2
+            assert abs(rows.min() - y) <= 2 and abs(rows.max() + 1 - y - h) <= 2
+            if kind == "stuff":
+                assert isinstance(a["segmentation"]["counts"], str)
+            elif a["iscrowd"]:
+                assert isinstance(a["segmentation"]["counts"], list)
+            else:
+                assert all(len(o) >= 6 and len(o) % 2 == 0 for o in a["segmentation"])
+
+
+def test_scenes_vary(coco):
+    rng = np.random.default_rng(3)
+    scenes = [make_sample.make_scene(rng) for _ in range(60)]
+    alone = [[o for o in s.objects if len(o.individuals) == 1] for s in scenes]
+    counts = [len(mine) for mine in alone]
+    assert min(counts) >= 1 and max(counts) == 6
+    assert any(len(a) != len(s.objects) for a, s in zip(alone, scenes))  # crowds
+    assert all(
+        len(set(np.unique(s.labels)) & {number for _, number, _ in world.BACKGROUNDS}) >= 2
+        for s in scenes
+    )
+    large = []
+    for scene in scenes:
+        for thing in scene.objects:
+            rows, columns = np.nonzero(thing.coverage >= 0.5)
+            size = np.ptp(rows) * np.ptp(columns) if len(rows) else 0
+            large.append(size > 0.05 * thing.coverage.size)
+    assert 0.7 < np.mean(large) < 0.99  # most pass the rule of 5 %, some do not
+    boxes = coco["instances", "train"].dataset["annotations"]
+    assert len({a["category_id"] for a in boxes}) == 10
+
+
+def test_quickdraw_layout(sample):
+    names = {path.stem for path in (sample / "quickdraw").iterdir()}
+    assert names == {name for cls in world.CLASSES for name in cls.sketch_classes}
+    for path in (sample / "quickdraw").iterdir():
+        for split, count in (("train", 5), ("valid", 2), ("test", 2)):
+            drawings = read_drawings(path, split)
+            assert len(drawings) == count
+            for drawing in drawings:
+                assert drawing.dtype == np.int16 and 6 < len(drawing) < 200
+                assert sketches.why_not_drawable(drawing) is None
+                assert set(drawing[:, 2].tolist()) <= {0, 1} and drawing[-1, 2] == 1
+                assert (drawing[0, :2] == 0).all()
+
+
+def test_sketchycoco_layout(sample, coco):
+    root = sample / "sketchycoco"
+    scenes = {
+        part: {int(p.stem) for p in (root / "Scene" / "GT" / part).iterdir()}
+        for part in ("trainInTrain", "valInTrain", "val")
+    }
+    assert all(scenes.values())
+    assert not scenes["trainInTrain"] & scenes["valInTrain"]
+    objects = {}
+    for part in ("train", "val"):
+        found = sorted((root / "Object" / "Sketch" / part).glob("*/*.png"))
+        photos = sorted((root / "Object" / "GT" / part).glob("*/*.png"))
+        assert [p.relative_to(root / "Object" / "Sketch") for p in found] == [
+            p.relative_to(root / "Object" / "GT") for p in photos
+        ]
+        objects[part] = {int(p.stem): p for p in found}
+    for split, parts in (("train", ("trainInTrain", "valInTrain")), ("val", ("val",))):
+        known = {**coco["instances", split].anns, **coco["stuff", split].anns}
+        wanted = set.union(*(scenes[part] for part in parts))
+        assert wanted <= set(coco["instances", split].imgs)
+        names = {c.category_id: c.name for c in world.CLASSES}
+        mine = {k: p for part in objects.values() for k, p in part.items() if k in known}
+        assert {known[k]["image_id"] for k in mine} == wanted
+        assert all(names[known[k]["category_id"]] == p.parent.name for k, p in mine.items())
+    both = coco["instances", "train"].anns.keys() | coco["stuff", "train"].anns.keys()
+    assert objects["val"].keys() & both  # valid has objects of both parts
+
+
+# ---- how it is written -------------------------------------------------------------------------
+
+
+def test_the_same_flags_give_the_same_bytes(sample, tmp_path):
+    make_sample.main(["--target-dir", str(tmp_path / "again"), "--workers", "2", *FLAGS])
+    again, first = contents(tmp_path / "again"), contents(sample)
+    assert again.keys() == first.keys()
+    assert [name for name in first if again[name] != first[name]] == []
+
+
+def test_another_seed_gives_another_world(sample, tmp_path):
+    small = ["--train-images", "2", "--val-images", "1", "--drawings", "1", "--eval-drawings", "1"]
+    run(tmp_path / "a", *small)
+    run(tmp_path / "b", *small, "--seed", "1")
+    a, b = (contents(tmp_path / name) for name in "ab")
+    assert a["quickdraw/cat.npz"] != b["quickdraw/cat.npz"]
+    key = "coco-stuff/annotations/stuff_val2017.json"
+    assert a[key] != b[key]
+
+
+def test_nothing_is_left_of_a_run_that_fails(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    stale = tmp_path / ".sample.partial-999999999"
+    stale.mkdir()
+    monkeypatch.setattr(make_sample, "_write_annotations", fail)
+    with pytest.raises(UserError, match="No space left"):
+        run(tmp_path / "sample")
+    assert list(tmp_path.iterdir()) == []  # also what an earlier, killed run had left
+
+
+def test_places_that_are_taken(sample, tmp_path, capsys):
+    before = sample.stat().st_mtime_ns
+    run(sample)
+    assert "complete already" in capsys.readouterr().out
+    assert sample.stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="other flags"):
+        run(sample, "--seed", "4")
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(UserError, match="not empty"):
+        run(tmp_path)
+    with pytest.raises(UserError, match="is a file"):
+        run(tmp_path / "mine.txt")
+    with pytest.raises(UserError, match="cannot write"):
+        run(tmp_path / "mine.txt" / "sample")
+    with pytest.raises(UsageError, match="--train-images"):
+        run(tmp_path / "new", "--train-images", "0")
+
+
+def test_an_empty_folder_is_used(tmp_path):
+    small = ["--train-images", "1", "--val-images", "1", "--drawings", "1", "--eval-drawings", "1"]
+    run(tmp_path, *small)
+    assert json.loads((tmp_path / "sample.json").read_text())["seed"] == 0
+
+
+# ---- the world ---------------------------------------------------------------------------------
+
+
+def test_polygons_of_a_disc_with_a_hole():
+    y, x = np.mgrid[0:60, 0:80]
+    distance = np.hypot(x + 0.5 - 40, y + 0.5 - 30)
+    coverage = np.clip(20.5 - distance, 0, 1) * np.clip(distance - 7.5, 0, 1)
+    outlines = make_sample.polygons(coverage.astype(np.float32))
+    assert len(outlines) == 1
+    mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(outlines, 60, 80)))
+    wanted = coverage >= 0.5
+    assert (mask & wanted).sum() / (mask | wanted).sum() > 0.95
+    assert mask[28:32, 38:42].sum() == 0  # the hole is one
+
+
+def test_polygons_at_the_border_of_the_image():
+    coverage = np.zeros((20, 30), np.float32)
+    coverage[:5, 10:] = 1
+    (outline,) = make_sample.polygons(coverage)
+    corners = np.reshape(outline, (-1, 2))
+    assert corners.min(axis=0).tolist() == [10, 0] and corners.max(axis=0).tolist() == [30, 5]
+
+
+def test_to_deltas():
+    strokes = [np.array([[5.2, 5.0], [8.0, 9.0]]), np.array([[1.0, 1.0], [2.0, 1.0], [2.0, 4.0]])]
+    assert world.to_deltas(strokes).tolist() == [
+        *([0, 0, 0], [3, 4, 1], [-7, -8, 0], [1, 0, 0], [0, 3, 1])
+    ]
+
+
+def test_simplify_keeps_corners():
+    line = np.array([[0, 0], [1, 0.1], [2, 0], [2, 1], [2.1, 2], [2, 3]], float)
+    assert world.simplify(line, 0.5).tolist() == [[0, 0], [2, 0], [2, 3]]
+
+
+def test_rendered_objects_fill_their_box():
+    for cls in world.CLASSES:
+        rng = np.random.default_rng(cls.category_id)
+        drawn = world.render(world.individual_of(cls, rng), np.array([4.0, 7, 64, 57]), 0.1, rng)
+        rows, columns = np.nonzero(drawn.coverage > 0.5)
+        assert (drawn.left, drawn.top) == (4, 7)
+        assert np.ptp(columns) + 1 >= 57 and np.ptp(rows) + 1 >= 47
+        assert drawn.coverage.max() <= 1.001 and (drawn.colour <= 1.001).all()
+        assert (drawn.colour[drawn.coverage == 0] == 0).all()
+
+
+def test_drawings_of_a_class_differ_and_can_be_told_apart():
+    """The nearest class mean of blurred drawings: far above chance (1 in 14), not perfect."""
+
+    def blurred(cls: world.ObjectClass, seed: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, cls.category_id])
+        image = Image.fromarray(sketches.rasterise(world.draw(world.individual_of(cls, rng), rng)))
+        return np.asarray(image.resize((12, 12), Image.Resampling.BOX), float).reshape(-1)
+
+    means = [np.mean([blurred(cls, k) for k in range(12)], axis=0) for cls in world.CLASSES]
+    right = [
+        np.argmin([np.square(blurred(cls, 100 + k) - mean).sum() for mean in means]) == i
+        for i, cls in enumerate(world.CLASSES)
+        for k in range(4)
+    ]
+    assert np.mean(right) > 0.7
+    for cls in world.CLASSES:
+        assert np.square(blurred(cls, 0) - blurred(cls, 1)).sum() > 0
