@@ -167,7 +167,7 @@ def joined_classes(meta: dict[str, Any], folder: str, vocabulary: Vocabulary) ->
     if unknown:
         more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
         log.warning(
-            "not used, because the photographs' vocabulary has no such class: sketches of %s%s (%s)",
+            "not used, as the photographs' vocabulary has no such class: sketches of %s%s (%s)",
             ", ".join(unknown[:_NAMES]),
             more,
             folder,
