@@ -31,6 +31,7 @@ from models.layers.graph_conv import GraphConvNet
 from models.layers.mask_net import MaskNet
 from models.layers.mlp import MLP
 from models.layers.scene_transformer import SceneTransformer
+from models.optimizers import FusedAdam
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,8 @@ class GraphAttention(Model):
         self._build()
 
         rate = hparams.learning_rate
-        adam = tf.keras.optimizers.Adam(rate, jit_compile=False)
-        critic_adam = tf.keras.optimizers.Adam(4 * rate, 0.5, 0.999, jit_compile=False)
+        adam = FusedAdam(rate)
+        critic_adam = FusedAdam(4 * rate, 0.5, 0.999)
         adam.build(self.generator_variables())
         critic_adam.build(self.discriminator.trainable_variables)
         self.optimizers = {"main": adam, "discriminator": critic_adam}
@@ -376,6 +377,7 @@ class GraphAttention(Model):
             "g_mask_feat_loss": hps.g_layout_feat_weight,
         }
 
+    @tf.autograph.experimental.do_not_convert  # no tensor decides a branch: tracing takes half
     def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         step_seed = tf.stack([tf.cast(seed, tf.int64), step])
         dropout_seed, noise_seed = tf.unstack(tf.random.experimental.stateless_split(step_seed, 2))
@@ -447,7 +449,7 @@ class GraphAttention(Model):
                 encoded = encode(images)
                 return self._side(encoded, boxes, obj_to_img, triples, num_scenes, with_masks)
 
-            return tf.function(run, input_signature=signature)
+            return tf.function(run, input_signature=signature, autograph=False)
 
         # A tuple: checkpoints cannot walk through a dict with keys that are no strings.
         return compiled(False), compiled(True)

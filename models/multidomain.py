@@ -19,6 +19,7 @@ from core.model import Model
 from core.registry import MODELS
 from models import losses
 from models.encoders import Encoded, EncoderHParams, ObjectRepresentation
+from models.optimizers import FallingRate, FusedAdam
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,6 @@ class Outputs(NamedTuple):
     sketch: Encoded
     positive: Encoded
     negative: Encoded
-
-
-class FallingRate(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """rate x max(0.2, 1 - 0.9 t / T) at optimizer step t (paper section 4, stage 1)."""
-
-    def __init__(self, rate: float, iterations: int):
-        self.rate = rate
-        self.iterations = iterations
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        done = tf.cast(step, tf.float32) / self.iterations
-        return self.rate * tf.maximum(0.2, 1.0 - 0.9 * done)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"rate": self.rate, "iterations": self.iterations}
 
 
 @MODELS.register("multidomain-representation")
@@ -70,18 +56,20 @@ class MultidomainRepresentation(Model):
     ):
         super().__init__(hparams, vocabulary, iterations, mask_size)
         self.objects = ObjectRepresentation(hparams, vocabulary.num_classes)
-        adam = tf.keras.optimizers.Adam(
-            FallingRate(hparams.learning_rate, iterations), 0.5, 0.999, jit_compile=False
-        )
+        adam = FusedAdam(FallingRate(hparams.learning_rate, iterations), 0.5, 0.999)
         adam.build(self.trainable_variables)
         self.optimizers = {"main": adam}
 
         side = hparams.image_size
         self._embed_photos = tf.function(
-            self.objects.photos, input_signature=[tf.TensorSpec((None, side, side, 3), tf.uint8)]
+            self.objects.photos,
+            input_signature=[tf.TensorSpec((None, side, side, 3), tf.uint8)],
+            autograph=False,
         )
         self._embed_sketches = tf.function(
-            self.objects.sketches, input_signature=[tf.TensorSpec((None, side, side, 1), tf.uint8)]
+            self.objects.sketches,
+            input_signature=[tf.TensorSpec((None, side, side, 1), tf.uint8)],
+            autograph=False,
         )
 
     def load_pretrained(self) -> None:
@@ -119,6 +107,7 @@ class MultidomainRepresentation(Model):
             "triplet_loss": self.hparams.triplet_loss_weight,
         }
 
+    @tf.autograph.experimental.do_not_convert  # no tensor decides a branch: tracing takes half
     def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
             named = self.compute_losses(self.forward(batch, training=True), batch)

@@ -9,9 +9,13 @@ import tensorflow as tf
 
 from models.layers.normalization import SpectralConv, instance_norm
 
-_leaky_relu = functools.partial(tf.nn.leaky_relu, alpha=0.2)
-
 ARCHITECTURES = {"big": (64, 3), "small": (32, 3), "verysmall": (16, 2)}  # filters, stride-2 layers
+
+
+def _leaky_relu(maps: tf.Tensor) -> tf.Tensor:
+    """Slope 0.2. Not tf.nn.leaky_relu: TensorFlow 2.15's graph rewriter stumbles over its gradient
+    after a convolution with bias, and then leaves the whole step without its other fusions."""
+    return tf.maximum(maps, 0.2 * maps)
 
 
 class ClassConv(SpectralConv):

@@ -1,0 +1,51 @@
+"""Adam in one operation a variable, and the learning rate schedule of stage 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+class FusedAdam(tf.keras.optimizers.Adam):
+    """tf.keras.optimizers.Adam with the same state and arithmetic, by TensorFlow's fused kernel.
+
+    Keras writes a dozen operations a variable: for these models half of a step's graph, and of the
+    time to trace it.
+    """
+
+    def __init__(self, learning_rate: Any, beta_1: float = 0.9, beta_2: float = 0.999):
+        super().__init__(learning_rate, beta_1, beta_2, jit_compile=False)
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Moves one variable by its gradient (dense, or slices that are made dense)."""
+        index = self._index_dict[self._var_key(variable)]
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].handle,
+            v=self._velocities[index].handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.convert_to_tensor(gradient),
+        )
+
+
+class FallingRate(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """rate x max(0.2, 1 - 0.9 t / T) at optimizer step t (paper section 4, stage 1)."""
+
+    def __init__(self, rate: float, iterations: int):
+        self.rate = rate
+        self.iterations = iterations
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        done = tf.cast(step, tf.float32) / self.iterations
+        return self.rate * tf.maximum(0.2, 1.0 - 0.9 * done)
+
+    def get_config(self) -> dict[str, Any]:
+        """As Keras asks."""
+        return {"rate": self.rate, "iterations": self.iterations}

@@ -1,0 +1,131 @@
+"""Small models and batches for the tests of this folder and of tests/conformance."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from core.dataset import Vocabulary
+from core.registry import MODELS
+from dataloaders.batches import SceneBatch, SceneGraph, TripletBatch
+
+SIDE, MASK, CLASSES = 32, 8, 7
+PREDICATES = ("__in_image__", "left of", "right of", "above", "below", "inside", "surrounding")
+SMALL = {
+    "image_size": SIDE,
+    "pretrained_e_model": "shallow",
+    "pretrained_weights": "none",
+    "backbone_alpha": 0.25,
+    "batch_norm": "frozen",
+}
+SMALL_SCENES = {
+    **SMALL,
+    "mask_width": 16,
+    "layout_d_arch": "verysmall",
+    "gconv_num_layers": 2,
+    "g_enc_n_layers": 1,
+    "gconv_dim": 64,
+    "gconv_hidden_dim": 64,
+}
+
+
+def build(name: str, **changes):
+    """A small model of that registered name, the same at every call."""
+    tf.keras.utils.set_random_seed(0)
+    cls = MODELS[name]
+    small = SMALL_SCENES if cls.batch_type == "SceneBatch" else SMALL
+    vocabulary = Vocabulary(tuple(f"class {i}" for i in range(CLASSES)), PREDICATES)
+    return cls(cls.HParams(**{**small, **changes}), vocabulary, iterations=100, mask_size=MASK)
+
+
+def batch_for(model, seed: int = 0):
+    """A batch of the model's type; sizes change with the seed."""
+    if model.batch_type == "TripletBatch":
+        return triplet_batch(seed, 3 + seed)
+    return scene_batch(seed, [1 + (seed + i) % 4 for i in range(3)])
+
+
+def images(rng, count: int, channels: int) -> tf.Tensor:
+    """uint8 (count, SIDE, SIDE, channels), blocky noise."""
+    noise = rng.integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
+    return tf.constant(noise.repeat(SIDE // 8, 1).repeat(SIDE // 8, 2))
+
+
+def triplet_batch(seed: int, size: int) -> TripletBatch:
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, CLASSES, size)
+    return TripletBatch(
+        images(rng, size, 1),
+        images(rng, size, 3),
+        images(rng, size, 3),
+        tf.constant(classes, tf.int32),
+        tf.constant((classes + 1) % CLASSES, tf.int32),
+    )
+
+
+def random_boxes(rng, count: int) -> np.ndarray:
+    """float32 (count, 4), inside the image, sides 0.1 to 0.5."""
+    size = rng.uniform(0.1, 0.5, (count, 2))
+    near = rng.uniform(0, 1 - size)
+    return np.concatenate([near, near + size], axis=1).astype(np.float32)
+
+
+def scene_graph(rng, counts: list[int]) -> SceneGraph:
+    """Scenes of counts[n] objects with all pairs related."""
+    triples, first = [], 0
+    for count in counts:
+        pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+        triples += [(first + i, rng.integers(1, 7), first + j) for i, j in pairs]
+        if count == 1:
+            triples.append((first, 0, first))
+        first += count
+    return SceneGraph(
+        tf.constant(rng.integers(0, CLASSES, sum(counts)), tf.int32),
+        tf.constant(random_boxes(rng, sum(counts))),
+        tf.constant(np.repeat(np.arange(len(counts)), counts), tf.int32),
+        tf.constant(triples, tf.int32),
+    )
+
+
+def scene_batch(seed: int, counts: list[int], query_counts: list[int] | None = None) -> SceneBatch:
+    """counts: photo objects of each scene. query_counts: of its query; by default one more than
+    the photo, the last of which depicts nothing in the photo."""
+    rng = np.random.default_rng(seed)
+    query_counts = query_counts or [count + 1 for count in counts]
+    photo, query = scene_graph(rng, counts), scene_graph(rng, query_counts)
+    starts = np.cumsum([0, *counts])
+    depicted = [
+        starts[n] + i if i < counts[n] else -1
+        for n, count in enumerate(query_counts)
+        for i in range(count)
+    ]
+    objects, queries = sum(counts), sum(query_counts)
+    return SceneBatch(
+        tf.range(len(counts), dtype=tf.int64),
+        tf.zeros((len(counts), 256, 256, 3), tf.uint8),
+        photo,
+        images(rng, objects, 3),
+        tf.constant(rng.integers(0, 2, (objects, MASK, MASK)), tf.uint8),
+        query,
+        images(rng, queries, 1),
+        tf.constant(depicted, tf.int32),
+        images(rng, objects, 3),
+        (photo.classes + 1) % CLASSES,
+    )
+
+
+def step_args(step: int = 0, seed: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.constant(step, tf.int64), tf.constant(seed, tf.int32)
+
+
+def signature_of(batch):
+    """The batch's TensorSpecs with every leading size unknown, as a loader's element_spec has."""
+    return tf.nest.map_structure(
+        lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), batch
+    )
+
+
+def compiled_step(model, batch):
+    """model.train_step as the training loop wraps it."""
+    scalars = [tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int32)]
+    return tf.function(model.train_step, input_signature=[signature_of(batch), *scalars])
