@@ -1,0 +1,65 @@
+"""Shapes and behaviour of the mask net and its discriminator."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core.errors import UsageError
+from models.layers.discriminators import ARCHITECTURES, ClassConv, MaskDiscriminator
+from models.layers.mask_net import MaskNet
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_mask_net_shape_and_dtypes(precision):
+    net = MaskNet(64, 4, precision)
+    logits = net(tf.random.stateless_normal((3, 8), [0, 1]), training=True)
+    assert logits.shape == (3, 64, 64)
+    assert logits.dtype == tf.float32
+    assert {variable.dtype for variable in net.variables} == {tf.float32}
+    assert len(net.convs) == 6
+
+
+def test_bfloat16_is_near_float32():
+    exact, fast = MaskNet(16, 8), MaskNet(16, 8, "bfloat16")
+    objects = tf.random.stateless_normal((4, 8), [0, 1])
+    exact(objects), fast(objects)
+    for a, b in zip(exact.variables, fast.variables):
+        b.assign(a)
+    np.testing.assert_allclose(fast(objects), exact(objects), atol=0.05)
+
+
+def test_mask_net_refuses_odd_sizes():
+    with pytest.raises(UsageError, match="power of two"):
+        MaskNet(48, 4)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_discriminator_shapes(arch):
+    filters, strided = ARCHITECTURES[arch]
+    critic = MaskDiscriminator(5, filters, strided)
+    scores, features = critic(tf.zeros((2, 64, 64)), tf.constant([0, 4]))
+    side = 64 // 2**strided
+    assert scores.shape == (2, side, side)
+    assert side == 8 or arch == "verysmall"
+    widths = [filters * 2**i for i in range(strided + 1)]
+    assert [maps.shape[-1] for maps in features] == widths
+    assert np.all((scores > 0) & (scores < 1))
+
+
+def test_class_conv_equals_joined_one_hot():
+    """Looking the class up = convolving the map with the one-hot vector joined to every pixel."""
+    maps = tf.random.stateless_normal((3, 4, 5, 2), [0, 1])
+    classes = tf.constant([0, 3, 1])
+    layer = ClassConv(4, 6, use_bias=False)
+    result = layer(maps, classes)
+    tiled = tf.broadcast_to(tf.one_hot(classes, 4)[:, None, None], (3, 4, 5, 4))
+    kernel = layer.normalized_kernel(False)
+    expected = tf.nn.conv2d(tf.concat([maps, tiled], -1), kernel, 1, "SAME")
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_discriminator_hears_the_class():
+    critic = MaskDiscriminator(5, 8, 2)
+    masks = tf.random.stateless_uniform((1, 32, 32), [0, 1])
+    one, other = (critic(masks, tf.constant([c]))[0].numpy() for c in (0, 1))
+    assert np.any(one != other)

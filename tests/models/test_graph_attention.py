@@ -1,0 +1,255 @@
+"""Stage 2: the sides of a scene, its losses and their weights."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import encoders
+from models.graph_attention import BoxHead, join_graphs
+from tests.models.helpers import CLASSES, MASK, build, scene_batch, scene_graph, step_args
+
+LOGGED = {
+    "obj_triplet_loss", "enc_sketch_clas_loss", "enc_obj_clas_loss", "global_triplet_loss",
+    "bbox_recon_loss", "end_clas_loss", "g_mask_loss", "g_mask_sketch_loss", "mask_recon_loss",
+    "d_mask_loss", "total_loss",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build("graph-attention")
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return scene_batch(0, [2, 1, 3])
+
+
+def test_join_graphs_by_hand():
+    rng = np.random.default_rng(0)
+    first, second = scene_graph(rng, [2, 1]), scene_graph(rng, [1, 2])
+    boxes, obj_to_img, triples = join_graphs([first, second], tf.constant(2))
+    np.testing.assert_array_equal(boxes, np.concatenate([first.boxes, second.boxes]))
+    assert obj_to_img.numpy().tolist() == [0, 0, 1, 2, 3, 3]
+    assert triples.numpy()[:, [0, 2]].tolist() == [[0, 1], [2, 2], [3, 3], [4, 5]]
+    np.testing.assert_array_equal(
+        triples[:, 1], np.concatenate([first.triples[:, 1], second.triples[:, 1]])
+    )
+
+
+def test_box_head_gives_boxes():
+    head = BoxHead(8)
+    boxes = head(100.0 * tf.random.stateless_normal((50, 4), [0, 1])).numpy()
+    assert boxes.min() >= 0
+    assert boxes.max() <= 1
+    assert np.all(boxes[:, :2] <= boxes[:, 2:])
+
+
+def test_views_together_equal_views_apart(model, batch):
+    """One pass of the three views = each view alone, without dropout and batch statistics."""
+    together = model.forward(batch, dropout_seed=None, training=False)
+    photo = model.encode_photo(batch.crops, batch.photo)
+    query = model.encode_query(batch.sketches, batch.query)
+    negative = model.encode_photo(batch.negative_crops, batch.photo)
+    for a, b in ((together.photo, photo), (together.query, query)):
+        for field in a._fields:
+            np.testing.assert_allclose(
+                getattr(a, field), getattr(b, field), rtol=1e-3, atol=1e-4, err_msg=field
+            )
+    np.testing.assert_allclose(
+        together.negative_scene_vector, negative.scene_vector, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_inference_shapes_and_ranges(model, batch):
+    side = model.encode_query(batch.sketches, batch.query)
+    objects, dim = batch.sketches.shape[0], model.hparams.gconv_dim
+    assert side.scene_token.shape == side.scene_vector.shape == (3, dim)
+    assert side.objects.shape == (objects, dim)
+    assert side.embedding.shape == (objects, 128)
+    assert side.logits.shape == side.context_logits.shape == (objects, CLASSES)
+    assert side.masks.shape == (objects, MASK, MASK)
+    assert 0 <= np.min(side.masks) <= np.max(side.masks) <= 1
+    for vectors in (side.scene_vector, side.embedding):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    bare = model.encode_query(batch.sketches, batch.query, with_masks=False)
+    assert bare.masks is None
+    np.testing.assert_array_equal(bare.scene_vector, side.scene_vector)
+
+
+def test_inference_does_not_retrace(model):
+    for seed in range(3):
+        other = scene_batch(seed, [1 + seed, 2])
+        model.encode_photo(other.crops, other.photo)
+    assert model._encode_photo[True].experimental_get_tracing_count() == 1
+
+
+def test_scenes_do_not_see_each_other(model, batch):
+    """The last scene alone gives what it gives in the batch."""
+    whole = model.encode_photo(batch.crops, batch.photo)
+    rng = np.random.default_rng(5)
+    lone = scene_graph(rng, [3])
+    own = lone._replace(boxes=batch.photo.boxes[3:], triples=batch.photo.triples[-3:] - [3, 0, 3])
+    alone = model.encode_photo(batch.crops[3:], own)
+    np.testing.assert_allclose(alone.scene_vector[0], whole.scene_vector[2], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(alone.masks, whole.masks[3:], rtol=1e-3, atol=1e-4)
+
+
+def test_order_of_objects_does_not_matter(model):
+    graph = scene_graph(np.random.default_rng(0), [4])
+    crops = scene_batch(0, [4]).crops
+    order = np.array([2, 0, 3, 1])
+    place = np.argsort(order)
+    triples = graph.triples.numpy()
+    moved_graph = graph._replace(
+        boxes=tf.gather(graph.boxes, order),
+        triples=tf.constant(
+            np.stack([place[triples[:, 0]], triples[:, 1], place[triples[:, 2]]], 1), tf.int32
+        ),
+    )
+    side = model.encode_photo(crops, graph)
+    moved = model.encode_photo(tf.gather(crops, order), moved_graph)
+    np.testing.assert_allclose(moved.scene_vector, side.scene_vector, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(moved.objects, tf.gather(side.objects, order), rtol=1e-3, atol=1e-3)
+
+
+def test_scene_without_objects_is_its_token(model, batch):
+    side = model.encode_photo(batch.crops, batch.photo, num_scenes=5)
+    assert side.scene_vector.shape[0] == 5
+    np.testing.assert_allclose(side.scene_vector[3], side.scene_vector[4], rtol=1e-5)
+    assert np.all(np.isfinite(side.scene_vector))
+
+
+def test_retrieval_vector(batch):
+    for choice, field in (("projection", "scene_vector"), ("token", "scene_token")):
+        model = build("graph-attention", retrieval_vector=choice)
+        side = model.encode_photo(batch.crops, batch.photo, with_masks=False)
+        np.testing.assert_array_equal(model.retrieval_vectors(side), getattr(side, field))
+
+
+def test_each_image_is_encoded_once_a_step(monkeypatch, model, batch):
+    counts = []
+    call = encoders.Encoder.call
+
+    def counting(self, inputs, training=False):
+        counts.append((int(inputs.shape[0]), int(inputs.shape[-1])))
+        return call(self, inputs, training=training)
+
+    monkeypatch.setattr(encoders.Encoder, "call", counting)
+    model.forward(batch, None, training=False)
+    assert sorted(counts) == [(9, 1), (12, 3)]
+
+
+def test_names_and_weighted_sum_with_feature_matching(batch):
+    model = build("graph-attention", abbl_include_feat_loss=True, abbl_mask_recon_loss=7.0)
+    named = {k: float(v) for k, v in model.train_step(batch, *step_args()).items()}
+    assert set(named) == LOGGED | {"g_mask_feat_loss"}
+    weights = {
+        "obj_triplet_loss": 2, "enc_sketch_clas_loss": 2, "enc_obj_clas_loss": 2,
+        "global_triplet_loss": 1, "bbox_recon_loss": 10, "end_clas_loss": 1, "g_mask_loss": 0.5,
+        "g_mask_sketch_loss": 0.5, "mask_recon_loss": 7, "g_mask_feat_loss": 10,
+    }  # fmt: skip
+    expected = sum(weight * named[name] for name, weight in weights.items())
+    assert named["total_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_logged_names_by_default(batch):
+    assert set(build("graph-attention").train_step(batch, *step_args())) == LOGGED
+
+
+def losses_of(model, batch):
+    outputs = model.forward(batch, None, training=False)
+    scores = model.score_masks(outputs, batch)
+    return {k: float(v) for k, v in model.compute_losses(outputs, scores, batch).items()}, outputs
+
+
+def test_masks_and_triplets_of_queries_go_by_query_to_photo(model, batch):
+    """Against a loop over the query objects that depict something; the others change nothing."""
+    named, outputs = losses_of(model, batch)
+    own = batch.query_to_photo.numpy()
+    assert np.sum(own < 0) == 3  # the last query object of each scene has no photo object
+
+    def cross(mask, logits):
+        p = 1 / (1 + np.exp(-logits.numpy().astype(np.float64)))
+        return -np.mean(np.where(mask.numpy() == 1, np.log(p), np.log(1 - p)))
+
+    photo, query, negative = outputs.photo, outputs.query, outputs.negative
+    pairs = [(q, o) for q, o in enumerate(own) if o >= 0]
+    masks = np.mean([cross(batch.masks[o], query.mask_logits[q]) for q, o in pairs])
+    masks += np.mean([cross(batch.masks[o], photo.mask_logits[o]) for o in range(len(batch.masks))])
+    assert named["mask_recon_loss"] == pytest.approx(masks, rel=1e-4)
+
+    def distance(a, b):
+        return np.sum((a.numpy() - b.numpy()) ** 2)
+
+    triplet = [
+        max(
+            0,
+            distance(query.embedding[q], photo.embedding[o])
+            - distance(query.embedding[q], negative.embedding[o])
+            + 0.5,
+        )
+        for q, o in pairs
+    ]
+    assert named["obj_triplet_loss"] == pytest.approx(np.mean(triplet), rel=1e-4)
+
+
+def test_query_boxes_are_the_querys_own(model, batch):
+    """Moving the query's boxes moves the loss of boxes; recon_on_sketch=False takes it out."""
+    named, outputs = losses_of(model, batch)
+    moved = batch._replace(query=batch.query._replace(boxes=batch.query.boxes * 0.5))
+    scores = model.score_masks(outputs, batch)
+    other = model.compute_losses(outputs, scores, moved)
+    assert float(other["bbox_recon_loss"]) != pytest.approx(named["bbox_recon_loss"])
+
+
+def test_batch_where_no_query_depicts_anything(batch):
+    model = build("graph-attention")
+    lost = batch._replace(query_to_photo=-tf.ones_like(batch.query_to_photo))
+    named = model.train_step(lost, *step_args())
+    assert all(np.isfinite(float(value)) for value in named.values())
+    assert float(named["obj_triplet_loss"]) == 0
+
+
+def test_discriminator_loss_by_hand(model, batch):
+    outputs = model.forward(batch, None, training=False)
+    scores = model.score_masks(outputs, batch)
+    plain = build("graph-attention", use_lab_smooth=False)
+    expected = (
+        0.5 * np.mean((scores.real.numpy() - 1) ** 2)
+        + 0.25 * np.mean(scores.photo.numpy() ** 2)
+        + 0.25 * np.mean(scores.query.numpy() ** 2)
+    )
+    seed = tf.constant([0, 1])
+    assert float(plain.discriminator_loss(scores, seed)) == pytest.approx(expected, rel=1e-5)
+    assert float(model.discriminator_loss(scores, seed)) != pytest.approx(expected, rel=1e-5)
+
+
+def test_generator_and_discriminator_have_their_own_variables(model):
+    ours = {v.ref() for v in model.generator_variables()}
+    theirs = {v.ref() for v in model.discriminator.trainable_variables}
+    assert ours.isdisjoint(theirs)
+    assert ours | theirs == {v.ref() for v in model.trainable_variables}
+
+
+def test_one_pass_gives_the_gradients_of_two():
+    """The discriminator's gradient through shared, undetached masks = with detached masks."""
+    model, batch = build("graph-attention"), scene_batch(0, [2, 1])
+    outputs = model.forward(batch, None, training=False)
+    variables = model.discriminator.trainable_variables
+    state = [v for v in model.discriminator.variables if not v.trainable]
+    start = [tf.identity(v) for v in state]
+    gradients = []
+    for detach in (tf.identity, tf.stop_gradient):
+        for variable, value in zip(state, start):
+            variable.assign(value)
+        photo, query = (
+            side._replace(mask_logits=detach(side.mask_logits))
+            for side in (outputs.photo, outputs.query)
+        )
+        with tf.GradientTape() as tape:
+            scores = model.score_masks(outputs._replace(photo=photo, query=query), batch)
+            loss = model.discriminator_loss(scores, tf.constant([0, 1]))
+        gradients.append(tape.gradient(loss, variables))
+    for shared, detached in zip(*gradients):
+        np.testing.assert_allclose(shared, detached, rtol=1e-4, atol=1e-7)
