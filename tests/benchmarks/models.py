@@ -1,0 +1,318 @@
+"""Training steps at the paper's sizes: MobileNetV2, 96 px, frozen batch norm statistics. Weights
+are random, which costs the same."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+
+from tests.benchmarks.harness import Bench, Numbers, Row, Setting, faster, repeat, slower
+
+HPARAMS = "pretrained_weights=none,batch_norm=frozen"
+SIDE, MASK, CLASSES = 96, 64, 173
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _model(name: str, setting: Setting, cls: type | None = None):
+    from core.dataset import Vocabulary
+    from core.hparams import parse
+    from core.registry import MODELS
+    from dataloaders.scene_graph import PREDICATES
+
+    cls = cls or MODELS[name]
+    text = HPARAMS
+    if name == "graph-attention":
+        text += f",pt_mdomain_id=01,mask_width={setting.size(256, 16)}"
+    names = (*(f"class {i}" for i in range(CLASSES - 1)), "__image__")
+    vocabulary = Vocabulary(names, tuple(PREDICATES), tuple(range(91)))
+    return cls(parse(text, cls.HParams), vocabulary, 1000, MASK)
+
+
+def _stepper(model, spec):
+    """train_step compiled as the training loop compiles it, for batches of any size."""
+    import tensorflow as tf
+
+    scalars = (tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int32))
+    return tf.function(model.train_step, input_signature=(spec, *scalars))
+
+
+def _loose(batch):
+    """The specs of a batch, first dimensions free."""
+    import tensorflow as tf
+
+    return tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), batch)
+
+
+def _measure_step(model, batch, times: int) -> Numbers:
+    import tensorflow as tf
+
+    step = _stepper(model, _loose(batch))
+    arguments = tf.constant(0, tf.int64), tf.constant(0)
+    return repeat(lambda: [float(v) for v in step(batch, *arguments).values()], times)
+
+
+def _images(n: int, channels: int):
+    import tensorflow as tf
+
+    pixels = np.random.default_rng(n).integers(0, 256, (n, SIDE, SIDE, channels), np.uint8)
+    return tf.constant(pixels)
+
+
+# ---------------------------------------------------------------- stage 1
+
+
+def _triplets(setting: Setting):
+    import tensorflow as tf
+
+    from dataloaders.batches import TripletBatch
+
+    n = setting.size(64, 8)
+    labels = tf.constant(np.arange(n) % 90, tf.int32)
+    return TripletBatch(_images(n, 1), _images(n, 3), _images(n, 3), labels, labels + 1)
+
+
+def _stage_1(setting: Setting) -> Numbers:
+    model = _model("multidomain-representation", setting)
+    return _measure_step(model, _triplets(setting), setting.size(9, 1))
+
+
+def _bare_backbones(setting: Setting) -> Numbers:
+    """Keras' MobileNetV2 for both domains, forward and backward, nothing else."""
+    import tensorflow as tf
+
+    batch = _triplets(setting)
+    backbones = []
+    for _ in range(2):
+        full = tf.keras.applications.MobileNetV2((SIDE, SIDE, 3), include_top=False, weights=None)
+        backbones.append(tf.keras.Model(full.input, full.get_layer("block_16_project_BN").output))
+    variables = [v for backbone in backbones for v in backbone.trainable_variables]
+
+    @tf.function
+    def step(crops, sketches):
+        with tf.GradientTape() as tape:
+            crops = tf.cast(crops, tf.float32) / 127.5 - 1.0
+            sketches = tf.tile(tf.cast(sketches, tf.float32) / 255.0, [1, 1, 1, 3])
+            # training=False: frozen statistics; gamma, beta and weights have gradients all the same
+            maps = [net(x, training=False) for net, x in zip(backbones, (crops, sketches))]
+            loss = tf.add_n([tf.reduce_mean(m**2) for m in maps])
+        return tf.add_n([tf.reduce_sum(g) for g in tape.gradient(loss, variables)])
+
+    crops = tf.concat([batch.positives, batch.negatives], axis=0)
+    return repeat(lambda: float(step(crops, batch.sketches)), setting.size(9, 1))
+
+
+def _stage_1_rows(found: dict[str, Numbers]) -> list[Row]:
+    ours, naive = found["ours"], found["bare"]
+    return [
+        slower(
+            "stage 1 step (naive: bare backbones)",
+            "s",
+            ours["median"],
+            naive["median"],
+            "at least 0.91 times (1.1 x the bare passes)",
+        ),
+        slower("stage 1 peak memory (naive: same)", "MB", ours["peak"], naive["peak"]),
+        slower("stage 1 first step (naive: same)", "s", ours["first"], naive["first"]),
+    ]
+
+
+# ---------------------------------------------------------------- mask net
+
+
+def _naive_upsample_conv():
+    import tensorflow as tf
+
+    class UpsampleThenConv(tf.keras.layers.Layer):
+        """Nearest x2, then a 3x3 convolution."""
+
+        def __init__(self, filters: int, use_bias: bool = True, **kwargs):
+            super().__init__(**kwargs)
+            self.up = tf.keras.layers.UpSampling2D(2)
+            self.conv = tf.keras.layers.Conv2D(filters, 3, padding="same", use_bias=use_bias)
+
+        def call(self, maps):
+            return self.conv(self.up(maps))
+
+    return mock.patch("models.layers.mask_net.UpsampleConv", UpsampleThenConv)
+
+
+def _mask_net(setting: Setting) -> Numbers:
+    import tensorflow as tf
+
+    from models.layers.mask_net import MaskNet
+
+    net = MaskNet(MASK, setting.size(256, 16))
+    rows = np.random.default_rng(0).standard_normal((setting.size(85, 4), 256))
+    objects = tf.constant(rows, tf.float32)
+    net(objects)
+
+    @tf.function
+    def step(objects):
+        with tf.GradientTape() as tape:
+            tape.watch(objects)
+            loss = tf.reduce_mean(net(objects, training=True) ** 2)
+        gradients = tape.gradient(loss, [objects, *net.trainable_variables])
+        return tf.add_n([tf.reduce_sum(g) for g in gradients])
+
+    return repeat(lambda: float(step(objects)), setting.size(5, 1))
+
+
+def _mask_net_naive(setting: Setting) -> Numbers:
+    with _naive_upsample_conv():
+        return _mask_net(setting)
+
+
+def _mask_net_rows(found: dict[str, Numbers]) -> list[Row]:
+    ours, naive = found["ours"], found["naive"]
+    return [
+        slower(
+            "mask net, 85 objects, both passes",
+            "s",
+            ours["median"],
+            naive["median"],
+            "at least 1.8 times",
+        ),
+        slower("mask net peak memory", "MB", ours["peak"], naive["peak"]),
+    ]
+
+
+# ---------------------------------------------------------------- stage 2
+
+
+def _scenes(setting: Setting):
+    """16 scenes of 85 objects in all, the sizes in which the aims are given."""
+    import tensorflow as tf
+
+    from dataloaders.batches import SceneBatch, SceneGraph
+    from dataloaders.scene_graph import batch_triples
+
+    scenes, objects = setting.size(16, 3), setting.size(85, 10)
+    rng = np.random.default_rng(0)
+    boxes = np.sort(rng.random((objects, 2, 2)), axis=1).reshape(objects, 4)
+    boxes = tf.constant(boxes, tf.float32)
+    obj_to_img = tf.constant(np.arange(objects) * scenes // objects, tf.int32)
+    classes = tf.constant(rng.integers(0, 90, objects), tf.int32)
+    graph = SceneGraph(classes, boxes, obj_to_img, batch_triples(boxes, obj_to_img))
+    return SceneBatch(
+        image_ids=tf.range(scenes, dtype=tf.int64),
+        images=tf.zeros((scenes, 256, 256, 3), tf.uint8),
+        photo=graph,
+        crops=_images(objects, 3),
+        masks=tf.constant(rng.integers(0, 2, (objects, MASK, MASK)), tf.uint8),
+        query=graph,
+        sketches=_images(objects, 1),
+        query_to_photo=tf.range(objects),
+        negative_crops=_images(objects, 3),
+        negative_classes=classes + 1,
+    )
+
+
+def _stage_2(setting: Setting) -> Numbers:
+    model = _model("graph-attention", setting)
+    return _measure_step(model, _scenes(setting), setting.size(5, 1))
+
+
+def _stage_2_naive(setting: Setting) -> Numbers:
+    """The same step done as one would first write it: crops encoded once for the object losses and
+    again for their scene, one view after the other, masks by upsampling then convolving."""
+    import tensorflow as tf
+
+    from models.graph_attention import GraphAttention, Outputs, SideOutputs
+
+    class ViewByView(GraphAttention):
+        def forward(self, batch, dropout_seed, training):
+            photos, sketches = self.objects.photos, self.objects.sketches
+            scenes = tf.shape(batch.image_ids)[0]
+            sides = []
+            for crops, graph, domain in (
+                (batch.crops, batch.photo, photos),
+                (batch.negative_crops, batch.photo, photos),
+                (batch.sketches, batch.query, sketches),
+            ):
+                alone, again = domain(crops, training), domain(crops, training)
+                token, objects = self._contextualise(
+                    again.vector, graph.boxes, graph.obj_to_img, graph.triples, scenes, dropout_seed
+                )
+                sides.append((alone, token, self._scene_vectors(token), objects))
+            heads = [self._heads(side[3], True, training) for side in (sides[0], sides[2])]
+            photo, query = (
+                SideOutputs(token, vector, objects, alone.embedding, alone.logits, *head)
+                for (alone, token, vector, objects), head in zip((sides[0], sides[2]), heads)
+            )
+            return Outputs(photo, query, sides[1][0], sides[1][2])
+
+    with _naive_upsample_conv():
+        model = _model("graph-attention", setting, ViewByView)
+        return _measure_step(model, _scenes(setting), setting.size(2, 1))
+
+
+def _stage_2_rows(found: dict[str, Numbers]) -> list[Row]:
+    ours, naive = found["ours"], found["naive"]
+    return [
+        slower("stage 2 step, 85 objects", "s", ours["median"], naive["median"], "under 6 s"),
+        slower("stage 2 first step", "s", ours["first"], naive["first"], "under 30 s"),
+        slower("stage 2 peak memory", "MB", ours["peak"], naive["peak"], "under 7,000 MB"),
+    ]
+
+
+# ---------------------------------------------------------------- waiting for data
+
+
+def _waiting(setting: Setting, model_name: str, dataset, times: int) -> Numbers:
+    """Seconds of a step and how much of it the model waits for its batch."""
+    import time
+
+    import tensorflow as tf
+
+    model = _model(model_name, setting)
+    data = dataset.train_batches(0)
+    step = _stepper(model, data.element_spec)
+    arguments = tf.constant(0, tf.int64), tf.constant(0)
+    waited, batches = 0.0, iter(data)
+    float(step(next(batches), *arguments)["total_loss"])
+    start = time.perf_counter()
+    for _ in range(times):
+        before = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - before
+        float(step(batch, *arguments)["total_loss"])
+    total = time.perf_counter() - start
+    return {"step": total / times, "share": waited / total}
+
+
+def _waiting_1(setting: Setting) -> Numbers:
+    from tests.benchmarks.data import loader
+
+    dataset = loader("quickdraw-cococrops-tf", setting, setting.size(64, 8))
+    return _waiting(setting, "multidomain-representation", dataset, setting.size(12, 2))
+
+
+def _waiting_2(setting: Setting) -> Numbers:
+    from tests.benchmarks.data import loader
+
+    dataset = loader("coco-tfrecord", setting, setting.size(16, 3))
+    return _waiting(setting, "graph-attention", dataset, setting.size(4, 1))
+
+
+def _waiting_rows(found: dict[str, Numbers]) -> list[Row]:
+    return [
+        faster(
+            f"{stage}: time the model waits for data",
+            "% of a step",
+            100 * found[stage]["share"],
+            None,
+            "under 5 %",
+        )
+        for stage in ("stage 1", "stage 2")
+    ]
+
+
+BENCHES = {
+    "stage1": Bench({"ours": _stage_1, "bare": _bare_backbones}, _stage_1_rows),
+    "masknet": Bench({"ours": _mask_net, "naive": _mask_net_naive}, _mask_net_rows),
+    "stage2": Bench({"ours": _stage_2, "naive": _stage_2_naive}, _stage_2_rows),
+    "waiting": Bench({"stage 1": _waiting_1, "stage 2": _waiting_2}, _waiting_rows),
+}

@@ -1,0 +1,39 @@
+"""Exact search."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.benchmarks.harness import Bench, Numbers, Row, Setting, repeat, slower
+
+
+def _vectors(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    n = setting.size(5000, 300)
+    return np.random.default_rng(0).standard_normal((2, n, 256)).astype(np.float32)
+
+
+def _ours(setting: Setting) -> Numbers:
+    from core.metrics.retrieval import ranks
+
+    queries, gallery = _vectors(setting)
+    return repeat(lambda: ranks(queries, gallery, np.arange(len(queries))), 3)
+
+
+def _naive(setting: Setting) -> Numbers:
+    """Query by query: all distances, then a sort."""
+    queries, gallery = _vectors(setting)
+
+    def step() -> None:
+        for right, query in enumerate(queries):
+            order = np.argsort(np.linalg.norm(gallery - query, axis=1))
+            int(np.flatnonzero(order == right)[0])
+
+    return repeat(step, 1)
+
+
+def _rows(found: dict[str, Numbers]) -> list[Row]:
+    ours, naive = found["ours"], found["naive"]
+    return [slower("ranks of 5,000 queries in 5,000 x 256", "s", ours["median"], naive["median"])]
+
+
+BENCHES = {"search": Bench({"ours": _ours, "naive": _naive}, _rows)}
