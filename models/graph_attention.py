@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -26,10 +26,10 @@ from core.model import Model
 from core.registry import MODELS
 from models import losses
 from models.encoders import Encoded, EncoderHParams, ObjectRepresentation
+from models.layers.box_head import BoxHead
 from models.layers.discriminators import ARCHITECTURES, MaskDiscriminator
-from models.layers.graph_conv import GraphConvNet
+from models.layers.graph_conv import Graph, GraphConvNet, join_graphs
 from models.layers.mask_net import MaskNet
-from models.layers.mlp import MLP
 from models.layers.scene_transformer import SceneTransformer
 from models.optimizers import FusedAdam
 
@@ -78,15 +78,6 @@ class GraphAttentionHParams(EncoderHParams):
             )
 
 
-class Graph(Protocol):
-    """One side of N scenes, as in a batch: see the shape legend."""
-
-    classes: tf.Tensor
-    boxes: tf.Tensor
-    obj_to_img: tf.Tensor
-    triples: tf.Tensor
-
-
 class SideOutputs(NamedTuple):
     """What the model says of one side (photo or query) of N scenes with O objects; float32."""
 
@@ -123,33 +114,6 @@ class Scores(NamedTuple):
     real_features: list[tf.Tensor]  # maps (O, ...) of the inner layers
     photo_features: list[tf.Tensor]
     query_features: list[tf.Tensor]
-
-
-class BoxHead(tf.keras.layers.Layer):
-    """float32 (O, D) -> boxes (O, 4) that lie in the image and have x0 <= x1, y0 <= y1."""
-
-    def __init__(self, hidden: int, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.net = MLP([hidden, 4], tf.nn.relu, activate_last=False)
-
-    def call(self, objects: tf.Tensor) -> tf.Tensor:
-        # Paper: ReLU on the four outputs; here: a near corner in (0, 1) and a far corner at a
-        # share of what is left, because a ReLU unit can die, and a box can end before it starts.
-        near, share = tf.split(tf.nn.sigmoid(self.net(objects)), 2, axis=1)  # (O, 2) each
-        return tf.concat([near, near + (1.0 - near) * share], axis=1)
-
-
-def join_graphs(graphs: list[Graph], num_scenes: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Several sides of the same N scenes as one of len(graphs) x N scenes: boxes, obj_to_img,
-    triples. Scene n of side i becomes i N + n; objects follow each other side by side."""
-    images, triples = [], []
-    objects = 0
-    for i, graph in enumerate(graphs):
-        images.append(graph.obj_to_img + i * num_scenes)
-        triples.append(graph.triples + tf.stack([objects, 0, objects]))
-        objects += tf.shape(graph.obj_to_img)[0]
-    boxes = tf.concat([graph.boxes for graph in graphs], axis=0)
-    return boxes, tf.concat(images, axis=0), tf.concat(triples, axis=0)
 
 
 @MODELS.register("graph-attention")

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import functools
+from typing import Protocol
 
 import tensorflow as tf
 
 from models.layers.mlp import MLP
 
 _leaky_relu = functools.partial(tf.nn.leaky_relu, alpha=0.3)
+
+
+class Graph(Protocol):
+    """One side of N scenes, as in a batch: see the shape legend."""
+
+    classes: tf.Tensor
+    boxes: tf.Tensor
+    obj_to_img: tf.Tensor
+    triples: tf.Tensor
+
+
+def join_graphs(graphs: list[Graph], num_scenes: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Several sides of the same N scenes as one of len(graphs) x N scenes: boxes, obj_to_img,
+    triples. Scene n of side i becomes i N + n; objects follow each other side by side."""
+    images, triples = [], []
+    objects = 0
+    for i, graph in enumerate(graphs):
+        images.append(graph.obj_to_img + i * num_scenes)
+        triples.append(graph.triples + tf.stack([objects, 0, objects]))
+        objects += tf.shape(graph.obj_to_img)[0]
+    boxes = tf.concat([graph.boxes for graph in graphs], axis=0)
+    return boxes, tf.concat(images, axis=0), tf.concat(triples, axis=0)
 
 
 class TripleConv(tf.keras.layers.Layer):

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from models import encoders
-from models.graph_attention import BoxHead, join_graphs
+from models.layers.box_head import BoxHead
+from models.layers.graph_conv import join_graphs
 from tests.models.helpers import CLASSES, MASK, build, scene_batch, scene_graph, step_args
 
 LOGGED = {
