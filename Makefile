@@ -2,8 +2,6 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-# TensorFlow's own start-up messages would drown ours.
-export TF_CPP_MIN_LOG_LEVEL := 2
 
 # The demo: where it goes, how much it draws and how long it trains. Small networks, so that two
 # cores do it in minutes; the paper's sizes are the defaults of the scripts.

@@ -589,7 +589,6 @@ def run_script(command: Callable[[Optional[Sequence[str]]], None]) -> None:
     """Runs a command's main(argv) and ends the process: errors of the user as one sentence with
     their exit code, Ctrl-C with 130, SIGTERM with 143 (files begun are removed on the way)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         command(None)

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import pytest
+
+import core  # noqa: F401  (before any test module loads TensorFlow: it sets how much that logs)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ numbers, and a function that makes table rows of them."""
 from __future__ import annotations
 
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -94,8 +93,7 @@ def run_part(bench: str, part: str, setting: Setting) -> Numbers:
     """Run one part in a process of its own. RuntimeError with its last words when it fails."""
     command = [sys.executable, "-m", "tests.benchmarks", "--part", f"{bench}/{part}"]
     command += ["--folder", str(setting.folder)] + (["--quick"] if setting.quick else [])
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         words = "\n".join(done.stderr.strip().splitlines()[-12:])
         raise RuntimeError(f"{bench}/{part} ended with {done.returncode}:\n{words}")
