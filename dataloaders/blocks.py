@@ -283,11 +283,21 @@ def report_missing(have: Iterable[str], wanted: Iterable[str], what: str) -> Non
         log.warning("%d %s no %s: %s", len(missing), noun, what, ", ".join(missing))
 
 
+# Ops whose errors come of what is in a record, or that pass on those of tf.data.
+_READING = ("IteratorGetNext", "DecodeImage", "DecodePng", "DecodeJpeg", "ParseExample")
+
+
 def explain(error: Exception, folders: Iterable[str]) -> Optional[str]:
-    """Names the record behind a DataLossError or InvalidArgumentError, or None when the prepared
-    sets in `folders` are whole (the fault lies elsewhere). Slow: reads every record."""
-    if not isinstance(error, (tf.errors.DataLossError, tf.errors.InvalidArgumentError)):
+    """Names the record or file behind a DataLossError, an InvalidArgumentError of reading, or a
+    NotFoundError; None when the prepared sets in `folders` are whole (the fault lies elsewhere).
+    Slow: reads every record."""
+    if isinstance(error, tf.errors.InvalidArgumentError):
+        # A model may raise it too, and then a search of a large set would cost hours.
+        if not any(name in str(error) for name in _READING):
+            return None
+    elif not isinstance(error, (tf.errors.DataLossError, tf.errors.NotFoundError)):
         return None
+    log.warning("reading failed (%s): looking for the damaged record", type(error).__name__)
     for folder in folders:
         for split in records.SPLITS:
             if not (Path(folder) / f"{split}.index.npz").is_file():

@@ -11,9 +11,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Optional
 
-import tensorflow as tf
-
-from core.dataset import Dataset, QueryProtocol, Stage, Vocabulary
+from core.dataset import QueryProtocol, Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
 from dataloaders import assembling, blocks, records, sources
@@ -31,7 +29,7 @@ class HParams:
 
 
 @LOADERS.register("coco-tfrecord")
-class CocoScenes(Dataset):
+class CocoScenes(sources.ItemLoader):
     """Photographs with their scene graphs, a random sketch of its class for every object."""
 
     name = "coco-tfrecord"
@@ -50,11 +48,9 @@ class CocoScenes(Dataset):
         sources.joined_classes(sketch_meta, hparams.qdraw_dir, self._vocabulary)
         self._sketches = sources.Partners(hparams.qdraw_dir, self._vocabulary, "sketches")
         self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
-        self._scenes = functools.lru_cache(maxsize=None)(
-            functools.partial(blocks.Split, hparams.coco_dir)
-        )
+        self._open_items(hparams.coco_dir)
         self._sides = assembling.Sides(
-            scene=blocks.image_side(self._scenes("train")),
+            scene=blocks.image_side(self._items("train")),
             sketch=blocks.image_side(self._sketches.split("train")),
             crop=blocks.image_side(self._crops.split("train")),
             mask=int(scene_meta["mask_size"]),
@@ -83,29 +79,10 @@ class CocoScenes(Dataset):
         check_negatives(crops, f"the {split} split of {self.hparams.crops_dir}")
         return {"crops": crops, "sketches": self._sketches.of(split)}
 
-    def _training_items(self, start_step: int) -> tf.data.Dataset:
-        return sources.training_items(
-            self._scenes("train"),
-            self.batch_size,
-            self.seed,
-            start_step,
-            self._usable("train"),
-            self._partners("train"),
-        )
-
-    def _evaluation_items(self, split: str, limit: Optional[int]) -> tf.data.Dataset:
-        return sources.evaluation_items(
-            self._scenes(split),
-            self.batch_size,
-            limit,
-            self._usable(split),
-            self._partners(split),
-        )
-
-    def _stages(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
         sketches, crops = self._sketches.of(split), self._crops.of(split)
         sides, seed = self._sides, self.seed
-        stages = (
+        return (
             ("parse", lambda items: assembling.parse(items, sketches, crops, seed)),
             ("decode", lambda parsed: assembling.decode(parsed, sides, protocol)),
             (
@@ -113,7 +90,6 @@ class CocoScenes(Dataset):
                 lambda parsed: assembling.assemble(parsed, sides, self.image_size, seed, protocol),
             ),
         )
-        return stages if protocol else (("draw", sources.draw_items), *stages)
 
 
 if __name__ == "__main__":

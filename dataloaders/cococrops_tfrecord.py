@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import tensorflow as tf
 
-from core.dataset import Dataset, QueryProtocol, Stage, Vocabulary
+from core.dataset import QueryProtocol, Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
 from dataloaders import blocks, records, sources
@@ -23,7 +22,7 @@ class HParams:
 
 
 @LOADERS.register("cococrops-tfrecord")
-class Cococrops(Dataset):
+class Cococrops(sources.ItemLoader):
     """Crops of a set grouped by class; a training batch mixes blocks of many classes."""
 
     name = "cococrops-tfrecord"
@@ -34,10 +33,8 @@ class Cococrops(Dataset):
         super().__init__(hparams, base, image_size, seed)
         meta = records.read_meta(hparams.crops_dir, "coco-crops")
         self._vocabulary = sources.coco_vocabulary(meta)
-        self._split = functools.lru_cache(maxsize=None)(
-            functools.partial(blocks.Split, hparams.crops_dir)
-        )
-        self._side = blocks.image_side(self._split("train"))
+        self._open_items(hparams.crops_dir)
+        self._side = blocks.image_side(self._items("train"))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -48,22 +45,11 @@ class Cococrops(Dataset):
         """crops_dir."""
         return (self.hparams.crops_dir,)
 
-    def _training_items(self, start_step: int) -> tf.data.Dataset:
-        return sources.training_items(
-            self._split("train"), self.batch_size, self.seed, start_step, sources.anything, {}
-        )
-
-    def _evaluation_items(self, split: str, limit: Optional[int]) -> tf.data.Dataset:
-        return sources.evaluation_items(
-            self._split(split), self.batch_size, limit, sources.anything, {}
-        )
-
-    def _stages(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
-        stages = (
+    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+        return (
             ("parse", lambda items: records.CropRecord.parse(items.records)),
             ("decode", self._decode),
         )
-        return stages if protocol else (("draw", sources.draw_items), *stages)
 
     def _decode(self, crops: records.Crops) -> CropBatch:
         images = blocks.decode_images(crops.image, self._side, 3, "jpeg")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
-from core.dataset import Dataset, QueryProtocol, Stage, Vocabulary
+from core.dataset import QueryProtocol, Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
 from dataloaders import blocks, draws, records, sources
@@ -39,7 +39,7 @@ class _Triplets(NamedTuple):
 
 
 @LOADERS.register("quickdraw-cococrops-tf")
-class QuickdrawCococrops(Dataset):
+class QuickdrawCococrops(sources.ItemLoader):
     """Triplets of a sketch, a crop of its class and a crop of another class."""
 
     name = "quickdraw-cococrops-tf"
@@ -58,11 +58,9 @@ class QuickdrawCococrops(Dataset):
             sketch_meta, hparams.qdraw_dir, self._vocabulary
         )
         self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
-        self._sketches = functools.lru_cache(maxsize=None)(
-            functools.partial(blocks.Split, hparams.qdraw_dir)
-        )
+        self._open_items(hparams.qdraw_dir)
         self._crop_side = blocks.image_side(self._crops.split("train"))
-        self._sketch_side = blocks.image_side(self._sketches("train"))
+        self._sketch_side = blocks.image_side(self._items("train"))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -83,30 +81,10 @@ class QuickdrawCococrops(Dataset):
         check_negatives(crops, f"the {split} split of {self.hparams.crops_dir}")
         return {"crops": crops}
 
-    def _training_items(self, start_step: int) -> tf.data.Dataset:
-        return sources.training_items(
-            self._sketches("train"),
-            self.batch_size,
-            self.seed,
-            start_step,
-            self._usable("train"),
-            self._partners("train"),
-        )
-
-    def _evaluation_items(self, split: str, limit: Optional[int]) -> tf.data.Dataset:
-        return sources.evaluation_items(
-            self._sketches(split),
-            self.batch_size,
-            limit,
-            self._usable(split),
-            self._partners(split),
-        )
-
-    def _stages(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
         crops = self._crops.of(split)
         parse = functools.partial(self._parse, crops)
-        stages = (("parse", parse), ("decode", self._decode), ("assemble", self._assemble))
-        return stages if protocol else (("draw", sources.draw_items), *stages)
+        return (("parse", parse), ("decode", self._decode), ("assemble", self._assemble))
 
     def _parse(self, crops: blocks.ClassPools, items: sources.Items) -> _Triplets:
         sketches = records.SketchRecord.parse(items.records)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import tensorflow as tf
 
-from core.dataset import Dataset, QueryProtocol, Stage, Vocabulary
+from core.dataset import QueryProtocol, Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
 from dataloaders import blocks, records, sources
@@ -23,7 +22,7 @@ class HParams:
 
 
 @LOADERS.register("quickdraw-tfrecord")
-class Quickdraw(Dataset):
+class Quickdraw(sources.ItemLoader):
     """Sketches of a set in random order. Labels index the set's own `coco_classes`."""
 
     name = "quickdraw-tfrecord"
@@ -36,10 +35,8 @@ class Quickdraw(Dataset):
         meta = records.read_meta(hparams.qdraw_dir, self.kind)
         names = tuple(meta["coco_classes"])
         self._vocabulary = Vocabulary(names, objects=tuple(range(len(names))))
-        self._split = functools.lru_cache(maxsize=None)(
-            functools.partial(blocks.Split, hparams.qdraw_dir)
-        )
-        self._side = blocks.image_side(self._split("train"))
+        self._open_items(hparams.qdraw_dir)
+        self._side = blocks.image_side(self._items("train"))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -50,22 +47,11 @@ class Quickdraw(Dataset):
         """qdraw_dir."""
         return (self.hparams.qdraw_dir,)
 
-    def _training_items(self, start_step: int) -> tf.data.Dataset:
-        return sources.training_items(
-            self._split("train"), self.batch_size, self.seed, start_step, sources.anything, {}
-        )
-
-    def _evaluation_items(self, split: str, limit: Optional[int]) -> tf.data.Dataset:
-        return sources.evaluation_items(
-            self._split(split), self.batch_size, limit, sources.anything, {}
-        )
-
-    def _stages(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
-        stages = (
+    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+        return (
             ("parse", lambda items: records.SketchRecord.parse(items.records)),
             ("decode", self._decode),
         )
-        return stages if protocol else (("draw", sources.draw_items), *stages)
 
     def _decode(self, sketches: records.Sketches) -> SketchBatch:
         images = blocks.decode_images(sketches.image, self._side, 1, "png")

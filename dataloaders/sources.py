@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
-from core.dataset import Vocabulary
+from core.dataset import Dataset, QueryProtocol, Stage, Vocabulary
 from core.errors import UserError
 from dataloaders import blocks, records
 from dataloaders.scene_graph import PREDICATES
@@ -137,6 +137,44 @@ def any_object_usable(key: str, good: np.ndarray, serialized: tf.Tensor) -> tf.T
     feature = {key: tf.io.RaggedFeature(tf.int64)}
     classes = tf.io.parse_example(serialized, feature)[key]
     return tf.reduce_any(tf.ragged.map_flat_values(tf.gather, good, classes), axis=1)
+
+
+class ItemLoader(Dataset):
+    """A loader whose samples grow from the items of one prepared set, `_open_items` names which."""
+
+    def _open_items(self, folder: str) -> None:
+        self._items = functools.lru_cache(maxsize=None)(functools.partial(blocks.Split, folder))
+
+    def _usable(self, split: str) -> Callable[[tf.Tensor], tf.Tensor]:
+        """From serialized items (P,) to bool (P,): which of them can make a sample."""
+        return anything
+
+    def _partners(self, split: str) -> dict[str, blocks.ClassPools]:
+        """The grouped sets that samples take something from, by name."""
+        return {}
+
+    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+        """The stages from `Items` to a batch."""
+        raise NotImplementedError
+
+    def _training_items(self, start_step: int) -> tf.data.Dataset:
+        return training_items(
+            self._items("train"),
+            self.batch_size,
+            self.seed,
+            start_step,
+            self._usable("train"),
+            self._partners("train"),
+        )
+
+    def _evaluation_items(self, split: str, limit: Optional[int]) -> tf.data.Dataset:
+        return evaluation_items(
+            self._items(split), self.batch_size, limit, self._usable(split), self._partners(split)
+        )
+
+    def _stages(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+        work = self._work(split, protocol)
+        return work if protocol else (("draw", draw_items), *work)
 
 
 class Partners:
