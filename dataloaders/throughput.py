@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
+import functools
 import logging
 import os
 import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from core.errors import UserError
+from core import commands
+from core.errors import HParamError, UsageError, UserError
 from core.hparams import BaseHParams, parse
 from core.registry import LOADERS
 
@@ -53,23 +55,32 @@ def _seconds_a_batch(iterator: Iterator[Any], seconds: float) -> float:
 
 def main(name: str, noun: str, argv: Optional[Sequence[str]] = None) -> int:
     """Prints the figures of the loader `name`, whose samples are called `noun`. Exit code."""
-    parser = argparse.ArgumentParser(description=f"Throughput of the loader {name!r}.")
+    command = functools.partial(_report, name, noun)
+    return commands.run(command, sys.argv[1:] if argv is None else argv)
+
+
+def _report(name: str, noun: str, argv: Sequence[str]) -> None:
+    parser = commands.Parser(
+        prog=f"python -m dataloaders.{Path(sys.argv[0]).stem}",
+        description=f"Throughput of the loader {name!r}.",
+    )
     parser.add_argument("-dp", "--data-hparams", default="", help="folders: name=path,name=path")
     parser.add_argument("--batch-size", type=int, default=64 if noun == "triplets" else 16)
     parser.add_argument("--image-size", type=int, default=96, help="of crops and sketches, pixels")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure, in all")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    if not 8 <= args.image_size <= 4096:
+        raise UsageError(f"--image-size is {args.image_size}: it must be 8 to 4096")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    loader = LOADERS[name]
     try:
-        loader = LOADERS[name]
         hparams = parse(args.data_hparams, loader.HParams)
-        base = parse("", BaseHParams, batch_size=args.batch_size, seed=args.seed)
-        dataset = loader(hparams, base, args.image_size, args.seed)
-        speed = _measure_or_explain(dataset, args.seconds)
-    except UserError as error:
-        print(f"{error}; give --data-hparams" if _no_folders(error) else error, file=sys.stderr)
-        return error.exit_code
+    except HParamError as error:
+        raise HParamError(f"--data-hparams: {error}") from None
+    base = parse(f"batch_size={args.batch_size},seed={args.seed}", BaseHParams)
+    dataset = loader(hparams, base, args.image_size, args.seed)
+    speed = _measure_or_explain(dataset, args.seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{name}: {speed.batches_per_second:.1f} batches/s of {args.batch_size}, "
@@ -77,7 +88,6 @@ def main(name: str, noun: str, argv: Optional[Sequence[str]] = None) -> int:
         f"peak memory {peak:.0f} MB, load average {os.getloadavg()[0]:.1f}"
     )
     print("  ".join(f"{stage} {share:.0%}" for stage, share in speed.shares.items()))
-    return 0
 
 
 def _measure_or_explain(dataset: Any, seconds: float) -> Speed:
@@ -92,7 +102,3 @@ def _measure_or_explain(dataset: Any, seconds: float) -> Speed:
         if reason is None:
             raise
         raise UserError(reason) from error
-
-
-def _no_folders(error: UserError) -> bool:
-    return str(error).startswith("missing hparams")

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple, Optional
 
 from tqdm import tqdm
 
+from core import commands
 from core.errors import UsageError, UserError
 
 log = logging.getLogger(__name__)
@@ -199,8 +200,10 @@ def read_json(path: Path) -> Any:
     """Raises UserError when the file is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error})") from error
 
 
 def file_stem(name: str) -> str:
@@ -529,7 +532,7 @@ def base_parser(
     module: str, description: str, n_chunks: int = 5, hparams_help: str = ""
 ) -> argparse.ArgumentParser:
     """Flags all commands share. module: as in `python -m prep_data.X`."""
-    parser = argparse.ArgumentParser(
+    parser = commands.Parser(
         prog=f"python -m prep_data.{module}",
         description=description,
         epilog=hparams_help,
@@ -585,16 +588,10 @@ def print_summary(folder: Path, report: Report, totals: Mapping[str, int], unit:
         print("Nothing was left out.")
 
 
-def run_script(command: Callable[[Optional[Sequence[str]]], None]) -> None:
-    """Runs a command's main(argv) and ends the process: errors of the user as one sentence with
-    their exit code, Ctrl-C with 130, SIGTERM with 143 (files begun are removed on the way)."""
+def run_script(command: Callable[[Sequence[str]], None]) -> None:
+    """Runs a command's main on sys.argv and ends the process (core.commands.run); SIGTERM ends it
+    with 143. Files begun are removed on the way."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        command(None)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    again = "interrupted: run the same command again to go on"
+    sys.exit(commands.run(command, sys.argv[1:], again))

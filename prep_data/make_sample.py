@@ -10,7 +10,6 @@ only when it is whole.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from core import commands
 from core.errors import UsageError, UserError
 from dataloaders import sketches
 from prep_data import common
@@ -466,7 +466,7 @@ def _is_alive(process: int) -> bool:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """argv: the flags, sys.argv's when None. Raises UserError."""
-    parser = argparse.ArgumentParser(
+    parser = commands.Parser(
         prog="python -m prep_data.make_sample",
         description="Draws a small world in the layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO.",
     )

@@ -42,7 +42,7 @@ _BUCKET_BYTES = 1 << 20  # of packed .npz for one training bucket, some 2000 dra
 class HParams:
     """What can be changed about the pictures."""
 
-    image_size: int = hparams.hp(sketches.SIDE, "pixels a side", low=16)
+    image_size: int = hparams.hp(sketches.SIDE, "pixels a side", low=16, high=4096)
 
 
 class Classes(NamedTuple):

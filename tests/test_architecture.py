@@ -29,7 +29,9 @@ ROOMS = {"core", "models", "dataloaders", "experiments", "prep_data", "SPADE", "
 # Of dataloaders, preparation uses what a record is, and how it is drawn; never a loader.
 FOR_PREPARATION = {"dataloaders.records", "dataloaders.scene_graph", "dataloaders.sketches"}
 # Of core, preparation uses the errors and what all command lines share.
-CORE_FOR_PREPARATION = {"core.errors", "core.hparams", "core.registry", "core.geometry"}
+CORE_FOR_PREPARATION = {
+    "core.commands", "core.errors", "core.hparams", "core.registry", "core.geometry",
+}  # fmt: skip
 
 
 def _tracked():

@@ -45,7 +45,7 @@ def test_class_lists_are_those_of_the_paper():
         ("[]", "'objects' must be a list of names"),
         ('{"objects": ["a"], "materials": [1], "fully_excluded": []}', "'materials' must be"),
         ('{"objects": ["a"], "materials": ["a"], "fully_excluded": []}', "'a' is both"),
-        ("{", "cannot read"),
+        ("{", "not valid JSON"),
     ],
 )
 def test_bad_class_lists_are_named(tmp_path, content, message):

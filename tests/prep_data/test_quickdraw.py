@@ -255,6 +255,8 @@ def test_wrong_sources(source, tmp_path):
         run("mixed", source, tmp_path / "other", "--n-chunks", "0")
     with pytest.raises(UsageError, match="image_size"):
         run("mixed", source, tmp_path / "other", "--hparams", "image_sice=32")
+    with pytest.raises(UsageError, match="at most 4096"):
+        run("mixed", source, tmp_path / "other", "--hparams", "image_size=100000")
 
 
 def test_the_class_relationship_of_the_paper():

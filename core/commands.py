@@ -1,0 +1,62 @@
+"""How every command of this project reads its flags and how it ends: never with a traceback for
+what a user can mend."""
+
+import argparse
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from core.errors import UsageError, UserError
+
+# Errors of files that are the machine's or the user's, not the program's.
+FILE_TROUBLE = frozenset([
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+])  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are UsageErrors: one sentence, as all others."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(f"{message}. See {self.prog} --help")
+
+
+def run(
+    command: "Callable[[Sequence[str]], None]",
+    argv: "Sequence[str]",
+    interrupted: str = "stopped by SIGINT",
+) -> int:
+    """Run a command; what a user can mend becomes one sentence on stderr. Returns the exit code:
+    0, 1 (failure), 2 (usage), 128 + the signal's number. interrupted: said after Ctrl-C."""
+    try:
+        command(argv)
+        sys.stdout.flush()  # here, not at exit, so that a reader that has gone is seen here
+        return 0
+    except UserError as error:
+        stopped = error.exit_code > 128  # by a signal, as asked: that is no error
+        print(error if stopped else f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has enough: that is no error either. The interpreter
+        # would try to write the rest at exit, and complain.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in FILE_TROUBLE:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror}{place}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 128 + signal.SIGINT

@@ -1,0 +1,65 @@
+"""How commands end."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import commands
+from core.errors import UsageError, UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _raising(error):
+    def command(argv):
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("no such thing"), 1, "error: no such thing"),
+        (UsageError("no such flag"), 2, "error: no such flag"),
+        (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "error: No space left: /x/y"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(error, code, said, capsys):
+    assert commands.run(_raising(error), []) == code
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", said + "\n")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOENT, "no file", "x"), KeyError("fault")])
+def test_a_fault_of_the_program_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        commands.run(_raising(error), [])
+
+
+def test_a_wrong_flag_is_a_usage_error():
+    parser = commands.Parser(prog="it")
+    parser.add_argument("--count", type=int)
+    for argv in (["--count", "x"], ["--coun", "1"], ["more"]):
+        with pytest.raises(UsageError, match="See it --help"):
+            parser.parse_args(argv)
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    code = (
+        "import sys; from core import commands\n"
+        "sys.exit(commands.run(lambda argv: [print('line') for _ in range(100_000)], []))"
+    )
+    reading, writing = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(writing)
+        os.close(reading)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (141, "")
