@@ -372,11 +372,8 @@ def run(
         results += METRICS[name](evaluation)
         log.info("%s: %.1f s", name, time.monotonic() - started)
 
-    figures = [r for r in results if isinstance(r, base.Figure)]
-    if figures:
-        print(base.table(figures))
-    for picture in (r for r in results if isinstance(r, base.Picture)):
-        print(f"{picture.metric}: {picture.path}")
+    # Saved before they are printed: whoever reads our output may have gone.
+    saved = []
     for part in sorted({result.split for result in results}):
         report = {
             "schema": SCHEMA,
@@ -398,5 +395,13 @@ def run(
         path = folder / f"{part}-step-{step}.json"
         text = json.dumps(report, indent=1, allow_nan=False) + "\n"
         base.write_atomic(path, text.encode())
+        saved.append(path)
+
+    figures = [r for r in results if isinstance(r, base.Figure)]
+    if figures:
+        print(base.table(figures))
+    for picture in (r for r in results if isinstance(r, base.Picture)):
+        print(f"{picture.metric}: {picture.path}")
+    for path in saved:
         print(f"saved: {path}")
     return results
