@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # Errors of writing that are the machine's, not the program's.
 _DISK_TROUBLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
 }  # fmt: skip
 RESUME_HELP = "none, latest, or a checkpoint folder"
 
@@ -80,8 +81,8 @@ def train(argv: "Sequence[str]") -> None:
         folder = checkpoints.find(args.resume, own)
         _check_start(args.resume, folder, own)
         # A fresh start takes nothing from what an earlier attempt left in the folder.
-        config = _saved_config(run_dir, folder) if args.resume != "none" else None
-        job = _Job(args, model_cls, config)
+        saved = _saved_config(run_dir, folder) if args.resume != "none" else None
+        job = _Job(args, model_cls, saved)
         run_dir.create()
         with run_dir.lock(), _resources_explained(job):
             own.clean()
@@ -99,14 +100,11 @@ def train(argv: "Sequence[str]") -> None:
 class _Job:
     """Classes and hparams of one command: defaults < saved config < command line."""
 
-    def __init__(
-        self, args: argparse.Namespace, model_cls: type, config: Optional[RunConfig]
-    ) -> None:
-        self.config = config
-        self.dataset: Any = None
-        where = f"config.json of {args.model}-{args.id}"
+    def __init__(self, args: argparse.Namespace, model_cls: type, saved: Optional[Path]) -> None:
+        """saved: the config.json to start from."""
+        self.config = config = RunConfig.read(saved) if saved else None
         if config and config.model != args.model:
-            raise UserError(f"{where} is of the model {config.model!r}, not {args.model!r}")
+            raise UserError(f"{saved} is of the model {config.model!r}, not {args.model!r}")
         self.loader_name = args.data_loader or (config.loader if config else None)
         if not self.loader_name:
             raise UsageError(f"--data-loader is missing; choose of {', '.join(LOADERS.names())}")
@@ -117,15 +115,15 @@ class _Job:
         groups = (config.base, config.model_hparams) if config else (None, None)
         self.base = _fill(
             "--base-hparams", args.base_hparams, hparams.BaseHParams,
-            groups[0], f"{where}, hparams.base",
+            groups[0], f"{saved}, hparams.base",
         )  # fmt: skip
         self.model_hparams = _fill(
-            "--hparams", args.hparams, model_cls.HParams, groups[1], f"{where}, hparams.model"
+            "--hparams", args.hparams, model_cls.HParams, groups[1], f"{saved}, hparams.model"
         )
         saved_data = config.data.get(self.loader_name) if config else None
         self.data_hparams = _fill(
             "--data-hparams", args.data_hparams, self.loader_cls.HParams, saved_data,
-            f"{where}, hparams.data.{self.loader_name}",
+            f"{saved}, hparams.data.{self.loader_name}",
         )  # fmt: skip
 
     def build(self) -> "tuple[Any, Any]":
@@ -133,12 +131,16 @@ class _Job:
         dataset = self.loader_cls(
             self.data_hparams, self.base, self.model_hparams.image_size, self.base.seed
         )
-        self.dataset = dataset
         mask_size = getattr(dataset, "mask_size", 64)
         model = self.model_cls(
             self.model_hparams, dataset.vocabulary, self.base.iterations, mask_size
         )
         return dataset, model
+
+    def folders(self) -> "list[str]":
+        """The data hparams that name a folder: known also when the loader failed to be built."""
+        values = hparams.to_dict(self.data_hparams).values()
+        return [value for value in values if isinstance(value, str) and Path(value).is_dir()]
 
     def groups(self) -> "dict[str, dict[str, Any]]":
         """The hparams in effect, by the name of their group."""
@@ -301,12 +303,12 @@ def evaluate(argv: "Sequence[str]") -> None:
                 f"the run {run_dir.root} has no checkpoint to evaluate; check -o and --id, or use "
                 "--resume none for an untrained network"
             )
-        config = _saved_config(run_dir, folder)
-        job = _Job(args, model_cls, config)
-        if config and job.loader_name not in config.data and not args.data_hparams:
+        job = _Job(args, model_cls, _saved_config(run_dir, folder))
+        seen = job.config.data if job.config else {job.loader_name: {}}
+        if job.loader_name not in seen and not args.data_hparams:
             raise UserError(
                 f"the run {run_dir.root} never saw the loader {job.loader_name!r}: name its "
-                f"folders with --data-hparams (it saw: {', '.join(config.data)})"
+                f"folders with --data-hparams (it saw: {', '.join(seen)})"
             )
         run_dir.create()
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
@@ -404,15 +406,12 @@ def _fill(
         raise HParamError(f"{flag}: {error}") from None
 
 
-def _saved_config(run_dir: RunDir, folder: Optional[Path]) -> Optional[RunConfig]:
+def _saved_config(run_dir: RunDir, folder: Optional[Path]) -> Optional[Path]:
     """config.json of the run, else of the run that the checkpoint lies in, else None."""
     paths = [run_dir.config]
     if folder is not None:
         paths.append(folder.resolve().parent.parent / "config.json")
-    for path in paths:
-        if path.is_file():
-            return RunConfig.read(path)
-    return None
+    return next((path for path in paths if path.is_file()), None)
 
 
 @contextlib.contextmanager
@@ -422,24 +421,20 @@ def _resources_explained(job: _Job) -> "Iterator[None]":
 
     try:
         yield
-    except tf.errors.DataLossError as error:
-        raise UserError(_broken_records(job, error)) from None
+    except (
+        tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError
+    ) as error:  # fmt: skip
+        from dataloaders import blocks
+
+        reason = blocks.explain(error, job.folders())
+        if reason:
+            raise UserError(reason) from None
+        if isinstance(error, tf.errors.DataLossError):
+            first = (error.message.strip() or "no reason given").splitlines()[0]
+            raise UserError(
+                f"a record could not be read ({first}), but the sets read well now: start again, "
+                "and look at the disk if it happens again"
+            ) from None
+        raise  # a fault of the program
     except tf.errors.ResourceExhaustedError:
         raise UserError("out of memory: use a smaller batch_size in --base-hparams") from None
-
-
-def _broken_records(job: _Job, error: Exception) -> str:
-    """Name the damaged records of the job's sets; reads them all, which takes a while."""
-    from dataloaders import records
-
-    log.info("a record is damaged: looking for it")
-    for folder in job.dataset.folders() if job.dataset else ():
-        for index in sorted(Path(folder).glob("*.index.npz")):
-            split = index.name.partition(".")[0]
-            for damage in records.verify(folder, split):
-                return (
-                    f"{Path(folder) / damage.shard}: record {damage.record} is damaged "
-                    f"({damage.problem}); prepare this set again"
-                )
-    first = (getattr(error, "message", "") or str(error)).splitlines()[0]
-    return f"a record could not be read ({first}); prepare the set again"

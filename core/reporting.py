@@ -94,6 +94,8 @@ class Reporter:
         """Draw the learning curves. A failure is logged, and leaves the old picture."""
         try:
             learning_curves(read_metrics(self.run.metrics), self.run.plots / "losses.png")
+        except OSError as error:
+            log.warning("the learning curves could not be drawn: %s", error)
         except Exception:  # a picture must not end a training of days
             log.exception("the learning curves could not be drawn")
 

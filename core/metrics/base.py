@@ -15,6 +15,8 @@ from typing import Optional, Union
 
 import numpy as np
 
+from core.errors import UserError
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -59,11 +61,14 @@ class Picture:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or none: a temporary name in the same folder, then a rename."""
+    """Write a whole file or none: a temporary name in the same folder, then a rename. UserError
+    when it cannot be written."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
     finally:
         temporary.unlink(missing_ok=True)
 
