@@ -209,7 +209,9 @@ def _clauses(text: str) -> "list[tuple[str, str, str]]":
             closer = "]" if opener == "[" else opener
             close = text.find(closer, start + 1)
             if close < 0:
-                raise HParamError(f"clause {text[position:]!r}: {opener} without its {closer}")
+                raise HParamError(
+                    f"clause {text[position:].strip()!r}: {opener} is never closed by {closer}"
+                )
             stop = text.find(",", close)
             stop = len(text) if stop < 0 else stop
             if text[close + 1 : stop].strip():

@@ -403,12 +403,23 @@ def _masked_crc32c(data: bytes) -> int:
 # ---- meta.json -------------------------------------------------------------------------------
 
 
+# What loaders read of meta.json: lists of names and numbers. The other keys are for people.
+_COCO_NAMES = ("obj_idx_to_name", "concrete_objs")
+_READ_NAMES = {
+    "quickdraw": ("coco_classes",),
+    "quickdraw-indexed": ("coco_classes",),
+    "coco-scenes": _COCO_NAMES,
+    "coco-crops": _COCO_NAMES,
+}
+_READ_NUMBERS = {"coco-scenes": ("mask_size",)}
+
+
 def read_meta(folder: Union[str, Path], kind: Union[str, Sequence[str]]) -> dict[str, Any]:
     """Reads and checks the `meta.json` of a complete set.
 
     kind: the kind(s) the caller can read, of KINDS.
     Raises UserError when the folder is missing, the set is not complete, of another kind or of
-    another schema.
+    another schema, or a key that loaders read is missing or ill-typed.
     """
     folder = Path(folder)
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
@@ -434,7 +445,18 @@ def read_meta(folder: Union[str, Path], kind: Union[str, Sequence[str]]) -> dict
             f"{folder} was prepared with schema {meta['schema']}, this version reads schema "
             f"{SCHEMA}: prepare the set again"
         )
+    bad = [key for key in _READ_NAMES[meta["kind"]] if not _is_names(meta.get(key))]
+    bad += [key for key in _READ_NUMBERS.get(meta["kind"], ()) if type(meta.get(key)) is not int]
+    if bad:
+        raise UserError(
+            f"{path} was edited or damaged: {bad[0]!r} is missing or of another type; "
+            "prepare the set again"
+        )
     return meta
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def check_same_vocabulary(metas: Mapping[Union[str, Path], Mapping[str, Any]]) -> None:

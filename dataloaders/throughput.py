@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from core import commands
 from core.errors import HParamError, UsageError, UserError
-from core.hparams import BaseHParams, parse
+from core.hparams import BaseHParams, parse, to_dict
 from core.registry import LOADERS
 
 WARM_UP = 5  # batches before the clock starts: tracing, the first window, threads
@@ -79,8 +80,8 @@ def _report(name: str, noun: str, argv: Sequence[str]) -> None:
     except HParamError as error:
         raise HParamError(f"--data-hparams: {error}") from None
     base = parse(f"batch_size={args.batch_size},seed={args.seed}", BaseHParams)
-    dataset = loader(hparams, base, args.image_size, args.seed)
-    speed = _measure_or_explain(dataset, args.seconds)
+    with _damage_explained(to_dict(hparams).values()):
+        speed = measure(loader(hparams, base, args.image_size, args.seed), args.seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{name}: {speed.batches_per_second:.1f} batches/s of {args.batch_size}, "
@@ -90,15 +91,17 @@ def _report(name: str, noun: str, argv: Sequence[str]) -> None:
     print("  ".join(f"{stage} {share:.0%}" for stage, share in speed.shares.items()))
 
 
-def _measure_or_explain(dataset: Any, seconds: float) -> Speed:
+@contextlib.contextmanager
+def _damage_explained(folders: Iterable[str]) -> Iterator[None]:
+    """A record that cannot be read, named as UserError."""
     import tensorflow as tf
 
     from dataloaders.blocks import explain
 
     try:
-        return measure(dataset, seconds)
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        reason = explain(error, dataset.folders())
+        yield
+    except tf.errors.OpError as error:
+        reason = explain(error, folders)
         if reason is None:
             raise
         raise UserError(reason) from error

@@ -250,7 +250,7 @@ def _utf8(value: Any) -> Any:
 
 def _stream(path: Path) -> Iterator[tuple[str, Any, int, int]]:
     """(key, element, start byte, end byte) of each element of each list of the JSON object in
-    `path`, and (key, None, 0, 0) once for every key. Memory: a few MB, whatever the file's size.
+    `path`, and (key, None, 0, 0) once for every list. Memory: a few MB, whatever the file's size.
 
     Read as latin-1, in which a character is a byte, so positions are byte offsets; the structure
     of JSON is ASCII.
@@ -260,8 +260,8 @@ def _stream(path: Path) -> Iterator[tuple[str, Any, int, int]]:
     while not text.accept("}"):
         key, _, _ = text.value()
         text.expect(":")
-        yield key, None, 0, 0
         if text.accept("["):
+            yield key, None, 0, 0
             while not text.accept("]"):
                 yield (key, *text.value())
                 text.accept(",")

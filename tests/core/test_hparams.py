@@ -96,8 +96,8 @@ def test_the_grammar(text, expected):
         ("count", ["clause 'count' has no '='"]),
         ("=4", ["no name before '='"]),
         ("count=4,", ["empty clause"]),
-        ("text='a", ["' without its '"]),
-        ("sizes=[1,2", ["[ without its ]"]),
+        ("text='a", ["' is never closed by '"]),
+        ("sizes=[1,2", ["[ is never closed by ]"]),
         ("text='a' b", ["expected a comma after '", "'b'"]),
     ],
 )

@@ -171,11 +171,27 @@ def test_meta_checks(tmp_path):
         records.read_meta(tmp_path / "none", "coco-crops")
     with pytest.raises(UserError, match=r"has no meta.json"):
         records.read_meta(tmp_path, "coco-crops")
-    write(kind="coco-crops", schema=records.SCHEMA, a=1)
+    whole = {"kind": "coco-crops", "schema": records.SCHEMA, "a": 1}
+    whole.update(obj_idx_to_name=["cat", "dog"], concrete_objs=["cat"])
+    write(**whole)
     assert records.read_meta(tmp_path, "coco-crops")["a"] == 1
     assert records.read_meta(str(tmp_path), ("quickdraw", "coco-crops"))["a"] == 1
     with pytest.raises(UserError, match="is a coco-crops set where a quickdraw set was expected"):
         records.read_meta(tmp_path, "quickdraw")
+    for key, bad in (
+        ("obj_idx_to_name", 3),
+        ("obj_idx_to_name", ["cat", 3]),
+        ("concrete_objs", None),
+    ):
+        write(**{**whole, key: bad})
+        with pytest.raises(UserError, match=f"'{key}' is missing or of another type"):
+            records.read_meta(tmp_path, "coco-crops")
+    write(**{**whole, "kind": "coco-scenes", "mask_size": "x"})
+    with pytest.raises(UserError, match="'mask_size' is missing or of another"):
+        records.read_meta(tmp_path, "coco-scenes")
+    write(kind=["coco-crops"], schema=records.SCHEMA)
+    with pytest.raises(UserError, match="set was expected"):
+        records.read_meta(tmp_path, "coco-crops")
     write(kind="coco-crops", schema=records.SCHEMA + 1)
     with pytest.raises(UserError, match="schema"):
         records.read_meta(tmp_path, "coco-crops")

@@ -127,9 +127,10 @@ def test_broken_json_is_named(tmp_path, content):
 
 def test_json_of_another_kind_is_named(tmp_path):
     path = tmp_path / "a.json"
-    path.write_text('{"images": [], "annotations": []}')
-    with pytest.raises(UserError, match="no list 'categories'"):
-        coco.read_annotation_file(path, Report())
+    for categories in ("", ', "categories": null', ', "categories": {"id": 1}'):
+        path.write_text('{"images": [], "annotations": []' + categories + "}")
+        with pytest.raises(UserError, match="no list 'categories'"):
+            coco.read_annotation_file(path, Report())
 
 
 def test_odd_entries_are_counted(world):
