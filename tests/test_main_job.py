@@ -1,0 +1,471 @@
+"""The main job end to end: the commands of the README on a small drawn world, and what goes wrong.
+
+The networks are tiny and trained for a few steps: what is tested is that the pieces fit, that a
+stopped run goes on to the same bits, and that bad input ends in one sentence. That something is
+learnt is tested by `make demo`.
+"""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from core import cli
+from core.checkpoints import Checkpoints
+from core.errors import UserError
+from core.reporting import read_metrics
+from core.run_dir import RunDir
+from dataloaders import records
+from prep_data import (
+    coco_to_tfrecord,
+    cococrops_to_tfrecord,
+    index_quickdrawtf,
+    make_sample,
+    quickdraw_to_tfrecord,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGE1, STAGE2 = "multidomain-representation", "graph-attention"
+LOADER = {STAGE1: "quickdraw-cococrops-tf", STAGE2: "coco-tfrecord"}
+ENCODERS = "pretrained_e_model=shallow,image_size=32,pretrained_weights=none"
+HPARAMS = {
+    STAGE1: ENCODERS,
+    STAGE2: f"{ENCODERS},pt_mdomain_id=01,mask_width=8,layout_d_arch=verysmall,"
+    "gconv_num_layers=2,g_enc_n_layers=1,gconv_hidden_dim=64",
+}
+BASE = "batch_size=4,log_every=1,notify_every=1000,save_every=1000,safety_save=1000,slack_config="
+PATIENCE = 300  # seconds for a process on a machine that is busy
+
+
+class Sets(NamedTuple):
+    """Folders of the four prepared sets."""
+
+    quickdraw: Path
+    indexed: Path
+    scenes: Path
+    crops: Path
+
+    def hparams(self, model):
+        if model == STAGE1:
+            return f"qdraw_dir={self.quickdraw},crops_dir={self.crops}"
+        return f"coco_dir={self.scenes},qdraw_dir={self.indexed},crops_dir={self.crops}"
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The drawn world in the public layouts."""
+    folder = tmp_path_factory.mktemp("world") / "sample"
+    sizes = "--train-images 40 --val-images 16 --drawings 12 --eval-drawings 6 --workers 0"
+    make_sample.main(["--target-dir", str(folder), *sizes.split()])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sets(sample):
+    """All four sets prepared from it."""
+    sets = Sets(*(sample.parent / name for name in Sets._fields))
+    for command, source, target, more in (
+        (quickdraw_to_tfrecord, "quickdraw", sets.quickdraw, ()),
+        (index_quickdrawtf, "quickdraw", sets.indexed, ()),
+        (coco_to_tfrecord, "coco-stuff", sets.scenes, ("--val-size", "10")),
+        (cococrops_to_tfrecord, "coco-stuff", sets.crops, ("--val-size", "10")),
+    ):
+        folders = ["--dataset-dir", str(sample / source), "--target-dir", str(target)]
+        command.main([*folders, "--workers", "0", *more])
+    return sets
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """The folder of all runs. Ends with TensorFlow as undetermined as it was."""
+    yield tmp_path_factory.mktemp("runs")
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
+def flags(model, sets, out, run_id, *more, iterations=6, base=""):
+    """The command line of a training."""
+    return [
+        model, "--data-loader", LOADER[model], "-o", str(out), "--id", run_id,
+        "--hparams", HPARAMS[model], "--data-hparams", sets.hparams(model),
+        "--base-hparams", f"{BASE},deterministic=true,iterations={iterations}{base}", *more,
+    ]  # fmt: skip
+
+
+def script(name, *argv, **more):
+    """Start a script of the repository as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, *name.split(), *map(str, argv)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, **more,
+    )  # fmt: skip
+
+
+def ended(process):
+    """(exit code, stderr) of a process, which must end by itself."""
+    try:
+        _, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert "Traceback" not in stderr
+    return process.returncode, stderr
+
+
+def losses(out, model, run_id):
+    return {x["step"]: x["losses"] for x in read_metrics(RunDir(out, model, run_id).metrics)}
+
+
+def refused(capsys, command, argv, code=1):
+    """The one sentence with which a command ends, and nothing like a traceback."""
+    capsys.readouterr()
+    assert cli.run(command, argv) == code
+    stderr = capsys.readouterr().err
+    assert "Traceback" not in stderr
+    last = stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and stderr.count("error: ") == 1
+    return last
+
+
+@pytest.fixture(scope="module")
+def stage1(sets, out):
+    """An undisturbed stage 1 run '01'; the steps it took."""
+    assert cli.run(cli.train, flags(STAGE1, sets, out, "01")) == 0
+    return losses(out, STAGE1, "01")
+
+
+class Stopped(NamedTuple):
+    code: int
+    stderr: str
+    step: int  # of its checkpoint
+    second: str  # what a second training of the same run was told meanwhile
+
+
+@pytest.fixture(scope="module")
+def stopped(sets, out, stage1):
+    """Stage 2 run 'cut': train.py on its own, ended by SIGTERM after some steps."""
+    argv = flags(STAGE2, sets, out, "cut", iterations=10**6)
+    process = script("train.py", *argv)
+    deadline = time.monotonic() + PATIENCE
+    while len(losses(out, STAGE2, "cut")) < 2 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+        assert cli.run(cli.train, argv) == 1
+    process.send_signal(signal.SIGTERM)
+    code, stderr = ended(process)
+    (step,) = Checkpoints(RunDir(out, STAGE2, "cut").checkpoints).steps()
+    return Stopped(code, stderr, step, told.getvalue().strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def stage2(sets, out, stopped):
+    """An undisturbed stage 2 run 'SD01' of two steps more than the stopped one did."""
+    steps = stopped.step + 2
+    assert cli.run(cli.train, flags(STAGE2, sets, out, "SD01", iterations=steps)) == 0
+    return losses(out, STAGE2, "SD01")
+
+
+# ---- stopping and going on -------------------------------------------------------------------
+
+
+def test_stage_1_after_ctrl_c_goes_on_to_the_same_bits(sets, out, stage1, monkeypatch, capsys):
+    from core import reporting
+
+    report = reporting.Reporter.losses
+
+    def report_and_press(self, step, values):
+        report(self, step, values)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)  # of Ctrl-C, while step 3 is reported
+
+    monkeypatch.setattr(reporting.Reporter, "losses", report_and_press)
+    assert cli.run(cli.train, flags(STAGE1, sets, out, "cut")) == 130
+    assert "stopped by SIGINT after step 4; go on" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.undo()
+    assert list(losses(out, STAGE1, "cut")) == [1, 2, 3, 4]
+    go_on = [STAGE1, "-o", str(out), "--id", "cut", "--resume", "latest"]
+    assert cli.run(cli.train, go_on) == 0
+    assert losses(out, STAGE1, "cut") == stage1
+    assert list(stage1) == [1, 2, 3, 4, 5, 6]
+
+
+def test_stage_2_after_sigterm_goes_on_to_the_same_bits(out, stopped, stage2):
+    assert stopped.code == 143
+    assert f"stopped by SIGTERM after step {stopped.step}; go on" in stopped.stderr
+    steps = stopped.step + 2
+    go_on = [STAGE2, "-o", out, "--id", "cut", "--resume", "latest"]
+    code, stderr = ended(script("train.py", *go_on, "--base-hparams", f"iterations={steps}"))
+    assert code == 0, stderr
+    assert losses(out, STAGE2, "cut") == stage2
+    assert list(stage2) == list(range(1, steps + 1))
+
+
+def test_a_second_training_of_a_run_is_turned_away(stopped):
+    assert "graph-attention-cut is being written by process" in stopped.second
+
+
+# ---- search figures --------------------------------------------------------------------------
+
+
+def test_search_figures_of_stage_2(out, stage2):
+    run, step = RunDir(out, STAGE2, "SD01"), len(stage2)
+    code, stderr = ended(script("evaluate-metrics.py", STAGE2, "-o", out, "--id", "SD01"))
+    assert code == 0, stderr
+    report = json.loads((run.evaluation / f"valid-step-{step}.json").read_text())
+    assert (report["model"], report["step"], report["split"]) == (STAGE2, step, "valid")
+    figures = [result for result in report["results"] if "value" in result]
+    by_name = {}
+    for figure in figures:
+        low, high = figure["interval"]
+        assert 0 <= low <= figure["value"] <= high <= 1, figure
+        by_name.setdefault(figure["metric"], []).append(figure)
+    for kind in ("mAP", "top1", "top5", "top10"):
+        rows = by_name[f"sbir-{kind}"]
+        assert [(row["labels"]["boxes"], row["labels"]["sketches"]) for row in rows] == [
+            ("shared", "real"), ("shared", "blank"), ("jittered", "real"), ("jittered", "blank"),
+        ]  # fmt: skip
+        for row in rows:
+            assert (row["n"], row["gallery"]) == (10, 10)
+            assert ("minus_blank" in row["controls"]) == (row["labels"]["sketches"] == "real")
+        (row,) = by_name[f"obj-sbir-{kind}"]
+        assert 0 < row["chance"] < row["ceiling"] <= 1
+    chances = [by_name[f"sbir-top{k}"][0]["chance"] for k in (1, 5, 10)]
+    assert chances == [0.1, 0.5, 1.0]
+    for side in ("obj", "skt"):
+        assert {"macro", "micro"} == {
+            row["labels"]["average"] for row in by_name[f"embedding-{side}-accuracy"]
+        }
+    masks = by_name["mask-iou"]
+    assert [row["labels"]["view"] for row in masks] == ["photo", "sketch"]
+    for row in masks:
+        controls = row["controls"]
+        assert 0.3 < controls["all_ones"] < controls["class_mean"] < 1
+    (picture,) = (result for result in report["results"] if "path" in result)
+    with Image.open(run.evaluation / picture["path"]) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert 600 < image.width < 3000 and 600 < image.height < 4000
+        assert np.asarray(image).std() > 20
+
+
+def test_figures_of_stage_1_and_a_disk_that_is_full(out, stage1, capsys):
+    argv = [STAGE1, "-o", str(out), "--id", "01"]
+    folder = RunDir(out, STAGE1, "01").evaluation
+    with file_size_limit(500):
+        assert "valid-step-6.json" in refused(capsys, cli.evaluate, argv)
+    assert list(folder.iterdir()) == []
+    assert cli.run(cli.evaluate, argv) == 0
+    report = json.loads((folder / "valid-step-6.json").read_text())
+    assert {result["metric"] for result in report["results"]} == {
+        "embedding-obj-accuracy", "embedding-skt-accuracy",
+    }  # fmt: skip
+
+
+# ---- damaged and unfit sets ------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_sets(sets, tmp_path):
+    """Copies of the sets, to be damaged."""
+    copies = Sets(*(tmp_path / name for name in Sets._fields))
+    for source, target in zip(sets, copies):
+        shutil.copytree(source, target)
+    return copies
+
+
+def shard_of(folder, place, split="train"):
+    return sorted((folder / split).glob("*.tfrecord"))[place]
+
+
+def flip(shard, record):
+    """Flip one bit in the data of a record."""
+    data = bytearray(shard.read_bytes())
+    data[list(records.record_offsets(shard))[record] + 40] ^= 1
+    shard.write_bytes(data)
+
+
+def spoil_images(folder):
+    """Put rubbish for every image of the train split but the first, with framing, checksums and
+    lengths that are right."""
+    for number, shard in enumerate(sorted((folder / "train").glob("*.tfrecord"))):
+        raw = [record.numpy() for record in tf.data.TFRecordDataset(str(shard))]
+        with tf.io.TFRecordWriter(str(shard)) as writer:
+            for place, each in enumerate(raw):
+                example = tf.train.Example.FromString(each)
+                image = example.features.feature["image"].bytes_list
+                if number or place:
+                    image.value[0] = image.value[0][:20].ljust(len(image.value[0]), b"\0")
+                writer.write(example.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("model", "which", "place"),
+    # The first shard of a set is met when the loader is built, the last only in the first step.
+    [(STAGE1, "quickdraw", 0), (STAGE1, "crops", -1), (STAGE2, "scenes", -1)],
+)
+def test_a_flipped_bit_is_named(own_sets, out, stage1, tmp_path, capsys, model, which, place):
+    shard = shard_of(getattr(own_sets, which), place)
+    flip(shard, 1)
+    told = refused(capsys, cli.train, flags(model, own_sets, out, tmp_path.name))
+    assert f"{shard}: record 1 is damaged" in told
+    assert losses(out, model, tmp_path.name) == {}
+
+
+@pytest.mark.parametrize(("model", "which"), [(STAGE1, "quickdraw"), (STAGE2, "scenes")])
+def test_a_corrupt_image_is_named(own_sets, out, stage1, tmp_path, capsys, model, which):
+    folder = getattr(own_sets, which)
+    spoil_images(folder)
+    told = refused(capsys, cli.train, flags(model, own_sets, out, tmp_path.name))
+    assert f"{shard_of(folder, 0)}: the image of record 1 cannot be read" in told
+    assert losses(out, model, tmp_path.name) == {}
+
+
+def test_a_damaged_record_is_named_in_evaluation(own_sets, out, stage1, capsys):
+    shard = shard_of(own_sets.quickdraw, 0, "valid")
+    flip(shard, 70)  # beyond the first block
+    argv = [STAGE1, "-o", str(out), "--id", "01", "-dp", own_sets.hparams(STAGE1)]
+    assert f"{shard}: record 70 is damaged" in refused(capsys, cli.evaluate, argv)
+
+
+def truncate(sets):
+    shard = shard_of(sets.scenes, -1)
+    shard.write_bytes(shard.read_bytes()[:-10])
+
+
+def edit_meta(folder, **changes):
+    path = folder / "meta.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def other_vocabulary(sets):
+    names = json.loads((sets.crops / "meta.json").read_text())["obj_idx_to_name"]
+    edit_meta(sets.crops, obj_idx_to_name=["zeppelin", *names[1:]])
+
+
+def empty(sets):
+    shutil.rmtree(sets.crops)
+    sets.crops.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "pieces"),
+    [
+        (truncate, ["scenes-00004-of-00005.tfrecord", "truncated", "prepare it again"]),
+        (other_vocabulary, ["zeppelin", "/crops", "/scenes"]),
+        (lambda sets: edit_meta(sets.indexed, schema=7), ["/indexed", "7", "schema"]),
+        (
+            lambda sets: shutil.rmtree(sets.indexed),
+            ["/indexed is not a folder"],
+        ),
+        (empty, ["/crops", "meta.json"]),
+        (lambda sets: edit_meta(sets.scenes, kind="coco-crops"), ["/scenes", "coco-crops"]),
+    ],
+)
+def test_unfit_sets_are_named_before_anything_starts(
+    own_sets, out, tmp_path, capsys, spoil, pieces
+):
+    spoil(own_sets)
+    told = refused(capsys, cli.train, flags(STAGE2, own_sets, out, tmp_path.name))
+    for piece in pieces:
+        assert piece in told
+    assert not RunDir(out, STAGE2, tmp_path.name).config.exists()
+
+
+# ---- runs that do not fit --------------------------------------------------------------------
+
+
+def test_stage_2_without_its_stage_1(sets, out, stage1, capsys):
+    argv = flags(STAGE2, sets, out, "lonely")
+    told = refused(capsys, cli.train, [*argv, "--hparams", "pt_mdomain_id=07"], 2)
+    assert "given twice" in told
+    argv[argv.index("--hparams") + 1] = HPARAMS[STAGE2].replace("_id=01", "_id=07")
+    told = refused(capsys, cli.train, argv)
+    assert f"{out}/multidomain-representation-07, which has no checkpoint" in told
+    argv[argv.index("--hparams") + 1] = HPARAMS[STAGE2] + ",common_repr_size=64"
+    told = refused(capsys, cli.train, argv)
+    assert "common_repr_size is 128 there and 64 here" in told
+
+
+@pytest.mark.parametrize("command", [cli.train, cli.evaluate])
+def test_a_checkpoint_of_the_other_model(sets, out, stage1, capsys, command):
+    folder = RunDir(out, STAGE1, "01").checkpoints / "step-00000006"
+    argv = [*flags(STAGE2, sets, out, "mixed"), "--resume", str(folder)]
+    told = refused(capsys, command, argv)
+    assert f"of the model '{STAGE1}', not '{STAGE2}'" in told
+    assert str(RunDir(out, STAGE1, "01").root) in told
+
+
+# ---- output that cannot be written -----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """As a full disk: no file grows past `size` bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_costs_no_checkpoint(out, stage1, tmp_path):
+    run = RunDir(tmp_path, STAGE1, "full")
+    shutil.copytree(RunDir(out, STAGE1, "01").root, run.root)
+    go_on = [STAGE1, "-o", str(tmp_path), "--id", "full", "--resume", "latest"]
+    go_on += ["--base-hparams", "iterations=8"]
+    with file_size_limit(1_000_000):  # inherited by the process
+        process = script("train.py", *go_on)
+    code, stderr = ended(process)
+    assert code == 1
+    told = stderr.strip().splitlines()[-1]
+    assert told.startswith("error: the checkpoint of step 8 could not be written")
+    assert str(run.checkpoints / "step-00000006") in told
+    assert [folder.name for folder in run.checkpoints.iterdir()] == ["step-00000006"]
+    assert cli.run(cli.train, go_on) == 0  # and then there is room
+    assert list(losses(tmp_path, STAGE1, "full")) == list(range(1, 9))
+
+
+@pytest.mark.parametrize("size", [2_000, 20_000])  # of a bucket; of a shard
+def test_a_full_disk_is_no_prepared_set(sample, tmp_path, size):
+    argv = ["--dataset-dir", sample / "quickdraw", "--target-dir", tmp_path / "set"]
+    argv += ["--workers", "1", "--n-chunks", "1"]
+    with file_size_limit(size):
+        process = script("-m prep_data.quickdraw_to_tfrecord", *argv)
+    code, stderr = ended(process)
+    assert code == 1
+    assert "error: cannot write " in stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "set" / "meta.json").exists()
+    quickdraw_to_tfrecord.main([*map(str, argv[:-4]), "--workers", "0", "--n-chunks", "1"])
+    assert records.read_meta(tmp_path / "set", "quickdraw")["n_train_samples"] == 180
+
+
+def test_files_where_folders_should_be(sets, sample, out, stage1, tmp_path, capsys):
+    place = tmp_path / "file"
+    place.write_text("mine")
+    assert str(place) in refused(capsys, cli.train, flags(STAGE1, sets, place, "01"))
+    argv = ["--dataset-dir", str(sample / "quickdraw"), "--target-dir", str(place)]
+    with pytest.raises(UserError, match=f"cannot write to {place}"):
+        index_quickdrawtf.main(argv)
+    shutil.copytree(RunDir(out, STAGE1, "01").root, tmp_path / f"{STAGE1}-01")
+    evaluation = RunDir(tmp_path, STAGE1, "01").evaluation
+    shutil.rmtree(evaluation, ignore_errors=True)
+    evaluation.write_text("mine")
+    argv = [STAGE1, "-o", str(tmp_path), "--id", "01"]
+    assert str(evaluation) in refused(capsys, cli.evaluate, argv)
+    assert place.read_text() == evaluation.read_text() == "mine"
