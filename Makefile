@@ -10,8 +10,9 @@ DEMO_SEED := 0
 DEMO_SAMPLE := --train-images 600 --val-images 200
 DEMO_VAL_SIZE := 100
 DEMO_STAGE1_STEPS := 300
-DEMO_STAGE2_STEPS := 900
+DEMO_STAGE2_STEPS := 1200
 DEMO_NETWORK := pretrained_e_model=shallow,pretrained_weights=none,image_size=48
+DEMO_SCENE_NETWORK := gconv_num_layers=2,gconv_hidden_dim=256,g_enc_n_layers=2,mask_width=32,layout_d_arch=verysmall
 
 .PHONY: help install demo test lint bench clean
 help:
@@ -67,8 +68,8 @@ demo: $(STAMP)
 	    --data-hparams qdraw_dir=$(DEMO)/quickdraw-tf,crops_dir=$(DEMO)/coco-crops
 	$(PY) train.py graph-attention --data-loader coco-tfrecord \
 	    -o $(DEMO)/runs --id SD01 --resume latest \
-	    --hparams learning_rate=3e-4,pt_mdomain_id=01,mask_width=32,layout_d_arch=verysmall,$(DEMO_NETWORK) \
-	    --base-hparams batch_size=16,iterations=$(DEMO_STAGE2_STEPS),log_every=50,safety_save=300,seed=$(DEMO_SEED) \
+	    --hparams learning_rate=5e-4,pt_mdomain_id=01,$(DEMO_NETWORK),$(DEMO_SCENE_NETWORK) \
+	    --base-hparams batch_size=8,iterations=$(DEMO_STAGE2_STEPS),log_every=100,safety_save=300,seed=$(DEMO_SEED) \
 	    --data-hparams coco_dir=$(DEMO)/coco-graphs,crops_dir=$(DEMO)/coco-crops,qdraw_dir=$(DEMO)/quickdraw-indexed
 	$(PY) evaluate-metrics.py graph-attention -o $(DEMO)/runs --id SD01
 	@echo

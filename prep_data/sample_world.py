@@ -671,10 +671,15 @@ def paint_ground(kind: int, height: int, width: int, rng: np.random.Generator) -
     return lit(1 + 0.1 * waves + 0.08 * swell, 195, 0.65, 0.55)
 
 
+def variant_of(object_class: ObjectClass, rng: np.random.Generator) -> Individual:
+    """A new individual in the orientation its class is defined in."""
+    individual = object_class.make(rng)
+    return individual._replace(aspect=individual.aspect * float(np.exp(rng.normal(0, 0.1))))
+
+
 def individual_of(object_class: ObjectClass, rng: np.random.Generator) -> Individual:
     """A new individual, half of them mirrored."""
-    individual = object_class.make(rng)
-    individual = individual._replace(aspect=individual.aspect * float(np.exp(rng.normal(0, 0.1))))
+    individual = variant_of(object_class, rng)
     return mirrored(individual) if rng.random() < 0.5 else individual
 
 
