@@ -7,8 +7,10 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import NoReturn, Optional
 
 from core.errors import UsageError, UserError
 
@@ -34,11 +36,17 @@ def run(
     command: "Callable[[Sequence[str]], None]",
     argv: "Sequence[str]",
     interrupted: str = "stopped by SIGINT",
+    clean_up: bool = False,
 ) -> int:
     """Run a command; what a user can mend becomes one sentence on stderr. Returns the exit code:
-    0, 1 (failure), 2 (usage), 128 + the signal's number. interrupted: said after Ctrl-C."""
+    0, 1 (failure), 2 (usage), 128 + the signal's number.
+
+    interrupted: said after Ctrl-C. clean_up: Ctrl-C raises KeyboardInterrupt in the command, which
+    has something to clean up; otherwise it ends the process at once.
+    """
     try:
-        command(argv)
+        with contextlib.nullcontext() if clean_up else _ended_by_interrupt(interrupted):
+            command(argv)
         sys.stdout.flush()  # here, not at exit, so that a reader that has gone is seen here
         return 0
     except UserError as error:
@@ -60,3 +68,22 @@ def run(
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+@contextlib.contextmanager
+def _ended_by_interrupt(message: str) -> "Iterator[None]":
+    """Within it, SIGINT ends the process. Not by KeyboardInterrupt: raised inside TensorFlow or
+    Keras it comes out as another exception, or is swallowed and the command goes on."""
+
+    def end(number: int, frame: "Optional[FrameType]") -> None:
+        print(message, file=sys.stderr, flush=True)
+        os._exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread only
+        return
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -594,4 +594,4 @@ def run_script(command: Callable[[Sequence[str]], None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     again = "interrupted: run the same command again to go on"
-    sys.exit(commands.run(command, sys.argv[1:], again))
+    sys.exit(commands.run(command, sys.argv[1:], again, clean_up=True))

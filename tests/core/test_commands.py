@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,28 @@ def test_a_reader_that_has_gone_is_no_error():
         os.close(reading)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"), [("", 130, "stopped by SIGINT\n"), (", clean_up=True", 3, "")]
+)
+def test_an_interrupt_cannot_be_swallowed(options, code, said):
+    program = f"""
+import sys, time
+from core import commands
+def command(argv):
+    print("ready", flush=True)
+    try:
+        time.sleep(60)
+    except BaseException:  # as some libraries do
+        sys.exit(3)
+sys.exit(commands.run(command, []{options}))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, said)

@@ -52,6 +52,7 @@ def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int 
             partial(work, seconds=seconds),
             encode,
             lambda totals: {
+                "coco_classes": [],
                 "records": totals.records,
                 "classes": totals.classes,
                 "seen": totals.counts["test"]["seen"],
