@@ -293,6 +293,7 @@ def _reason(error: BaseException) -> str:
 
 def _first_line(error: BaseException) -> str:
     text = getattr(error, "message", None) or str(error)
+    text = re.sub(r"^\s*\{\{.*?\}\}", "", text)  # TensorFlow's name of the operation
     return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
 
 

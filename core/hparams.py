@@ -119,11 +119,6 @@ def parse(text: "str | None", cls: "type[T]", /, **saved: Any) -> T:
     return cls(**values)
 
 
-def given_names(text: "str | None") -> "tuple[str, ...]":
-    """The names a comma string sets, in its order; HParamError when it is malformed."""
-    return tuple(name for _, name, _ in _clauses(text or ""))
-
-
 def describe(cls: type) -> str:
     """Help text of a hparams class: one line a field: name, type, default, help."""
     rows = []

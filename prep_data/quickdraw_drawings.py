@@ -94,14 +94,6 @@ class _Spooling(NamedTuple):
     seed: int
 
 
-class _Spooled(NamedTuple):
-    """What the spool has of one class and split: bucket b holds drawings rows[b] to rows[b + 1],
-    whose points are points[b] to points[b + 1] of the class' spool file."""
-
-    rows: np.ndarray
-    points: np.ndarray
-
-
 def _stem(spool: Path, name: str, split: str) -> Path:
     return spool / f"{common.file_stem(name)}-{split}"
 

@@ -12,7 +12,6 @@ from core.hparams import (
     BaseHParams,
     describe,
     from_dict,
-    given_names,
     hp,
     parse,
     to_dict,
@@ -188,10 +187,6 @@ def test_describe_shows_name_type_default_and_help():
     assert "list of int" in line
     assert "[1,2]" in line
     assert "widths" in line
-
-
-def test_given_names():
-    assert given_names("b=1,a=[1,2]") == ("b", "a")
 
 
 def test_the_base_hparams_of_the_readme():
