@@ -6,7 +6,6 @@ parse -> classes by name -> hparams -> run folder -> data -> model -> restore ->
 import argparse
 import contextlib
 import datetime
-import errno
 import logging
 import platform
 import sys
@@ -15,44 +14,19 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from core import hparams
+from core.commands import Parser, run
 from core.errors import HParamError, UsageError, UserError
 from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
 
 log = logging.getLogger(__name__)
 
-# Errors of writing that are the machine's, not the program's.
-_DISK_TROUBLE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
-    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-}  # fmt: skip
 RESUME_HELP = "none, latest, or a checkpoint folder"
 
 
 def main(command: "Callable[[Sequence[str]], None]") -> NoReturn:
     """Run a script's command on sys.argv and exit: 0, or one sentence on stderr and its code."""
     sys.exit(run(command, sys.argv[1:]))
-
-
-def run(command: "Callable[[Sequence[str]], None]", argv: "Sequence[str]") -> int:
-    """Run a command; what a user can mend becomes one sentence on stderr. Returns the exit code."""
-    # TensorFlow and the training are not imported here: a wrong command line should not wait.
-    try:
-        command(argv)
-        return 0
-    except UserError as error:
-        stopped = error.exit_code > 128  # by a signal, as asked: that is no error
-        print(error if stopped else f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        if error.errno not in _DISK_TROUBLE:
-            raise
-        place = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror}{place}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped by SIGINT", file=sys.stderr)
-        return 130
 
 
 # --- train ----------------------------------------------------------------------------------------
@@ -63,7 +37,7 @@ def train(argv: "Sequence[str]") -> None:
 
     Raises UserError for all a user can mend, core.training.StoppedError after SIGINT or SIGTERM.
     """
-    parser = _parser("train.py", "Train a model.")
+    parser = Parser(prog="train.py", description="Train a model.")
     _common_flags(parser, resume="none")
     parser.add_argument("--help-hps", action="store_true", help="print the hparams and end")
     args = parser.parse_args(list(argv))
@@ -283,7 +257,7 @@ def evaluate(argv: "Sequence[str]") -> None:
     Prints a table and saves JSON into the run's evaluation folder. The run's config.json gives all
     hparams; flags override. Raises UserError for all a user can mend.
     """
-    parser = _parser("evaluate-metrics.py", "Compute metrics of a trained model.")
+    parser = Parser(prog="evaluate-metrics.py", description="Compute metrics of a trained model.")
     _common_flags(parser, resume="latest")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="default: all of the model's")
     args = parser.parse_args(list(argv))
@@ -344,15 +318,6 @@ def help_hps(model_name: Optional[str] = None, loader_name: Optional[str] = None
 
 
 # --- shared ---------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See {self.prog} --help")
-
-
-def _parser(prog: str, description: str) -> _Parser:
-    return _Parser(prog=prog, description=description, allow_abbrev=False)
 
 
 def _common_flags(parser: argparse.ArgumentParser, resume: str) -> None:

@@ -258,19 +258,6 @@ def test_bad_input_is_one_sentence(out, argv, error, pieces, capsys):
     assert len([line for line in lines if line.startswith("error")]) == 1
 
 
-def test_trouble_of_the_disk_is_one_sentence_and_a_fault_of_ours_is_not(capsys):
-    def full(argv):
-        raise OSError(28, "No space left on device", "/out/x.png")
-
-    def fault(argv):
-        raise OSError(2, "No such file or directory", "/out/x.png")
-
-    assert cli.run(full, []) == 1
-    assert capsys.readouterr().err == "error: No space left on device: /out/x.png\n"
-    with pytest.raises(FileNotFoundError):
-        cli.run(fault, [])
-
-
 def test_what_is_missing_is_named(out):
     with pytest.raises(UsageError, match=r"missing: model, --output-dir, --id; models: fake-model"):
         cli.train([])

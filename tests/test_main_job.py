@@ -125,6 +125,13 @@ def ended(process):
     return process.returncode, stderr
 
 
+def wait_until(true, process):
+    deadline = time.monotonic() + PATIENCE
+    while not true() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def losses(out, model, run_id):
     return {x["step"]: x["losses"] for x in read_metrics(RunDir(out, model, run_id).metrics)}
 
@@ -159,16 +166,14 @@ def stopped(sets, out, stage1):
     """Stage 2 run 'cut': train.py on its own, ended by SIGTERM after some steps."""
     argv = flags(STAGE2, sets, out, "cut", iterations=10**6)
     process = script("train.py", *argv)
-    deadline = time.monotonic() + PATIENCE
-    while len(losses(out, STAGE2, "cut")) < 2 and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    told = io.StringIO()
+    run, told = RunDir(out, STAGE2, "cut"), io.StringIO()
+    wait_until(lambda: run.config.exists(), process)
     with contextlib.redirect_stderr(told):
         assert cli.run(cli.train, argv) == 1
+    wait_until(lambda: len(losses(out, STAGE2, "cut")) >= 2, process)
     process.send_signal(signal.SIGTERM)
     code, stderr = ended(process)
-    (step,) = Checkpoints(RunDir(out, STAGE2, "cut").checkpoints).steps()
+    (step,) = Checkpoints(run.checkpoints).steps()
     return Stopped(code, stderr, step, told.getvalue().strip().splitlines()[-1])
 
 
