@@ -453,11 +453,15 @@ class PreparedSet:
         return self.folder / ".progress" / name
 
     def _note_of(self, part: Part) -> Optional[dict[str, Any]]:
-        """The note of a finished part whose files are as noted, else None."""
+        """The note of a finished part whose files are as noted, else None: the part is written
+        anew."""
         path = self._note_path(part)
-        if not path.is_file():
+        try:
+            note = read_json(path)
+        except UserError:  # none there, or cut short when the machine went down
             return None
-        note = read_json(path)
+        if not isinstance(note, dict) or set(note) != {"files", "groups", "counts", "problems"}:
+            return None
         for entry in note["files"]:
             file = self.folder / entry["path"]
             if not file.is_file() or file.stat().st_size != entry["bytes"]:
