@@ -24,7 +24,7 @@ class Model(tf.Module, abc.ABC):
     optimizers: dict[str, tf.keras.optimizers.Optimizer]
     # Hparams that may differ between this model and the one it is warm started from; all others
     # that both have must be equal.
-    warm_start_may_differ: tuple[str, ...] = ("learning_rate", "pretrained_weights")
+    warm_start_may_differ: tuple[str, ...] = ("learning_rate",)
 
     def __init__(self, hparams: Any, vocabulary: Vocabulary, iterations: int, mask_size: int = 64):
         """hparams: an instance of HParams. iterations: last step of the run, for schedules.

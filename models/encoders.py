@@ -26,7 +26,7 @@ from models.layers.normalization import ConvBatchNorm
 class EncoderHParams:
     """What both models have in common."""
 
-    image_size: int = hp(96, "side of crops and sketches, pixels", low=16)
+    image_size: int = hp(96, "side of crops and sketches, pixels", low=16, high=1024)
     encoding_size: int = hp(256, "width of what the encoders give", low=1)
     edge_repr_net_hidden_size: int = hp(256, "shared net: width of object vectors", low=1)
     common_repr_size: int = hp(128, "shared net: width of the common embedding", low=1)
