@@ -1,31 +1,36 @@
-"""Nearest-neighbour x2 upsampling followed by a 3x3 convolution, as one transposed convolution."""
+"""Nearest-neighbour x2 upsampling followed by a 3x3 convolution, with a quarter of the work."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
 
-def transposed_kernel(kernel: tf.Tensor) -> tf.Tensor:
-    """The stride-2 transposed-convolution kernel equal to 'upsample x2, then convolve'.
+def upsample_conv(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Nearest upsampling x2, then a 'same' convolution: exact, never storing the upsampled map.
 
-    kernel: float32 (3, 3, in, out), of a 'same' convolution on the upsampled map.
-    Returns float32 (4, 4, out, in), the layout of tf.nn.conv2d_transpose.
+    inputs: (B, H, W, in); kernel: (3, 3, in, out), of the same dtype. Returns (B, 2H, 2W, out).
 
-    Nearest upsampling copies each pixel into a 2x2 box, so the pair of operations scatters every
-    input pixel through the flipped kernel convolved with a 2x2 box of ones.
+    Nearest upsampling puts zeros between the pixels and then sums each 2x2 box. Convolutions
+    commute, so the kernel may go first, when three of four pixels are still zero: a transposed
+    convolution of stride 2, with 9 multiplications an input pixel and channel pair in place of
+    36; then the boxes are summed, as averages of four times the values.
     """
-    padded = tf.pad(kernel, [[1, 1], [1, 1], [0, 0], [0, 0]])
-    rows = padded[:-1] + padded[1:]
-    boxed = rows[:, :-1] + rows[:, 1:]  # (4, 4, in, out)
-    return tf.transpose(boxed[::-1, ::-1], [0, 1, 3, 2])
+    shape = tf.shape(inputs)
+    spread = tf.nn.conv2d_transpose(
+        inputs,
+        4.0 * tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2]),
+        [shape[0], 2 * shape[1] + 1, 2 * shape[2] + 1, kernel.shape[-1]],
+        strides=2,
+        padding="VALID",
+    )
+    return tf.nn.avg_pool2d(spread, 2, 1, "VALID")
 
 
 class UpsampleConv(tf.keras.layers.Layer):
     """float32 (B, H, W, in) -> (B, 2H, 2W, filters): nearest upsample x2, then 3x3 'same' conv.
 
-    Exact: the trained variables are the 3x3 kernel (3, 3, in, filters) and, with `use_bias`, the
-    bias (filters,). 16 multiplications an input pixel and channel pair in place of 36, and the
-    upsampled input is never stored.
+    The trained variables are the 3x3 kernel (3, 3, in, filters) and, with `use_bias`, the bias
+    (filters,).
     """
 
     def __init__(
@@ -47,9 +52,5 @@ class UpsampleConv(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        shape = tf.shape(inputs)
-        output_shape = [shape[0], 2 * shape[1], 2 * shape[2], self.filters]
-        outputs = tf.nn.conv2d_transpose(
-            inputs, transposed_kernel(self.kernel), output_shape, strides=2, padding="SAME"
-        )
+        outputs = upsample_conv(inputs, self.kernel)
         return outputs if self.bias is None else outputs + self.bias
