@@ -262,17 +262,22 @@ class GraphAttention(Model):
         return self.classifier(objects), self.box_head(objects), masks
 
     def score_masks(self, outputs: Outputs, batch: Any) -> Scores:
-        """The discriminator on real masks and both sides' in one pass; moves its spectral norms."""
-        objects, queries = tf.shape(batch.crops)[0], tf.shape(batch.sketches)[0]
-        real = tf.cast(batch.masks, tf.float32)
-        scores, features = self.discriminator(
-            tf.concat([real, outputs.photo.masks, outputs.query.masks], axis=0),
-            tf.concat([batch.photo.classes, batch.photo.classes, batch.query.classes], axis=0),
+        """The discriminator on real masks and on both sides'; moves its spectral norms by a step.
+
+        Two passes, so that what trains the generator is not led back through the real masks too.
+        """
+        made, made_features = self.discriminator(
+            tf.concat([outputs.photo.masks, outputs.query.masks], axis=0),
+            tf.concat([batch.photo.classes, batch.query.classes], axis=0),
             training=True,
         )
-        sizes = [objects, objects, queries]
-        split = [tf.split(maps, sizes) for maps in features]
-        return Scores(*tf.split(scores, sizes), *(list(maps) for maps in zip(*split)))
+        # training=False: the norms have moved already.
+        real, real_features = self.discriminator(
+            tf.cast(batch.masks, tf.float32), batch.photo.classes, training=False
+        )
+        sizes = [tf.shape(batch.crops)[0], tf.shape(batch.sketches)[0]]
+        split = [tf.split(maps, sizes) for maps in made_features]
+        return Scores(real, *tf.split(made, sizes), real_features, *map(list, zip(*split)))
 
     def discriminator_loss(self, scores: Scores, noise_seed: tf.Tensor) -> tf.Tensor:
         """Least-squares GAN: real masks towards 1 (smoothed: N(0.9, 0.1)), made ones towards 0."""

@@ -17,21 +17,29 @@ class FusedAdam(tf.keras.optimizers.Adam):
     def __init__(self, learning_rate: Any, beta_1: float = 0.9, beta_2: float = 0.999):
         super().__init__(learning_rate, beta_1, beta_2, jit_compile=False)
 
+    def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> tf.Tensor:
+        """Moves the variables by their gradients, [(gradient, variable)]."""
+        step = tf.cast(self.iterations + 1, tf.float32)
+        # Once for all variables; the names are those of the kernel's arguments.
+        self._shared = {
+            "beta1_power": tf.pow(self.beta_1, step),
+            "beta2_power": tf.pow(self.beta_2, step),
+            "beta1": tf.constant(self.beta_1),
+            "beta2": tf.constant(self.beta_2),
+            "epsilon": tf.constant(self.epsilon),
+        }
+        return super().apply_gradients(grads_and_vars, **kwargs)
+
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """Moves one variable by its gradient (dense, or slices that are made dense)."""
+        """Moves one float32 variable by its gradient (dense, or slices that are made dense)."""
         index = self._index_dict[self._var_key(variable)]
-        step = tf.cast(self.iterations + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].handle,
             v=self._velocities[index].handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
-            lr=tf.cast(self.learning_rate, variable.dtype),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
+            lr=self.learning_rate,
             grad=tf.convert_to_tensor(gradient),
+            **self._shared,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -12,10 +13,14 @@ from models.layers.normalization import SpectralConv, instance_norm
 ARCHITECTURES = {"big": (64, 3), "small": (32, 3), "verysmall": (16, 2)}  # filters, stride-2 layers
 
 
-def _leaky_relu(maps: tf.Tensor) -> tf.Tensor:
-    """Slope 0.2. Not tf.nn.leaky_relu: TensorFlow 2.15's graph rewriter stumbles over its gradient
-    after a convolution with bias, and then leaves the whole step without its other fusions."""
-    return tf.maximum(maps, 0.2 * maps)
+@tf.custom_gradient
+def _leaky_relu(maps: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Slope 0.2. Not tf.nn.leaky_relu: TensorFlow 2.15's graph rewriter stumbles over it after a
+    convolution with bias, and then leaves the whole step without its other fusions."""
+    outputs = tf.maximum(maps, 0.2 * maps)
+    return outputs, lambda upstream: tf.raw_ops.LeakyReluGrad(
+        gradients=upstream, features=outputs, alpha=0.2
+    )
 
 
 class ClassConv(SpectralConv):
@@ -38,8 +43,12 @@ class ClassConv(SpectralConv):
         by_class = tf.transpose(kernel[:, :, inputs.shape[-1] :], [2, 0, 1, 3])
         taps = tf.gather(by_class, classes)  # (O, 3, 3, filters)
         height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
-        constant = tf.einsum("yi,xj,oijf->oyxf", _inside(height), _inside(width), taps)
-        return constant + tf.nn.conv2d(inputs, kernel[:, :, : inputs.shape[-1]], 1, "SAME")
+        inside = tf.einsum("yi,xj->yxij", _inside(height), _inside(width))
+        constant = tf.matmul(
+            tf.reshape(inside, [1, height * width, 9]), tf.reshape(taps, [-1, 9, self.filters])
+        )
+        varying = tf.nn.conv2d(inputs, kernel[:, :, : inputs.shape[-1]], 1, "SAME")
+        return varying + tf.reshape(constant, tf.shape(varying))
 
 
 def _inside(side: tf.Tensor) -> tf.Tensor:
