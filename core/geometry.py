@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import tensorflow as tf
 
+LOCATION_GRID = 5  # cells a side
 MIN_SIDE = 1 / 64  # of the image: jitter leaves no box thinner than this, unless it was
 
 
-def areas(boxes: Any) -> Any:
-    """Areas (...,) of boxes (..., 4), as shares of the image; numpy or TensorFlow."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+def location_cells(boxes: tf.Tensor) -> tf.Tensor:
+    """The cell of the LOCATION_GRID a box's centre lies in, 0 = top left, row by row: int32 (O,).
 
-
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union (...,) of boxes a and b (..., 4), broadcast; 0 when the union has no
-    area. For all pairs: iou(a[:, None], b[None])."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    common = np.prod(np.maximum(sides, 0.0), axis=-1)
-    union = areas(a) + areas(b) - common
-    return np.divide(common, union, out=np.zeros_like(union), where=union > 0)
+    boxes: float32 (O, 4). Nearest of the cell centres 0, 1/4, .. 1 on each axis; a tie goes to
+    the even one.
+    """
+    steps = tf.round((boxes[:, :2] + boxes[:, 2:]) * ((LOCATION_GRID - 1) / 2))  # (O, 2)
+    cells = tf.cast(tf.clip_by_value(steps, 0, LOCATION_GRID - 1), tf.int32)
+    return cells[:, 0] + LOCATION_GRID * cells[:, 1]
 
 
 def jitter(boxes: tf.Tensor, shifts: tf.Tensor, scales: tf.Tensor, amount: float) -> tf.Tensor:

@@ -14,6 +14,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from core.errors import HParamError, UserError
@@ -52,13 +53,15 @@ def hp(
     choices: "tuple[Any, ...]" = (),
     low: "float | None" = None,
     high: "float | None" = None,
+    folder: bool = False,
 ) -> Any:
     """A dataclass field with what `describe` prints and `parse` checks.
 
     default: left out, the hparam is required. choices: the values allowed. low, high: inclusive
-    limits of a number (or of every number of a list).
+    limits of a number (or of every number of a list). folder: a path, which `parse` makes absolute,
+    so that a saved run finds its data from wherever it is resumed.
     """
-    metadata = {"help": help, "choices": choices, "low": low, "high": high}
+    metadata = {"help": help, "choices": choices, "low": low, "high": high, "folder": folder}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -113,6 +116,8 @@ def parse(text: "str | None", cls: "type[T]", /, **saved: Any) -> T:
                 f"clause {clause!r}: {name} must be {_type_name(field, hint)}, found {value!r}"
             ) from None
         _check_limits(field, hint, values[name], f"clause {clause!r}")
+        if field.metadata.get("folder") and value:
+            values[name] = str(Path.cwd() / value)
     missing = [n for n, (f, _) in specs.items() if n not in values and _required(f)]
     if missing:
         raise HParamError(f"missing hparams without a default: {', '.join(missing)}")

@@ -23,9 +23,9 @@ from dataloaders.negatives import check_negatives
 class HParams:
     """Folders of prepared sets."""
 
-    coco_dir: str = hp(help="scenes (prep_data.coco_to_tfrecord)")
-    qdraw_dir: str = hp(help="sketches by class (prep_data.index_quickdrawtf)")
-    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)")
+    coco_dir: str = hp(help="scenes (prep_data.coco_to_tfrecord)", folder=True)
+    qdraw_dir: str = hp(help="sketches by class (prep_data.index_quickdrawtf)", folder=True)
+    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=True)
 
 
 @LOADERS.register("coco-tfrecord")

@@ -18,7 +18,7 @@ from dataloaders.batches import CropBatch
 class HParams:
     """Folder of the prepared set."""
 
-    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)")
+    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=True)
 
 
 @LOADERS.register("cococrops-tfrecord")

@@ -24,8 +24,10 @@ from dataloaders.negatives import check_negatives, negative_rows
 class HParams:
     """Folders of prepared sets."""
 
-    qdraw_dir: str = hp(help="sketches in random order (prep_data.quickdraw_to_tfrecord)")
-    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)")
+    qdraw_dir: str = hp(
+        help="sketches in random order (prep_data.quickdraw_to_tfrecord)", folder=True
+    )
+    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=True)
 
 
 class _Triplets(NamedTuple):

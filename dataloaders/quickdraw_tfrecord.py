@@ -18,7 +18,9 @@ from dataloaders.batches import SketchBatch
 class HParams:
     """Folder of the prepared set."""
 
-    qdraw_dir: str = hp(help="sketches (prep_data.quickdraw_to_tfrecord or index_quickdrawtf)")
+    qdraw_dir: str = hp(
+        help="sketches (prep_data.quickdraw_to_tfrecord or index_quickdrawtf)", folder=True
+    )
 
 
 @LOADERS.register("quickdraw-tfrecord")

@@ -1,4 +1,4 @@
-"""The graph of a scene from its boxes alone: relations and box attributes. Pure functions.
+"""The graph of a scene from its boxes alone. Pure functions.
 
 Paper: section 3.2, after sg2im (Johnson et al. 2018). Letters: O objects of all scenes together,
 T triples. Boxes are float32 (O, 4), [x0, y0, x1, y1] in [0, 1], y downwards. Objects of a scene
@@ -27,11 +27,6 @@ PREDICATES = (
     "surrounding",
 )
 IN_IMAGE, LEFT_OF, RIGHT_OF, ABOVE, BELOW, INSIDE, SURROUNDING = range(len(PREDICATES))
-
-SIZE_BINS = 10
-LOCATION_GRID = 5  # cells a side
-LOCATION_BINS = LOCATION_GRID**2
-ATTRIBUTES = SIZE_BINS + LOCATION_BINS
 
 
 def predicates(subjects: np.ndarray, objects: np.ndarray) -> np.ndarray:
@@ -122,34 +117,6 @@ def batch_predicates(subjects: tf.Tensor, objects: tf.Tensor) -> tf.Tensor:
     relation = tf.where((dx < 0) & (tf.abs(dy) <= -dx), LEFT_OF, relation)
     relation = tf.where(contained, INSIDE, relation)
     return tf.where(contains, SURROUNDING, relation)
-
-
-def size_bins(boxes: tf.Tensor) -> tf.Tensor:
-    """Ten steps of box area: int32 (O,), round(9 w h), half to even, for boxes (O, 4)."""
-    import tensorflow as tf
-
-    x0, y0, x1, y1 = tf.unstack(tf.convert_to_tensor(boxes, tf.float32), axis=-1)
-    return tf.cast(tf.clip_by_value(tf.round(9.0 * (x1 - x0) * (y1 - y0)), 0, 9), tf.int32)
-
-
-def location_cells(boxes: tf.Tensor) -> tf.Tensor:
-    """Cell of a 5x5 grid the box centre falls to: int32 (O,), round(4 cx) + 5 round(4 cy), half
-    to even, for boxes (O, 4)."""
-    import tensorflow as tf
-
-    x0, y0, x1, y1 = tf.unstack(tf.convert_to_tensor(boxes, tf.float32), axis=-1)
-    column = tf.clip_by_value(tf.round(2.0 * (x0 + x1)), 0, LOCATION_GRID - 1)
-    row = tf.clip_by_value(tf.round(2.0 * (y0 + y1)), 0, LOCATION_GRID - 1)
-    return tf.cast(column + LOCATION_GRID * row, tf.int32)
-
-
-def attributes(boxes: tf.Tensor) -> tf.Tensor:
-    """Box attributes: float32 (O, 35) = size one-hot (10), then location one-hot (25)."""
-    import tensorflow as tf
-
-    return tf.concat(
-        [tf.one_hot(size_bins(boxes), SIZE_BINS),
-         tf.one_hot(location_cells(boxes), LOCATION_BINS)], -1)  # fmt: skip
 
 
 def _comes_before(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

@@ -386,11 +386,6 @@ class GraphAttention(Model):
         """Query side of N scenes. sketches: uint8 (Q, H, W, 1); the rest as `encode_photo`."""
         return self._encode_query[with_masks](sketches, *_graph_arguments(graph, num_scenes))
 
-    def retrieval_vectors(self, side: SideOutputs) -> tf.Tensor:
-        """float32 (N, D): what scenes are ranked by (hparam retrieval_vector)."""
-        token = self.hparams.retrieval_vector == "token"
-        return side.scene_token if token else side.scene_vector
-
     def _side(self, encoded, boxes, obj_to_img, triples, num_scenes, with_masks) -> SideOutputs:
         token, objects = self._contextualise(encoded.vector, boxes, obj_to_img, triples, num_scenes)
         return SideOutputs(

@@ -346,7 +346,6 @@ def _start(out, before="", *more):
     return subprocess.Popen(
         [sys.executable, "-c", FAKE_TRAIN.format(before=before), *argv],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
     )  # fmt: skip
 
 

@@ -7,19 +7,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from core.geometry import LOCATION_GRID, location_cells
+
 MIN_SLOTS = 9  # the scene token and the 8 objects a prepared scene has at most
-GRID = 5  # positions are cells of a 5 x 5 grid
-
-
-def location_cell(boxes: tf.Tensor) -> tf.Tensor:
-    """int32 (O,): the cell of the 5 x 5 grid a box's centre lies in, 0 = top left, row by row.
-
-    boxes: float32 (O, 4). Nearest of the cell centres 0, 1/4, .. 1 on each axis; a tie goes to
-    the even one.
-    """
-    steps = tf.round((boxes[:, :2] + boxes[:, 2:]) * ((GRID - 1) / 2))  # (O, 2)
-    cells = tf.cast(tf.clip_by_value(steps, 0, GRID - 1), tf.int32)
-    return cells[:, 0] + GRID * cells[:, 1]
 
 
 def sinusoids(positions: int, width: int) -> np.ndarray:
@@ -117,7 +107,7 @@ class SceneTransformer(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.dim = dim
         self.rate = dropout
-        self.positions = sinusoids(GRID * GRID, dim) if use_positions else None
+        self.positions = sinusoids(LOCATION_GRID**2, dim) if use_positions else None
         self.blocks = [EncoderBlock(dim, heads, hidden, name=f"block_{i}") for i in range(layers)]
 
     def build(self, input_shape):
@@ -139,7 +129,7 @@ class SceneTransformer(tf.keras.layers.Layer):
         """
         inputs = objects * math.sqrt(self.dim)
         if self.positions is not None:
-            inputs += tf.gather(self.positions, location_cell(boxes))
+            inputs += tf.gather(self.positions, location_cells(boxes))
         indices, taken = slot_indices(obj_to_img, num_scenes)
         shape = tf.concat([tf.shape(taken), [self.dim]], axis=0)
         slots = tf.scatter_nd(indices, inputs, shape)  # (N, S, D)

@@ -5,28 +5,16 @@ import numpy as np
 from core import geometry
 
 
-def test_areas_and_iou_by_hand():
-    a = np.array([0.0, 0.0, 0.5, 0.5])
-    b = np.array([0.25, 0.25, 0.75, 0.75])  # common 1/16, union 1/4 + 1/4 - 1/16 = 7/16
-    assert geometry.areas(a) == 0.25
-    assert np.isclose(geometry.iou(a, b), 1 / 7)
-    assert geometry.iou(a, a) == 1.0
-    assert geometry.iou(a, np.array([0.5, 0.5, 1.0, 1.0])) == 0.0
-
-
-def test_iou_of_boxes_without_area_is_zero():
-    point = np.array([0.5, 0.5, 0.5, 0.5])
-    assert geometry.iou(point, point) == 0.0
-
-
-def test_iou_of_all_pairs_is_symmetric():
-    rng = np.random.default_rng(0)
-    low = rng.uniform(0, 0.5, (5, 2))
-    boxes = np.concatenate([low, low + rng.uniform(0.1, 0.5, (5, 2))], 1)
-    pairs = geometry.iou(boxes[:, None], boxes[None])
-    assert pairs.shape == (5, 5)
-    np.testing.assert_allclose(pairs, pairs.T)
-    np.testing.assert_allclose(np.diag(pairs), 1.0)
+def test_location_cells_by_hand():
+    boxes = [
+        [0.125, 0.375, 0.625, 0.875],  # centre (0.375, 0.625): 4 cx = 1.5 -> 2, 4 cy = 2.5 -> 2
+        [0.0, 0.0, 1.0, 1.0],  # the middle
+        [0.0, 0.0, 0.5, 1.0],  # 4 cx = 1, 4 cy = 2
+        [0.99, 0.99, 1.02, 1.02],  # out of the image: the nearest cell
+        [-0.2, -0.2, 0.0, 0.0],
+    ]
+    cells = geometry.location_cells(np.array(boxes, np.float32))
+    assert cells.numpy().tolist() == [2 + 5 * 2, 2 + 5 * 2, 1 + 5 * 2, 4 + 5 * 4, 0]
 
 
 def test_jitter_by_hand():

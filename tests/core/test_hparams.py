@@ -120,6 +120,18 @@ def test_the_command_line_wins_over_saved_and_saved_over_defaults():
         parse("", Toy, nothing=1)
 
 
+def test_folders_are_saved_so_that_they_are_found_from_anywhere(tmp_path, monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Folders:
+        data_dir: str = hp("", folder=True)
+        name: str = hp("")
+
+    monkeypatch.chdir(tmp_path)
+    parsed = parse("data_dir=sets/coco,name=sets/coco", Folders)
+    assert parsed == Folders(str(tmp_path / "sets" / "coco"), "sets/coco")
+    assert parse("data_dir=", Folders) == Folders()
+
+
 def test_a_required_hparam():
     @dataclasses.dataclass(frozen=True)
     class Needs:

@@ -145,21 +145,3 @@ def test_canonical_direction_ignores_the_order_of_objects():
         }
 
     assert as_set(boxes) == as_set(boxes[order])
-
-
-def test_attributes_by_hand():
-    # 9 w h = 9 x 0.25 = 2.25 -> 2; centre (0.375, 0.625): 4 cx = 1.5 -> 2, 4 cy = 2.5 -> 2
-    box = [0.125, 0.375, 0.625, 0.875]
-    whole = [0.0, 0.0, 1.0, 1.0]  # 9 -> 9; centre 2 + 5 * 2
-    half = [0.0, 0.0, 0.5, 1.0]  # 4.5 -> 4 (half to even); 4cx = 1, 4cy = 2
-    rows = scene_graph.attributes(np.array([box, whole, half], np.float32)).numpy()
-    assert rows.shape == (3, 35)
-    assert rows.sum(1).tolist() == [2, 2, 2]
-    assert rows[:, :10].argmax(1).tolist() == [2, 9, 4]
-    assert rows[:, 10:].argmax(1).tolist() == [2 + 10, 2 + 10, 1 + 10]
-
-
-def test_attributes_of_boxes_at_the_border_stay_in_range():
-    boxes = np.array([[0.99, 0.99, 1.02, 1.02], [-0.02, -0.02, 0.0, 0.0], [0, 0, 1.1, 1.1]])
-    rows = scene_graph.attributes(boxes.astype(np.float32)).numpy()
-    assert rows.sum(1).tolist() == [2, 2, 2]

@@ -121,13 +121,6 @@ def test_scene_without_objects_is_its_token(model, batch):
     assert np.all(np.isfinite(side.scene_vector))
 
 
-def test_retrieval_vector(batch):
-    for choice, field in (("projection", "scene_vector"), ("token", "scene_token")):
-        model = build("graph-attention", retrieval_vector=choice)
-        side = model.encode_photo(batch.crops, batch.photo, with_masks=False)
-        np.testing.assert_array_equal(model.retrieval_vectors(side), getattr(side, field))
-
-
 def test_each_image_is_encoded_once_a_step(monkeypatch, model, batch):
     counts = []
     call = encoders.Encoder.call

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from core.geometry import location_cells
 from models.layers.scene_transformer import (
     Dropout,
     SceneTransformer,
-    location_cell,
     sinusoids,
     slot_indices,
 )
@@ -19,23 +19,6 @@ DIM, HEADS = 8, 2
 
 def box(cx, cy, w=0.2, h=0.1):
     return [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
-
-
-@pytest.mark.parametrize(
-    ("centre", "cell"),
-    [
-        ((0.0, 0.0), 0),
-        ((1.0, 0.0), 4),
-        ((0.0, 1.0), 20),
-        ((1.0, 1.0), 24),
-        ((0.5, 0.25), 2 + 5),  # 4 x 0.5 = 2, 4 x 0.25 = 1
-        ((0.125, 0.0), 0),  # 4 x 0.125 = 0.5, a tie: to the even 0
-        ((0.375, 0.0), 2),  # 1.5: to the even 2
-    ],
-)
-def test_location_cell(centre, cell):
-    exact = tf.constant([[centre[0], centre[1], centre[0], centre[1]]])
-    assert location_cell(exact).numpy().tolist() == [cell]
 
 
 def test_sinusoids_by_hand():
@@ -111,7 +94,7 @@ def test_equals_slow_reference_scene_by_scene(layer):
     counts = [2, 1, 5]
     objects, boxes, obj_to_img, count = scenes(counts)
     tokens, contextual = layer(objects, boxes, obj_to_img, count)
-    cells = location_cell(boxes).numpy()
+    cells = location_cells(boxes).numpy()
     inputs = objects.numpy() * math.sqrt(DIM) + sinusoids(25, DIM)[cells]
     first = 0
     for n, size in enumerate(counts):
