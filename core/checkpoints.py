@@ -21,7 +21,8 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from core.errors import UserError
-from core.run_dir import check_keys, read_json, write_json
+from core.files import read_json, write_json
+from core.run_dir import check_keys
 
 log = logging.getLogger(__name__)
 

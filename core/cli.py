@@ -81,7 +81,7 @@ class _Job:
             raise UserError(f"{saved} is of the model {config.model!r}, not {args.model!r}")
         self.loader_name = args.data_loader or (config.loader if config else None)
         if not self.loader_name:
-            raise UsageError(f"--data-loader is missing; choose of {', '.join(LOADERS.names())}")
+            raise UsageError(f"--data-loader is missing; choose of {_fitting(model_cls)}")
         self.model_name = args.model
         self.model_cls = model_cls
         self.loader_cls = LOADERS[self.loader_name]
@@ -344,12 +344,15 @@ def _fits(model_cls: type, loader_cls: type) -> bool:
     return model_cls.batch_type == loader_cls.batch_type.__name__
 
 
+def _fitting(model_cls: type) -> str:
+    return ", ".join(name for name in LOADERS if _fits(model_cls, LOADERS[name])) or "none yet"
+
+
 def _check_fit(model_name: str, model_cls: type, loader_name: str, loader_cls: type) -> None:
     if not _fits(model_cls, loader_cls):
-        fitting = [name for name in LOADERS if _fits(model_cls, LOADERS[name])]
         raise UsageError(
-            f"{model_name} cannot train on the loader {loader_name!r}; "
-            f"it takes: {', '.join(fitting) or 'none yet'}"
+            f"{model_name} does not take the batches of the loader {loader_name!r}; "
+            f"choose of {_fitting(model_cls)}"
         )
 
 

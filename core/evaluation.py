@@ -10,7 +10,6 @@ Letters as in `models/__init__.py`: here N, O and Q count over the whole split.
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import time
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from core.dataset import QueryProtocol
 from core.errors import UsageError, UserError
+from core.files import write_json
 from core.metrics import base, layout, retrieval
 from core.registry import METRICS
 
@@ -393,8 +393,7 @@ def run(
             "results": [result.to_json() for result in results if result.split == part],
         }
         path = folder / f"{part}-step-{step}.json"
-        text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-        base.write_atomic(path, text.encode())
+        write_json(path, report)
         saved.append(path)
 
     figures = [r for r in results if isinstance(r, base.Figure)]

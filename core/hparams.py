@@ -69,7 +69,9 @@ def hp(
 class BaseHParams:
     """What every training run has; periods are counted in steps."""
 
-    batch_size: int = hp(128, "samples (stage 1) or scenes (stage 2) in a batch", low=1)
+    batch_size: int = hp(
+        128, "samples (stage 1) or scenes (stage 2) in a batch", low=1, high=65_536
+    )
     iterations: int = hp(100_000, "the last step of the run", low=1)
     log_every: int = hp(100, "steps between lines on the console and in metrics.jsonl", low=1)
     notify_every: int = hp(1000, "steps between plots", low=1)

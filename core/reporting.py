@@ -11,10 +11,10 @@ A line of metrics.jsonl is one JSON object:
 """
 
 import contextlib
+import io
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from core.errors import UserError
+from core.files import write_atomic
 from core.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Reporter:
         """Draw the learning curves. A failure is logged, and leaves the old picture."""
         try:
             learning_curves(read_metrics(self.run.metrics), self.run.plots / "losses.png")
-        except OSError as error:
+        except (OSError, UserError) as error:
             log.warning("the learning curves could not be drawn: %s", error)
         except Exception:  # a picture must not end a training of days
             log.exception("the learning curves could not be drawn")
@@ -119,12 +120,7 @@ def truncate_metrics(path: Path, step: int) -> None:
     if not path.is_file():
         return
     lines = [line for line in read_metrics(path) if line["step"] <= step]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def learning_curves(lines: "list[dict[str, Any]]", path: Path) -> None:
@@ -166,9 +162,9 @@ def learning_curves(lines: "list[dict[str, Any]]", path: Path) -> None:
     for axis in axes[len(names) :]:
         axis.set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    canvas.print_figure(temporary, format="png", dpi=110)
-    temporary.replace(path)
+    drawn = io.BytesIO()
+    canvas.print_figure(drawn, format="png", dpi=110)
+    write_atomic(path, drawn.getvalue())
 
 
 def running_mean(values: np.ndarray, width: int) -> Optional[np.ndarray]:

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError, UserError
+from core.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -140,32 +140,6 @@ class RunConfig:
             data=groups["data"],
             history=tuple(content["history"]),
         )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the whole new one.
-
-    UserError when it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; UserError when it is missing or is no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from None
 
 
 def check_keys(content: Any, expected: "dict[str, type]", where: str) -> None:

@@ -12,6 +12,7 @@ n images. Which blocks, rows and partners a step meets are functions of (seed, s
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -188,6 +189,9 @@ def windowed(
     return windows.flat_map(steps)
 
 
+_NONE_USABLE = "in a row have no usable class: the set must be in random order"
+
+
 def window_rows(usable: tf.Tensor, batch_size: int, what: str, *coordinates: Any) -> tf.Tensor:
     """Rows of a pool for all steps of a window: int32 (WINDOW, batch_size).
 
@@ -196,7 +200,7 @@ def window_rows(usable: tf.Tensor, batch_size: int, what: str, *coordinates: Any
     """
     rows = tf.cast(tf.where(usable)[:, 0], tf.int32)
     count = tf.size(rows)
-    message = f"a window of {WINDOW * batch_size} {what} has none of a usable class"
+    message = f"{WINDOW * batch_size} {what} {_NONE_USABLE}"
     with tf.control_dependencies([tf.debugging.assert_positive(count, message)]):
         passes = -(-WINDOW * batch_size // count)
     order = draws.permutations(count, passes, *coordinates)[: WINDOW * batch_size]
@@ -292,6 +296,8 @@ def explain(error: Exception, folders: Iterable[str]) -> Optional[str]:
     NotFoundError; None when the prepared sets in `folders` are whole (the fault lies elsewhere).
     Slow: reads every record."""
     if isinstance(error, tf.errors.InvalidArgumentError):
+        if _NONE_USABLE in error.message:
+            return re.search(rf"\d+ [^\n]* {_NONE_USABLE}", error.message)[0]
         # A model may raise it too, and then a search of a large set would cost hours.
         if not any(name in str(error) for name in _READING):
             return None

@@ -10,6 +10,7 @@ encoding (B, 256) -> classifier of its domain -> logits (B, K)
 from __future__ import annotations
 
 import functools
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,7 +180,8 @@ def read_mobilenet_weights(weights: str, alpha: float, image_size: int) -> tf.ke
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return textwrap.shorten(line, 200, placeholder=" ...")
 
 
 # --- encoders -------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from core.errors import UsageError, UserError
+from core.files import read_json
 from core.hparams import hp
-from prep_data.common import Report, read_json
+from prep_data.common import Report
 
 IMAGE_NODE = "__image__"  # the last name of every vocabulary, ID 0
 SOURCES = ("instances", "stuff")

@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from core import commands
 from core.errors import UsageError, UserError
+from core.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -181,31 +182,6 @@ def ordered_map(
 # ---- files -----------------------------------------------------------------------------------
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Atomic; sorted keys, so equal values give equal bytes. Raises UserError."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(
-            json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-        )
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def read_json(path: Path) -> Any:
-    """Raises UserError when the file is missing or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from error
-
-
 def file_stem(name: str) -> str:
     """The name of a class as part of a file name: ' ' and '/' become '_'."""
     return name.replace(" ", "_").replace("/", "_")
@@ -343,29 +319,35 @@ class PreparedSet:
         prep = self.folder / "prep.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            strangers = sorted(p.name for p in self.folder.iterdir() if p.name != ".lock")
+            strangers = sorted(
+                path.name
+                for path in self.folder.iterdir()
+                if path.name != ".lock" and path.suffix != ".partial"
+            )
         except OSError as error:
             raise UserError(
                 f"cannot write to {self.folder}: {error.strerror}; choose another --target-dir"
             ) from error
-        if strangers and not prep.is_file() and strangers != ["prep.json.partial"]:
+        if strangers and not prep.is_file():
             raise UserError(
                 f"{self.folder} is not empty ({strangers[0]}) and was not made by this command; "
                 "choose another --target-dir"
             )
         self._take_lock()
+        for left_over in self.folder.rglob("*.partial"):  # of a killed run
+            left_over.unlink()
         from dataloaders.records import SCHEMA
 
         self._settings["schema"] = SCHEMA
         # Settings bind once something was written with them: a mistyped flag can be mended.
         begun = any(
-            path.is_file() and path.name not in ("prep.json", ".lock") and path.suffix != ".partial"
+            path.is_file() and path.name not in ("prep.json", ".lock")
             for path in self.folder.rglob("*")
         )
         if begun:
             self._compare(read_json(prep))
         else:
-            write_json(prep, self._settings)
+            write_json(prep, self._settings, sort_keys=True)
         self.complete = (self.folder / "meta.json").is_file()
         return self
 
@@ -420,8 +402,6 @@ class PreparedSet:
             progress.mkdir(exist_ok=True)
             for split in {part.split for part in parts}:
                 (self.folder / split).mkdir(exist_ok=True)
-                for left_over in (self.folder / split).glob("*.partial"):  # of a killed run
-                    left_over.unlink()
         notes = [self._note_of(part) for part in parts]
         missing = [part for part, note in zip(parts, notes) if note is None]
         if missing and len(missing) < len(parts):
@@ -442,8 +422,8 @@ class PreparedSet:
         for note in notes:
             report.merge(note["problems"])
         meta = {"kind": self.kind, "schema": self._settings["schema"], **make_meta(totals)}
-        write_json(self.folder / "report.json", report.to_dict())
-        write_json(self.folder / "meta.json", meta)
+        write_json(self.folder / "report.json", report.to_dict(), sort_keys=True)
+        write_json(self.folder / "meta.json", meta, sort_keys=True)
         shutil.rmtree(progress, ignore_errors=True)
         self.complete = True
         return meta
@@ -496,7 +476,7 @@ class PreparedSet:
             "counts": dict(counts),
             "problems": report.to_dict(),
         }
-        write_json(self._note_path(part), note)
+        write_json(self._note_path(part), note, sort_keys=True)
         return note
 
     def _index(self, parts: Sequence[Part], notes: Sequence[Any], grouped: bool) -> Totals:

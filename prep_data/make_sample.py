@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from core import commands
 from core.errors import UsageError, UserError
+from core.files import read_json, write_json
 from dataloaders import sketches
 from prep_data import common
 from prep_data import sample_world as world
@@ -438,7 +439,7 @@ def write_sample(folder: Path, settings: Settings, workers: int) -> None:
                 made += part
                 bar.update()
             _write_annotations(folder, split, made)
-    common.write_json(folder / "sample.json", {"version": _VERSION, **settings._asdict()})
+    write_json(folder / "sample.json", {"version": _VERSION, **settings._asdict()})
 
 
 # ---- the command -------------------------------------------------------------------------------
@@ -452,7 +453,7 @@ def _is_there(target: Path, settings: Settings) -> bool:
         raise UserError(f"{target} is a file: name another --target-dir")
     note = target / "sample.json"
     if note.is_file():
-        if common.read_json(note) == {"version": _VERSION, **settings._asdict()}:
+        if read_json(note) == {"version": _VERSION, **settings._asdict()}:
             return True
         raise UserError(
             f"{target} holds a sample made with other flags: name another --target-dir or remove "

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from core import hparams
 from core.errors import UserError
+from core.files import read_json, write_json
 from dataloaders import sketches
 from prep_data import common
 from prep_data.npz import NpzError, read_drawings
@@ -68,7 +69,7 @@ class Classes(NamedTuple):
 
 def read_classes(path: Path) -> Classes:
     """Reads {Quick, Draw! class: COCO class}. Raises UserError when the file is not that."""
-    relation = common.read_json(path)
+    relation = read_json(path)
     if (
         not isinstance(relation, dict)
         or not relation
@@ -128,7 +129,7 @@ def spool_class(task: _Spooling) -> list[common.Problem]:
         order = np.argsort(bucket, kind="stable")
         order = order[good[order]]
         _spool_split(task, split, [strokes[i] for i in order], bucket[order])
-    common.write_json(note, problems)
+    write_json(note, problems)
     return problems
 
 

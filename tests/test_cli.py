@@ -267,7 +267,7 @@ def test_what_is_missing_is_named(out):
 
 def test_a_loader_of_other_batches(out, monkeypatch):
     monkeypatch.setattr(fakes.FakeModel, "batch_type", "SceneBatch")
-    with pytest.raises(UsageError, match="cannot train on the loader 'fake-loader'"):
+    with pytest.raises(UsageError, match="does not take the batches of the loader 'fake-loader'"):
         train(out)
 
 

@@ -7,15 +7,12 @@ error in a metric is an error, never a number.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
-
-from core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -58,19 +55,6 @@ class Picture:
 
     def to_json(self) -> dict:
         return {**asdict(self), "path": self.path.name}
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or none: a temporary name in the same folder, then a rename. UserError
-    when it cannot be written."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 Result = Union[Figure, Picture]

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.dataset import QueryProtocol
+from core.files import write_atomic
 from core.metrics import retrieval
-from core.metrics.base import Picture, write_atomic
+from core.metrics.base import Picture
 from core.registry import METRICS
 
 QUERIES = 8

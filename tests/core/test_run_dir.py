@@ -5,7 +5,7 @@ import json
 import pytest
 
 from core.errors import UsageError, UserError
-from core.run_dir import RunConfig, RunDir, read_json, write_json
+from core.run_dir import RunConfig, RunDir
 
 ENTRY = {
     "step": 0,
@@ -89,22 +89,3 @@ def test_reading_is_strict(tmp_path, edit, piece):
         RunConfig.read(path)
     assert piece in str(caught.value)
     assert str(path) in str(caught.value)
-
-
-def test_no_json_and_no_file(tmp_path):
-    (tmp_path / "half.json").write_text('{"a": ')
-    with pytest.raises(UserError, match=r"half\.json is not valid JSON"):
-        read_json(tmp_path / "half.json")
-    with pytest.raises(UserError, match="cannot read"):
-        read_json(tmp_path / "none.json")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert read_json(path) == {"a": 1}
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
-        write_json(tmp_path / "file" / "b.json", {})

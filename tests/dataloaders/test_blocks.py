@@ -116,8 +116,12 @@ def test_window_rows_take_every_usable_row_before_any_again():
 
 
 def test_a_window_without_usable_rows_is_an_error():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="none of a usable class"):
-        blocks.window_rows(tf.constant([False, False]), 3, "records", 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no usable class") as caught:
+        blocks.window_rows(tf.constant([False, False]), 3, "records of a/set", 1)
+    assert blocks.explain(caught.value, []) == (
+        f"{blocks.WINDOW * 3} records of a/set in a row have no usable class: the set must be in "
+        "random order"
+    )
 
 
 def test_windowed_gives_each_step_its_window():

@@ -13,9 +13,9 @@ import tensorflow as tf
 from tiny_coco import plain
 
 from core.errors import UsageError, UserError
+from core.files import read_json
 from dataloaders import records
 from prep_data import coco_to_tfrecord, cococrops_to_tfrecord
-from prep_data.common import read_json
 
 ROOT = Path(__file__).parents[2]
 

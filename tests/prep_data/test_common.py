@@ -7,12 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import slow_set
 
 from core.errors import UsageError, UserError
+from core.files import read_json
 from dataloaders import records
 from prep_data import common
 
@@ -39,7 +39,7 @@ def test_records_files_and_totals(whole):
     assert meta["records"] == {"train": 19, "valid": 19, "test": 19}
     assert meta["classes"]["valid"] == {"cat": 9, "hot dog": 10}
     assert meta["seen"] == 19
-    report = common.read_json(whole / "report.json")
+    report = read_json(whole / "report.json")
     assert report == {"divisible by five": {"count": 15, "first": ["0", "5", "10", "15", "20"]}}
     index = records.read_index(whole, "train")
     assert index.classes.tolist() == ["cat", "hot dog"]
@@ -205,7 +205,7 @@ def test_interrupted_runs_end_their_workers_and_can_go_on(whole, tmp_path, numbe
     assert not (folder / "meta.json").exists()
     if number != signal.SIGKILL:
         assert not list(folder.rglob("*.partial"))
-    notes = [common.read_json(path) for path in folder.glob(".progress/*.json")]
+    notes = [read_json(path) for path in folder.glob(".progress/*.json")]
     finished = [folder / file["path"] for note in notes for file in note["files"]]
     times = {path: path.stat().st_mtime_ns for path in finished}
     slow_set.prepare(folder)
@@ -274,14 +274,3 @@ def test_flags_out_of_range(tmp_path):
         check("--seed", "-1")
     with pytest.raises(UserError, match="is not a folder"):
         check("--dataset-dir", str(tmp_path / "none"))
-
-
-def test_json_is_deterministic_and_atomic(tmp_path):
-    path = tmp_path / "a.json"
-    common.write_json(path, {"b": 1, "a": ["é"]})
-    first = path.read_bytes()
-    common.write_json(path, {"a": ["é"], "b": 1})
-    assert path.read_bytes() == first
-    assert np.all([p.name == "a.json" for p in tmp_path.iterdir()])
-    with pytest.raises(UserError, match="cannot write"):
-        common.write_json(tmp_path / "none" / "a.json", 1)

@@ -1,7 +1,5 @@
 """Averages, the bootstrap interval and the table."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -73,12 +71,3 @@ def test_table_is_aligned_and_complete():
 def test_a_figure_is_a_number():
     with pytest.raises(ValueError, match="finite"):
         base.Figure("sbir-mAP", "valid", float("nan"), 3)
-
-
-def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path):
-    path = tmp_path / "a.json"
-    base.write_atomic(path, b"old")
-    with pytest.raises(TypeError):
-        base.write_atomic(path, "not bytes")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

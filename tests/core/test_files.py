@@ -1,0 +1,50 @@
+"""core.files: whole files or none."""
+
+import pytest
+
+from core.errors import UserError
+from core.files import read_json, write_atomic, write_json
+
+
+def test_no_json_and_no_file(tmp_path):
+    (tmp_path / "half.json").write_text('{"a": ')
+    with pytest.raises(UserError, match=r"half\.json is not valid JSON"):
+        read_json(tmp_path / "half.json")
+    with pytest.raises(UserError, match="cannot read"):
+        read_json(tmp_path / "none.json")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": "é"})
+    for content in ({"a": object()}, {"a": float("nan")}):
+        with pytest.raises((TypeError, ValueError)):
+            write_json(path, content)
+    with pytest.raises(TypeError):
+        write_atomic(path, "not bytes")
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "write_bytes", full)
+    with pytest.raises(UserError, match=r"cannot write .*a\.json: No space left"):
+        write_json(path, {"b": 1})
+    assert read_json(path) == {"a": "é"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "none"):
+        with pytest.raises(UserError, match="cannot write"):
+            write_json(tmp_path / folder / "b.json", {})
+
+
+def test_sorted_keys_give_equal_bytes(tmp_path):
+    written = []
+    for content in ({"b": 1, "a": 2}, {"a": 2, "b": 1}):
+        write_json(tmp_path / "a.json", content, sort_keys=True)
+        written.append((tmp_path / "a.json").read_bytes())
+    assert written[0] == written[1]
