@@ -28,9 +28,10 @@ RULES = {
 ROOMS = {"core", "models", "dataloaders", "experiments", "prep_data", "SPADE", "tests"}
 # Of dataloaders, preparation uses what a record is, and how it is drawn; never a loader.
 FOR_PREPARATION = {"dataloaders.records", "dataloaders.scene_graph", "dataloaders.sketches"}
-# Of core, preparation uses the errors and what all command lines share.
+# Of core, preparation uses the errors, small files and what all command lines share.
 CORE_FOR_PREPARATION = {
-    "core.commands", "core.errors", "core.hparams", "core.registry", "core.geometry",
+    "core.commands", "core.errors", "core.files", "core.hparams", "core.registry",
+    "core.geometry",
 }  # fmt: skip
 
 
