@@ -68,7 +68,7 @@ class State:
                 found = "is missing" if actual is None else f"has {actual} bytes instead of {size}"
                 raise UserError(
                     f"the checkpoint {folder} is damaged: {name} {found}; "
-                    "use another checkpoint with --resume PATH"
+                    "move it away, and --resume latest takes the one before"
                 )
         return state
 

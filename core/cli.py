@@ -59,6 +59,9 @@ def train(argv: "Sequence[str]") -> None:
         job = _Job(args, model_cls, saved)
         run_dir.create()
         with run_dir.lock(), _resources_explained(job):
+            if checkpoints.find(args.resume, own) != folder:
+                raise UserError(f"{run_dir.root} has gone on in the meantime; start again")
+            _check_start(args.resume, folder, own)
             own.clean()
             devices.setup(args.gpu, job.base.seed, job.base.deterministic)
             _notice_slack(job.base.slack_config)

@@ -76,7 +76,8 @@ def _ended_by_interrupt(message: str) -> "Iterator[None]":
     Keras it comes out as another exception, or is swallowed and the command goes on."""
 
     def end(number: int, frame: "Optional[FrameType]") -> None:
-        print(message, file=sys.stderr, flush=True)
+        # Not by print: it fails when the signal came within another write to stderr.
+        os.write(2, f"{message}\n".encode())
         os._exit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():

@@ -95,15 +95,6 @@ class Dataset(abc.ABC):
     def vocabulary(self) -> Vocabulary:
         """The classes that labels of this loader's batches index."""
 
-    @property
-    def num_classes(self) -> int:
-        """K, the number of classes of the vocabulary."""
-        return self.vocabulary.num_classes
-
-    @abc.abstractmethod
-    def folders(self) -> tuple[str, ...]:
-        """The prepared sets this loader reads, for messages about broken records."""
-
     def train_batches(self, start_step: int = 0) -> tf.data.Dataset:
         """Endless `batch_type` elements; the first is the batch of step `start_step` (0-based).
         The same element comes at the same step wherever the reading starts."""

@@ -18,7 +18,7 @@ from core.dataset import QueryProtocol
 from dataloaders import blocks, draws, records, sources
 from dataloaders.batches import SceneBatch, SceneGraph
 from dataloaders.negatives import negative_rows
-from dataloaders.scene_graph import batch_triples
+from dataloaders.scene_graph import triples
 
 
 class Parsed(NamedTuple):
@@ -118,8 +118,8 @@ def assemble(
     def graph(
         classes: tf.Tensor, boxes: tf.Tensor, obj_to_img: tf.Tensor, words: tf.Tensor
     ) -> SceneGraph:
-        triples = batch_triples(boxes, obj_to_img, words if training else None)
-        return SceneGraph(classes, boxes, obj_to_img, triples)
+        rows = triples(boxes, obj_to_img, words if training else None)
+        return SceneGraph(classes, boxes, obj_to_img, rows)
 
     query_boxes = parsed.boxes
     if protocol and protocol.boxes == "jittered":
@@ -129,7 +129,10 @@ def assemble(
         image_ids=parsed.image_ids,
         images=parsed.images,
         photo=graph(parsed.classes, parsed.boxes, parsed.obj_to_img, word(sources.PHOTO_DIRECTION)),
-        crops=blocks.crop_images(parsed.images, parsed.boxes, parsed.obj_to_img, image_size),
+        crops=blocks.resize_images(
+            blocks.crop_images(parsed.images, parsed.boxes, parsed.obj_to_img, sides.crop),
+            image_size,
+        ),
         masks=records.unpack_masks(parsed.masks, sides.mask),
         query=graph(
             *(tf.gather(x, members) for x in (parsed.classes, query_boxes, parsed.obj_to_img)),

@@ -189,6 +189,7 @@ def windowed(
     return windows.flat_map(steps)
 
 
+# How `explain` knows the error of `window_rows`.
 _NONE_USABLE = "in a row have no usable class: the set must be in random order"
 
 
@@ -235,8 +236,9 @@ def crop_images(images: tf.Tensor, boxes: tf.Tensor, obj_to_img: tf.Tensor, side
     """Bilinear crops: uint8 (O, side, side, 3) of images uint8 (N, S, S, 3).
 
     boxes: float32 (O, 4). obj_to_img: int32 (O,). First and last sample of an axis lie on the
-    box's borders, pixel centres at 0 and S - 1, no antialiasing: exactly as preparation cuts the
-    crops that negatives come from, or a model could tell them apart by their sharpness.
+    box's borders, pixel centres at 0 and S - 1, no antialiasing: as preparation cuts the crops that
+    negatives come from, or a model could tell them apart by their sharpness. (What differs still:
+    a negative was stored as a JPEG of its own, a positive within that of its photograph.)
     """
     corners = tf.gather(tf.clip_by_value(boxes, 0.0, 1.0), [1, 0, 3, 2], axis=1)
 

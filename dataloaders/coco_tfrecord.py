@@ -42,7 +42,11 @@ class CocoScenes(sources.ItemLoader):
         sketch_meta = records.read_meta(hparams.qdraw_dir, "quickdraw-indexed")
         crop_meta = records.read_meta(hparams.crops_dir, "coco-crops")
         records.check_same_vocabulary(
-            dict(zip(self.folders(), (scene_meta, sketch_meta, crop_meta)))
+            {
+                hparams.coco_dir: scene_meta,
+                hparams.qdraw_dir: sketch_meta,
+                hparams.crops_dir: crop_meta,
+            }
         )
         self._vocabulary = sources.coco_vocabulary(scene_meta)
         sources.joined_classes(sketch_meta, hparams.qdraw_dir, self._vocabulary)
@@ -65,10 +69,6 @@ class CocoScenes(sources.ItemLoader):
     def mask_size(self) -> int:
         """M, the side of a batch's masks in pixels."""
         return self._sides.mask
-
-    def folders(self) -> tuple[str, ...]:
-        """coco_dir, qdraw_dir, crops_dir."""
-        return self.hparams.coco_dir, self.hparams.qdraw_dir, self.hparams.crops_dir
 
     def _usable(self, split: str) -> Any:
         drawable = self._sketches.of(split).row_of_class >= 0

@@ -41,10 +41,6 @@ class Cococrops(sources.ItemLoader):
         """The vocabulary of the crops' COCO set."""
         return self._vocabulary
 
-    def folders(self) -> tuple[str, ...]:
-        """crops_dir."""
-        return (self.hparams.crops_dir,)
-
     def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
         return (
             ("parse", lambda items: records.CropRecord.parse(items.records)),

@@ -59,6 +59,8 @@ class QuickdrawCococrops(sources.ItemLoader):
         self._sketch_classes = sources.joined_classes(
             sketch_meta, hparams.qdraw_dir, self._vocabulary
         )
+        self._drawings = sketch_meta["drawings"]
+        self._report_sketches = functools.lru_cache(maxsize=None)(self._missing_sketches)
         self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
         self._open_items(hparams.qdraw_dir)
         self._crop_side = blocks.image_side(self._crops.split("train"))
@@ -69,11 +71,15 @@ class QuickdrawCococrops(sources.ItemLoader):
         """The vocabulary of the crops' COCO set."""
         return self._vocabulary
 
-    def folders(self) -> tuple[str, ...]:
-        """qdraw_dir, crops_dir."""
-        return self.hparams.qdraw_dir, self.hparams.crops_dir
+    def _missing_sketches(self, split: str) -> None:
+        blocks.report_missing(
+            self._drawings[split],
+            [self._vocabulary.names[k] for k in self._vocabulary.objects],
+            f"sketches in the {split} split of {self.hparams.qdraw_dir}",
+        )
 
     def _usable(self, split: str) -> Any:
+        self._report_sketches(split)
         rows = self._crops.of(split).row_of_class[self._sketch_classes]
         good = (self._sketch_classes >= 0) & (rows >= 0)
         return functools.partial(sources.class_usable, "coco_class", good)

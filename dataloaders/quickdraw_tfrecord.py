@@ -45,10 +45,6 @@ class Quickdraw(sources.ItemLoader):
         """The classes that the set's drawings are mapped onto."""
         return self._vocabulary
 
-    def folders(self) -> tuple[str, ...]:
-        """qdraw_dir."""
-        return (self.hparams.qdraw_dir,)
-
     def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
         return (
             ("parse", lambda items: records.SketchRecord.parse(items.records)),

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from core.errors import UserError
 
-SCHEMA = 1  # raised whenever a key or its meaning changes; loaders refuse other schemas
+SCHEMA = 2  # raised whenever a key or its meaning changes; loaders refuse other schemas
 BLOCK = 64  # records of a block: the unit in which loaders read
 SPLITS = ("train", "valid", "test")
 KINDS = ("quickdraw", "quickdraw-indexed", "coco-scenes", "coco-crops")

@@ -3,16 +3,11 @@
 Paper: section 3.2, after sg2im (Johnson et al. 2018). Letters: O objects of all scenes together,
 T triples. Boxes are float32 (O, 4), [x0, y0, x1, y1] in [0, 1], y downwards. Objects of a scene
 stand together: obj_to_img is ascending.
-
-The numpy functions are for preparation and for single scenes, the TensorFlow ones for loaders;
-both make the same float32 comparisons, so their results are equal.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Optional
-
-import numpy as np
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -29,55 +24,18 @@ PREDICATES = (
 IN_IMAGE, LEFT_OF, RIGHT_OF, ABOVE, BELOW, INSIDE, SURROUNDING = range(len(PREDICATES))
 
 
-def predicates(subjects: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """What each subject box (T, 4) is to the object box (T, 4) beside it: int32 (T,), 1 to 6.
-
-    Containment is strict on all four sides. Otherwise the angle theta of subject centre minus
-    object centre decides: |theta| >= 3pi/4 left of, [-3pi/4, -pi/4) above, [-pi/4, pi/4) right
-    of, [pi/4, 3pi/4) below; equal centres are right of.
-    """
-    s, o = np.asarray(subjects, np.float32), np.asarray(objects, np.float32)
-    contains = (s[:, :2] < o[:, :2]).all(1) & (s[:, 2:] > o[:, 2:]).all(1)
-    contained = (o[:, :2] < s[:, :2]).all(1) & (o[:, 2:] > s[:, 2:]).all(1)
-    # The borders of the angles are diagonals: comparing dx with dy is exact where atan2 rounds.
-    dx, dy = ((s[:, :2] + s[:, 2:]) - (o[:, :2] + o[:, 2:])).T
-    return np.select(
-        [contains, contained, (dx < 0) & (abs(dy) <= -dx), (dy < 0) & (abs(dx) < -dy),
-         (dy > 0) & (-dy < dx) & (dx <= dy)],
-        [SURROUNDING, INSIDE, LEFT_OF, ABOVE, BELOW],
-        RIGHT_OF,
-    ).astype(np.int32)  # fmt: skip
-
-
-def triples(boxes: np.ndarray, flips: Optional[np.ndarray] = None) -> np.ndarray:
-    """Triples of ONE scene: int32 (T, 3) rows of subject, predicate, object, T = n(n-1)/2.
-
-    boxes: (n, 4). One triple for every pair of objects i < j, in the order of (i, j).
-    flips: bool (T,), True makes j the subject; without it the direction is canonical, a function
-    of the boxes only: the box that comes first when ordered by x0, y0, x1, y1 is the subject (of
-    two equal boxes the one given first). A scene of one object has the triple (0, IN_IMAGE, 0).
-    """
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    if len(boxes) == 1:
-        return np.array([[0, IN_IMAGE, 0]], np.int32)
-    first, second = np.triu_indices(len(boxes), 1)
-    if flips is None:
-        rank = np.argsort(np.lexsort(boxes.T[::-1]))  # lexsort is stable
-        flips = rank[first] > rank[second]
-    subject = np.where(flips, second, first)
-    target = np.where(flips, first, second)
-    relation = predicates(boxes[subject], boxes[target])
-    return np.stack([subject, relation, target], 1).astype(np.int32)
-
-
-def batch_triples(
+def triples(
     boxes: tf.Tensor, obj_to_img: tf.Tensor, flip_bits: Optional[tf.Tensor] = None
 ) -> tf.Tensor:
-    """Triples of all scenes of a batch at once: int32 (T, 3), ordered by scene, then as `triples`.
+    """Triples of all scenes of a batch: int32 (T, 3) rows of subject, predicate, object.
+
+    One for every pair of objects i < j of a scene, ordered by scene, then (i, j); a scene of one
+    object has the triple (0, IN_IMAGE, 0) of that object.
 
     boxes: float32 (O, 4). obj_to_img: int32 (O,), ascending. flip_bits: uint64 (O,), one random
     word an object (dataloaders.draws), from which a coin is drawn for every pair. Without it
-    directions are canonical, as in `triples`.
+    directions are canonical, a function of the boxes only: the box that comes first when ordered
+    by x0, y0, x1, y1 is the subject (of two equal boxes the one given first).
     """
     import tensorflow as tf  # here, so that preparation workers do not pay for it
 
@@ -99,17 +57,23 @@ def batch_triples(
         flips = draws.coin(draws.mix(tf.bitwise.bitwise_xor(ours, draws.mix(theirs))))
     subject, target = tf.where(flips, second, first), tf.where(flips, first, second)
     s, o = tf.where(flips[:, None], b, a), tf.where(flips[:, None], a, b)
-    relation = tf.where(first == second, IN_IMAGE, batch_predicates(s, o))
+    relation = tf.where(first == second, IN_IMAGE, predicates(s, o))
     return tf.stack([subject, relation, target], 1)
 
 
-def batch_predicates(subjects: tf.Tensor, objects: tf.Tensor) -> tf.Tensor:
-    """`predicates` in TensorFlow: float32 (T, 4) twice -> int32 (T,)."""
+def predicates(subjects: tf.Tensor, objects: tf.Tensor) -> tf.Tensor:
+    """What each subject box (T, 4) is to the object box (T, 4) beside it: int32 (T,), 1 to 6.
+
+    Containment is strict on all four sides. Otherwise the angle theta of subject centre minus
+    object centre decides: |theta| >= 3pi/4 left of, [-3pi/4, -pi/4) above, [-pi/4, pi/4) right
+    of, [pi/4, 3pi/4) below; equal centres are right of.
+    """
     import tensorflow as tf
 
     s, o = subjects, objects
     contains = tf.reduce_all((s[:, :2] < o[:, :2]) & (s[:, 2:] > o[:, 2:]), 1)
     contained = tf.reduce_all((o[:, :2] < s[:, :2]) & (o[:, 2:] > s[:, 2:]), 1)
+    # The borders of the angles are diagonals: comparing dx with dy is exact where atan2 rounds.
     dx, dy = tf.unstack((s[:, :2] + s[:, 2:]) - (o[:, :2] + o[:, 2:]), axis=1)
     relation = tf.fill(tf.shape(dx), RIGHT_OF)
     relation = tf.where((dy > 0) & (-dy < dx) & (dx <= dy), BELOW, relation)

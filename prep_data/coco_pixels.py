@@ -120,7 +120,11 @@ def _is_polygon(points: Any, width: int, height: int) -> bool:
 
 def _runs_to_mask(runs: np.ndarray, width: int, height: int) -> np.ndarray:
     """runs: lengths, column by column, zeros first."""
-    if runs.dtype.kind not in "iu" or (runs < 0).any() or runs.sum() != width * height:
+    area = width * height
+    # Each run by itself first: a sum of hostile ones can wrap around to the right number.
+    if runs.dtype.kind not in "iu" or ((runs < 0) | (runs > area)).any() or len(runs) > area + 1:
+        raise Skip("segmentation empty or degenerate")
+    if runs.sum() != area:
         raise Skip("segmentation empty or degenerate")
     values = np.arange(len(runs)) % 2
     return np.repeat(values.astype(np.uint8), runs).reshape(width, height).T

@@ -41,6 +41,7 @@ from core.files import read_json, write_json
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+SPOOL = ".spool"  # in a set's folder: what a command keeps there until the set is complete
 _NAMES_KEPT = 5  # of each reason in a report
 
 
@@ -349,7 +350,13 @@ class PreparedSet:
         else:
             write_json(prep, self._settings, sort_keys=True)
         self.complete = (self.folder / "meta.json").is_file()
+        if self.complete:
+            self._sweep()  # of a run killed at its very end
         return self
+
+    def _sweep(self) -> None:
+        for name in (".progress", SPOOL):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()  # and with it the lock
@@ -424,8 +431,8 @@ class PreparedSet:
         meta = {"kind": self.kind, "schema": self._settings["schema"], **make_meta(totals)}
         write_json(self.folder / "report.json", report.to_dict(), sort_keys=True)
         write_json(self.folder / "meta.json", meta, sort_keys=True)
-        shutil.rmtree(progress, ignore_errors=True)
         self.complete = True
+        self._sweep()
         return meta
 
     def _note_path(self, part: Part) -> Path:

@@ -13,6 +13,7 @@ memory for whatever number the file states (an index of 4 bytes makes the unpick
 """
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -347,6 +348,13 @@ def _fail(path: Path, key: Optional[str], reason: Union[str, Exception]) -> NoRe
     ) from None
 
 
+# numpy reads the header as Python text, hence the errors of Python's parser.
+_DAMAGED = (
+    _BadError, ValueError, IndexError, KeyError, struct.error, TypeError, SyntaxError,
+    tokenize.TokenError, MemoryError, RecursionError,
+)  # fmt: skip
+
+
 def read_drawings(path: Union[str, Path], key: str) -> list[np.ndarray]:
     """The drawings of one split of one class.
 
@@ -377,5 +385,5 @@ def read_drawings(path: Union[str, Path], key: str) -> list[np.ndarray]:
         _fail(path, key, error)
     try:
         return _read_array(data)
-    except (_BadError, ValueError, IndexError, KeyError, struct.error, TypeError) as error:
+    except _DAMAGED as error:
         _fail(path, key, error)

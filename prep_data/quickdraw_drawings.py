@@ -15,8 +15,8 @@ import argparse
 import functools
 import json
 import logging
-import shutil
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,14 @@ def read_classes(path: Path) -> Classes:
             f"{path} is not a class relationship: a JSON object of Quick, Draw! class names and "
             "the COCO class name of each was expected"
         )
-    return Classes(sorted(relation), sorted(set(relation.values())), dict(relation))
+    classes = Classes(sorted(relation), sorted(set(relation.values())), dict(relation))
+    for names in (classes.sketch, classes.coco):
+        stems: dict[str, str] = {}
+        for name in names:
+            other = stems.setdefault(common.file_stem(name), name)
+            if other != name:
+                raise UserError(f"{path}: {other!r} and {name!r} would share a file; rename one")
+    return classes
 
 
 # ---- first pass: class files -> spool ----------------------------------------------------------
@@ -199,7 +206,7 @@ def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> common.Done:
     ]
     if bucket.group is not None:
         records = [(bucket.group, record) for record in records]
-    return common.Done(records)
+    return common.Done(records, counts=Counter(str(coco_class) for _, coco_class, _ in drawings))
 
 
 class _Spool:
@@ -320,7 +327,7 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
         if out.complete:
             print(f"{args.target_dir}: is complete already, nothing to do")
             return
-        spool = out.folder / ".spool"
+        spool = out.folder / common.SPOOL
         try:
             spool.mkdir(exist_ok=True)
         except OSError as error:
@@ -342,7 +349,16 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
                     f"no drawing of {args.dataset_dir} can be used:\n" + "\n".join(report.lines())
                 )
             counts = {f"n_{split}_samples": n for split, n in totals.records.items()}
-            return {**classes.meta(), **counts, "image_size": pixels.image_size}
+            drawings = {
+                split: {classes.coco[int(k)]: n for k, n in totals.counts[split].items()}
+                for split in common.SPLITS
+            }
+            return {
+                **classes.meta(),
+                **counts,
+                "drawings": drawings,
+                "image_size": pixels.image_size,
+            }
 
         meta = out.write(
             _parts(_Spool(spool, classes, list(files)), groups, args),
@@ -354,6 +370,5 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
             report=report,
             unit="bucket",
         )
-        shutil.rmtree(spool, ignore_errors=True)
     totals = {split: meta[f"n_{split}_samples"] for split in common.SPLITS}
     common.print_summary(args.target_dir, report, totals, "drawings")

@@ -1,7 +1,8 @@
 """`python -m tests.check_demo DIR`: fails unless a demo in DIR has really learned to search.
 
 What is asserted is the margin over the controls, not a level: under jittered boxes the real
-sketches must find photographs that blank ones do not, and masks must fit better than a full box.
+sketches must find photographs that blank ones do not, and masks must fit better than a full box
+and than the mean mask of the class.
 """
 
 import json
@@ -33,9 +34,10 @@ def check(folder: Path) -> None:
         assert low > 0.1, f"{metric}: real sketches beat blank ones by only {low:.3f} or more"
     for view in ("photo", "sketch"):
         row = find("mask-iou", view=view)
-        all_ones = row["controls"]["all_ones"]
-        print(f"mask-iou, {view}: {row['value']:.3f}, all ones {all_ones:.3f}")
+        all_ones, mean = row["controls"]["all_ones"], row["controls"]["class_mean"]
+        print(f"mask-iou, {view}: {row['value']:.3f}, ones {all_ones:.3f}, class mean {mean:.3f}")
         assert row["interval"][0] > all_ones + 0.05, f"{view} masks are no better than full boxes"
+        assert row["interval"][0] > mean, f"{view} masks are no better than the mean of the class"
 
 
 if __name__ == "__main__":

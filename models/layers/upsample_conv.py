@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def upsample_conv(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Nearest upsampling x2, then a 'same' convolution: exact, never storing the upsampled map.
+    """Nearest upsampling x2, then a 'same' convolution, exactly.
 
     inputs: (B, H, W, in); kernel: (3, 3, in, out), of the same dtype. Returns (B, 2H, 2W, out).
 

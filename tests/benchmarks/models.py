@@ -187,7 +187,7 @@ def _scenes(setting: Setting):
     import tensorflow as tf
 
     from dataloaders.batches import SceneBatch, SceneGraph
-    from dataloaders.scene_graph import batch_triples
+    from dataloaders.scene_graph import triples
 
     scenes, objects = setting.size(16, 3), setting.size(85, 10)
     rng = np.random.default_rng(0)
@@ -195,7 +195,7 @@ def _scenes(setting: Setting):
     boxes = tf.constant(boxes, tf.float32)
     obj_to_img = tf.constant(np.arange(objects) * scenes // objects, tf.int32)
     classes = tf.constant(rng.integers(0, 90, objects), tf.int32)
-    graph = SceneGraph(classes, boxes, obj_to_img, batch_triples(boxes, obj_to_img))
+    graph = SceneGraph(classes, boxes, obj_to_img, triples(boxes, obj_to_img))
     return SceneBatch(
         image_ids=tf.range(scenes, dtype=tf.int64),
         images=tf.zeros((scenes, 256, 256, 3), tf.uint8),

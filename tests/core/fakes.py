@@ -55,9 +55,6 @@ class FakeDataset:
     def eval_batches(self, split, protocol=None, limit=None):
         return self.train_batches(0).take(2)
 
-    def folders(self):
-        return (self.hparams.folder,)
-
 
 @dataclass(frozen=True)
 class FakeHParams:

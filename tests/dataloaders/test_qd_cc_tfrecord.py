@@ -148,6 +148,18 @@ def test_missing_classes_are_reported_once_and_sampled_around(tmp_path, sets, ca
     assert len(mentions) == 1 and "train split" in mentions[0]
 
 
+def test_classes_without_sketches_are_reported_once(tmp_path, sets, caplog):
+    sketches = tiny_sets.write_sketches(
+        tmp_path / "q", indexed=False, absent={"train": ("dog", "bus")}
+    )
+    with caplog.at_level(logging.WARNING):
+        dataset = make(sketches, sets.crops)
+        for start in (0, 5):
+            collect(dataset.train_batches(start), 1)
+    mentions = [m for m in caplog.messages if "no sketches in the train split" in m]
+    assert len(mentions) == 1 and "bus, dog" in mentions[0]
+
+
 def test_unknown_sketch_classes_are_reported_and_ignored(tmp_path, sets, caplog):
     classes = {"cat": ("cat",), "moon": ("moon",), "dog": ("dog",)}
     sketches = tiny_sets.write_sketches(tmp_path / "q", indexed=False, classes=classes)

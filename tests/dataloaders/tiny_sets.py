@@ -112,6 +112,7 @@ def write_sketches(
     """A sketch set; a drawing is marked (coco class, number in its class mod 200, split number).
     absent: split -> COCO classes without records there."""
     names, kinds = list(classes), _sketch_meta(classes)["sketch_classes"]
+    drawings: dict[str, dict[str, int]] = {}
     for s, split in enumerate(records.SPLITS):
         by_class: dict[int, list[bytes]] = {}
         for c, name in enumerate(names):
@@ -122,6 +123,7 @@ def write_sketches(
                 image = encode(marked(96, c, i % 200, s), "PNG")
                 record = records.SketchRecord.encode(image, c, kinds.index(kind))
                 by_class.setdefault(c, []).append(record)
+        drawings[split] = {names[c]: len(rows) for c, rows in by_class.items()}
         if indexed:
             shards = {
                 f"{split}/{names[c].replace(' ', '_')}-00000-of-00001.tfrecord": by_class[c]
@@ -138,7 +140,8 @@ def write_sketches(
                 for i, part in enumerate((mixed[:half], mixed[half:]))
             }
             write_shards(folder, split, shards)
-    write_meta(folder, "quickdraw-indexed" if indexed else "quickdraw", **_sketch_meta(classes))
+    kind = "quickdraw-indexed" if indexed else "quickdraw"
+    write_meta(folder, kind, drawings=drawings, **_sketch_meta(classes))
     return str(folder)
 
 

@@ -132,6 +132,8 @@ def test_compressed_and_uncompressed_runs_agree():
         {"size": [20, 30]},
         {"size": [20, 30], "counts": [10, 20]},  # too few pixels
         {"size": [20, 30], "counts": [700, -100]},
+        {"size": [20, 30], "counts": [2**62] * 4 + [600]},  # the sum wraps to the right number
+        {"size": [20, 30], "counts": [600] + [0] * 1000},
         {"size": [20, 30], "counts": ["600"]},
         {"size": [20, 30], "counts": ""},
         {"size": [20, 30], "counts": "\x01\x02"},

@@ -232,6 +232,8 @@ def test_headers_that_state_other_numbers(tmp_path):
     refused(with_train(tmp_path, pickled, shape="(-3,)"))
     refused(with_train(tmp_path, pickled, descr="'<f8'"))
     refused(with_train(tmp_path, pickled, descr="__import__('os').getcwd()"))
+    for hostile in ("(", "-" * 9000, "  x\n y"):  # each another error of Python's parser
+        refused(with_train(tmp_path, pickled, descr=hostile))
 
 
 # ---- what is refused: other content ------------------------------------------------------------

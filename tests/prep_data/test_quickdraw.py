@@ -148,6 +148,8 @@ def test_meta(source, tmp_path):
     assert meta["coco_classes_to_idx"] == {name: i for i, name in enumerate(COCO)}
     assert meta["coco_to_sketch"]["cup"] == ["coffee cup", "mug"]
     assert meta["image_size"] == 96
+    for split, counts in meta["drawings"].items():
+        assert sum(counts.values()) == meta[f"n_{split}_samples"] and "cup" in counts
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
@@ -257,6 +259,14 @@ def test_wrong_sources(source, tmp_path):
         run("mixed", source, tmp_path / "other", "--hparams", "image_sice=32")
     with pytest.raises(UsageError, match="at most 4096"):
         run("mixed", source, tmp_path / "other", "--hparams", "image_size=100000")
+
+
+def test_names_that_would_share_a_file(tmp_path):
+    path = tmp_path / "classes.json"
+    for relation in ({"a b": "x", "a_b": "y"}, {"one": "hot dog", "two": "hot_dog"}):
+        path.write_text(json.dumps(relation))
+        with pytest.raises(UserError, match="would share a file"):
+            quickdraw_drawings.read_classes(path)
 
 
 def test_the_class_relationship_of_the_paper():
