@@ -1,5 +1,6 @@
 """Sketches of any picture file on the canvas of our own raster."""
 
+import csv
 import struct
 import zlib
 from pathlib import Path
@@ -186,3 +187,23 @@ def test_cut_short(tmp_path):
         load_sketch(path, 96)
     with pytest.raises(Skip, match="sketch broken"):
         load_sketch(tmp_path / "gone.png", 96)
+
+
+def test_real_sketches(real_data):
+    """Objects cut from published scene sketches, 30 to 400 pixels a side, lines of 1 to 5."""
+    folder = real_data / "sketchycoco-sl" / "test" / "sketch"
+    canvases = []
+    for path in sorted((folder / "Image").iterdir()):
+        with Image.open(path) as image:
+            page = image.convert("L")
+        table = folder / "GraphFeatures" / f"{int(path.stem)}.csv"
+        for row in csv.DictReader(table.read_text().splitlines()):
+            box = [int(row[f"bbox{side}"]) for side in ("left", "top", "right", "bottom")]
+            canvases.append(fit(np.asarray(page.crop(box)), 96))
+    assert len(canvases) > 80
+    for canvas in canvases:
+        rows, columns = (np.flatnonzero((canvas < 230).any(axis)) for axis in (1, 0))
+        assert 90 <= max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 <= 96
+        assert canvas.min() == 0
+    # Drawings of Quick, Draw! cover 9 % on average.
+    assert 0.05 < 1 - np.mean(canvases) / 255 < 0.2

@@ -235,7 +235,7 @@ def test_names_and_folders_of_sketches_are_free(tmp_path):
     sketches = world.folder / "Object" / "Sketch" / "train"
     (sketches / "1" / "101.png").rename(sketches / "17" / "000101_a2.PNG")
     (sketches / "1" / "104.png").rename(sketches / "104.png")
-    world.sketch("train", 107, "22", "obj{}_7.png").write_bytes(b"not read")
+    world.sketch("train", 107, "0", "obj{}_7.png").write_bytes(b"not read")
     (sketches / ".DS_Store").write_bytes(b"a note of the system")
     (world.folder / "Scene" / "GT" / "val" / "._000000000501.png").write_bytes(b"another")
     world.coco.write()
@@ -244,7 +244,7 @@ def test_names_and_folders_of_sketches_are_free(tmp_path):
     assert [found[i][1] for i in (1, 2, 3)] == [list(objects_of(i)) for i in (1, 2, 3)]
     # Of two files with one number the one with the shorter name counts.
     assert read_json(tmp_path / "set" / "report.json") == {
-        "file with the number of another": {"count": 1, "first": ["train/22/obj107_7.png"]}
+        "file with the number of another": {"count": 1, "first": ["train/0/obj107_7.png"]}
     }
 
 
