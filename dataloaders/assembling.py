@@ -48,11 +48,12 @@ class Sides(NamedTuple):
 
 
 def parse(
-    items: sources.Items, sketches: blocks.ClassPools, crops: blocks.ClassPools, seed: int
+    items: sources.Items, sketches: Optional[blocks.ClassPools], crops: blocks.ClassPools, seed: int
 ) -> Parsed:
     """Reads the scenes' records and draws a sketch and a negative crop for every object.
 
-    The query leaves out objects of a class without sketches.
+    sketches: the query leaves out objects of a class without any. None: the scenes are paired, the
+    query shows the sketch of each object.
     """
     scenes = records.SceneRecord.parse(items.records)
     obj_to_img = tf.cast(scenes.obj_idx.value_rowids(), tf.int32)
@@ -68,13 +69,17 @@ def parse(
     others = negative_rows(own, len(crops.classes), word(sources.NEGATIVE_CLASS))
     negatives = blocks.pick(items.pools["crops"], others, word(sources.NEGATIVE_CROP))
 
-    sketch_rows = tf.gather(sketches.row_of_class, classes)
-    drawable = tf.cast(tf.where(sketch_rows >= 0)[:, 0], tf.int32)
-    drawn = blocks.pick(
-        items.pools["sketches"],
-        tf.gather(sketch_rows, drawable),
-        tf.gather(word(sources.SKETCH), drawable),
-    )
+    if sketches is None:
+        drawable, drawings = tf.range(tf.size(classes)), scenes.sketches.flat_values
+    else:
+        sketch_rows = tf.gather(sketches.row_of_class, classes)
+        drawable = tf.cast(tf.where(sketch_rows >= 0)[:, 0], tf.int32)
+        drawn = blocks.pick(
+            items.pools["sketches"],
+            tf.gather(sketch_rows, drawable),
+            tf.gather(word(sources.SKETCH), drawable),
+        )
+        drawings = records.SketchRecord.parse(drawn).image
     return Parsed(
         image_ids=scenes.image_id,
         images=scenes.image,
@@ -85,7 +90,7 @@ def parse(
         slots=slots,
         masks=scenes.masks,
         query_to_photo=drawable,
-        sketches=records.SketchRecord.parse(drawn).image,
+        sketches=drawings,
         negative_crops=records.CropRecord.parse(negatives).image,
         negative_classes=tf.gather(crops.classes, others),
     )

@@ -331,7 +331,10 @@ def _first_fault(folder: str, split: str) -> Optional[str]:
             example = tf.train.Example()
             try:
                 example.ParseFromString(record.numpy())
-                tf.io.decode_image(example.features.feature["image"].bytes_list.value[0])
+                features = example.features.feature
+                images = [features["image"].bytes_list.value[0]]
+                for encoded in (*images, *features["sketches"].bytes_list.value):
+                    tf.io.decode_image(encoded)
             except Exception as problem:  # whatever it is, this is the record
                 return f"{path}: the image of record {number} cannot be read ({_brief(problem)})"
     return None

@@ -1,22 +1,16 @@
 """'coco-tfrecord': the scenes of stage 2 (QuickDrawCOCO-92c). Paper: sections 3.2, 3.5 and 4.1.
 
-scene record (coco_dir) -> photo side: crops, masks, graph
-                        -> query side: a sketch of each object's class (qdraw_dir), same boxes
-                        -> synthetic negative: a crop of another class (crops_dir) an object
+The query shows a random sketch of each object's class (qdraw_dir).
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
-from core.dataset import QueryProtocol, Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import assembling, blocks, records, sources
-from dataloaders.batches import SceneBatch
-from dataloaders.negatives import check_negatives
+from dataloaders.scene_loader import SceneLoader
 
 
 @dataclass(frozen=True)
@@ -29,67 +23,15 @@ class HParams:
 
 
 @LOADERS.register("coco-tfrecord")
-class CocoScenes(sources.ItemLoader):
+class CocoScenes(SceneLoader):
     """Photographs with their scene graphs, a random sketch of its class for every object."""
 
     name = "coco-tfrecord"
     HParams = HParams
-    batch_type = SceneBatch
+    scenes_kind = "coco-scenes"
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
-        super().__init__(hparams, base, image_size, seed)
-        scene_meta = records.read_meta(hparams.coco_dir, "coco-scenes")
-        sketch_meta = records.read_meta(hparams.qdraw_dir, "quickdraw-indexed")
-        crop_meta = records.read_meta(hparams.crops_dir, "coco-crops")
-        records.check_same_vocabulary(
-            {
-                hparams.coco_dir: scene_meta,
-                hparams.qdraw_dir: sketch_meta,
-                hparams.crops_dir: crop_meta,
-            }
-        )
-        self._vocabulary = sources.coco_vocabulary(scene_meta)
-        sources.joined_classes(sketch_meta, hparams.qdraw_dir, self._vocabulary)
-        self._sketches = sources.Partners(hparams.qdraw_dir, self._vocabulary, "sketches")
-        self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
-        self._open_items(hparams.coco_dir)
-        self._sides = assembling.Sides(
-            scene=blocks.image_side(self._items("train")),
-            sketch=blocks.image_side(self._sketches.split("train")),
-            crop=blocks.image_side(self._crops.split("train")),
-            mask=int(scene_meta["mask_size"]),
-        )
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The vocabulary of the scenes."""
-        return self._vocabulary
-
-    @property
-    def mask_size(self) -> int:
-        """M, the side of a batch's masks in pixels."""
-        return self._sides.mask
-
-    def _usable(self, split: str) -> Any:
-        drawable = self._sketches.of(split).row_of_class >= 0
-        return functools.partial(sources.any_object_usable, "obj_idx", drawable)
-
-    def _partners(self, split: str) -> dict[str, blocks.ClassPools]:
-        crops = self._crops.of(split)
-        check_negatives(crops, f"the {split} split of {self.hparams.crops_dir}")
-        return {"crops": crops, "sketches": self._sketches.of(split)}
-
-    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
-        sketches, crops = self._sketches.of(split), self._crops.of(split)
-        sides, seed = self._sides, self.seed
-        return (
-            ("parse", lambda items: assembling.parse(items, sketches, crops, seed)),
-            ("decode", lambda parsed: assembling.decode(parsed, sides, protocol)),
-            (
-                "assemble",
-                lambda parsed: assembling.assemble(parsed, sides, self.image_size, seed, protocol),
-            ),
-        )
+        super().__init__(hparams, base, image_size, seed, hparams.coco_dir, hparams.qdraw_dir)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from core.errors import UserError
 SCHEMA = 2  # raised whenever a key or its meaning changes; loaders refuse other schemas
 BLOCK = 64  # records of a block: the unit in which loaders read
 SPLITS = ("train", "valid", "test")
-KINDS = ("quickdraw", "quickdraw-indexed", "coco-scenes", "coco-crops")
+KINDS = ("quickdraw", "quickdraw-indexed", "coco-scenes", "coco-crops", "sketchycoco-scenes")
 
 _HEADER = struct.Struct("<QI")  # TFRecord framing: length, its crc, data, crc of the data
 _FOOTER_BYTES = 4
@@ -138,10 +138,13 @@ class Scenes(NamedTuple):
     stuff_idx: tf.RaggedTensor  # int64 (N, stuffs): vocabulary index of background stuff
     stuff_boxes: tf.RaggedTensor  # float32 (N, stuffs, 4)
     stuff_masks: tf.Tensor  # string (N,): packed
+    # string (N, objects): PNG of each object as in Sketches; rows of `coco-scenes` are empty
+    sketches: tf.RaggedTensor
 
 
 class SceneRecord:
-    """One photograph of a `coco-scenes` set with its objects and its background stuff."""
+    """One photograph of a `coco-scenes` set with its objects and its background stuff; in a
+    `sketchycoco-scenes` set with a sketch of each object."""
 
     @staticmethod
     def encode(
@@ -154,9 +157,13 @@ class SceneRecord:
         stuff_idx: Sequence[int],
         stuff_boxes: Iterable[float],
         stuff_masks: bytes,
+        sketches: Optional[Sequence[bytes]] = None,
     ) -> bytes:
-        """image: JPEG bytes; boxes: 4n floats, object by object; masks: pack_masks of (n, M, M).
-        Returns the serialized example."""
+        """image: JPEG bytes; boxes: 4n floats, object by object; masks: pack_masks of (n, M, M);
+        sketches: n PNGs of a paired scene. Returns the serialized example."""
+        if sketches is not None and len(sketches) != len(obj_idx):
+            raise ValueError(f"{len(sketches)} sketches of {len(obj_idx)} objects")
+        paired = {} if sketches is None else {"sketches": _bytes(*sketches)}
         return _example(
             image=_bytes(image),
             image_id=_ints([image_id]),
@@ -167,6 +174,7 @@ class SceneRecord:
             stuff_idx=_ints(stuff_idx),
             stuff_boxes=_floats(stuff_boxes),
             stuff_masks=_bytes(stuff_masks),
+            **paired,
         )
 
     @staticmethod
@@ -188,6 +196,7 @@ class SceneRecord:
                 "stuff_idx": ragged(tf.int64),
                 "stuff_boxes": ragged(tf.float32),
                 "stuff_masks": _SCALAR_BYTES,
+                "sketches": ragged(tf.string),
             },
         )
         for boxes, rows in (("boxes", "obj_idx"), ("stuff_boxes", "stuff_idx")):
@@ -410,8 +419,12 @@ _READ_NAMES = {
     "quickdraw-indexed": ("coco_classes",),
     "coco-scenes": _COCO_NAMES,
     "coco-crops": _COCO_NAMES,
+    "sketchycoco-scenes": _COCO_NAMES,
 }
-_READ_NUMBERS = {"coco-scenes": ("mask_size",)}
+_READ_NUMBERS = {
+    "coco-scenes": ("mask_size",),
+    "sketchycoco-scenes": ("mask_size", "crop_size"),
+}
 
 
 def read_meta(folder: Union[str, Path], kind: Union[str, Sequence[str]]) -> dict[str, Any]:
@@ -481,7 +494,7 @@ def check_same_vocabulary(metas: Mapping[Union[str, Path], Mapping[str, Any]]) -
 
 
 def _is_coco(meta: Mapping[str, Any]) -> bool:
-    return meta["kind"].startswith("coco-")
+    return not meta["kind"].startswith("quickdraw")
 
 
 def _check_equal(

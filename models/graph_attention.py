@@ -58,7 +58,7 @@ class GraphAttentionHParams(EncoderHParams):
     use_lab_smooth: bool = hp(True, "discriminator's real targets ~ N(0.9, 0.1) in place of 1")
     layout_d_arch: str = hp("big", "mask discriminator", choices=tuple(ARCHITECTURES))
     retrieval_vector: str = hp(
-        "projection", "what scenes are ranked by", choices=("projection", "token")
+        "token", "what scenes are ranked by", choices=("projection", "token")
     )
     obj_emb_weight: float = hp(2.0, "weight of object classes and triplets", low=0.0)
     abbl_clas_loss: float = hp(1.0, "x weight of object classes (0: ablated)", low=0.0)

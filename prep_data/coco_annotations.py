@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -39,7 +39,7 @@ class CocoHParams:
     min_object_size: float = hp(0.05, "share of the image a box must exceed", low=0.0, high=1.0)
     min_objects_per_image: int = hp(1, "kept objects an image needs", low=1)
     max_objects_per_image: int = hp(8, "kept objects an image may have", low=1)
-    crop_size: int = hp(96, "side of an object crop, pixels", low=8, high=4096)
+    crop_size: int = hp(96, "side of an object crop or a paired sketch, pixels", low=8, high=4096)
     excluded_meta_file: str = hp(_CLASS_LISTS, "JSON file with the class lists")
 
     def __post_init__(self) -> None:
@@ -173,6 +173,13 @@ class AnnotationFile:
     images: dict[int, ListedImage]  # image id -> image
     categories: list[dict[str, Any]]
     annotations: np.ndarray  # _ANNOTATION (A,) in the order of the file; box: x, y, width, height
+
+    def only(self, image_ids: Collection[int]) -> AnnotationFile:
+        """The same file as if it listed these photographs and their annotations alone; the
+        categories stay."""
+        mine = np.isin(self.annotations["image"], np.array(list(image_ids), np.int64))
+        images = {id_: self.images[id_] for id_ in image_ids if id_ in self.images}
+        return replace(self, images=images, annotations=self.annotations[mine])
 
 
 def read_annotation_file(path: Path, report: Report) -> AnnotationFile:
@@ -392,6 +399,11 @@ class AnnotatedSet:
             images, self.image_ids, "left"
         )
 
+    def objects(self, image_ids: Sequence[int]) -> np.ndarray:
+        """int64 (n, 2): annotation id and image id of the objects of these photographs."""
+        rows = self._rows[self._is_object & np.isin(self._rows["image"], image_ids)]
+        return np.stack([rows["id"], rows["image"]], axis=1)
+
     def file_name(self, image_id: int) -> str:
         """The photograph's file name."""
         return self._images[image_id].file_name
@@ -500,17 +512,26 @@ def _annotation_path(dataset_dir: Path, source: str, name: str) -> Path:
     return dataset_dir / "annotations" / f"{source}_{name}.json"
 
 
-def read_dataset(
-    dataset_dir: Path, lists: ClassLists, min_object_size: float, report: Report
-) -> tuple[Categories, dict[str, AnnotatedSet]]:
-    """The vocabulary and, by name, train2017 and val2017. Raises UserError (see the readers)."""
-    files = {
+def read_files(dataset_dir: Path, report: Report) -> dict[str, list[AnnotationFile]]:
+    """The files of train2017 and of val2017, in the order of SOURCES. Raises UserError."""
+    return {
         name: [
             read_annotation_file(_annotation_path(dataset_dir, source, name), report)
             for source in SOURCES
         ]
         for name in SETS
     }
+
+
+def annotated_sets(
+    dataset_dir: Path,
+    files: Mapping[str, Sequence[AnnotationFile]],
+    lists: ClassLists,
+    min_object_size: float,
+    report: Report,
+) -> tuple[Categories, dict[str, AnnotatedSet]]:
+    """The vocabulary and, by name, train2017 and val2017. Raises UserError for categories that
+    do not fit together."""
     categories = _join_categories([file for name in SETS for file in files[name]])
     return categories, {
         name: AnnotatedSet(
@@ -523,3 +544,11 @@ def read_dataset(
         )
         for name in SETS
     }
+
+
+def read_dataset(
+    dataset_dir: Path, lists: ClassLists, min_object_size: float, report: Report
+) -> tuple[Categories, dict[str, AnnotatedSet]]:
+    """read_files and annotated_sets, of all photographs."""
+    files = read_files(dataset_dir, report)
+    return annotated_sets(dataset_dir, files, lists, min_object_size, report)

@@ -1,11 +1,11 @@
-"""What `coco_to_tfrecord` and `cococrops_to_tfrecord` share: flags, splits, order, meta.json."""
+"""What the commands over COCO photographs share: flags, splits, order, meta.json."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -16,19 +16,34 @@ from prep_data import common
 from prep_data.coco_annotations import (
     AnnotatedSet,
     Categories,
+    ClassLists,
     CocoHParams,
-    Photo,
     read_class_lists,
     read_dataset,
     source_sizes,
 )
 
 
-def parser(module: str, description: str, n_chunks: int, cls: type) -> argparse.ArgumentParser:
-    """The flags of both commands. cls: the hparams class."""
-    result = common.base_parser(
+class Tasks(NamedTuple):
+    """The photographs of a split, in the order of their records."""
+
+    ids: Sequence[int]  # image ids
+    task: Callable[[int], Any]  # from an image id to a worker's task
+
+
+Choice = tuple[Categories, dict[str, Tasks]]  # the vocabulary; split -> its photographs
+
+
+def base_parser(module: str, description: str, n_chunks: int, cls: type) -> argparse.ArgumentParser:
+    """The flags of all three commands. cls: the hparams class."""
+    return common.base_parser(
         module, description, n_chunks, "--hparams:\n" + hparams_lib.describe(cls)
     )
+
+
+def parser(module: str, description: str, n_chunks: int, cls: type) -> argparse.ArgumentParser:
+    """The flags of the commands whose splits are COCO's own. cls: the hparams class."""
+    result = base_parser(module, description, n_chunks, cls)
     result.add_argument(
         "--val-size",
         type=int,
@@ -73,33 +88,59 @@ def splits(
                 f"no photograph of {name} is left for {split}: none of {int(here.sum())} has "
                 f"{least} object(s) of the class lists larger than min_object_size"
             )
-    rng = np.random.default_rng(seed)
-    result["train"] = rng.permutation(np.array(result["train"], np.int64)).tolist()
+    result["train"] = shuffled(result["train"], seed)
     return result
+
+
+def shuffled(ids: Sequence[int], seed: int) -> list[int]:
+    """The order of train."""
+    return np.random.default_rng(seed).permutation(np.array(ids, np.int64)).tolist()
+
+
+def choose(
+    args: argparse.Namespace, hparams: CocoHParams, lists: ClassLists, report: common.Report
+) -> Choice:
+    """All photographs that have objects, in COCO's own splits (see `splits`)."""
+    categories, sets = read_dataset(args.dataset_dir, lists, hparams.min_object_size, report)
+    ids = splits(sets, args.val_size, hparams.min_objects_per_image, args.seed, report)
+    return categories, {
+        split: Tasks(ids[split], sets["train2017" if split == "train" else "val2017"].photo)
+        for split in common.SPLITS
+    }
+
+
+def encode_scene(payload: dict[str, Any]) -> bytes:
+    """payload: the keywords of SceneRecord.encode. Returns the serialized record."""
+    from dataloaders.records import SceneRecord  # here, because workers import this module
+
+    return SceneRecord.encode(**payload)
 
 
 def prepare(
     args: argparse.Namespace,
     hparams: CocoHParams,
     kind: str,
+    *,
     stem: Optional[str],
-    make_work: Callable[[Categories], Callable[[Photo], common.Done]],
+    choose: Callable[[ClassLists, common.Report], Choice],
+    make_work: Callable[[Categories], Callable[[Any], common.Done]],
     encode: Callable[[Any], bytes],
-    extra: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any] = {},
 ) -> None:
     """Prepares a whole set of `kind` (see dataloaders.records) and prints the end report.
 
-    make_work: from the vocabulary, the workers' function. extra: the command's own settings;
-    they also stand in meta.json.
+    stem: of the files, None for a grouped set. choose: reads the annotations and says which
+    photographs there are. make_work: from the vocabulary, the workers' function. settings: what
+    else the bytes depend on. options: settings that also stand in meta.json.
     """
     common.check_base_args(args)
     lists = read_class_lists(hparams.excluded_meta_file)
-    options = hparams_lib.to_dict(hparams)
+    options = {**hparams_lib.to_dict(hparams), **options, "seed": args.seed}
     del options["excluded_meta_file"]  # its content counts, not where it lies
-    options.update(extra, seed=args.seed)
     settings = {
         **options,
-        "val_size": args.val_size,
+        **settings,
         "chunks": common.chunks(args),
         "class_lists": lists._asdict(),
         "annotation_bytes": source_sizes(args.dataset_dir),
@@ -109,8 +150,7 @@ def prepare(
             print(f"{args.target_dir} is already complete")
             return
         report = common.Report()
-        categories, sets = read_dataset(args.dataset_dir, lists, hparams.min_object_size, report)
-        ids = splits(sets, args.val_size, hparams.min_objects_per_image, args.seed, report)
+        categories, tasks = choose(lists, report)
 
         def make_meta(totals: common.Totals) -> dict[str, Any]:
             empty = [split for split in common.SPLITS if not totals.records[split]]
@@ -127,7 +167,7 @@ def prepare(
             }
 
         meta = out.write(
-            _parts(ids, sets, common.chunks(args)),
+            _parts(tasks, common.chunks(args)),
             make_work(categories),
             encode,
             make_meta,
@@ -140,17 +180,12 @@ def prepare(
         common.print_summary(args.target_dir, report, totals, stem or "crops")
 
 
-def _parts(
-    ids: Mapping[str, Sequence[int]], sets: Mapping[str, AnnotatedSet], chunks: Mapping[str, int]
-) -> list[common.Part]:
-    def photos(source: AnnotatedSet, part: Sequence[int]) -> Iterator[Photo]:
-        return map(source.photo, part)
-
+def _parts(tasks: Mapping[str, Tasks], chunks: Mapping[str, int]) -> list[common.Part]:
     parts = []
     for split in common.SPLITS:
-        source = sets["train2017" if split == "train" else "val2017"]
-        pieces = np.array_split(np.array(ids[split], np.int64), chunks[split])
+        ids, task = tasks[split]
+        pieces = np.array_split(np.array(ids, np.int64), chunks[split])
         for number, piece in enumerate(pieces):
-            tasks = partial(photos, source, piece.tolist())
-            parts.append(common.Part(split, number, len(pieces), tasks, len(piece)))
+            mine = partial(map, task, piece.tolist())
+            parts.append(common.Part(split, number, len(pieces), mine, len(piece)))
     return parts

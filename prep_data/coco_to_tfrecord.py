@@ -11,19 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Optional
+from typing import Optional
 
 from core import hparams
 from prep_data import coco_sets
 from prep_data.coco_annotations import CocoHParams
 from prep_data.coco_pixels import make_scene
 from prep_data.common import run_script
-
-
-def _encode(payload: dict[str, Any]) -> bytes:
-    from dataloaders.records import SceneRecord
-
-    return SceneRecord.encode(**payload)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -34,10 +28,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         args,
         options,
         "coco-scenes",
-        "scenes",
-        lambda categories: partial(make_scene, hparams=options),
-        _encode,
-        {},
+        stem="scenes",
+        choose=partial(coco_sets.choose, args, options),
+        make_work=lambda categories: partial(make_scene, hparams=options),
+        encode=coco_sets.encode_scene,
+        settings={"val_size": args.val_size},
     )
 
 

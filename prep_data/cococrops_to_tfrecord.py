@@ -35,12 +35,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         args,
         options,
         "coco-crops",
-        None,
-        lambda categories: partial(
+        stem=None,
+        choose=partial(coco_sets.choose, args, options),
+        make_work=lambda categories: partial(
             make_crops, hparams=options, names=categories.names, masked=args.masked
         ),
-        _encode,
-        {"masked": args.masked},
+        encode=_encode,
+        settings={"val_size": args.val_size},
+        options={"masked": args.masked},
     )
 
 

@@ -16,10 +16,17 @@ from core.registry import LOADERS
 from dataloaders import blocks, records, throughput
 from dataloaders.batches import SceneBatch
 from tests.dataloaders import tiny_sets
-from tests.dataloaders.test_scene_graph import slow_canonical
+from tests.dataloaders.scene_checks import (
+    PROTOCOLS,
+    by_scene,
+    check_graph,
+    collect,
+    equal,
+    equal_scenes,
+    stored,
+)
 
 CLASSES = list(tiny_sets.SKETCH_CLASSES)
-PROTOCOLS = [QueryProtocol(b, s) for b in ("shared", "jittered") for s in ("real", "blank")]
 
 
 @pytest.fixture(scope="module")
@@ -52,68 +59,6 @@ def test_positive_and_negative_crops_are_made_alike(sets, monkeypatch):
     # Antialiasing makes chequers grey. Sampling leaves them black and white.
     assert batch.negative_crops.std() < 10
     assert batch.crops.std() < 25
-
-
-def collect(dataset, count=None):
-    batches = dataset if count is None else dataset.take(count)
-    return list(batches.as_numpy_iterator())
-
-
-def equal(first, second):
-    assert len(first) == len(second)
-    for a, b in zip(first, second):
-        for x, y in zip(tf.nest.flatten(a), tf.nest.flatten(b)):
-            np.testing.assert_array_equal(x, y)
-
-
-def stored(folder, split):
-    """The split's scenes straight from protobuf: image id -> features."""
-    scenes = {}
-    for shard in records.read_index(folder, split).shards.tolist():
-        for record in tf.data.TFRecordDataset(str(Path(folder) / shard)):
-            feature = tf.train.Example.FromString(record.numpy()).features.feature
-            scenes[feature["image_id"].int64_list.value[0]] = feature
-    return scenes
-
-
-def by_scene(batches):
-    """What evaluation gives each scene, free of where in a batch it stood: id -> arrays."""
-    scenes = {}
-    for batch in batches:
-        for n, image_id in enumerate(batch.image_ids):
-            photo, query = batch.photo.obj_to_img == n, batch.query.obj_to_img == n
-            parts = [batch.images[n], batch.crops[photo], batch.masks[photo]]
-            parts += [batch.negative_crops[photo], batch.negative_classes[photo]]
-            parts += [batch.sketches[query], batch.query_to_photo[query] - np.argmax(photo)]
-            for graph, mine in ((batch.photo, photo), (batch.query, query)):
-                first = int(np.argmax(mine))
-                rows = graph.triples[mine[graph.triples[:, 0]]] - [first, 0, first]
-                parts += [graph.classes[mine], graph.boxes[mine], rows]
-            scenes[int(image_id)] = parts
-    return scenes
-
-
-def equal_scenes(first, second):
-    assert list(first) == list(second)
-    for a, b in zip(first.values(), second.values()):
-        for x, y in zip(a, b):
-            np.testing.assert_array_equal(x, y)
-
-
-def check_graph(graph, scenes, canonical):
-    assert (np.diff(graph.obj_to_img) >= 0).all()
-    assert set(graph.obj_to_img.tolist()) == set(range(scenes))  # no scene without objects
-    count = len(graph.classes)
-    assert ((graph.triples[:, [0, 2]] >= 0) & (graph.triples[:, [0, 2]] < count)).all()
-    for n in range(scenes):
-        members = np.flatnonzero(graph.obj_to_img == n)
-        mine = graph.triples[np.isin(graph.triples[:, 0], members)]
-        shift = np.array([members[0], 0, members[0]])
-        expected = np.array(slow_canonical(graph.boxes[members])) + shift
-        if canonical:
-            assert mine.tolist() == expected.tolist()
-        else:  # the same pairs, either way round
-            assert [set(r[[0, 2]]) for r in mine] == [set(r[[0, 2]]) for r in expected]
 
 
 def test_a_training_batch_is_what_it_says(sets):

@@ -194,9 +194,11 @@ def write_scenes(
     mask_side: int = 64,
     seed: int = 0,
     lossless: bool = False,
+    paired: bool = False,
 ) -> str:
     """A scene set; image ids are 100, 101, ... in the order of the files. lossless: PNG bytes in
-    place of JPEG, for tests that compare pixels."""
+    place of JPEG, for tests that compare pixels. paired: a `sketchycoco-scenes` set, the same but
+    for the sketches; these are marked (image id, number of the object, vocabulary index)."""
     rng = np.random.default_rng(seed)
     things = [k for k, name in enumerate(vocabulary) if name in THINGS]
     for split in records.SPLITS:
@@ -218,6 +220,9 @@ def write_scenes(
                     [vocabulary.index("sky-other")],
                     [0.0, 0.0, 1.0, 0.5],
                     records.pack_masks(stuff_mask),
+                    [encode(marked(96, 100 + i, o, k), "PNG") for o, k in enumerate(classes)]
+                    if paired
+                    else None,
                 )
             )
         half = total // 2
@@ -226,7 +231,8 @@ def write_scenes(
             for i, part in enumerate((serialized[:half], serialized[half:]))
         }
         write_shards(folder, split, shards)
-    write_meta(folder, "coco-scenes", **_coco_meta(vocabulary, mask_size=mask_side))
+    kind = "sketchycoco-scenes" if paired else "coco-scenes"
+    write_meta(folder, kind, **_coco_meta(vocabulary, mask_size=mask_side))
     return str(folder)
 
 

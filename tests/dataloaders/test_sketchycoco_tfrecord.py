@@ -1,0 +1,248 @@
+"""The paired scenes of stage 3. They share code with those of stage 2, whose tests hold the two
+sides, crops and negatives; here both loaders read the same scenes and are compared."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.dataset import QueryProtocol
+from core.errors import HParamError, UserError
+from core.hparams import parse
+from core.registry import LOADERS
+from dataloaders import records, throughput
+from dataloaders.batches import SceneBatch
+from tests.dataloaders import tiny_sets
+from tests.dataloaders.scene_checks import (
+    PROTOCOLS,
+    by_scene,
+    check_graph,
+    collect,
+    equal,
+    equal_scenes,
+    stored,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return tiny_sets.write_all(tmp_path_factory.mktemp("sets"), scenes=24, mask_side=16)
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    """The scenes of `sets`, with a sketch of each object."""
+    folder = tmp_path_factory.mktemp("paired")
+    return tiny_sets.write_scenes(folder, scenes=24, mask_side=16, paired=True)
+
+
+def make(folders, name="sketchycoco-tf", batch_size=4, seed=0, image_size=96, **attributes):
+    loader = LOADERS[name]
+    base = types.SimpleNamespace(batch_size=batch_size)
+    dataset = loader(loader.HParams(*folders), base, image_size, seed)
+    for key, value in attributes.items():
+        setattr(dataset, key, value)
+    return dataset
+
+
+def check_sketches(batch, folder, split):
+    """Every query object shows the sketch that its scene's record holds for it."""
+    scenes = stored(folder, split)
+    np.testing.assert_array_equal(batch.query_to_photo, np.arange(len(batch.photo.classes)))
+    first = {n: np.argmax(batch.query.obj_to_img == n) for n in range(len(batch.image_ids))}
+    expected = [
+        (batch.image_ids[n], q - first[n], batch.query.classes[q])
+        for q, n in enumerate(batch.query.obj_to_img)
+    ]
+    np.testing.assert_array_equal(tiny_sets.marks(batch.sketches, 3), expected)
+    for image_id, number, class_ in expected:
+        assert scenes[image_id]["obj_idx"].int64_list.value[number] == class_
+
+
+def test_every_object_comes_with_its_own_sketch(sets, paired):
+    for batch in collect(make((paired, sets.crops)).train_batches(), 4):
+        assert isinstance(batch, SceneBatch)
+        check_graph(batch.photo, 4, canonical=False)
+        check_graph(batch.query, 4, canonical=False)
+        check_sketches(batch, paired, "train")
+    for batch in collect(make((paired, sets.crops)).eval_batches("test")):
+        check_graph(batch.photo, len(batch.image_ids), canonical=True)
+        check_graph(batch.query, len(batch.image_ids), canonical=True)
+        check_sketches(batch, paired, "test")
+
+
+def test_all_but_the_sketches_is_as_in_stage_2(sets, paired):
+    """Scenes, crops, masks, negatives, both graphs and their directions, dtypes and shapes."""
+    mine = make((paired, sets.crops), seed=3)
+    other = make((sets.scenes, sets.indexed, sets.crops), "coco-tfrecord", seed=3)
+    assert mine.vocabulary == other.vocabulary
+    assert mine.mask_size == other.mask_size == 16
+    assert mine.train_batches().element_spec == other.train_batches().element_spec
+    pairs = [(mine.train_batches().take(3), other.train_batches().take(3))]
+    for protocol in (PROTOCOLS[0], PROTOCOLS[3]):
+        pairs.append((mine.eval_batches("valid", protocol), other.eval_batches("valid", protocol)))
+    for first, second in pairs:
+        first, second = collect(first), collect(second)
+        equal(
+            [batch._replace(sketches=0) for batch in first],
+            [batch._replace(sketches=0) for batch in second],
+        )
+        for a, b in zip(first, second):
+            assert (a.sketches.shape, a.sketches.dtype) == (b.sketches.shape, b.sketches.dtype)
+
+
+@pytest.mark.parametrize("start", [1, 70])
+def test_resuming_gives_the_same_batches_whatever_the_parallelism(sets, paired, start):
+    folders = paired, sets.crops
+    whole = collect(make(folders, parallel_calls=1, prefetch=1).train_batches(), start + 3)
+    resumed = make(folders, parallel_calls=6, prefetch=3).train_batches(start)
+    equal(collect(resumed, 3), whole[start:])
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOLS[0], PROTOCOLS[3]], ids=str)
+def test_evaluation_does_not_depend_on_batch_size_or_limit(sets, paired, protocol):
+    folders = paired, sets.crops
+    whole = collect(make(folders, batch_size=5).eval_batches("valid", protocol))
+    assert np.concatenate([b.image_ids for b in whole]).tolist() == list(range(100, 112))
+    ones = collect(make(folders, batch_size=3, parallel_calls=7).eval_batches("valid", protocol))
+    equal_scenes(by_scene(ones), by_scene(whole))
+    few = by_scene(collect(make(folders, batch_size=3).eval_batches("valid", protocol, limit=4)))
+    assert len(few) == 4
+    equal_scenes(few, {k: v for k, v in by_scene(whole).items() if k in few})
+
+
+def test_protocols_change_the_query_only(sets, paired):
+    dataset = make((paired, sets.crops), batch_size=12)
+    shared, blank, jittered, both = (
+        collect(dataset.eval_batches("valid", p))[0] for p in PROTOCOLS
+    )
+    for batch in (blank, jittered, both):
+        equal([batch.photo], [shared.photo])
+        equal([batch[:2]], [shared[:2]])
+        np.testing.assert_array_equal(batch.crops, shared.crops)
+        np.testing.assert_array_equal(batch.negative_crops, shared.negative_crops)
+    np.testing.assert_array_equal(shared.query.boxes, shared.photo.boxes)
+    np.testing.assert_array_equal(blank.query.boxes, shared.photo.boxes)
+    np.testing.assert_array_equal(jittered.sketches, shared.sketches)
+    np.testing.assert_array_equal(both.query.boxes, jittered.query.boxes)
+    assert (abs(jittered.query.boxes - shared.query.boxes).max(1) > 0).all()
+    assert (blank.sketches == 255).all() and (both.sketches == 255).all()
+    assert blank.sketches.shape == shared.sketches.shape
+
+
+def test_the_seed_does_not_change_the_sketches(sets, paired):
+    first, second = (
+        collect(make((paired, sets.crops), seed=seed).eval_batches("valid"))[0] for seed in (0, 1)
+    )
+    np.testing.assert_array_equal(first.sketches, second.sketches)
+    assert (first.negative_crops != second.negative_crops).any()
+
+
+def test_other_sides_of_images(sets, paired):
+    batch = collect(make((paired, sets.crops), image_size=48).train_batches(), 1)[0]
+    assert batch.sketches.shape[1:] == (48, 48, 1)
+    assert batch.crops.shape[1:] == batch.negative_crops.shape[1:] == (48, 48, 3)
+    shown = batch.sketches[:, 2:6, 2:6, 0].mean((1, 2)).round()
+    np.testing.assert_array_equal(shown, batch.image_ids[batch.query.obj_to_img])
+
+
+# ---- bad input -------------------------------------------------------------------------------
+
+
+def test_vocabularies_must_be_equal(tmp_path, sets, paired):
+    other = ("person", "cat", "bus", "dog", "traffic light", "sky-other", "__image__")
+    crops = tiny_sets.write_crops(tmp_path / "c", vocabulary=other, per_class=2)
+    with pytest.raises(UserError, match="index 1 is 'bus'"):
+        make((paired, crops))
+
+
+def test_sets_of_another_kind_are_named(sets, paired, tmp_path):
+    with pytest.raises(UserError, match="coco-scenes set where a sketchycoco-scenes set was exp"):
+        make((sets.scenes, sets.crops))
+    with pytest.raises(UserError, match="sketchycoco-scenes set where a coco-scenes set was exp"):
+        make((paired, sets.indexed, sets.crops), "coco-tfrecord")
+    with pytest.raises(UserError, match="quickdraw-indexed set where a coco-crops set was exp"):
+        make((paired, sets.indexed))
+    with pytest.raises(UserError, match="not a folder"):
+        make((str(tmp_path / "nowhere"), sets.crops))
+
+
+def test_another_schema_and_a_damaged_meta_are_refused(tmp_path, sets):
+    folder = tiny_sets.write_scenes(tmp_path / "s", scenes=2, paired=True)
+    path = Path(folder) / "meta.json"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({**meta, "crop_size": "96"}))
+    with pytest.raises(UserError, match="'crop_size' is missing or of another type"):
+        make((folder, sets.crops))
+    path.write_text(json.dumps({**meta, "schema": 999}))
+    with pytest.raises(UserError, match="schema 999"):
+        make((folder, sets.crops))
+
+
+def test_an_empty_split_is_an_error(tmp_path, sets):
+    folder = tiny_sets.write_scenes(tmp_path / "s", scenes=2, paired=True)
+    tiny_sets.write_shards(Path(folder), "valid", {"valid/scenes-00000-of-00001.tfrecord": []})
+    dataset = make((folder, sets.crops))
+    with pytest.raises(UserError, match=r"the valid split of .* is empty"):
+        dataset.eval_batches("valid", QueryProtocol())
+
+
+def test_missing_hparams(paired, capsys):
+    argv = ["--data-hparams", f"sketchycoco_dir={paired}"]
+    assert throughput.main("sketchycoco-tf", "scenes", argv) == 2
+    assert "crops_dir" in capsys.readouterr().err
+    with pytest.raises(HParamError, match="qdraw_dir"):
+        parse(f"sketchycoco_dir={paired},qdraw_dir=x", LOADERS["sketchycoco-tf"].HParams)
+
+
+def test_a_sketch_that_cannot_be_read_is_named(tmp_path, sets, capsys):
+    folder = tiny_sets.write_scenes(tmp_path / "s", scenes=2, paired=True)
+    shard = "train/scenes-00000-of-00001.tfrecord"
+    records_ = list(stored(folder, "train").values())
+    features = records_[0]
+    damaged = records.SceneRecord.encode(
+        features["image"].bytes_list.value[0],
+        1,
+        features["obj_idx"].int64_list.value,
+        features["boxes"].float_list.value,
+        features["masks"].bytes_list.value[0],
+        features["annotation_ids"].int64_list.value,
+        [],
+        [],
+        b"",
+        [b"no png"] * len(features["obj_idx"].int64_list.value),
+    )
+    tiny_sets.write_shards(Path(folder), "train", {shard: [damaged]})
+    argv = ["-dp", f"sketchycoco_dir={folder},crops_dir={sets.crops}", "--seconds", "0.1"]
+    assert throughput.main("sketchycoco-tf", "scenes", argv) == 1
+    message = capsys.readouterr().err
+    assert shard in message and "record 0" in message
+
+
+def test_as_many_sketches_as_objects():
+    with pytest.raises(ValueError, match="1 sketches of 2 objects"):
+        records.SceneRecord.encode(b"", 1, [3, 4], [0.0] * 8, b"", [7, 8], [], [], b"", [b"png"])
+
+
+# ---- the command -----------------------------------------------------------------------------
+
+
+def test_throughput_as_a_command(sets, paired):
+    command = [
+        *(sys.executable, "-m", "dataloaders.sketchycoco_tfrecord"),
+        *("--data-hparams", f"sketchycoco_dir='{paired}',crops_dir='{sets.crops}'"),
+        *("--batch-size", "2", "--seconds", "0.1"),
+    ]
+    run = subprocess.run(
+        command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert "sketchycoco-tf:" in run.stdout and "scenes/s" in run.stdout
+    assert "decode" in run.stdout and run.stderr == ""
