@@ -7,6 +7,10 @@ class UserError(Exception):
     exit_code = 1
 
 
+class EmptySplitError(UserError):
+    """A split of the data has nothing to evaluate: there may be others."""
+
+
 class UsageError(UserError):
     """The command line is wrong: an unknown name, a flag that does not fit. Exit code 2."""
 

@@ -14,17 +14,18 @@ import logging
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from core.dataset import QueryProtocol
-from core.errors import UsageError, UserError
+from core.errors import EmptySplitError, UsageError, UserError
+from core.features import VECTORS
 from core.files import write_json
 from core.metrics import base, layout, retrieval
 from core.registry import METRICS
@@ -32,7 +33,6 @@ from core.registry import METRICS
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-VECTORS = ("projection", "token")
 # Train scenes behind the class-mean mask: means over more change nothing that can be seen.
 MEAN_MASK_SCENES = 2000
 
@@ -57,6 +57,13 @@ class Side:
     @property
     def scenes(self) -> int:
         return len(self.image_ids)
+
+
+@dataclass(frozen=True)
+class Photos(Side):
+    """masks: the true ones, packed uint8 (O, M * M / 8) (`core.metrics.layout.pack`)."""
+
+    masks: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -130,16 +137,16 @@ class Evaluation:
         return self._siblings[split]
 
     @property
-    def photos(self) -> Side:
+    def photos(self) -> Photos:
         """The photographs' side; the same under every protocol."""
         if "photos" not in self._cache:
-            self._gather(QueryProtocol())
+            self.gather(QueryProtocol())
         return self._cache["photos"]
 
     def queries(self, protocol: QueryProtocol) -> Queries:
         """The queries' side under `protocol`, scene rows as in `photos`."""
         if protocol not in self._cache:
-            self._gather(protocol)
+            self.gather(protocol)
         return self._cache[protocol]
 
     def scene_ranks(self, protocol: QueryProtocol, vector: str) -> np.ndarray:
@@ -220,7 +227,7 @@ class Evaluation:
             empty = False
             yield batch
         if empty:
-            raise UserError(
+            raise EmptySplitError(
                 f"the {self.split} split of {self.dataset.name} is empty: there is nothing to "
                 "evaluate; prepare the sets with a larger split or choose another"
             )
@@ -231,17 +238,23 @@ class Evaluation:
     def _has_scenes(self) -> bool:
         return self.model.batch_type == "SceneBatch"
 
-    def _gather(self, protocol: QueryProtocol) -> None:
-        """One pass over the split: the queries under `protocol`, the photographs if still due."""
+    def gather(
+        self, protocol: QueryProtocol, visit: Optional[Callable[[Any], None]] = None
+    ) -> None:
+        """One pass over the split: the queries under `protocol`, the photographs if still due.
+        visit: is shown every batch as it passes."""
         photos = _Rows() if "photos" not in self._cache else None
         queries = _Rows()
         scenes = objects = 0  # of the batches before
         for batch in self.batches(protocol, str(protocol)):
+            if visit:
+                visit(batch)
             count = len(batch.image_ids)
             # Without masks, by far the costliest part; they have a pass of their own.
             if photos is not None:
                 outputs = self.model.encode_photo(batch.crops, batch.photo, count, with_masks=False)
                 photos.add(batch.image_ids, batch.photo, outputs, scenes)
+                photos.columns["masks"].append(layout.pack(batch.masks.numpy()))
             outputs = self.model.encode_query(batch.sketches, batch.query, count, with_masks=False)
             queries.add(batch.image_ids, batch.query, outputs, scenes)
             own = batch.query_to_photo.numpy()
@@ -249,7 +262,7 @@ class Evaluation:
             scenes += count
             objects += len(batch.photo.classes)
         if photos is not None:
-            self._cache["photos"] = self._checked(photos.side(Side))
+            self._cache["photos"] = self._checked(photos.side(Photos))
         side = self._checked(queries.side(Queries))
         if not np.array_equal(side.image_ids, self._cache["photos"].image_ids):
             raise RuntimeError("the loader gave other scenes under another query protocol")

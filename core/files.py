@@ -3,19 +3,41 @@
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
 
 
+def make_folder(folder: Path, what: str, remedy: str) -> None:
+    """Make a folder with its parents; UserError when that or writing into it is impossible.
+
+    what: names it in the message ('the run folder'); remedy: ends it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {what} {folder}: {error.strerror}; {remedy}") from None
+
+
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write so that a reader sees the old file or the whole new one: under another name in the
-    same folder, then a rename. UserError when it cannot be written."""
+    """Write so that a reader sees the old file or the whole new one. UserError when it cannot be
+    written."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> "Iterator[Path]":
+    """The name of a file to write in its place: it becomes `path` when the block ends without an
+    error. UserError when it cannot be written."""
     # Preparation sweeps up *.partial after a kill.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None

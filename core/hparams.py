@@ -126,6 +126,26 @@ def parse(text: "str | None", cls: "type[T]", /, **saved: Any) -> T:
     return cls(**values)
 
 
+def route(text: str, classes: "Mapping[str, type]") -> "dict[str, str]":
+    """The clauses of a comma string by the group whose class has their name: group -> its comma
+    string. classes: group -> dataclass.
+
+    Raises HParamError for a clause that is malformed, and for a name of no or several groups.
+    """
+    routed: dict[str, list[str]] = {group: [] for group in classes}
+    for clause, name, _ in _clauses(text):
+        owners = [group for group, cls in classes.items() if name in _specs(cls)]
+        if not owners:
+            raise HParamError(_unknown(name, f"clause {clause!r}", *classes.values()))
+        if len(owners) > 1:
+            raise HParamError(
+                f"clause {clause!r}: {name!r} is ambiguous, an hparam of {' and of '.join(owners)}."
+                f" Valid names: {', '.join(_names(*classes.values()))}"
+            )
+        routed[owners[0]].append(clause)
+    return {group: ",".join(clauses) for group, clauses in routed.items()}
+
+
 def describe(cls: type) -> str:
     """Help text of a hparams class: one line a field: name, type, default, help."""
     rows = []
@@ -364,13 +384,17 @@ def _check_limits(field: dataclasses.Field, hint: Any, value: Any, where: str) -
             raise HParamError(f"{where}: {field.name} must be at most {high}, found {part}")
 
 
-def _unknown(name: str, what: str, cls: type) -> str:
+def _names(*classes: type) -> "list[str]":
+    return [field.name for cls in classes for field in dataclasses.fields(cls)]
+
+
+def _unknown(name: str, what: str, *classes: type) -> str:
     if name in REMOVED:
         return (
             f"{what}: {name!r} is a name of the original program that was never used or is "
             "deprecated there; nothing reads it, so remove it"
         )
-    valid = [field.name for field in dataclasses.fields(cls)]
+    valid = _names(*classes)
     listed = ", ".join(valid) if valid else "none"
     return f"{what}: unknown hparam {name!r}.{closest(name, valid)} Valid names: {listed}"
 

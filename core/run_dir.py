@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError, UserError
-from core.files import read_json, write_json
+from core.files import make_folder, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class RunDir:
         """UsageError for an id that cannot be part of a folder's name."""
         if not run_id or "/" in run_id or "\0" in run_id:
             raise UsageError(
-                f"--id {run_id!r} cannot name a run: use letters, digits, '-', '_' and '.'"
+                f"the id {run_id!r} cannot name a run: use letters, digits, '-', '_' and '.'"
             )
         self.model_name = model_name
         self.run_id = run_id
@@ -46,16 +46,7 @@ class RunDir:
 
     def create(self) -> None:
         """Make the folder; UserError when that or writing into it is impossible."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UserError(
-                f"cannot write to the run folder {self.root}: {error.strerror}; "
-                "choose another folder with -o"
-            ) from None
+        make_folder(self.root, "the run folder", "choose another folder with -o")
 
     @contextlib.contextmanager
     def lock(self) -> "Iterator[None]":

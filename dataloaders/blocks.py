@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
-from core.errors import UserError
+from core.errors import EmptySplitError, UserError
 from dataloaders import draws, records
 
 WINDOW = records.BLOCK  # steps of a window: a window reads exactly batch_size blocks
@@ -40,7 +40,9 @@ class Split:
         self.index = records.read_index(folder, split)
         self.num_records = int(self.index.block_records.sum())
         if not self.num_records:
-            raise UserError(f"the {split} split of {folder} is empty; prepare it from more data")
+            raise EmptySplitError(
+                f"the {split} split of {folder} is empty; prepare it from more data"
+            )
         self._files = tf.constant([str(self.folder / s) for s in self.index.shards.tolist()])
 
     def read(self, blocks: tf.Tensor) -> tf.Tensor:

@@ -7,7 +7,7 @@ error in a metric is an error, never a number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Optional, Union
@@ -89,19 +89,30 @@ def bootstrap_interval(
     np.add.at(sums, (group, column), values)
     np.add.at(counts, (group, column), 1)
 
-    rng = np.random.default_rng(seed)
     means = []
-    block = max(1, 4_000_000 // shape[0])  # keeps the weights of a block at 32 MB
-    even = np.full(shape[0], 1 / shape[0])
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        weights = rng.multinomial(shape[0], even, size=rows).astype(np.float64)  # (rows, groups)
+    for weights in _redrawn(shape[0], resamples, seed):
         total, count = weights @ sums, weights @ counts  # (rows, classes)
         seen = count > 0
         ratio = np.where(seen, total / np.maximum(count, 1), 0)
         means.append(ratio.sum(1) / seen.sum(1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
+
+
+def bootstrap_intervals(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """`bootstrap_interval` of the mean of each column of values float (n, c), all from the same
+    resamples (drawing them is what costs): float64 (c, 2), low and high."""
+    means = [weights @ values / len(values) for weights in _redrawn(len(values), resamples, seed)]
+    return np.percentile(np.concatenate(means), [2.5, 97.5], axis=0).T
+
+
+def _redrawn(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of n units is drawn in each resample: float64 (rows, n), in blocks."""
+    rng = np.random.default_rng(seed)
+    block = max(1, 4_000_000 // n)  # keeps the weights of a block at 32 MB
+    even = np.full(n, 1 / n)
+    for start in range(0, resamples, block):
+        yield rng.multinomial(n, even, size=min(block, resamples - start)).astype(np.float64)
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -6,11 +6,14 @@ ranks every answer last instead of first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import tensorflow as tf
 
 from core.dataset import QueryProtocol
-from core.metrics.base import Figure, bootstrap_interval, macro_average
+from core.features import PROTOCOLS
+from core.metrics.base import Figure, bootstrap_interval, bootstrap_intervals, macro_average
 from core.registry import METRICS
 
 TOP = (1, 5, 10)
@@ -164,45 +167,75 @@ def _check(queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray) -> Non
 # ---------------------------------------------------------------- metrics
 
 
-def _scene_figures(evaluation, name: str, kind: str) -> list[Figure]:
-    """Scene recall as four rows a vector: a query that carries the photograph's own boxes can be
+def scene_figures(
+    ranks: Mapping[QueryProtocol, np.ndarray],
+    metrics: Mapping[str, str],
+    gallery: int,
+    split: str,
+    seed: int,
+    **labels: str,
+) -> list[Figure]:
+    """Scene recall as four rows a metric: a query that carries the photograph's own boxes can be
     answered from positions alone, so real sketches stand beside blank ones, shared boxes beside
-    jittered ones."""
+    jittered ones.
+
+    ranks: int (Q,) of the same queries under each protocol. metrics: name -> kind, as of `scores`.
+    gallery: photographs that each query chose from. seed: of the bootstrap. labels: further ones.
+    """
+    found, values = {}, []
+    for name, kind in metrics.items():
+        for boxes in ("shared", "jittered"):
+            real, blank = (
+                scores(kind, ranks[QueryProtocol(boxes=boxes, sketches=sketches)])
+                for sketches in ("real", "blank")
+            )
+            for what, column in (("real", real), ("blank", blank), ("gap", real - blank)):
+                found[name, boxes, what] = len(values)
+                values.append(column)
+    values = np.stack(values, axis=1)
+    means, intervals = values.mean(axis=0), bootstrap_intervals(values, seed=seed)
+
+    figures = []
+    for (name, boxes, sketches), column in found.items():
+        if sketches == "gap":
+            continue
+        kind, controls = metrics[name], {}
+        if sketches == "real":  # the same scenes: a paired difference
+            gap = found[name, boxes, "gap"]
+            low, high = intervals[gap].tolist()
+            controls = {
+                "minus_blank": float(means[gap]),
+                "minus_blank_low": low,
+                "minus_blank_high": high,
+            }
+        if kind == "mAP":
+            rank = ranks[QueryProtocol(boxes=boxes, sketches=sketches)]
+            controls["median_rank"] = float(np.median(rank))
+        figures.append(
+            Figure(
+                metric=name,
+                split=split,
+                value=float(means[column]),
+                n=len(values),
+                labels={"boxes": boxes, "sketches": sketches, **labels},
+                gallery=gallery,
+                chance=chance(kind, gallery),
+                interval=tuple(intervals[column].tolist()),
+                controls=controls,
+            )
+        )
+    return figures
+
+
+def _scene_figures(evaluation, name: str, kind: str) -> list[Figure]:
+    """Scene recall by each vector asked for."""
     figures = []
     for vector in evaluation.vectors:
-        for boxes in ("shared", "jittered"):
-            score = {}
-            for sketches in ("real", "blank"):
-                protocol = QueryProtocol(boxes=boxes, sketches=sketches)
-                score[sketches] = scores(kind, evaluation.scene_ranks(protocol, vector))
-            for sketches in ("real", "blank"):
-                protocol = QueryProtocol(boxes=boxes, sketches=sketches)
-                values = score[sketches]
-                controls = {}
-                if sketches == "real":  # the same scenes: a paired difference
-                    gap = score["real"] - score["blank"]
-                    low, high = bootstrap_interval(gap, seed=evaluation.seed)
-                    controls = {
-                        "minus_blank": float(gap.mean()),
-                        "minus_blank_low": low,
-                        "minus_blank_high": high,
-                    }
-                if kind == "mAP":
-                    rank = evaluation.scene_ranks(protocol, vector)
-                    controls["median_rank"] = float(np.median(rank))
-                figures.append(
-                    Figure(
-                        metric=name,
-                        split=evaluation.split,
-                        value=float(values.mean()),
-                        n=len(values),
-                        labels={"boxes": boxes, "sketches": sketches, "vector": vector},
-                        gallery=evaluation.photos.scenes,
-                        chance=chance(kind, evaluation.photos.scenes),
-                        interval=bootstrap_interval(values, seed=evaluation.seed),
-                        controls=controls,
-                    )
-                )
+        ranks = {protocol: evaluation.scene_ranks(protocol, vector) for protocol in PROTOCOLS}
+        gallery, seed = evaluation.photos.scenes, evaluation.seed
+        figures += scene_figures(
+            ranks, {name: kind}, gallery, evaluation.split, seed, vector=vector
+        )
     return figures
 
 

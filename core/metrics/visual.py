@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -70,6 +71,30 @@ def _fit(text: str, font: ImageFont.FreeTypeFont) -> str:
     return text + " ..."
 
 
+def search_row(
+    drawing: Image.Image,
+    caption: str,
+    right: int,
+    place: str,
+    found: np.ndarray,
+    distances: np.ndarray,
+    images: Mapping[int, Image.Image],
+) -> list[tuple[Image.Image, str]]:
+    """A query, its right photograph with `place` below it, and what was found, the right one
+    framed. right: a scene row; found, distances: of the nearest, int and float (k,); images:
+    scene row -> photograph."""
+    row = [(frame(drawing, GREY, 1), caption), (images[right], place)]
+    for other, distance in zip(found, distances):
+        tile = frame(images[other], GREEN, 7) if other == right else images[other]
+        row.append((tile, f"distance {distance:.3f}{'   right' if other == right else ''}"))
+    return row
+
+
+def search_heads(found: int) -> list[str]:
+    """The heads above the columns of `search_row`."""
+    return ["query", "right photograph", *(f"found {i + 1}" for i in range(found))]
+
+
 @METRICS.register("sbir-on-valid")
 def _search_picture(evaluation) -> list[Picture]:
     """Some queries under jittered boxes, which positions alone do not answer."""
@@ -89,16 +114,8 @@ def _search_picture(evaluation) -> list[Picture]:
     rows = []
     for scene, order, near, place in zip(chosen, found, distances, rank):
         objects = queries.classes[queries.obj_to_img == scene]
-        row = [
-            (frame(drawings[scene], GREY, 1), ", ".join(names[c] for c in objects)),
-            (images[scene], f"rank {place} of {photos.scenes}"),
-        ]
-        for other, distance in zip(order, near):
-            right = other == scene
-            tile = frame(images[other], GREEN, 7) if right else images[other]
-            row.append((tile, f"distance {distance:.3f}{'   right' if right else ''}"))
-        rows.append(row)
-    heads = ["query", "right photograph", *(f"found {i + 1}" for i in range(found.shape[1]))]
+        caption, place = ", ".join(names[c] for c in objects), f"rank {place} of {photos.scenes}"
+        rows.append(search_row(drawings[scene], caption, scene, place, order, near, images))
     title = (
         f"{evaluation.model.name}, step {evaluation.step}, {evaluation.dataset.name} "
         f"{evaluation.split}: {protocol}, by {vector}; the right one has a green frame"
@@ -106,7 +123,7 @@ def _search_picture(evaluation) -> list[Picture]:
     path = evaluation.folder / f"{name}-step-{evaluation.step}.png"
     labels = {"boxes": protocol.boxes, "sketches": protocol.sketches, "vector": vector}
     file = io.BytesIO()
-    grid(rows, heads, title).save(file, format="PNG")
+    grid(rows, search_heads(found.shape[1]), title).save(file, format="PNG")
     write_atomic(path, file.getvalue())
     return [Picture(name, evaluation.split, path, labels)]
 

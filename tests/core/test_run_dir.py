@@ -29,7 +29,7 @@ def test_paths(tmp_path):
 
 @pytest.mark.parametrize("bad", ["", "a/b", "../x", "a\0"])
 def test_an_id_that_cannot_name_a_folder(tmp_path, bad):
-    with pytest.raises(UsageError, match="--id"):
+    with pytest.raises(UsageError, match="cannot name a run"):
         RunDir(tmp_path, "m", bad)
 
 

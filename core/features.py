@@ -1,0 +1,219 @@
+"""The features file: the scene vectors of one split with what is needed to judge a search in them.
+This is the one place that knows its keys; docs/data_formats.md says what each means.
+
+It is a plain .npz without pickles. Reading is strict, and a file that states more than it holds is
+refused before anything is allocated: arrays are stored uncompressed, and each header must fit the
+bytes that follow it.
+
+Letters: N scenes, O photo objects, Q query objects, P bytes of a packed mask; D and E widths of
+token and projection.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.dataset import QueryProtocol
+from core.errors import UserError
+from core.files import replacing
+from core.run_dir import check_keys
+
+SCHEMA = 1
+SUFFIX = "_feats.npz"
+VECTORS = ("projection", "token")
+PROTOCOLS = tuple(
+    QueryProtocol(boxes=boxes, sketches=sketches)
+    for boxes in ("shared", "jittered")
+    for sketches in ("real", "blank")
+)
+# The query that thumbnails and pictures show: positions alone do not answer it.
+PICTURED = QueryProtocol(boxes="jittered", sketches="real")
+
+METADATA = {
+    "schema": int, "model": str, "run": str, "step": int, "loader": str, "split": str, "seed": int,
+    "vector": str, "jitter": float, "mask_size": int, "vocabulary": list,
+}  # fmt: skip
+
+
+def query_key(protocol: QueryProtocol, vector: str) -> str:
+    """The array of the queries' scene vectors under a protocol."""
+    return f"query_{protocol.boxes}_{protocol.sketches}_{vector}"
+
+
+# key -> (dtype, shape in letters)
+ARRAYS = {
+    "image_ids": ("<i8", "N"),
+    "photo_token": ("<f4", "ND"),
+    "photo_projection": ("<f4", "NE"),
+    "photo_classes": ("<i4", "O"),
+    "photo_boxes": ("<f4", "O4"),
+    "photo_obj_to_img": ("<i4", "O"),
+    "photo_masks": ("|u1", "OP"),
+    **{
+        query_key(protocol, vector): ("<f4", "ND" if vector == "token" else "NE")
+        for protocol in PROTOCOLS
+        for vector in VECTORS
+    },
+    "query_classes": ("<i4", "Q"),
+    "query_shared_boxes": ("<f4", "Q4"),
+    "query_jittered_boxes": ("<f4", "Q4"),
+    "query_obj_to_img": ("<i4", "Q"),
+    "query_to_photo": ("<i4", "Q"),
+}
+
+
+@dataclass(frozen=True)
+class Features:
+    """metadata: values by METADATA's names. arrays: by the names of ARRAYS."""
+
+    metadata: dict[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def scenes(self) -> int:
+        """N."""
+        return len(self.arrays["image_ids"])
+
+    def photos(self) -> np.ndarray:
+        """The photographs' scene vectors that the model ranks by: float32 (N, D or E)."""
+        return self.arrays[f"photo_{self.metadata['vector']}"]
+
+    def queries(self, protocol: QueryProtocol) -> np.ndarray:
+        """The queries' scene vectors under a protocol: float32 (N, D or E)."""
+        return self.arrays[query_key(protocol, self.metadata["vector"])]
+
+    def sketched(self) -> np.ndarray:
+        """How many objects each query shows: int64 (N,)."""
+        return np.bincount(self.arrays["query_obj_to_img"], minlength=self.scenes)
+
+
+def thumbnail(features: Path, image_id: int, side: str) -> Path:
+    """Where the thumbnail of a scene lies, for the features file. side: 'photo' or 'sketch'."""
+    ending = {"photo": "jpg", "sketch": "png"}[side]
+    return thumbnails(features) / f"{image_id}-{side}.{ending}"
+
+
+def thumbnails(features: Path) -> Path:
+    """The folder of a features file's thumbnails."""
+    return features.with_name(f"{features.stem}_images")
+
+
+def write(path: Path, features: Features) -> None:
+    """Atomically. UserError when it cannot be written."""
+    arrays = {name: np.asarray(features.arrays[name], kind) for name, (kind, _) in ARRAYS.items()}
+    text = json.dumps(features.metadata, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, metadata=np.array(text), **arrays)
+
+
+def read(path: Path) -> Features:
+    """UserError naming the file unless all its keys, types, shapes and values are those of a
+    features file."""
+    if not path.is_file():
+        raise UserError(f"there is no features file {path}")
+    try:
+        size = path.stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            members = _members(archive)
+            arrays = {name: _array(archive, info, size) for name, info in members.items()}
+        metadata = _metadata(arrays.pop("metadata"))
+        _check_shapes(arrays)
+        _check_values(arrays, metadata)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # a damaged zip shows as any of half a dozen types
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is not a features file of this version ({reason}); write it with "
+            "run-experiment.py extract-features"
+        ) from None
+    return Features(metadata, arrays)
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    found = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    expected = {"metadata", *ARRAYS}
+    for what, names in (("without", expected - set(found)), ("with", set(found) - expected)):
+        if names:
+            raise ValueError(f"{what} the key {min(names)!r}")
+    return found
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> np.ndarray:
+    """limit: bytes of the archive."""
+    name = info.filename
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise ValueError(f"{name} is compressed")
+    if info.file_size > limit:
+        raise ValueError(f"{name} states other sizes than it has")
+    with archive.open(info) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} is of another .npy version")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        size = dtype.itemsize
+        for length in shape:
+            size *= length  # of Python: no overflow
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds pickled objects")
+        if fortran or size != info.file_size - file.tell():
+            raise ValueError(f"{name} states other sizes than it has")
+        return np.frombuffer(file.read(), dtype).reshape(shape)
+
+
+def _metadata(array: np.ndarray) -> dict[str, Any]:
+    if array.dtype.kind != "U" or array.shape:
+        raise ValueError("metadata is no text")
+    content = json.loads(str(array))
+    if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA}")
+    check_keys(content, METADATA, "metadata")
+    if content["vector"] not in VECTORS:
+        raise ValueError(f"metadata: unknown vector {content['vector']!r}")
+    return content
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray]) -> None:
+    sizes = {"4": 4}
+    for name, (kind, letters) in ARRAYS.items():
+        array = arrays[name]
+        expected = [sizes.get(letter, letter) for letter in letters]
+        fits = len(expected) == array.ndim and all(
+            sizes.setdefault(letter, length) == length
+            for letter, length in zip(letters, array.shape)
+        )
+        if array.dtype != np.dtype(kind) or not fits:
+            raise ValueError(
+                f"{name} is {array.dtype} {array.shape}, expected {np.dtype(kind)} "
+                f"({', '.join(map(str, expected))})"
+            )
+
+
+def _check_values(arrays: Mapping[str, np.ndarray], metadata: dict[str, Any]) -> None:
+    scenes = len(arrays["image_ids"])
+    if not scenes:
+        raise ValueError("it has no scenes")
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not all(
+            np.isfinite(array[start : start + 4096]).all() for start in range(0, len(array), 4096)
+        ):
+            raise ValueError(f"{name} has values that are not finite")
+    if arrays["photo_masks"].shape[1] * 8 != metadata["mask_size"] ** 2:
+        raise ValueError("photo_masks are not of mask_size")
+    for side in ("photo", "query"):
+        owners, classes = arrays[f"{side}_obj_to_img"], arrays[f"{side}_classes"]
+        # Ascending without a gap from the first scene to the last: every scene has an object.
+        steps = np.diff(owners, prepend=0, append=scenes - 1)
+        if not len(owners) or owners[0] or steps.min() < 0 or steps.max() > 1:
+            raise ValueError(f"{side}_obj_to_img does not go through the scenes in order")
+        if classes.min() < 0 or classes.max() >= len(metadata["vocabulary"]):
+            raise ValueError(f"{side}_classes are outside the vocabulary")
+    own = arrays["query_to_photo"]
+    if own.min() < -1 or own.max() >= len(arrays["photo_classes"]):
+        raise ValueError("query_to_photo names objects that are not there")
