@@ -4,19 +4,32 @@ parse -> classes by name -> hparams -> run folder -> data -> model -> restore ->
 """
 
 import argparse
-import contextlib
 import datetime
 import logging
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from core import hparams
 from core.commands import Parser, run
-from core.errors import HParamError, UsageError, UserError
-from core.registry import LOADERS, MODELS
+from core.composing import (
+    Job,
+    by_flag,
+    by_name,
+    fill,
+    find_trained,
+    fits,
+    joined,
+    load_trained,
+    resources_explained,
+    saved_config,
+)
+from core.errors import UsageError, UserError
+from core.experiment import Trained
+from core.files import write_json
+from core.registry import EXPERIMENTS, LOADERS, MODELS, Registry
 from core.run_dir import RunConfig, RunDir
 
 log = logging.getLogger(__name__)
@@ -44,8 +57,7 @@ def train(argv: "Sequence[str]") -> None:
     if args.help_hps:
         print(help_hps(args.model, args.data_loader))
         return
-    _require(args, parser)
-    model_cls = MODELS[args.model]
+    _require(parser, MODELS, args, "model", "--output-dir", "--id")
     run_dir = RunDir(args.output_dir, args.model, args.id)
     from core import checkpoints, devices
     from core.reporting import console
@@ -55,10 +67,10 @@ def train(argv: "Sequence[str]") -> None:
         folder = checkpoints.find(args.resume, own)
         _check_start(args.resume, folder, own)
         # A fresh start takes nothing from what an earlier attempt left in the folder.
-        saved = _saved_config(run_dir, folder) if args.resume != "none" else None
-        job = _Job(args, model_cls, saved)
+        saved = saved_config(run_dir, folder) if args.resume != "none" else None
+        job = Job(args.model, args.data_loader, by_flag(args), saved)
         run_dir.create()
-        with run_dir.lock(), _resources_explained(job):
+        with run_dir.lock(), resources_explained(job):
             if checkpoints.find(args.resume, own) != folder:
                 raise UserError(f"{run_dir.root} has gone on in the meantime; start again")
             _check_start(args.resume, folder, own)
@@ -72,85 +84,6 @@ def train(argv: "Sequence[str]") -> None:
             from core import training
 
             training.train(model, dataset, run_dir, job.base, start)
-
-
-class _Job:
-    """Classes and hparams of one command: defaults < saved config < command line."""
-
-    def __init__(self, args: argparse.Namespace, model_cls: type, saved: Optional[Path]) -> None:
-        """saved: the config.json to start from."""
-        self.config = config = RunConfig.read(saved) if saved else None
-        if config and config.model != args.model:
-            raise UserError(f"{saved} is of the model {config.model!r}, not {args.model!r}")
-        self.loader_name = args.data_loader or (config.loader if config else None)
-        if not self.loader_name:
-            raise UsageError(f"--data-loader is missing; choose of {_fitting(model_cls)}")
-        self.model_name = args.model
-        self.model_cls = model_cls
-        self.loader_cls = LOADERS[self.loader_name]
-        _check_fit(args.model, model_cls, self.loader_name, self.loader_cls)
-        groups = (config.base, config.model_hparams) if config else (None, None)
-        self.base = _fill(
-            "--base-hparams", args.base_hparams, hparams.BaseHParams,
-            groups[0], f"{saved}, hparams.base",
-        )  # fmt: skip
-        self.model_hparams = _fill(
-            "--hparams", args.hparams, model_cls.HParams, groups[1], f"{saved}, hparams.model"
-        )
-        saved_data = config.data.get(self.loader_name) if config else None
-        self.data_hparams = _fill(
-            "--data-hparams", args.data_hparams, self.loader_cls.HParams, saved_data,
-            f"{saved}, hparams.data.{self.loader_name}",
-        )  # fmt: skip
-
-    def build(self) -> "tuple[Any, Any]":
-        """(dataset, model)."""
-        dataset = self.loader_cls(
-            self.data_hparams, self.base, self.model_hparams.image_size, self.base.seed
-        )
-        mask_size = getattr(dataset, "mask_size", 64)
-        model = self.model_cls(
-            self.model_hparams, dataset.vocabulary, self.base.iterations, mask_size
-        )
-        return dataset, model
-
-    def folders(self) -> "list[str]":
-        """The data hparams that name a folder: known also when the loader failed to be built."""
-        values = hparams.to_dict(self.data_hparams).values()
-        return [value for value in values if isinstance(value, str) and Path(value).is_dir()]
-
-    def groups(self) -> "dict[str, dict[str, Any]]":
-        """The hparams in effect, by the name of their group."""
-        return {
-            "base": hparams.to_dict(self.base),
-            "model": hparams.to_dict(self.model_hparams),
-            f"data.{self.loader_name}": hparams.to_dict(self.data_hparams),
-        }
-
-    def changes(self) -> "dict[str, list[Any]]":
-        """'group.name' -> [saved value, value now] for all that differ from the saved config."""
-        if self.config is None:
-            return {}
-        saved = {
-            "base": self.config.base,
-            "model": self.config.model_hparams,
-            f"data.{self.loader_name}": self.config.data.get(self.loader_name, {}),
-        }
-        return {
-            f"{group}.{name}": [saved[group][name], value]
-            for group, values in self.groups().items()
-            for name, value in values.items()
-            if name in saved[group] and saved[group][name] != value
-        }
-
-    def hint(self) -> str:
-        """Which model hparams differ from the saved ones, for a checkpoint that does not fit."""
-        changed = [
-            f"{name.partition('.')[2]} was {old} and is {new}"
-            for name, (old, new) in self.changes().items()
-            if name.startswith("model.")
-        ]
-        return "; ".join(changed)
 
 
 def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:
@@ -175,7 +108,7 @@ def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:
 
 
 def _restore_for_training(
-    job: _Job, model: Any, dataset: Any, folder: Optional[Path], args: argparse.Namespace
+    job: Job, model: Any, dataset: Any, folder: Optional[Path], args: argparse.Namespace
 ) -> int:
     """Resume, warm start or load pretrained weights; returns the steps done."""
     from core import checkpoints
@@ -203,7 +136,7 @@ def _restore_for_training(
     return 0
 
 
-def _check_same_parts(job: _Job, name: str, config: RunConfig, path: Path) -> None:
+def _check_same_parts(job: Job, name: str, config: RunConfig, path: Path) -> None:
     """The hparams that both models have must be equal, but for those that may differ."""
     there = hparams.to_dict(
         hparams.from_dict(MODELS[name].HParams, config.model_hparams, f"{path}: hparams.model")
@@ -223,17 +156,13 @@ def _check_same_parts(job: _Job, name: str, config: RunConfig, path: Path) -> No
         )
 
 
-def _save_config(run_dir: RunDir, job: _Job, start: int, argv: "Sequence[str]") -> None:
-    import tensorflow as tf
-
+def _save_config(run_dir: RunDir, job: Job, start: int, argv: "Sequence[str]") -> None:
     groups = job.groups()
     old = job.config
     entry = {
         "step": start,
         "loader": job.loader_name,
-        "command": ["train.py", *argv],
-        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__},
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **_circumstances("train.py", argv),
         "changes": job.changes(),
     }
     RunConfig(
@@ -264,60 +193,134 @@ def evaluate(argv: "Sequence[str]") -> None:
     _common_flags(parser, resume="latest")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="default: all of the model's")
     args = parser.parse_args(list(argv))
-    _require(args, parser)
-    model_cls = MODELS[args.model]
+    _require(parser, MODELS, args, "model", "--output-dir", "--id")
     run_dir = RunDir(args.output_dir, args.model, args.id)
-    from core import checkpoints, devices, evaluation
+    from core import devices, evaluation
     from core.reporting import console
 
+    model_cls = MODELS[args.model]
     names = evaluation.check_metrics(args.metrics or model_cls.metrics, model_cls)
 
     with console():
-        own = checkpoints.Checkpoints(run_dir.checkpoints)
-        folder = checkpoints.find(args.resume, own)
-        if folder is None and args.resume == "latest":
-            raise UserError(
-                f"the run {run_dir.root} has no checkpoint to evaluate; check -o and --id, or use "
-                "--resume none for an untrained network"
-            )
-        job = _Job(args, model_cls, _saved_config(run_dir, folder))
-        seen = job.config.data if job.config else {job.loader_name: {}}
-        if job.loader_name not in seen and not args.data_hparams:
-            raise UserError(
-                f"the run {run_dir.root} never saw the loader {job.loader_name!r}: name its "
-                f"folders with --data-hparams (it saw: {', '.join(seen)})"
-            )
+        folder = find_trained(run_dir, args.resume, "--id")
+        saved = saved_config(run_dir, folder)
+        job = Job(args.model, args.data_loader, by_flag(args), saved, evaluating=True)
         run_dir.create()
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-        with _resources_explained(job):
-            dataset, model = job.build()
-            step = 0
-            if folder is not None:
-                vocabulary = dataset.vocabulary.names
-                step = checkpoints.load(model, folder, vocabulary, job.hint()).step
-                log.info("evaluating %s", folder)
-            else:
-                model.load_pretrained()
-                log.info("--resume none: evaluating an untrained network")
+        with resources_explained(job):
+            dataset, model, step = load_trained(job, folder)
             evaluation.run(model, dataset, run_dir.evaluation, names, step=step)
+
+
+# --- experiments ----------------------------------------------------------------------------------
+
+
+def run_experiment(argv: "Sequence[str]") -> None:
+    """`run-experiment.py`: run an experiment, on a trained model or on what another one wrote.
+
+    The model's config.json gives all its hparams; flags override. What was run is recorded in the
+    experiment's own folder. Raises UserError for all a user can mend.
+    """
+    parser = Parser(prog="run-experiment.py", description="Run an experiment.")
+    parser.add_argument("experiment", nargs="?", help="name of the experiment")
+    parser.add_argument("--model-name", metavar="NAME", help="name of the model")
+    parser.add_argument("--model-id", metavar="ID", help="its run is <output dir>/<model>-<id>")
+    parser.add_argument("--model-hparams", action="append", metavar="a=1,b=2",
+                        help="of the model and of the data loader, mixed")  # fmt: skip
+    parser.add_argument("--exp-hparams", action="append", metavar="a=1,b=2")
+    _shared_flags(parser, "the experiment's folder is <output dir>/<experiment>-<id> (default: the "
+                  "model's id)", resume="latest")  # fmt: skip
+    parser.add_argument("--help-hps", action="store_true", help="print the hparams and end")
+    args = parser.parse_args(list(argv))
+    if args.help_hps:
+        print(experiment_help(args.experiment, args.model_name, args.data_loader))
+        return
+    args.id = args.id or args.model_id
+    _require(parser, EXPERIMENTS, args, "experiment")
+    experiment_cls = EXPERIMENTS[args.experiment]
+    model_flags = ("--model-name", "--model-id") if experiment_cls.needs_model else ()
+    _require(parser, MODELS, args, *model_flags, "--output-dir", "--id")
+    own = RunDir(args.output_dir, args.experiment, args.id)
+    exp_hparams = fill("--exp-hparams", joined(args.exp_hparams), experiment_cls.HParams)
+    experiment = experiment_cls(exp_hparams, own.root)
+    from core import devices
+    from core.reporting import console
+
+    record = {
+        "experiment": args.experiment,
+        "hparams": hparams.to_dict(exp_hparams),
+        **_circumstances("run-experiment.py", argv),
+    }
+    with console():
+        if not experiment_cls.needs_model:
+            if args.model_name or args.model_id or args.model_hparams:
+                log.info("%s reads files only: no model is loaded", args.experiment)
+            own.create()
+            devices.setup(args.gpu, seed=0, deterministic=False)
+            experiment.prepare()
+            write_json(own.config, record)
+            experiment.run(None)
+            return
+        experiment_cls.check_fit(MODELS[args.model_name])
+        run_dir = RunDir(args.output_dir, args.model_name, args.model_id)
+        folder = find_trained(run_dir, args.resume, "--model-id")
+        given = by_name("--model-hparams", args.model_hparams)
+        saved = saved_config(run_dir, folder)
+        job = Job(args.model_name, args.data_loader, given, saved, evaluating=True)
+        own.create()
+        experiment.prepare()
+        devices.setup(args.gpu, job.base.seed, job.base.deterministic)
+        with resources_explained(job):
+            dataset, model, step = load_trained(job, folder)
+            record["model"] = {
+                "name": args.model_name,
+                "id": args.model_id,
+                "checkpoint": None if folder is None else str(folder.resolve()),
+                "step": step,
+                "hparams": job.groups(),
+            }
+            write_json(own.config, record)
+            experiment.run(Trained(model, dataset, args.model_id, step))
 
 
 # --- hparams help ---------------------------------------------------------------------------------
 
 
 def help_hps(model_name: Optional[str] = None, loader_name: Optional[str] = None) -> str:
-    """Text of `--help-hps`: the base group, and the groups of the model and the loader named.
+    """Text of `train.py --help-hps`: the base group, and the groups of the model and the loader
+    named. Without a model: of all models and loaders. With a model alone: its loaders."""
+    flags = {"base": "--base-hparams", "model": "--hparams", "data": "--data-hparams"}
+    return _described(_groups(model_name, loader_name, flags))
 
-    Without a model: of all models and loaders. With a model alone: its loaders.
-    """
+
+def experiment_help(
+    name: Optional[str] = None, model_name: Optional[str] = None, loader_name: Optional[str] = None
+) -> str:
+    """Text of `run-experiment.py --help-hps`: the experiment's hparams, and what --model-hparams
+    takes when a model or a loader is named. Without any name: of everything."""
+    experiments = [name] if name else EXPERIMENTS.names()
+    groups = [(f"--exp-hparams of {each}", EXPERIMENTS[each].HParams) for each in experiments]
+    if model_name or loader_name or not name:
+        flags = dict.fromkeys(("base", "model", "data"), "--model-hparams")
+        groups += _groups(model_name, loader_name, flags)
+    return _described(groups)
+
+
+def _groups(
+    model_name: Optional[str], loader_name: Optional[str], flags: "dict[str, str]"
+) -> "list[tuple[str, type]]":
     models = [model_name] if model_name else MODELS.names()
     loaders = [loader_name] if loader_name else LOADERS.names()
     if model_name and not loader_name:
-        loaders = [n for n in loaders if _fits(MODELS[model_name], LOADERS[n])]
-    parts = [("--base-hparams", hparams.BaseHParams)]
-    parts += [(f"--hparams of {name}", MODELS[name].HParams) for name in models]
-    parts += [(f"--data-hparams of {name}", LOADERS[name].HParams) for name in loaders]
-    return "\n\n".join(f"{title}\n{hparams.describe(cls)}" for title, cls in parts)
+        loaders = [n for n in loaders if fits(MODELS[model_name], LOADERS[n])]
+    groups = [(flags["base"], hparams.BaseHParams)]
+    groups += [(f"{flags['model']} of {name}", MODELS[name].HParams) for name in models]
+    groups += [(f"{flags['data']} of {name}", LOADERS[name].HParams) for name in loaders]
+    return groups
+
+
+def _described(groups: "Iterable[tuple[str, type]]") -> str:
+    return "\n\n".join(f"{title}\n{hparams.describe(cls)}" for title, cls in groups)
 
 
 # --- shared ---------------------------------------------------------------------------------------
@@ -325,87 +328,38 @@ def help_hps(model_name: Optional[str] = None, loader_name: Optional[str] = None
 
 def _common_flags(parser: argparse.ArgumentParser, resume: str) -> None:
     parser.add_argument("model", nargs="?", help="name of the model")
-    parser.add_argument("--data-loader", metavar="NAME", help="name of the data loader")
-    parser.add_argument("-o", "--output-dir", metavar="DIR", help="folder of all runs")
-    parser.add_argument("--id", metavar="ID", help="the run is <output dir>/<model>-<id>")
     parser.add_argument("-p", "--hparams", action="append", metavar="a=1,b=2", help="of the model")
     parser.add_argument("-dp", "--data-hparams", action="append", metavar="a=1,b=2")
     parser.add_argument("--base-hparams", action="append", metavar="a=1,b=2")
+    _shared_flags(parser, "the run is <output dir>/<model>-<id>", resume)
+
+
+def _shared_flags(parser: argparse.ArgumentParser, id_help: str, resume: str) -> None:
+    parser.add_argument("--data-loader", metavar="NAME", help="name of the data loader")
+    parser.add_argument("-o", "--output-dir", metavar="DIR", help="folder of all runs")
+    parser.add_argument("--id", metavar="ID", help=id_help)
     parser.add_argument("-g", "--gpu", type=int, nargs="+", metavar="N", help="GPU numbers")
     parser.add_argument("-r", "--resume", default=resume, help=f"{RESUME_HELP} (default: {resume})")
 
 
-def _require(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    wanted = {"model": args.model, "--output-dir": args.output_dir, "--id": args.id}
-    missing = [name for name, value in wanted.items() if not value]
+def _require(
+    parser: argparse.ArgumentParser, registry: Registry, args: argparse.Namespace, *names: str
+) -> None:
+    """UsageError unless all the arguments are given. registry: of the names that may be missing."""
+    attribute = {name: name.lstrip("-").replace("-", "_") for name in names}
+    missing = [name for name in names if not getattr(args, attribute[name])]
     if missing:
-        hint = f"; models: {', '.join(MODELS.names())}" if "model" in missing else ""
+        named = {registry.kind, f"--{registry.kind}-name"}.intersection(missing)
+        hint = f"; {registry.kind}s: {', '.join(registry.names())}" if named else ""
         raise UsageError(f"missing: {', '.join(missing)}{hint}. See {parser.prog} --help")
 
 
-def _fits(model_cls: type, loader_cls: type) -> bool:
-    return model_cls.batch_type == loader_cls.batch_type.__name__
-
-
-def _fitting(model_cls: type) -> str:
-    return ", ".join(name for name in LOADERS if _fits(model_cls, LOADERS[name])) or "none yet"
-
-
-def _check_fit(model_name: str, model_cls: type, loader_name: str, loader_cls: type) -> None:
-    if not _fits(model_cls, loader_cls):
-        raise UsageError(
-            f"{model_name} does not take the batches of the loader {loader_name!r}; "
-            f"choose of {_fitting(model_cls)}"
-        )
-
-
-def _fill(
-    flag: str,
-    texts: "Optional[Sequence[str]]",
-    cls: type,
-    saved: "Optional[dict[str, Any]]",
-    where: str,
-) -> Any:
-    """An hparams instance; a flag given more than once counts as one string."""
-    values: dict[str, Any] = {}
-    if saved is not None:
-        checked = hparams.from_dict(cls, saved, where)
-        values = {name: getattr(checked, name) for name in saved}
-    try:
-        return hparams.parse(",".join(text for text in texts or () if text), cls, **values)
-    except HParamError as error:
-        raise HParamError(f"{flag}: {error}") from None
-
-
-def _saved_config(run_dir: RunDir, folder: Optional[Path]) -> Optional[Path]:
-    """config.json of the run, else of the run that the checkpoint lies in, else None."""
-    paths = [run_dir.config]
-    if folder is not None:
-        paths.append(folder.resolve().parent.parent / "config.json")
-    return next((path for path in paths if path.is_file()), None)
-
-
-@contextlib.contextmanager
-def _resources_explained(job: _Job) -> "Iterator[None]":
-    """A broken record and too little memory as one sentence."""
+def _circumstances(script: str, argv: "Sequence[str]") -> "dict[str, Any]":
+    """The entries command, versions and time of a config.json."""
     import tensorflow as tf
 
-    try:
-        yield
-    except (
-        tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError
-    ) as error:  # fmt: skip
-        from dataloaders import blocks
-
-        reason = blocks.explain(error, job.folders())
-        if reason:
-            raise UserError(reason) from None
-        if isinstance(error, tf.errors.DataLossError):
-            first = (error.message.strip() or "no reason given").splitlines()[0]
-            raise UserError(
-                f"a record could not be read ({first}), but the sets read well now: start again, "
-                "and look at the disk if it happens again"
-            ) from None
-        raise  # a fault of the program
-    except tf.errors.ResourceExhaustedError:
-        raise UserError("out of memory: use a smaller batch_size in --base-hparams") from None
+    return {
+        "command": [script, *argv],
+        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__},
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }

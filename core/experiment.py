@@ -1,0 +1,66 @@
+"""The base class of every experiment: what `run-experiment.py` runs."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from core.errors import HParamError, UsageError
+from core.files import make_folder
+from core.hparams import hp
+
+
+@dataclass(frozen=True)
+class ExperimentHParams:
+    """What all experiments have."""
+
+    results: str = hp("", "folder to write to; empty: the experiment's own", folder=True)
+    results_dir: str = hp("", "older name of results", folder=True)
+
+    def __post_init__(self) -> None:
+        if self.results and self.results_dir:
+            raise HParamError("results_dir is the older name of results: give one of them")
+
+
+class Trained(NamedTuple):
+    """A trained model, the data it meets, the id of its run and the steps it was trained."""
+
+    model: Any
+    dataset: Any
+    run_id: str
+    step: int
+
+
+class Experiment(abc.ABC):
+    """One experiment with its hparams. It gets what it needs and knows no command line."""
+
+    name: str
+    HParams: type  # frozen dataclass, an ExperimentHParams
+    needs_model: bool = False
+    batch_type: Optional[str] = None  # of the models it takes
+
+    def __init__(self, hparams: Any, own_folder: Path) -> None:
+        """hparams: an instance of HParams. own_folder: where results go that no hparam sends
+        elsewhere."""
+        self.hparams = hparams
+        self.results = Path(hparams.results or hparams.results_dir or own_folder)
+
+    @classmethod
+    def check_fit(cls, model_cls: type) -> None:
+        """UsageError for a model of other batches than the experiment takes."""
+        if model_cls.batch_type != cls.batch_type:
+            raise UsageError(
+                f"{cls.name} does not fit the model {model_cls.name!r}: it takes models of "
+                f"{cls.batch_type}, not of {model_cls.batch_type}"
+            )
+
+    def prepare(self) -> None:
+        """Whatever can fail cheaply, before a model is built. Raises UserError."""
+        make_folder(self.results, "the results folder", "choose another with --exp-hparams results")
+
+    @abc.abstractmethod
+    def run(self, trained: Optional[Trained]) -> None:
+        """Compute, print and save. trained: of an experiment that needs a model, else None.
+        Raises UserError for what a user can mend."""

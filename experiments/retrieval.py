@@ -1,0 +1,186 @@
+"""'sbir-on-features-file': sketch-based image retrieval on a file of 'extract-features'.
+
+features file -> exact ranks under four query protocols -> figures of all queries, of those with
+two or more objects, and of each number of objects; the gallery is always the whole split
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from core import features
+from core.errors import UsageError, UserError
+from core.experiment import Experiment, ExperimentHParams, Trained
+from core.files import make_folder, write_atomic, write_json
+from core.hparams import hp
+from core.metrics import retrieval, visual
+from core.metrics.base import table
+from core.registry import EXPERIMENTS
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+SCORES = {f"sbir-{kind}": kind for kind in ("mAP", *(f"top{k}" for k in retrieval.TOP))}
+GALLERY = "the whole split, whichever queries are looked at"
+
+
+@dataclass(frozen=True)
+class RetrievalHParams(ExperimentHParams):
+    """Of 'sbir-on-features-file'."""
+
+    featsfile: str = hp("", "features file: a path, or a name inside results")
+    save_images: bool = hp(False, "pictures of what was found, from the thumbnails")
+    save_images_two_plus: bool = hp(True, "of queries with two or more objects")
+    save_images_single: bool = hp(False, "of queries with a single object")
+    save_separate: bool = hp(False, "a picture a query instead of pages of them")
+
+
+@EXPERIMENTS.register("sbir-on-features-file")
+class Retrieval(Experiment):
+    """Writes <results>/<features file>_sbir.json, pictures into <results>/<features file>_sbir."""
+
+    name = "sbir-on-features-file"
+    HParams = RetrievalHParams
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.path = find_file(self.hparams.featsfile, self.results)
+        self.features = features.read(self.path)
+
+    def run(self, trained: Optional[Trained]) -> None:
+        file, metadata = self.features, self.features.metadata
+        answers = np.arange(file.scenes)
+        ranks = {
+            protocol: retrieval.ranks(file.queries(protocol), file.photos(), answers)
+            for protocol in features.PROTOCOLS
+        }
+        parts = [
+            retrieval.scene_figures(
+                {protocol: rank[rows] for protocol, rank in ranks.items()},
+                SCORES, file.scenes, metadata["split"], metadata["seed"],
+                vector=metadata["vector"], objects=name,
+            )
+            for name, rows in subsets(file.sketched()).items()
+        ]  # fmt: skip
+        path = self.results / f"{self.path.stem}_sbir.json"
+        report = {
+            "schema": SCHEMA,
+            "featsfile": self.path.name,
+            **{key: metadata[key] for key in ("model", "run", "step", "loader", "split", "seed")},
+            "gallery": GALLERY,
+            "results": [figure.to_json() for part in parts for figure in part],
+        }
+        write_json(path, report)
+        pictures = self._save_pictures(ranks[features.PICTURED]) if self.hparams.save_images else 0
+
+        print(f"gallery: {GALLERY} ({file.scenes} photographs)")
+        for part in parts:
+            print(f"\n{table(part)}")
+        print(f"\nsaved: {path}")
+        if pictures:
+            print(f"saved: {pictures} pictures in {self._folder}")
+
+    # ---- pictures
+
+    @property
+    def _folder(self) -> Path:
+        return self.results / f"{self.path.stem}_sbir"
+
+    def _save_pictures(self, rank: np.ndarray) -> int:
+        """How many were saved; none, with a notice, where thumbnails are missing."""
+        ids = self.features.arrays["image_ids"].tolist()
+        if not all(
+            features.thumbnail(self.path, each, side).is_file()
+            for each in ids
+            for side in ("photo", "sketch")
+        ):
+            log.warning(
+                "no pictures: %s has not the thumbnails of all scenes; run extract-features with "
+                "--exp-hparams save_images=True", features.thumbnails(self.path),
+            )  # fmt: skip
+            return 0
+        make_folder(self._folder, "the folder of pictures", "choose another results")
+        sketched = self.features.sketched()
+        chosen = {}
+        if self.hparams.save_images_two_plus:
+            chosen["two_plus"] = np.flatnonzero(sketched >= 2)
+        if self.hparams.save_images_single:
+            chosen["single"] = np.flatnonzero(sketched == 1)
+        count = 0
+        for group, scenes in chosen.items():
+            size = 1 if self.hparams.save_separate else visual.QUERIES
+            pages = range(0, len(scenes), size)
+            for number, start in enumerate(tqdm(pages, group, leave=False, disable=None), start=1):
+                page = scenes[start : start + size]
+                name = f"{ids[page[0]]}" if self.hparams.save_separate else f"{number:05d}"
+                self._save_page(self._folder / f"{group}_{name}.jpg", page, rank)
+            count += len(pages)
+        return count
+
+    def _save_page(self, path: Path, scenes: np.ndarray, rank: np.ndarray) -> None:
+        file, metadata = self.features, self.features.metadata
+        found, distances = retrieval.nearest(
+            file.queries(features.PICTURED)[scenes], file.photos(), scenes, visual.TOP
+        )
+        shown = set(scenes.tolist()) | set(found.ravel().tolist())
+        images = {row: self._thumbnail(row, "photo") for row in shown}
+        names, classes = metadata["vocabulary"], file.arrays["query_classes"]
+        rows = []
+        for scene, order, near in zip(scenes.tolist(), found.tolist(), distances):
+            objects = classes[file.arrays["query_obj_to_img"] == scene]
+            caption = ", ".join(names[c] for c in objects)
+            place = f"rank {rank[scene]} of {file.scenes}"
+            drawing = self._thumbnail(scene, "sketch")
+            rows.append(visual.search_row(drawing, caption, scene, place, order, near, images))
+        title = (
+            f"{metadata['model']} {metadata['run']}, step {metadata['step']}, "
+            f"{metadata['loader']} {metadata['split']}: {features.PICTURED}, by "
+            f"{metadata['vector']}; the right one has a green frame"
+        )
+        data = io.BytesIO()
+        page = visual.grid(rows, visual.search_heads(found.shape[1]), title)
+        page.save(data, "JPEG", quality=90)
+        write_atomic(path, data.getvalue())
+
+    def _thumbnail(self, scene: int, side: str) -> Image.Image:
+        path = features.thumbnail(self.path, self.features.arrays["image_ids"][scene], side)
+        try:
+            with Image.open(path, formats=("JPEG", "PNG")) as image:
+                if image.size != (visual.TILE, visual.TILE):
+                    raise ValueError(f"it has {image.width} x {image.height} pixels")
+                return image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(
+                f"the thumbnail {path} cannot be read ({error}); run extract-features with "
+                "--exp-hparams save_images=True again"
+            ) from None
+
+
+def find_file(name: str, results: Path) -> Path:
+    """The features file: an existing path, or a name inside `results`. UsageError when none is
+    named, UserError when it is not there; both list the features files in `results`."""
+    if name:
+        for path in (Path(name), results / name):
+            if path.is_file():
+                return path
+    there = sorted(path.name for path in results.glob(f"*{features.SUFFIX}"))
+    listed = f"features files in {results}: {', '.join(there) or 'none'}"
+    if not name:
+        raise UsageError(f"--exp-hparams featsfile is missing: name a features file; {listed}")
+    raise UserError(f"featsfile={name} is neither a file nor the name of one in results; {listed}")
+
+
+def subsets(sketched: np.ndarray) -> dict[str, np.ndarray]:
+    """Query rows int (n,) by the number of objects they show: 'all', '2+', '1', '2', ...; those
+    without any query are left out. sketched: int (N,)."""
+    rows = {"all": np.arange(len(sketched)), "2+": np.flatnonzero(sketched >= 2)}
+    rows.update((str(k), np.flatnonzero(sketched == k)) for k in np.unique(sketched).tolist())
+    return {name: found for name, found in rows.items() if len(found)}
