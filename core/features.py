@@ -209,8 +209,8 @@ def _check_values(arrays: Mapping[str, np.ndarray], metadata: dict[str, Any]) ->
     for side in ("photo", "query"):
         owners, classes = arrays[f"{side}_obj_to_img"], arrays[f"{side}_classes"]
         # Ascending without a gap from the first scene to the last: every scene has an object.
-        steps = np.diff(owners, prepend=0, append=scenes - 1)
-        if not len(owners) or owners[0] or steps.min() < 0 or steps.max() > 1:
+        whole = len(owners) and owners[0] == 0 and owners[-1] == scenes - 1
+        if not whole or not np.isin(np.diff(owners), (0, 1)).all():
             raise ValueError(f"{side}_obj_to_img does not go through the scenes in order")
         if classes.min() < 0 or classes.max() >= len(metadata["vocabulary"]):
             raise ValueError(f"{side}_classes are outside the vocabulary")

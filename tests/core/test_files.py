@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import UserError
-from core.files import read_json, write_atomic, write_json
+from core.files import read_json, replacing, write_atomic, write_json
 
 
 def test_no_json_and_no_file(tmp_path):
@@ -48,3 +48,16 @@ def test_sorted_keys_give_equal_bytes(tmp_path):
         write_json(tmp_path / "a.json", content, sort_keys=True)
         written.append((tmp_path / "a.json").read_bytes())
     assert written[0] == written[1]
+
+
+def test_a_file_written_in_place_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "a"
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"one")
+        assert not path.exists()
+    assert path.read_bytes() == b"one"
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_bytes(b"tw")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [path]

@@ -14,8 +14,10 @@ from core.hparams import (
     from_dict,
     hp,
     parse,
+    route,
     to_dict,
 )
+from core.registry import LOADERS, MODELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,3 +230,30 @@ def test_the_base_defaults_of_the_specification():
         "seed": 0,
         "deterministic": False,
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    folder: str = hp("", "a folder")
+    rate: float = hp(0.1, "also a name of Toy")
+
+
+def test_clauses_go_to_the_group_that_has_their_name():
+    groups = {"a": Toy, "b": Other}
+    assert route("", groups) == {"a": "", "b": ""}
+    routed = route("folder='x, y',count=4,sizes=[3,4]", groups)
+    assert routed == {"a": "count=4,sizes=[3,4]", "b": "folder='x, y'"}
+    assert parse(routed["b"], Other).folder == "x, y"
+    with pytest.raises(HParamError, match=r"unknown hparam 'foldr'\. Did you mean 'folder'"):
+        route("foldr=x", groups)
+    with pytest.raises(HParamError, match=r"'rate' is ambiguous, .* a and of b\. Valid names: fl"):
+        route("rate=1", groups)
+
+
+def test_no_hparam_is_ambiguous():
+    """run-experiment.py takes those of the base, a model and a loader in one string."""
+    for model in MODELS:
+        for loader in LOADERS:
+            classes = (BaseHParams, MODELS[model].HParams, LOADERS[loader].HParams)
+            names = [field.name for cls in classes for field in dataclasses.fields(cls)]
+            assert len(names) == len(set(names)), (model, loader)

@@ -55,6 +55,13 @@ def test_macro_interval_equals_a_slow_bootstrap():
     np.testing.assert_allclose(own, expected, atol=0.01)
 
 
+def test_intervals_of_columns_equal_those_of_each():
+    values = np.random.default_rng(2).random((70, 3)) * (1, 2, 0)
+    together = base.bootstrap_intervals(values, resamples=300, seed=5)
+    each = [base.bootstrap_interval(column, resamples=300, seed=5) for column in values.T]
+    np.testing.assert_allclose(together, each, rtol=1e-12)
+
+
 def test_table_is_aligned_and_complete():
     figures = [
         base.Figure("sbir-mAP", "valid", 0.5, 10, {"boxes": "shared"}, 10, 0.29, None, (0.4, 0.6)),

@@ -1,0 +1,212 @@
+"""core.features: what is written comes back, and nothing else is read."""
+
+import io
+import json
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from core import features
+from core.errors import UserError
+
+SCENES, SIDE = 4, 16
+
+
+def make(scenes=SCENES, seed=0, **metadata):
+    """Features of scenes with 1, 2, 3, 1, 2, 3 ... objects; the query of a scene of three leaves
+    out the first."""
+    rng = np.random.default_rng(seed)
+    sizes = 1 + np.arange(scenes) % 3
+    photo_img = np.repeat(np.arange(scenes), sizes)
+    first = np.r_[True, np.diff(photo_img) > 0]
+    kept = np.flatnonzero(~(first & (sizes[photo_img] == 3)))
+    arrays = {
+        "image_ids": np.arange(scenes) + 100,
+        "photo_classes": rng.integers(0, 3, len(photo_img)),
+        "photo_boxes": rng.random((len(photo_img), 4)),
+        "photo_obj_to_img": photo_img,
+        "photo_masks": rng.integers(0, 256, (len(photo_img), SIDE * SIDE // 8)),
+        "query_classes": rng.integers(0, 3, len(kept)),
+        "query_obj_to_img": photo_img[kept],
+        "query_to_photo": kept,
+        "query_shared_boxes": rng.random((len(kept), 4)),
+        "query_jittered_boxes": rng.random((len(kept), 4)),
+    }
+    for name, (_, letters) in features.ARRAYS.items():
+        if letters in ("ND", "NE"):
+            arrays[name] = rng.standard_normal((scenes, 6 if letters == "ND" else 5))
+    arrays = {name: np.asarray(each, features.ARRAYS[name][0]) for name, each in arrays.items()}
+    values = {
+        "schema": features.SCHEMA, "model": "graph-attention", "run": "SD01", "step": 7,
+        "loader": "sketchycoco-tf", "split": "test", "seed": 0, "vector": "token", "jitter": 0.2,
+        "mask_size": SIDE, "vocabulary": ["cat", "dog", "__image__"],
+    }  # fmt: skip
+    return features.Features({**values, **metadata}, arrays)
+
+
+def test_what_is_written_comes_back_and_numpy_reads_it_too(tmp_path):
+    path, made = tmp_path / "a_feats.npz", make(5)
+    features.write(path, made)
+    read = features.read(path)
+    assert read.metadata == made.metadata
+    with np.load(path, allow_pickle=False) as file:
+        assert set(file.files) == {"metadata", *features.ARRAYS}
+        assert json.loads(str(file["metadata"]))["run"] == "SD01"
+        for name, array in made.arrays.items():
+            np.testing.assert_array_equal(file[name], array)
+            np.testing.assert_array_equal(read.arrays[name], array)
+            assert read.arrays[name].dtype == array.dtype
+    # scenes of 1, 2, 3, 1, 2 objects; the third query shows two of its three
+    assert read.sketched().tolist() == [1, 2, 2, 1, 2]
+    assert read.photos() is read.arrays["photo_token"]
+    assert read.queries(features.PICTURED) is read.arrays["query_jittered_real_token"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a_feats.npz"]
+
+
+def test_equal_features_give_equal_bytes(tmp_path):
+    for name in "ab":
+        features.write(tmp_path / name, make())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a_feats.npz"
+    features.write(path, make())
+    before = path.read_bytes()
+    with pytest.raises(ValueError):
+        features.write(path, make(jitter=float("nan")))
+    assert path.read_bytes() == before
+    with pytest.raises(UserError, match=r"cannot write .*none/a"):
+        features.write(tmp_path / "none" / "a", make())
+
+
+def members(**changed):
+    """The members of a good file, some replaced (bytes, or an array) or left out (None)."""
+    made = make()
+    arrays = {"metadata": np.array(json.dumps(made.metadata)), **made.arrays, **changed}
+    return {name: npy(each) for name, each in arrays.items() if each is not None}
+
+
+def npy(array):
+    if isinstance(array, bytes):
+        return array
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=True)
+    return file.getvalue()
+
+
+def archive(content, compression=zipfile.ZIP_STORED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as out:
+        for name, data in content.items():
+            out.writestr(f"{name}.npy", data)
+    return file.getvalue()
+
+
+def metadata(**changed):
+    values = {**make().metadata, **changed}
+    return np.array(json.dumps({name: each for name, each in values.items() if each != "none"}))
+
+
+def claiming(shape, descr="<f4"):
+    """The .npy of an array that is said to be of that shape, and holds 8 bytes."""
+    file = io.BytesIO()
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + bytes(8)
+
+
+def altered(name, place, value):
+    array = make().arrays[name].copy()
+    array[place] = value
+    return archive(members(**{name: array}))
+
+
+GOOD = archive(members())
+TOKEN = make().arrays["photo_token"]
+BAD = {
+    "empty": (b"", "not a zip file"),
+    "text": (b"image_ids", "not a zip file"),
+    "truncated": (GOOD[:-500], "not a zip file"),
+    "bit flipped": (GOOD.replace(TOKEN.tobytes(), bytes(TOKEN.nbytes)), "CRC"),
+    "foreign": (archive({"arr_0": npy(np.zeros(3))}), "without the key 'image_ids'"),
+    "without a key": (archive(members(photo_masks=None)), "without the key 'photo_masks'"),
+    "with a key": (archive({**members(), "more": npy(np.zeros(3))}), "with the key 'more'"),
+    "pickled": (
+        archive(members(image_ids=np.array([{"a": 1}] * SCENES, object))), "pickled objects",
+    ),
+    "other dtype": (
+        archive(members(photo_token=TOKEN.astype(np.float64))), r"photo_token is float64 \(4, 6\)",
+    ),
+    "other width": (
+        archive(members(photo_token=TOKEN[:, :3])), r"real_token is float32 \(4, 6\).*\(4, 3\)",
+    ),
+    "fewer scenes": (archive(members(photo_token=TOKEN[:3])), r"expected float32 \(4, D\)"),
+    "other rank": (archive(members(image_ids=np.zeros((4, 1), np.int64))), r"int64 \(N\)"),
+    "column order": (archive(members(photo_token=np.asfortranarray(TOKEN))), "other sizes"),
+    "no scenes": (
+        archive(members(**{
+            name: array[:0] for name, array in make().arrays.items()
+        })), "no scenes",
+    ),
+    "not finite": (altered("query_shared_blank_token", (3, 5), np.nan), "not finite"),
+    "scene left out": (altered("query_obj_to_img", 0, 1), "query_obj_to_img does not go"),
+    "last scene left out": (altered("photo_obj_to_img", -1, 2), "photo_obj_to_img does not go"),
+    "other class": (altered("photo_classes", 0, 3), "outside the vocabulary"),
+    "other object": (altered("query_to_photo", 0, 99), "objects that are not there"),
+    "huge header": (archive(members(photo_token=claiming((1 << 40, 256)))), "other sizes"),
+    "endless header": (archive(members(photo_token=claiming((1 << 62, 1 << 62)))), "other sizes"),
+    "huge element": (archive(members(metadata=claiming((), "<U500000000"))), "other sizes"),
+    "bomb": (
+        archive(members(photo_masks=np.zeros((7, 1 << 22), np.uint8)), zipfile.ZIP_DEFLATED),
+        "compressed",
+    ),
+    "cut short inside": (archive(members(photo_token=npy(TOKEN)[:-4])), "other sizes"),
+    "no array": (archive(members(photo_token=b"\x93NUMPY\x01\0")), "not a features file"),
+    "other schema": (archive(members(metadata=metadata(schema=2))), "its schema is 2, not 1"),
+    "metadata no JSON": (archive(members(metadata=np.array("{"))), "not a features file"),
+    "metadata no text": (archive(members(metadata=np.array(3))), "metadata is no text"),
+    "metadata short": (archive(members(metadata=metadata(step="none"))), "'step' is missing"),
+    "metadata long": (archive(members(metadata=metadata(more=1))), "unknown key 'more'"),
+    "metadata type": (archive(members(metadata=metadata(seed="x"))), "'seed' must be int"),
+    "other vector": (archive(members(metadata=metadata(vector="raw"))), "unknown vector 'raw'"),
+    "other mask size": (archive(members(metadata=metadata(mask_size=64))), "not of mask_size"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_anything_else_is_refused_in_one_sentence(tmp_path, case):
+    data, piece = BAD[case]
+    path = tmp_path / "a_feats.npz"
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=piece) as caught:
+        features.read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000  # whatever sizes it states; the good file has 12 kB
+    told = str(caught.value)
+    assert told.startswith(f"{path} is not a features file") and "\n" not in told
+    assert "extract-features" in told
+
+
+def test_a_member_larger_than_the_file_is_refused(tmp_path):
+    # Both sizes of the central directory forged: 1 GB stored in a file of 12 kB.
+    place = GOOD.rindex(b"PK\x01\x02")
+    forged = bytearray(GOOD)
+    forged[place + 20 : place + 28] = (1 << 30).to_bytes(4, "little") * 2
+    path = tmp_path / "a_feats.npz"
+    path.write_bytes(bytes(forged))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="not a features file"):
+        features.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+def test_no_file(tmp_path):
+    for path in (tmp_path / "none.npz", tmp_path):
+        with pytest.raises(UserError, match="there is no features file"):
+            features.read(path)

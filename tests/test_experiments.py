@@ -1,0 +1,318 @@
+"""run-experiment.py end to end: the README's commands on tiny sets and an untrained network, and
+what goes in wrong."""
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from core import cli, features, hparams
+from core.checkpoints import Checkpoints
+from core.registry import LOADERS, MODELS
+from core.run_dir import RunConfig, RunDir
+from tests.dataloaders import tiny_sets
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGE1, STAGE2 = "multidomain-representation", "graph-attention"
+ENCODERS = "pretrained_e_model=shallow,image_size=32,pretrained_weights=none"
+SMALL = f"{ENCODERS},pt_mdomain_id=01,mask_width=8,layout_d_arch=verysmall,gconv_num_layers=1," + (
+    "g_enc_n_layers=1,gconv_hidden_dim=64"
+)
+# As in the README; {..} stand for its example paths.
+EXTRACT = r"""
+python run-experiment.py extract-features \
+    --model-name graph-attention \
+    --model-id SD01 \
+    --data-loader sketchycoco-tf \
+    --model-hparams sketchycoco_dir='{paired}',crops_dir='{crops}'\
+    -o {out} --id exp-sbir \
+    --gpu 0 --resume {checkpoint} \
+    --exp-hparams results='{features}'
+"""
+SEARCH = r"""
+python run-experiment.py sbir-on-features-file \
+    -o {out} --id exp-sbir \
+    --gpu 0 --resume /path/to/checkpoint \
+    --exp-hparams results='{results}',featsfile='{features}/SD01_sketchycoco_tf_test_feats.npz'
+"""
+
+
+class World(NamedTuple):
+    """Folders; out holds the runs graph-attention-SD01 (saved at step 3, of coco-tfrecord) and
+    multidomain-representation-01."""
+
+    sets: tiny_sets.TinySets
+    paired: str
+    out: Path
+
+    def checkpoint(self, model=STAGE2, run_id="SD01"):
+        return Checkpoints(RunDir(self.out, model, run_id).checkpoints).latest()
+
+
+def save_run(out, model_name, run_id, loader_name, text, folders):
+    """A run as train.py leaves it, without the training: at its initial weights."""
+    model_cls, loader_cls = MODELS[model_name], LOADERS[loader_name]
+    base = hparams.parse("batch_size=4,slack_config=", hparams.BaseHParams)
+    own, data = hparams.parse(text, model_cls.HParams), loader_cls.HParams(*folders)
+    dataset = loader_cls(data, base, own.image_size, base.seed)
+    model = model_cls(own, dataset.vocabulary, base.iterations, getattr(dataset, "mask_size", 64))
+    run = RunDir(out, model_name, run_id)
+    Checkpoints(run.checkpoints).save(model, 3, True, dataset.vocabulary.names)
+    groups = (hparams.to_dict(each) for each in (base, own, data))
+    base, own, data = groups
+    RunConfig(model_name, loader_name, base, own, {loader_name: data}).write(run.config)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    sets = tiny_sets.write_all(folder, scenes=24, mask_side=16)
+    paired = tiny_sets.write_scenes(folder / "paired", scenes=24, mask_side=16, paired=True)
+    out = folder / "runs"
+    coco = (sets.scenes, sets.indexed, sets.crops)
+    save_run(out, STAGE2, "SD01", "coco-tfrecord", SMALL, coco)
+    crops = (sets.quickdraw, sets.crops)
+    save_run(out, STAGE1, "01", "quickdraw-cococrops-tf", ENCODERS, crops)
+    return World(sets, paired, out)
+
+
+@pytest.fixture(scope="module")
+def extracted(world, tmp_path_factory):
+    """The features that the README's first command writes."""
+    folder = tmp_path_factory.mktemp("features")
+    line = EXTRACT.format(
+        paired=world.paired, crops=world.sets.crops, out=world.out,
+        checkpoint=world.checkpoint(), features=folder,
+    )  # fmt: skip
+    assert cli.run(cli.run_experiment, words(line)) == 0
+    return folder
+
+
+def words(line):
+    """What the shell passes to the script."""
+    return shlex.split(line.replace("\\\n", ""))[2:]
+
+
+def script(argv):
+    return subprocess.run(
+        [sys.executable, "run-experiment.py", *map(str, argv)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+
+
+def refused(argv, code):
+    """The one sentence with which the command ends."""
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+        assert cli.run(cli.run_experiment, list(map(str, argv))) == code
+    lines = told.getvalue().strip().splitlines()
+    assert lines[-1].startswith("error: ") and "Traceback" not in told.getvalue()
+    return lines[-1]
+
+
+# --- the README's commands ---
+
+
+def test_extract_features_as_the_readme_says(world, extracted):
+    files = sorted(path.name for path in extracted.iterdir())
+    assert files == [f"SD01_sketchycoco_tf_{s}_feats.npz" for s in ("test", "train", "valid")]
+    file = features.read(extracted / files[1])
+    assert file.metadata["step"] == 3
+    assert file.metadata["vector"] == "token"
+    # Train in the order of its set, not in one drawn for training.
+    assert file.arrays["image_ids"].tolist() == list(range(100, 124))
+    np.testing.assert_allclose(
+        np.linalg.norm(file.arrays["photo_projection"], axis=1), 1, rtol=1e-4
+    )
+    record = json.loads((world.out / "extract-features-exp-sbir" / "config.json").read_text())
+    assert record["experiment"] == "extract-features"
+    assert record["hparams"]["results"] == str(extracted)
+    assert record["model"]["checkpoint"] == str(world.checkpoint().resolve())
+    assert record["model"]["hparams"]["data.sketchycoco-tf"]["crops_dir"] == world.sets.crops
+    assert record["command"][:2] == ["run-experiment.py", "extract-features"]
+
+
+def test_sbir_on_features_file_as_the_readme_says(world, extracted, tmp_path):
+    line = SEARCH.format(out=world.out, features=extracted, results=tmp_path)
+    done = script(words(line))
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    report = tmp_path / "SD01_sketchycoco_tf_test_feats_sbir.json"
+    assert done.stdout.splitlines()[-1] == f"saved: {report}"
+    assert {r["gallery"] for r in json.loads(report.read_text())["results"]} == {12}
+    record = world.out / "sbir-on-features-file-exp-sbir" / "config.json"
+    assert "model" not in json.loads(record.read_text())
+
+
+def test_search_loads_no_model():
+    code = (
+        "import sys; from core import cli; from core.registry import EXPERIMENTS\n"
+        "EXPERIMENTS['sbir-on-features-file']\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('models', 'dataloaders')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def one_split(monkeypatch):
+    """Extracts from valid only, for the sake of time."""
+    monkeypatch.setattr("experiments.features.SPLITS", ("valid",))
+
+
+def test_model_name_id_and_folder_are_enough(world, tmp_path, one_split):
+    argv = ["extract-features", "--model-name", STAGE2, "--model-id", "SD01", "-o", world.out]
+    more = ["--exp-hparams", f"results_dir={tmp_path}", "--model-hparams", "batch_size=7,seed=4"]
+    assert cli.run(cli.run_experiment, list(map(str, [*argv, *more]))) == 0
+    record = json.loads((world.out / "extract-features-SD01" / "config.json").read_text())
+    groups = record["model"]["hparams"]
+    assert (groups["base"]["batch_size"], groups["base"]["seed"]) == (7, 4)
+    assert groups["data.coco-tfrecord"]["crops_dir"] == world.sets.crops
+    assert features.read(tmp_path / "SD01_coco_tfrecord_valid_feats.npz").metadata["seed"] == 4
+
+
+def test_an_untrained_network_says_so(world, tmp_path, one_split, capsys):
+    # Of a run without a checkpoint, so that nothing could have been loaded.
+    run = RunDir(tmp_path, STAGE2, "SD01")
+    run.root.mkdir()
+    shutil.copy(RunDir(world.out, STAGE2, "SD01").config, run.config)
+    argv = ["extract-features", "--model-name", STAGE2, "--model-id", "SD01", "-o", str(tmp_path)]
+    assert cli.run(cli.run_experiment, [*argv, "--resume", "none"]) == 0
+    assert "untrained network" in capsys.readouterr().err
+    own = tmp_path / "extract-features-SD01"  # where results go that nothing sends elsewhere
+    assert features.read(own / "SD01_coco_tfrecord_valid_feats.npz").metadata["step"] == 0
+    assert json.loads((own / "config.json").read_text())["model"]["checkpoint"] is None
+
+
+# --- bad input ---
+
+
+def extract(world, *more, model=STAGE2, run_id="SD01"):
+    argv = ["extract-features", "--model-name", model, "--model-id", run_id, "-o", world.out]
+    return [*argv, "--id", "x", *more]
+
+
+@pytest.mark.parametrize(
+    ("argv", "pieces"),
+    [
+        ([], ["missing: experiment", "experiments: extract-features, sbir-on-features-file"]),
+        (["extract-feature"], ["unknown experiment", "Did you mean 'extract-features'?"]),
+        (["extract-features", "-o", "o", "--id", "x"],
+         ["missing: --model-name, --model-id;", "models: graph-attention"]),
+        (["extract-features", "-o", "o", "--id", "x", "--model-name", STAGE2],
+         ["missing: --model-id. See"]),
+        (["extract-features", "-o", "o", "--model-name", "graph", "--model-id", "1"],
+         ["unknown model 'graph'", "Valid names"]),
+        (["sbir-on-features-file", "-o", "o"], ["missing: --id."]),
+        (["sbir-on-features-file", "--id", "o"], ["missing: --output-dir."]),
+        (["sbir-on-features-file", "-o", "o", "--id", "x", "--exp-hparams", "feats=1"],
+         ["--exp-hparams: clause 'feats=1'", "Did you mean 'featsfile'?", "save_separate"]),
+        (["sbir-on-features-file", "-o", "o", "--id", "x", "--exp-hparams", "save_images=yes"],
+         ["save_images must be bool"]),
+        (["sbir-on-features-file", "-o", "o", "--id", "../x"], ["cannot name a run"]),
+        (["sbir-on-features-file", "--hparams", "a=1"], ["unrecognized arguments: --hparams"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line(argv, pieces, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = refused(argv, 2)
+    for piece in pieces:
+        assert piece in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("crop_dir=x", ["--model-hparams: clause 'crop_dir=x'", "Did you mean 'crops_dir'?",
+                        "batch_size", "gconv_dim", "coco_dir"]),
+        ("use_ttur=1", ["never used"]),
+        ("batch_size=0", ["--model-hparams: clause 'batch_size=0'", "at least 1"]),
+        ("seed=1,seed=2", ["given twice"]),
+        ("crops_dir", ["has no '='"]),
+    ],
+)  # fmt: skip
+def test_wrong_model_hparams(world, text, pieces):
+    told = refused(extract(world, "--model-hparams", text), 2)
+    for piece in pieces:
+        assert piece in told
+
+
+def test_a_loader_the_run_never_saw(world):
+    told = refused(extract(world, "--data-loader", "sketchycoco-tf"), 1)
+    assert "never saw the loader 'sketchycoco-tf': name its folders with --model-hparams" in told
+    told = refused(extract(world, "--data-loader", "quickdraw-cococrops-tf"), 2)
+    assert "does not take the batches" in told
+
+
+def test_checkpoints_that_are_not_there_or_of_another_model(world):
+    told = refused(extract(world, run_id="SD07"), 1)
+    assert "runs/graph-attention-SD07 has no checkpoint" in told
+    assert "check -o and --model-id" in told
+    told = refused(extract(world, "--resume", "/no/where"), 1)
+    assert "--resume /no/where: there is no such checkpoint" in told
+    told = refused(extract(world, "--resume", world.checkpoint(STAGE1, "01")), 1)
+    assert f"of the model '{STAGE1}', not '{STAGE2}'" in told
+    told = refused(extract(world, "--resume", world.out), 1)
+    assert "is not a checkpoint" in told
+    told = refused(extract(world, model=STAGE1, run_id="01"), 2)
+    assert f"extract-features does not fit the model '{STAGE1}'" in told
+
+
+def test_folders_that_cannot_be_written(world, extracted, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    told = refused(extract(world, "--exp-hparams", f"results={file}/a"), 1)
+    assert f"cannot write to the results folder {file}/a" in told
+    search = ["sbir-on-features-file", "--id", "x", "-o"]
+    feats = f"featsfile={extracted}/SD01_sketchycoco_tf_test_feats.npz"
+    told = refused([*search, file, "--exp-hparams", feats], 1)
+    assert "cannot write to the run folder" in told
+    assert file.read_text() == "mine"
+
+
+def test_features_files_that_are_none(world, extracted, tmp_path):
+    search = ["sbir-on-features-file", "--id", "x", "-o", world.out, "--exp-hparams"]
+    good = (extracted / "SD01_sketchycoco_tf_test_feats.npz").read_bytes()
+    (tmp_path / "cut_feats.npz").write_bytes(good[: len(good) // 2])
+    told = refused([*search, f"results={tmp_path},featsfile=cut_feats.npz"], 1)
+    assert f"{tmp_path}/cut_feats.npz is not a features file" in told
+    told = refused([*search, f"results={tmp_path}"], 2)
+    assert "featsfile is missing" in told and "cut_feats.npz" in told
+    told = refused([*search, f"results={tmp_path},featsfile=none.npz"], 1)
+    assert "featsfile=none.npz is neither" in told
+
+
+# --- help ---
+
+
+def test_help_hps(capsys):
+    def told(*names):
+        cli.run_experiment([*names, "--help-hps"])
+        return capsys.readouterr().out
+
+    alone = told("sbir-on-features-file")
+    assert "featsfile" in alone and "results_dir" in alone
+    assert "--model-hparams" not in alone
+    both = told("extract-features", "--model-name", STAGE2)
+    for piece in ("--exp-hparams of extract-features", "save_images", "gconv_dim", "batch_size",
+                  "--model-hparams of sketchycoco-tf"):  # fmt: skip
+        assert piece in both
+    assert "featsfile" not in both and "qdraw_dir" in both
+    one = told("extract-features", "--model-name", STAGE2, "--data-loader", "sketchycoco-tf")
+    assert "qdraw_dir" not in one
+    everything = told()
+    for piece in ("featsfile", f"of {STAGE1}", "of coco-tfrecord", "iterations"):
+        assert piece in everything
