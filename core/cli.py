@@ -47,7 +47,7 @@ def train(argv: "Sequence[str]") -> None:
     _require(args, parser)
     model_cls = MODELS[args.model]
     run_dir = RunDir(args.output_dir, args.model, args.id)
-    from core import checkpoints, devices
+    from core import checkpoints, devices, notifier
     from core.reporting import console
 
     with console():
@@ -57,6 +57,7 @@ def train(argv: "Sequence[str]") -> None:
         # A fresh start takes nothing from what an earlier attempt left in the folder.
         saved = _saved_config(run_dir, folder) if args.resume != "none" else None
         job = _Job(args, model_cls, saved)
+        slack = notifier.read_config(job.base.slack_config)
         run_dir.create()
         with run_dir.lock(), _resources_explained(job):
             if checkpoints.find(args.resume, own) != folder:
@@ -64,14 +65,14 @@ def train(argv: "Sequence[str]") -> None:
             _check_start(args.resume, folder, own)
             own.clean()
             devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-            _notice_slack(job.base.slack_config)
             dataset, model = job.build()
             start = _restore_for_training(job, model, dataset, folder, args)
             _save_config(run_dir, job, start, argv)
             log.info("%s, %s", run_dir.root, f"from step {start}" if start else "from the start")
             from core import training
 
-            training.train(model, dataset, run_dir, job.base, start)
+            with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
+                training.train(model, dataset, run_dir, job.base, start, thread)
 
 
 class _Job:
@@ -246,19 +247,15 @@ def _save_config(run_dir: RunDir, job: _Job, start: int, argv: "Sequence[str]") 
     ).write(run_dir.config)
 
 
-def _notice_slack(path: str) -> None:
-    if path and Path(path).is_file():
-        log.info("slack_config=%s: messages to Slack are not supported yet", path)
-
-
 # --- evaluate -------------------------------------------------------------------------------------
 
 
 def evaluate(argv: "Sequence[str]") -> None:
     """`evaluate-metrics.py`: compute metrics of a trained run on its validation set.
 
-    Prints a table and saves JSON into the run's evaluation folder. The run's config.json gives all
-    hparams; flags override. Raises UserError for all a user can mend.
+    Prints a table and saves JSON into the run's evaluation folder, and sends it to Slack if that is
+    configured. The run's config.json gives all hparams; flags override. Raises UserError for all a
+    user can mend.
     """
     parser = Parser(prog="evaluate-metrics.py", description="Compute metrics of a trained model.")
     _common_flags(parser, resume="latest")
@@ -267,7 +264,7 @@ def evaluate(argv: "Sequence[str]") -> None:
     _require(args, parser)
     model_cls = MODELS[args.model]
     run_dir = RunDir(args.output_dir, args.model, args.id)
-    from core import checkpoints, devices, evaluation
+    from core import checkpoints, devices, evaluation, notifier
     from core.reporting import console
 
     names = evaluation.check_metrics(args.metrics or model_cls.metrics, model_cls)
@@ -287,6 +284,7 @@ def evaluate(argv: "Sequence[str]") -> None:
                 f"the run {run_dir.root} never saw the loader {job.loader_name!r}: name its "
                 f"folders with --data-hparams (it saw: {', '.join(seen)})"
             )
+        slack = notifier.read_config(job.base.slack_config)
         run_dir.create()
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
         with _resources_explained(job):
@@ -299,7 +297,9 @@ def evaluate(argv: "Sequence[str]") -> None:
             else:
                 model.load_pretrained()
                 log.info("--resume none: evaluating an untrained network")
-            evaluation.run(model, dataset, run_dir.evaluation, names, step=step)
+            results = evaluation.run(model, dataset, run_dir.evaluation, names, step=step)
+        with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
+            thread.post(*evaluation.message(results, step))
 
 
 # --- hparams help ---------------------------------------------------------------------------------
