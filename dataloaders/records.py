@@ -14,7 +14,7 @@ Boxes are `[x0, y0, x1, y1]` in [0, 1] of the image.
 from __future__ import annotations
 
 import json
-import mmap
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -243,15 +243,14 @@ def record_offsets(shard: Path) -> Iterator[int]:
     Raises UserError when the shard ends within a record.
     """
     size = shard.stat().st_size
-    if size == 0:
-        return
-    with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    # Read, not mapped: a mapping counts as this process's memory, up to the size of a shard.
+    with shard.open("rb", buffering=0) as file:
         offset = 0
         while offset < size:
             whole = offset + _HEADER.size + _FOOTER_BYTES <= size
             end = offset + _HEADER.size + _FOOTER_BYTES
             if whole:
-                end += _HEADER.unpack_from(data, offset)[0]
+                end += _HEADER.unpack(os.pread(file.fileno(), _HEADER.size, offset))[0]
             if not whole or end > size:
                 raise UserError(
                     f"{shard} ends within a record (byte {offset} of {size}): it is truncated or "

@@ -74,6 +74,9 @@ def _mask_iou(evaluation, name: str) -> list[Figure]:
     for view in ("photo", "sketch"):
         pairs = evaluation.masks(view)
         values = mask_iou(pairs.predicted, pairs.true)
+        mean = mask_iou(class_means[pairs.classes], pairs.true)
+        # The same objects: a paired difference.
+        low, high = bootstrap_interval(values - mean, pairs.scenes, seed=evaluation.seed)
         figures.append(
             Figure(
                 metric=name,
@@ -84,7 +87,10 @@ def _mask_iou(evaluation, name: str) -> list[Figure]:
                 interval=bootstrap_interval(values, pairs.scenes, seed=evaluation.seed),
                 controls={
                     "all_ones": float(mask_iou(ones, pairs.true).mean()),
-                    "class_mean": float(mask_iou(class_means[pairs.classes], pairs.true).mean()),
+                    "class_mean": float(mean.mean()),
+                    "minus_class_mean": float((values - mean).mean()),
+                    "minus_class_mean_low": low,
+                    "minus_class_mean_high": high,
                     "macro": macro_average(values, pairs.classes),
                 },
             )

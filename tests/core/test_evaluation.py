@@ -257,6 +257,10 @@ def test_mask_iou_worked_by_hand(tmp_path):
         mean = sum(np.mean(own > row) >= 0.5 for row in range(SIDE))
         expected.append(min(mean, height) / max(mean, height))
     assert photo.controls["class_mean"] == pytest.approx(np.mean(expected))
+    gap = photo.controls["minus_class_mean"]
+    assert gap == pytest.approx(0.5 - np.mean(expected))
+    low, high = (photo.controls[f"minus_class_mean_{end}"] for end in ("low", "high"))
+    assert low <= gap <= high
 
 
 def test_class_means_come_from_train(tmp_path):

@@ -1,0 +1,141 @@
+"""The README's commands, taken from the page and run in its order on the drawn sample.
+
+What is replaced: paths, --val-size, the number of iterations, how long throughput is measured, and
+the weights that Keras would download. The networks and batch sizes are those of the page.
+"""
+
+import json
+import os
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.checkpoints import Checkpoints
+from core.run_dir import RunConfig, RunDir
+from prep_data import make_sample
+
+ROOT = Path(__file__).resolve().parent.parent
+ITERATIONS = {"100000": "2", "120000": "2", "125000": "3"}
+
+
+def commands():
+    """Every command of every bash block of the README, as the shell would split it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    split = (shlex.split(line, comments=True) for line in lines.replace("\\\n", " ").splitlines())
+    return [words for words in split if words]
+
+
+def name(words):
+    return "-".join(word for word in words[:4] if word != "python" and not word.startswith("-"))
+
+
+COMMANDS = [words for words in commands() if words[0] != "make"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with the sample in it; everything else comes of the commands."""
+    folder = tmp_path_factory.mktemp("readme")
+    sizes = "--train-images 40 --val-images 24 --drawings 12 --eval-drawings 6 --workers 0"
+    make_sample.main(["--target-dir", str(folder / "sample"), *sizes.split()])
+    return folder
+
+
+def place(world, path):
+    """Where the path that the README gives lies in this test: its last part says which it is."""
+    last = Path(path).name
+    runs = world / "directory"
+    return {
+        "download": world / "sample/quickdraw",
+        "coco-stuff": world / "sample/coco-stuff",
+        "sketchycoco": world / "sample/sketchycoco",
+        "checkpoint": Checkpoints(RunDir(runs, "graph-attention", "SD01").checkpoints).latest(),
+        "feats.npz": world / "features/SD01_sketchycoco_tf_test_feats.npz",
+    }.get(last, world / last)
+
+
+def substituted(world, words):
+    weights = "none"
+    if os.environ.get("SCENE_DESIGNER_DATA"):
+        (weights,) = Path(os.environ["SCENE_DESIGNER_DATA"]).glob("weights/*.h5")
+    text = "\0".join(words)
+    text = re.sub(r"/?path/[\w./-]+", lambda match: str(place(world, match[0])), text)
+    text = re.sub(r"(?<=iterations=)\d+", lambda match: ITERATIONS[match[0]], text)
+    text = text.replace("learning_rate=1e-4", f"learning_rate=1e-4,pretrained_weights={weights}")
+    text = text.replace("--val-size\x001024", "--val-size\x0012")
+    more = ["--seconds", "2"] if "dataloaders." in text else []
+    if "prep_data.cococrops" in text:
+        more = ["--val-size", "12"]  # the page leaves it at its default, the same 1024
+    return [*text.split("\0"), *more]
+
+
+def run(words, monkeypatch):
+    """Run `python [-m] NAME ARGUMENTS...` in this process; its exit code."""
+    assert words[0] == "python"
+    monkeypatch.chdir(ROOT)
+    module = words[1] == "-m"
+    target, arguments = words[1 + module], words[2 + module :]
+    monkeypatch.setattr(sys, "argv", [str(ROOT / target), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        (runpy.run_module if module else runpy.run_path)(target, run_name="__main__")
+    return ended.value.code or 0
+
+
+def test_the_commands_are_those_known_here():
+    """A command more or less in the README wants a look at what is replaced above."""
+    assert [words[1] for words in commands() if words[0] == "make"] == ["demo", "test"]
+    assert [name(words) for words in COMMANDS] == [
+        "prep_data.quickdraw_to_tfrecord",
+        "prep_data.index_quickdrawtf",
+        "prep_data.coco_to_tfrecord",
+        "prep_data.cococrops_to_tfrecord",
+        "dataloaders.qd_cc_tfrecord",
+        "dataloaders.coco_tfrecord",
+        "prep_data.sketchycoco_to_tfrecord",
+        "dataloaders.sketchycoco_tfrecord",
+        "train.py-multidomain-representation",
+        "train.py-graph-attention",
+        "train.py-graph-attention",
+        "evaluate-metrics.py-graph-attention",
+        "run-experiment.py-extract-features",
+        "run-experiment.py-sbir-on-features-file",
+    ]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=name)
+def test_command(words, world, monkeypatch):
+    assert run(substituted(world, words), monkeypatch) == 0
+
+
+def test_what_they_left(world):
+    sets = "quickdraw-tf quickdraw-indexed coco-graphs coco-crops sketchycoco-tf"
+    assert all((world / name / "meta.json").is_file() for name in sets.split())
+    run_dir = RunDir(world / "directory", "graph-attention", "SD01")
+    config = RunConfig.read(run_dir.config)
+    assert [(entry["step"], entry["loader"]) for entry in config.history] == [
+        (0, "coco-tfrecord"),
+        (2, "sketchycoco-tf"),
+    ]
+    assert set(config.data) == {"coco-tfrecord", "sketchycoco-tf"}
+    (report,) = run_dir.evaluation.glob("*.json")
+    results = json.loads(report.read_text())["results"]
+    asked = ["sbir-on-valid", "sbir-mAP", "sbir-top1", "sbir-top10", "sbir-top5", "generated-masks"]
+    assert list(dict.fromkeys(result["metric"] for result in results)) == asked
+    for split in ("train", "valid", "test"):
+        with np.load(world / f"features/SD01_sketchycoco_tf_{split}_feats.npz") as features:
+            assert all(features[key].dtype != object for key in features)
+    assert list((world / "results").glob("*.json"))
+
+
+def test_help_of_all_hparams(monkeypatch, capsys):
+    """`python train.py --help-hps`, which the README quotes without a model."""
+    assert run(["python", "train.py", "--help-hps"], monkeypatch) == 0
+    printed = capsys.readouterr().out
+    for group in ("--base-hparams", "multidomain-representation", "sketchycoco-tf"):
+        assert group in printed
