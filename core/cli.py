@@ -52,14 +52,13 @@ def train(argv: "Sequence[str]") -> None:
     """
     parser = Parser(prog="train.py", description="Train a model.")
     _common_flags(parser, resume="none")
-    parser.add_argument("--help-hps", action="store_true", help="print the hparams and end")
     args = parser.parse_args(list(argv))
     if args.help_hps:
         print(help_hps(args.model, args.data_loader))
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
     run_dir = RunDir(args.output_dir, args.model, args.id)
-    from core import checkpoints, devices
+    from core import checkpoints, devices, notifier
     from core.reporting import console
 
     with console():
@@ -69,6 +68,7 @@ def train(argv: "Sequence[str]") -> None:
         # A fresh start takes nothing from what an earlier attempt left in the folder.
         saved = saved_config(run_dir, folder) if args.resume != "none" else None
         job = Job(args.model, args.data_loader, by_flag(args), saved)
+        slack = notifier.read_config(job.base.slack_config)
         run_dir.create()
         with run_dir.lock(), resources_explained(job):
             if checkpoints.find(args.resume, own) != folder:
@@ -76,14 +76,14 @@ def train(argv: "Sequence[str]") -> None:
             _check_start(args.resume, folder, own)
             own.clean()
             devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-            _notice_slack(job.base.slack_config)
             dataset, model = job.build()
             start = _restore_for_training(job, model, dataset, folder, args)
             _save_config(run_dir, job, start, argv)
             log.info("%s, %s", run_dir.root, f"from step {start}" if start else "from the start")
             from core import training
 
-            training.train(model, dataset, run_dir, job.base, start)
+            with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
+                training.train(model, dataset, run_dir, job.base, start, thread)
 
 
 def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:
@@ -175,27 +175,26 @@ def _save_config(run_dir: RunDir, job: Job, start: int, argv: "Sequence[str]") -
     ).write(run_dir.config)
 
 
-def _notice_slack(path: str) -> None:
-    if path and Path(path).is_file():
-        log.info("slack_config=%s: messages to Slack are not supported yet", path)
-
-
 # --- evaluate -------------------------------------------------------------------------------------
 
 
 def evaluate(argv: "Sequence[str]") -> None:
     """`evaluate-metrics.py`: compute metrics of a trained run on its validation set.
 
-    Prints a table and saves JSON into the run's evaluation folder. The run's config.json gives all
-    hparams; flags override. Raises UserError for all a user can mend.
+    Prints a table and saves JSON into the run's evaluation folder, and sends it to Slack if that is
+    configured. The run's config.json gives all hparams; flags override. Raises UserError for all a
+    user can mend.
     """
     parser = Parser(prog="evaluate-metrics.py", description="Compute metrics of a trained model.")
     _common_flags(parser, resume="latest")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="default: all of the model's")
     args = parser.parse_args(list(argv))
+    if args.help_hps:
+        print(help_hps(args.model, args.data_loader))
+        return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
     run_dir = RunDir(args.output_dir, args.model, args.id)
-    from core import devices, evaluation
+    from core import devices, evaluation, notifier
     from core.reporting import console
 
     model_cls = MODELS[args.model]
@@ -205,11 +204,21 @@ def evaluate(argv: "Sequence[str]") -> None:
         folder = find_trained(run_dir, args.resume, "--id")
         saved = saved_config(run_dir, folder)
         job = Job(args.model, args.data_loader, by_flag(args), saved, evaluating=True)
+        slack = notifier.read_config(job.base.slack_config)
         run_dir.create()
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
         with resources_explained(job):
             dataset, model, step = load_trained(job, folder)
-            evaluation.run(model, dataset, run_dir.evaluation, names, step=step)
+            results = evaluation.run(
+                model,
+                dataset,
+                run_dir.evaluation,
+                names,
+                step,
+                command=("evaluate-metrics.py", *argv),
+            )
+        with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
+            thread.post(*evaluation.message(results, step))
 
 
 # --- experiments ----------------------------------------------------------------------------------
@@ -230,7 +239,6 @@ def run_experiment(argv: "Sequence[str]") -> None:
     parser.add_argument("--exp-hparams", action="append", metavar="a=1,b=2")
     _shared_flags(parser, "the experiment's folder is <output dir>/<experiment>-<id> (default: the "
                   "model's id)", resume="latest")  # fmt: skip
-    parser.add_argument("--help-hps", action="store_true", help="print the hparams and end")
     args = parser.parse_args(list(argv))
     if args.help_hps:
         print(experiment_help(args.experiment, args.model_name, args.data_loader))
@@ -287,8 +295,9 @@ def run_experiment(argv: "Sequence[str]") -> None:
 
 
 def help_hps(model_name: Optional[str] = None, loader_name: Optional[str] = None) -> str:
-    """Text of `train.py --help-hps`: the base group, and the groups of the model and the loader
-    named. Without a model: of all models and loaders. With a model alone: its loaders."""
+    """Text of `--help-hps` of train.py and evaluate-metrics.py: the base group, and the groups of
+    the model and the loader named. Without a model: of all models and loaders. With a model alone:
+    its loaders."""
     flags = {"base": "--base-hparams", "model": "--hparams", "data": "--data-hparams"}
     return _described(_groups(model_name, loader_name, flags))
 
@@ -340,6 +349,7 @@ def _shared_flags(parser: argparse.ArgumentParser, id_help: str, resume: str) ->
     parser.add_argument("--id", metavar="ID", help=id_help)
     parser.add_argument("-g", "--gpu", type=int, nargs="+", metavar="N", help="GPU numbers")
     parser.add_argument("-r", "--resume", default=resume, help=f"{RESUME_HELP} (default: {resume})")
+    parser.add_argument("--help-hps", action="store_true", help="print the hparams and end")
 
 
 def _require(

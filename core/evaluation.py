@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -76,12 +76,14 @@ class Queries(Side):
 @dataclass(frozen=True)
 class MaskPairs:
     """Objects of one view that have a true mask. predicted, true: packed uint8 (n, M * M / 8)
-    (`core.metrics.layout.pack`); classes, scenes: int32 (n,)."""
+    (`core.metrics.layout.pack`); classes, scenes: int32 (n,); objects: int32 (n,), the photo row
+    of the object."""
 
     predicted: np.ndarray
     true: np.ndarray
     classes: np.ndarray
     scenes: np.ndarray
+    objects: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,16 @@ class Triplets:
     sketch_predicted: np.ndarray
     photo_embedding: np.ndarray
     sketch_embedding: np.ndarray
+
+
+class Objects(NamedTuple):
+    """The objects of one side, out of context. embedding float32 (n, 128); classes, predicted
+    int32 (n,); groups int (n,): values of one group (scene) are not independent."""
+
+    embedding: np.ndarray
+    classes: np.ndarray
+    predicted: np.ndarray
+    groups: np.ndarray
 
 
 class Evaluation:
@@ -122,16 +134,31 @@ class Evaluation:
             if name not in VECTORS:
                 raise UsageError(f"unknown scene vector '{name}': choose of {', '.join(VECTORS)}")
         self._cache: dict = {}
+        self._constants: dict = {}  # what does not depend on the model
         self._siblings: dict[str, Evaluation] = {split: self}
+
+    def _like(self, split: str, step: int) -> Evaluation:
+        other = Evaluation(
+            self.model, self.dataset, split, self.limit, self.folder, step, self.vectors
+        )
+        other._constants = self._constants
+        return other
+
+    def again(self, step: int) -> Evaluation:
+        """The same evaluation of the model as it is now, after `step` steps."""
+        return self._like(self.split, step)
+
+    def compute(self, name: str) -> list[base.Result]:
+        """What the metric `name` finds on the split; with '-test' behind it, on the split test."""
+        metric = METRICS[plain_name(name)]
+        return metric(self if name == plain_name(name) else self.on("test"), name)
 
     # ------------------------------------------------------------ what metrics read
 
     def on(self, split: str) -> Evaluation:
         """The same evaluation on another split; its features too are gathered only once."""
         if split not in self._siblings:
-            other = Evaluation(
-                self.model, self.dataset, split, self.limit, self.folder, self.step, self.vectors
-            )
+            other = self._like(split, self.step)
             other._siblings = self._siblings
             self._siblings[split] = other
         return self._siblings[split]
@@ -172,15 +199,18 @@ class Evaluation:
             self._cache["objects"] = (rank, queries.classes[rows], queries.obj_to_img[rows])
         return self._cache["objects"]
 
-    def classified(self, side: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(class, predicted class, group), each int (n,), of the 'photo' or 'sketch' side; values
-        of one group (scene) are not independent."""
+    def objects(self, side: str) -> Objects:
+        """The objects of the 'photo' or 'sketch' side, of scenes or of triplets."""
         if self._has_scenes:
-            objects = self.photos if side == "photo" else self.queries(QueryProtocol())
-            return objects.classes, objects.predicted, objects.obj_to_img
+            own = self.photos if side == "photo" else self.queries(QueryProtocol())
+            return Objects(own.embedding, own.classes, own.predicted, own.obj_to_img)
         triplets = self.triplets()
-        predicted = triplets.photo_predicted if side == "photo" else triplets.sketch_predicted
-        return triplets.classes, predicted, np.arange(len(predicted))
+        embedding, predicted = (
+            (triplets.photo_embedding, triplets.photo_predicted)
+            if side == "photo"
+            else (triplets.sketch_embedding, triplets.sketch_predicted)
+        )
+        return Objects(embedding, triplets.classes, predicted, np.arange(len(predicted)))
 
     def masks(self, view: str) -> MaskPairs:
         """Masks predicted from the 'photo' or 'sketch' view beside the true ones."""
@@ -190,17 +220,19 @@ class Evaluation:
 
     def class_mean_masks(self) -> np.ndarray:
         """Binarised mean mask of every class over train objects: packed uint8 (K, M * M / 8)."""
-        train = self.on("train")
-        if "class means" not in train._cache:
+        if "class means" not in self._constants:
             means = None
             # Not `self.limit`: a baseline should not weaken when fewer scenes are looked at.
-            for batch in train.batches(QueryProtocol(), "class-mean masks", MEAN_MASK_SCENES):
+            batches = self.on("train").batches(
+                QueryProtocol(), "class-mean masks", MEAN_MASK_SCENES
+            )
+            for batch in batches:
                 masks = batch.masks.numpy()
                 if means is None:
                     means = layout.MeanMasks(self.dataset.vocabulary.num_classes, masks.shape[1])
                 means.add(batch.photo.classes.numpy(), masks)
-            train._cache["class means"] = means.result()
-        return train._cache["class means"]
+            self._constants["class means"] = means.result()
+        return self._constants["class means"]
 
     def triplets(self) -> Triplets:
         """Stage 1's features of the split."""
@@ -271,7 +303,7 @@ class Evaluation:
     def _gather_masks(self) -> None:
         """One pass over the split with masks, queries with the photograph's boxes and sketches."""
         rows = {view: defaultdict(list) for view in ("photo", "sketch")}
-        scenes = 0
+        scenes = objects = 0  # of the batches before
         for batch in self.batches(QueryProtocol(), "masks"):
             count = len(batch.image_ids)
             true = layout.pack(batch.masks.numpy())
@@ -279,16 +311,19 @@ class Evaluation:
             query = self.model.encode_query(batch.sketches, batch.query, count)
             depicts = np.flatnonzero(batch.query_to_photo.numpy() >= 0)
             own = batch.query_to_photo.numpy()[depicts]
-            for view, outputs, graph, kept, truth in (
-                ("photo", photo, batch.photo, slice(None), true),
-                ("sketch", query, batch.query, depicts, true[own]),
+            everything = np.arange(len(true))
+            for view, outputs, graph, kept, shown in (
+                ("photo", photo, batch.photo, everything, everything),
+                ("sketch", query, batch.query, depicts, own),
             ):
                 columns = rows[view]
                 columns["predicted"].append(layout.pack(self._finite(outputs.masks, "masks")[kept]))
-                columns["true"].append(truth)
+                columns["true"].append(true[shown])
                 columns["classes"].append(graph.classes.numpy()[kept])
                 columns["scenes"].append(graph.obj_to_img.numpy()[kept] + scenes)
+                columns["objects"].append(shown + objects)
             scenes += count
+            objects += len(true)
         self._cache["masks"] = {
             view: MaskPairs(**{name: np.concatenate(parts) for name, parts in columns.items()})
             for view, columns in rows.items()
@@ -349,13 +384,25 @@ def check_metrics(names: Iterable[str], model) -> list[str]:
     fitting = set(model.metrics)
     names = list(dict.fromkeys(names))
     for name in names:
-        METRICS[name]  # UsageError for a name that is not registered
-        if name.removesuffix("-test") not in fitting:
+        METRICS[plain_name(name)]  # UsageError for a name that is not registered
+        if plain_name(name) not in fitting:
             raise UsageError(
                 f"metric '{name}' does not fit model '{model.name}'; these do: "
-                f"{', '.join(sorted(fitting))} (and all but pictures with '-test' behind)"
+                f"{', '.join(sorted(fitting))} (and each with '-test' behind, for the test split)"
             )
     return names
+
+
+def message(results: Sequence[base.Result], step: int) -> tuple[str, list[Path]]:
+    """Results as a text of one line a figure, and the pictures that go with it."""
+    figures = [str(result) for result in results if isinstance(result, base.Figure)]
+    pictures = [result.path for result in results if isinstance(result, base.Picture)]
+    return "\n".join([f"evaluation at step {step}", *figures]), pictures
+
+
+def plain_name(name: str) -> str:
+    """The registered name of a metric, of which '<name>-test' is its variant on the test split."""
+    return name.removesuffix("-test")
 
 
 def run(
@@ -367,14 +414,15 @@ def run(
     split: str = "valid",
     limit: Optional[int] = None,
     vectors: Optional[Sequence[str]] = None,
+    command: Sequence[str] = (),
 ) -> list[base.Result]:
     """Compute the named metrics (None: all that fit the model), print them as one table and save
-    them to `<folder>/<split>-step-<step>.json`, replacing that file.
+    them to `<folder>/<loader>-<split>-step-<step>.json`, replacing that file.
 
-    folder is `<run>/evaluation`; the other arguments are as of `Evaluation`. Metrics named
-    '-test' go to a file of the split test. Returns the figures and pictures. UsageError for
-    metrics that do not fit, UserError for an empty split or a diverged model; an error inside a
-    metric is raised, not recorded as a number.
+    folder is `<run>/evaluation`; command: what was asked for, to be saved too; the other arguments
+    are as of `Evaluation`. Metrics named '-test' go to a file of the split test. Returns the
+    figures and pictures. UsageError for metrics that do not fit, UserError for an empty split or a
+    diverged model; an error inside a metric is raised, not recorded as a number.
     """
     names = check_metrics(model.metrics if names is None else names, model)
     folder.mkdir(parents=True, exist_ok=True)
@@ -382,7 +430,7 @@ def run(
     results: list[base.Result] = []
     for name in names:
         started = time.monotonic()
-        results += METRICS[name](evaluation)
+        results += evaluation.compute(name)
         log.info("%s: %.1f s", name, time.monotonic() - started)
 
     # Saved before they are printed: whoever reads our output may have gone.
@@ -391,6 +439,7 @@ def run(
         report = {
             "schema": SCHEMA,
             "run": folder.parent.name,
+            "command": list(command),
             "model": model.name,
             "step": step,
             "loader": dataset.name,
@@ -405,7 +454,7 @@ def run(
             },
             "results": [result.to_json() for result in results if result.split == part],
         }
-        path = folder / f"{part}-step-{step}.json"
+        path = folder / f"{dataset.name}-{part}-step-{step}.json"
         write_json(path, report)
         saved.append(path)
 

@@ -20,7 +20,9 @@ class Model(tf.Module, abc.ABC):
 
     HParams: type  # frozen dataclass
     batch_type: str  # name of the class in dataloaders.batches it trains on
-    metrics: tuple[str, ...] = ()  # names of the metrics it can be asked for
+    # Names of the metrics it can be asked for. All of them are computed during training, but they
+    # are slow: every notify_every steps.
+    metrics: tuple[str, ...] = ()
     optimizers: dict[str, tf.keras.optimizers.Optimizer]
     # Hparams that may differ between this model and the one it is warm started from; all others
     # that both have must be equal.

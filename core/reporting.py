@@ -1,5 +1,6 @@
 """What a run tells: a console line and a line of metrics.jsonl every `log_every` steps, a progress
-bar where there is a terminal, and the learning curves as a picture every `notify_every` steps.
+bar where there is a terminal; every `notify_every` steps the figures and pictures of an evaluation,
+a line of figures.jsonl and the curves. TensorBoard and Slack get the same.
 
 A line of metrics.jsonl is one JSON object:
     step       steps done
@@ -8,15 +9,21 @@ A line of metrics.jsonl is one JSON object:
                (without the first step of a process, which traces the graph, if there are others)
     data_time  seconds of it spent waiting for data
     wall       seconds since the epoch when the line was written
+
+A line of figures.jsonl:
+    step       steps done
+    loader     the data that were evaluated
+    figures    list of what `core.metrics.base.Figure` holds
+    failed     names of the metrics that failed: they have no figures
+    time       seconds it took
+    wall       as above
 """
 
 import contextlib
-import io
 import json
 import logging
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -24,9 +31,14 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from core import plots
 from core.errors import UserError
+from core.evaluation import Evaluation
 from core.files import write_atomic
+from core.metrics.base import Figure, Picture
+from core.notifier import Notifier
 from core.run_dir import RunDir
+from core.tensorboard import EventFiles
 
 log = logging.getLogger(__name__)
 
@@ -34,26 +46,38 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Reports the steps of one training. Use as a context manager."""
 
-    def __init__(self, run: RunDir, start: int, iterations: int) -> None:
-        """start: steps done before. Lines of metrics.jsonl after that step (of a run that was
-        killed after its last checkpoint) are dropped, for they will come again."""
+    def __init__(
+        self, run: RunDir, start: int, iterations: int, slack: Optional[Notifier] = None
+    ) -> None:
+        """start: steps done before. Lines of metrics.jsonl and figures.jsonl after that step (of a
+        run that was killed after its last checkpoint) are dropped, for they will come again."""
         self.run = run
         self.iterations = iterations
+        self._slack = slack
         self._times: list[tuple[float, float]] = []
         self._stack = contextlib.ExitStack()
         self._first = True
         self._traced = (0.0, 0.0)
-        truncate_metrics(run.metrics, start)
+        self._last_line = ""
+        for path in (run.metrics, run.figures):
+            truncate_metrics(path, start)
+        self._events = EventFiles(run.tensorboard, start)
         self._bar = tqdm(total=iterations, initial=start, unit="step", disable=None)
+        self._say(f"training from step {start} to {iterations}")
 
     def __enter__(self) -> "Reporter":
         if not self._bar.disable:
             self._stack.enter_context(logging_redirect_tqdm())
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         self._bar.close()
         self._stack.close()
+        self._events.close()
+        if error is None:
+            self._say(f"done\n{self._last_line}", self.run.plots / "losses.png")
+        else:  # what a user can mend has a sentence; of all else only the kind is for others
+            self._say(str(error) if isinstance(error, UserError) else f"ended by {kind.__name__}")
 
     def step(self, seconds: float, data_seconds: float) -> None:
         """Count one step that took so long, and of it so long for its data."""
@@ -76,33 +100,89 @@ class Reporter:
             "data_time": round(float(data_seconds), 6),
             "wall": round(time.time(), 3),
         }
-        try:
-            with self.run.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise UserError(
-                f"cannot write {self.run.metrics}: {error.strerror}; free some space and go on "
-                "with --resume latest"
-            ) from None
+        _append(self.run.metrics, line)
+        scalars = {f"losses/{name}": value for name, value in losses.items()}
+        scalars |= {f"seconds a step/{name}": line[name] for name in ("time", "data_time")}
+        self._events.write(step, scalars)
         values = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
         left = _clock((self.iterations - step) * seconds)
-        log.info(
-            "step %d/%d  %s  %.3f s/step (data %.3f)  left %s",
-            step, self.iterations, values, seconds, data_seconds, left,
-        )  # fmt: skip
+        self._last_line = (
+            f"step {step}/{self.iterations}  {values}  "
+            f"{seconds:.3f} s/step (data {data_seconds:.3f})  left {left}"
+        )
+        log.info("%s", self._last_line)
 
-    def plots(self) -> None:
-        """Draw the learning curves. A failure is logged, and leaves the old picture."""
+    def evaluation(self, evaluation: Evaluation, stopped: "Callable[[], Any]") -> None:
+        """Compute the model's metrics; write, draw and send what they give.
+
+        A metric that fails is logged with its traceback, and leaves a missing point. Nothing is
+        reported once `stopped()` is true. UserError when figures.jsonl does not take the line.
+        """
+        began = time.perf_counter()
+        step, failed, results = evaluation.step, [], []
+        for name in evaluation.model.metrics:
+            if stopped():
+                return
+            try:
+                results += evaluation.compute(name)
+            except Exception:  # a figure must not end a training of days
+                log.exception("%s failed at step %d and is missing there", name, step)
+                failed.append(name)
+        figures = [result for result in results if isinstance(result, Figure)]
+        pictures = {result.metric: result.path for result in results if isinstance(result, Picture)}
+        line = {
+            "step": step,
+            "loader": evaluation.dataset.name,
+            "figures": [figure.to_json() for figure in figures],
+            "failed": failed,
+            "time": round(time.perf_counter() - began, 3),
+            "wall": round(time.time(), 3),
+        }
+        _append(self.run.figures, line)
+        self.curves()
+        scalars = {}
+        for figure in figures:
+            scalars[_tag(figure)] = figure.value
+            if figure.chance is not None:
+                scalars[f"{figure.metric}/chance"] = figure.chance
+        self._events.write(step, scalars, pictures)
+        for figure in figures:
+            log.info("%s", figure)
+        log.info("step %d evaluated in %.1f s: %s", step, line["time"], self.run.plots)
+        curves = (self.run.plots / name for name in ("losses.png", "figures.png"))
+        self._say("\n".join([self._last_line, *map(str, figures)]), *curves, *pictures.values())
+
+    def curves(self) -> None:
+        """Draw the curves of losses and figures. A failure is logged, and leaves old pictures."""
         try:
-            learning_curves(read_metrics(self.run.metrics), self.run.plots / "losses.png")
+            plots.learning_curves(read_metrics(self.run.metrics), self.run.plots / "losses.png")
+            plots.figure_curves(read_metrics(self.run.figures), self.run.plots / "figures.png")
         except (OSError, UserError) as error:
-            log.warning("the learning curves could not be drawn: %s", error)
+            log.warning("the curves could not be drawn: %s", error)
         except Exception:  # a picture must not end a training of days
-            log.exception("the learning curves could not be drawn")
+            log.exception("the curves could not be drawn")
+
+    def _say(self, text: str, *pictures: Path) -> None:
+        if self._slack is not None:
+            self._slack.post(text, [path for path in pictures if path.is_file()])
+
+
+def _tag(figure: Figure) -> str:
+    return f"{figure.metric}/{'-'.join(figure.labels.values()) or 'value'}"
+
+
+def _append(path: Path, line: "dict[str, Any]") -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; free some space and go on with --resume latest"
+        ) from None
 
 
 def read_metrics(path: Path) -> "list[dict[str, Any]]":
-    """The lines of metrics.jsonl; a last line cut short by a kill is left out."""
+    """The lines of metrics.jsonl or figures.jsonl; a last line cut short by a kill is left out."""
     if not path.is_file():
         return []
     lines = []
@@ -121,60 +201,6 @@ def truncate_metrics(path: Path, step: int) -> None:
         return
     lines = [line for line in read_metrics(path) if line["step"] <= step]
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
-
-
-def learning_curves(lines: "list[dict[str, Any]]", path: Path) -> None:
-    """A panel for every loss over steps: the values, and their running mean when there are many.
-
-    lines: as `read_metrics` gives them; nothing is drawn without any.
-    """
-    names = list(dict.fromkeys(name for line in lines for name in line["losses"]))
-    if not names:
-        return
-    # Imported here: matplotlib costs a second that a wrong command line should not wait for.
-    # Figure without pyplot: no global state, and no display needed.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    columns = min(3, len(names))
-    rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(4.6 * columns, 2.9 * rows), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, name in zip(axes, names):
-        points = [(line["step"], line["losses"][name]) for line in lines if name in line["losses"]]
-        steps, values = np.array(points, dtype=np.float64).T
-        mean = running_mean(values, max(1, len(values) // 20))
-        many = mean is not None
-        axis.plot(steps, values, color="tab:blue", alpha=0.35 if many else 1.0,
-                  linewidth=0.8 if many else 1.4, marker="." if len(values) < 20 else None,
-                  label="logged")  # fmt: skip
-        if many:
-            axis.plot(steps, mean, color="tab:blue", linewidth=1.6, label="running mean")
-            axis.legend(loc="best", fontsize=8, frameon=False)
-        axis.set_title(name, fontsize=11)
-        axis.set_xlabel("step", fontsize=9)
-        axis.set_ylabel("loss", fontsize=9)
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.3)
-    for axis in axes[len(names) :]:
-        axis.set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = io.BytesIO()
-    canvas.print_figure(drawn, format="png", dpi=110)
-    write_atomic(path, drawn.getvalue())
-
-
-def running_mean(values: np.ndarray, width: int) -> Optional[np.ndarray]:
-    """Mean of each value and up to `width` before it, float64 (n,); None when width is 1."""
-    if width < 2:
-        return None
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - width)
-    return (sums[ends] - sums[starts]) / (ends - starts)
 
 
 @contextlib.contextmanager

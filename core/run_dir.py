@@ -2,9 +2,10 @@
 
 <output dir>/<model>-<id>/
     config.json     RunConfig: model, loader, hparam groups, history
-    metrics.jsonl   one line a log (core.reporting)
+    metrics.jsonl   losses, one line a log; figures.jsonl: figures, one line an evaluation
     checkpoints/    one folder a checkpoint (core.checkpoints)
-    plots/  evaluation/
+    plots/          pictures made during training;  evaluation/: by evaluate-metrics.py
+    tensorboard/    event files;  slack.json: the run's thread
 """
 
 import contextlib
@@ -40,9 +41,12 @@ class RunDir:
         self.root = self.output_dir / f"{model_name}-{run_id}"
         self.config = self.root / "config.json"
         self.metrics = self.root / "metrics.jsonl"
+        self.figures = self.root / "figures.jsonl"
         self.checkpoints = self.root / "checkpoints"
         self.plots = self.root / "plots"
         self.evaluation = self.root / "evaluation"
+        self.tensorboard = self.root / "tensorboard"
+        self.slack = self.root / "slack.json"
 
     def create(self) -> None:
         """Make the folder; UserError when that or writing into it is impossible."""

@@ -1,6 +1,6 @@
 """The training loop: step t (from 0) takes batch t; step-N means that N steps are done.
 
-data -> step -> losses checked -> report -> checkpoint
+data -> step -> losses checked -> report -> checkpoint -> evaluation reported
 """
 
 import logging
@@ -18,12 +18,17 @@ import tensorflow as tf
 from core.checkpoints import Checkpoints
 from core.dataset import Dataset
 from core.errors import UserError
+from core.evaluation import Evaluation
 from core.hparams import BaseHParams
 from core.model import Model
+from core.notifier import Notifier
 from core.reporting import Reporter
 from core.run_dir import RunDir
 
 log = logging.getLogger(__name__)
+
+# Of the validation split, spread over it: enough for a curve, and soon done.
+EVALUATED_SCENES = 256
 
 
 class StoppedError(UserError):
@@ -40,8 +45,18 @@ def is_due(step: int, period: int) -> bool:
     return step > 0 and step % period == 0
 
 
-def train(model: Model, dataset: Dataset, run: RunDir, base: BaseHParams, start: int = 0) -> None:
+def train(
+    model: Model,
+    dataset: Dataset,
+    run: RunDir,
+    base: BaseHParams,
+    start: int = 0,
+    slack: Optional[Notifier] = None,
+) -> None:
     """Train from `start` steps done to base.iterations, saving into the run's folder.
+
+    Evaluating on the way does not change the training: nothing that is drawn depends on what was
+    drawn before.
 
     Raises UserError when a loss or a variable is not finite, when the data end, and when the disk
     does not take what is written; StoppedError after SIGINT or SIGTERM, once a checkpoint is saved.
@@ -56,7 +71,9 @@ def train(model: Model, dataset: Dataset, run: RunDir, base: BaseHParams, start:
     train_step = _compile(model, data, base)
     seed = tf.constant(base.seed, tf.int32)
 
-    with _signals() as stopped_by, Reporter(run, start, base.iterations) as report:
+    evaluation = Evaluation(model, dataset, limit=EVALUATED_SCENES, folder=run.plots)
+
+    with _signals() as stopped_by, Reporter(run, start, base.iterations, slack) as report:
         for step in range(start, base.iterations):
             began = time.perf_counter()
             batch = _next(batches, step)
@@ -75,8 +92,10 @@ def train(model: Model, dataset: Dataset, run: RunDir, base: BaseHParams, start:
             if permanent or is_due(done, base.safety_save) or signal_number:
                 path = checkpoints.save(model, done, permanent, vocabulary)
                 log.info("saved %s", path)
-            if is_due(done, base.notify_every) or last or signal_number:
-                report.plots()
+            if is_due(done, base.notify_every) and not signal_number:
+                report.evaluation(evaluation.again(done), stopped_by)
+            if last or signal_number:
+                report.curves()
             if signal_number and not last:
                 raise StoppedError(signal_number, done)
 

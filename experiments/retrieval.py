@@ -116,7 +116,7 @@ class Retrieval(Experiment):
             chosen["single"] = np.flatnonzero(sketched == 1)
         count = 0
         for group, scenes in chosen.items():
-            size = 1 if self.hparams.save_separate else visual.QUERIES
+            size = 1 if self.hparams.save_separate else visual.ROWS
             pages = range(0, len(scenes), size)
             for number, start in enumerate(tqdm(pages, group, leave=False, disable=None), start=1):
                 page = scenes[start : start + size]

@@ -133,6 +133,8 @@ class GraphAttention(Model):
         "embedding-skt-accuracy",
         "mask-iou",
         "sbir-on-valid",
+        "generated-masks",
+        "common-embedding-tsne",
     )
 
     def __init__(

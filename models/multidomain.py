@@ -45,7 +45,7 @@ class MultidomainRepresentation(Model):
     name = "multidomain-representation"
     HParams = MultidomainHParams
     batch_type = "TripletBatch"
-    metrics = ("embedding-obj-accuracy", "embedding-skt-accuracy")
+    metrics = ("embedding-obj-accuracy", "embedding-skt-accuracy", "common-embedding-tsne")
 
     def __init__(
         self,

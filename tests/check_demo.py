@@ -12,7 +12,9 @@ from pathlib import Path
 
 def check(folder: Path) -> None:
     """folder: of `make demo`. AssertionError names the figure that falls short."""
-    reports = sorted((folder / "runs/graph-attention-SD01/evaluation").glob("valid-step-*.json"))
+    reports = sorted(
+        (folder / "runs/graph-attention-SD01/evaluation").glob("coco-tfrecord-valid-step-*.json")
+    )
     assert reports, f"{folder} has no evaluation of a demo"
     results = json.loads(reports[-1].read_text())["results"]
 

@@ -58,7 +58,7 @@ def test_a_run_folder_is_enough_to_rebuild_the_run(out):
     assert entry["command"][:2] == ["train.py", "fake-model"]
     assert entry["versions"]["tensorflow"] == tf.__version__
     assert sorted(path.name for path in run.root.iterdir()) == [
-        ".lock", "checkpoints", "config.json", "metrics.jsonl", "plots",
+        ".lock", "checkpoints", "config.json", "metrics.jsonl", "plots", "tensorboard",
     ]  # fmt: skip
 
 
@@ -177,6 +177,7 @@ def evaluated(monkeypatch):
 
     def fake_run(model, dataset, folder, names, step=0, **more):
         calls.append((model, dataset, folder, tuple(names), step))
+        return []
 
     monkeypatch.setattr(evaluation, "run", fake_run, raising=False)
     return calls

@@ -231,7 +231,7 @@ def test_search_figures_of_stage_2(out, stage2):
     run, step = RunDir(out, STAGE2, "SD01"), len(stage2)
     code, stderr = ended(script("evaluate-metrics.py", STAGE2, "-o", out, "--id", "SD01"))
     assert code == 0, stderr
-    report = json.loads((run.evaluation / f"valid-step-{step}.json").read_text())
+    report = json.loads((run.evaluation / f"coco-tfrecord-valid-step-{step}.json").read_text())
     assert (report["model"], report["step"], report["split"]) == (STAGE2, step, "valid")
     figures = [result for result in report["results"] if "value" in result]
     by_name = {}
@@ -272,10 +272,10 @@ def test_figures_of_stage_1_and_a_disk_that_is_full(out, stage1, capsys):
     argv = [STAGE1, "-o", str(out), "--id", "01"]
     folder = RunDir(out, STAGE1, "01").evaluation
     with file_size_limit(500):
-        assert "valid-step-6.json" in refused(capsys, cli.evaluate, argv)
+        assert "quickdraw-cococrops-tf-valid-step-6.json" in refused(capsys, cli.evaluate, argv)
     assert list(folder.iterdir()) == []
     assert cli.run(cli.evaluate, argv) == 0
-    report = json.loads((folder / "valid-step-6.json").read_text())
+    report = json.loads((folder / "quickdraw-cococrops-tf-valid-step-6.json").read_text())
     assert {result["metric"] for result in report["results"]} == {
         "embedding-obj-accuracy", "embedding-skt-accuracy",
     }  # fmt: skip

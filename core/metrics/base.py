@@ -1,8 +1,9 @@
 """What a metric gives back, how it is printed, and the bootstrap interval all of them share.
 
-A metric is a function `compute(evaluation) -> list of Figure or Picture`, registered by name with
-`METRICS.register(name)`. It only computes: gathering features is `core.evaluation`'s work, and an
-error in a metric is an error, never a number.
+A metric is a function `compute(evaluation, name) -> list of Figure or Picture`, registered by name
+with `METRICS.register(name)`; `name` comes back to it, with '-test' behind when `evaluation` is of
+the test split. It only computes: gathering features is `core.evaluation`'s work, and an error in a
+metric is an error, never a number.
 """
 
 from __future__ import annotations
@@ -39,6 +40,23 @@ class Figure:
     def __post_init__(self):
         if not np.isfinite(self.value):
             raise ValueError(f"{self.metric} is {self.value}: a figure must be a finite number")
+
+    @property
+    def conditions(self) -> str:
+        """The labels as one text; empty without any."""
+        return " ".join(f"{key}={value}" for key, value in self.labels.items())
+
+    def __str__(self) -> str:
+        beside = {"chance": self.chance, "perfect classifier": self.ceiling, **self.controls}
+        beside = [
+            f"{key} {value:.3g}"
+            for key, value in beside.items()
+            if value is not None and not key.endswith(("_low", "_high"))
+        ]
+        between = " [{:.3f}, {:.3f}]".format(*self.interval) if self.interval else ""
+        about = f" {self.conditions}" if self.labels else ""
+        text = f"{self.metric}{about}: {self.value:.3f}{between}"
+        return f"{text} ({', '.join(beside)})" if beside else text
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -126,7 +144,7 @@ def table(figures: Sequence[Figure]) -> str:
             (
                 figure.metric,
                 figure.split,
-                " ".join(f"{key}={value}" for key, value in figure.labels.items()) or "-",
+                figure.conditions or "-",
                 f"{figure.value:.3f}",
                 low_high,
                 _short(figure.chance),

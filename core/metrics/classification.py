@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from core.metrics.base import Figure, bootstrap_interval, macro_average
@@ -57,17 +59,11 @@ def accuracy_figures(
     ]
 
 
-def _register(name: str, side: str) -> None:
-    @METRICS.register(name)
-    def compute(evaluation) -> list[Figure]:
-        objects = evaluation.classified(side)
-        return accuracy_figures(name, evaluation.split, *objects, seed=evaluation.seed)
-
-    @METRICS.register(f"{name}-test")
-    def compute_on_test(evaluation) -> list[Figure]:
-        objects = evaluation.on("test").classified(side)
-        return accuracy_figures(f"{name}-test", "test", *objects, seed=evaluation.seed)
+def _accuracies(evaluation, name: str, side: str) -> list[Figure]:
+    _, classes, predicted, groups = evaluation.objects(side)
+    split, seed = evaluation.split, evaluation.seed
+    return accuracy_figures(name, split, classes, predicted, groups, seed)
 
 
-_register("embedding-obj-accuracy", "photo")
-_register("embedding-skt-accuracy", "sketch")
+METRICS.register("embedding-obj-accuracy")(functools.partial(_accuracies, side="photo"))
+METRICS.register("embedding-skt-accuracy")(functools.partial(_accuracies, side="sketch"))

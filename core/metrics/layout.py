@@ -65,7 +65,8 @@ class MeanMasks:
         return pack(means)
 
 
-def _mask_figures(evaluation, name: str) -> list[Figure]:
+@METRICS.register("mask-iou")
+def _mask_iou(evaluation, name: str) -> list[Figure]:
     """Mean IoU of the predicted masks of both views with the photograph's true masks."""
     figures = []
     class_means = evaluation.class_mean_masks()
@@ -95,13 +96,3 @@ def _mask_figures(evaluation, name: str) -> list[Figure]:
             )
         )
     return figures
-
-
-@METRICS.register("mask-iou")
-def _mask_iou(evaluation) -> list[Figure]:
-    return _mask_figures(evaluation, "mask-iou")
-
-
-@METRICS.register("mask-iou-test")
-def _mask_iou_on_test(evaluation) -> list[Figure]:
-    return _mask_figures(evaluation.on("test"), "mask-iou-test")

@@ -6,6 +6,7 @@ ranks every answer last instead of first.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -260,16 +261,6 @@ def _object_figures(evaluation, name: str, kind: str) -> list[Figure]:
     ]
 
 
-def _register(name: str, figures, kind: str) -> None:
-    @METRICS.register(name)
-    def compute(evaluation) -> list[Figure]:
-        return figures(evaluation, name, kind)
-
-    @METRICS.register(f"{name}-test")
-    def compute_on_test(evaluation) -> list[Figure]:
-        return figures(evaluation.on("test"), f"{name}-test", kind)
-
-
 for _kind in ("mAP", *(f"top{k}" for k in TOP)):
-    _register(f"sbir-{_kind}", _scene_figures, _kind)
-    _register(f"obj-sbir-{_kind}", _object_figures, _kind)
+    METRICS.register(f"sbir-{_kind}")(functools.partial(_scene_figures, kind=_kind))
+    METRICS.register(f"obj-sbir-{_kind}")(functools.partial(_object_figures, kind=_kind))

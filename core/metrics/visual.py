@@ -1,21 +1,23 @@
-"""Pictures: some queries, the photograph each should find, and what it found first."""
+"""Pictures: what queries found, masks beside the true ones, the common embedding as a map."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Optional
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from core import plots
 from core.dataset import QueryProtocol
-from core.files import write_atomic
-from core.metrics import retrieval
+from core.metrics import layout, retrieval
 from core.metrics.base import Picture
 from core.registry import METRICS
 
-QUERIES = 8
+ROWS = 8  # queries or objects in a picture
 TOP = 5
+POINTS = 300  # at most, of each side, in the map of the embedding
 TILE = 168  # pixels of a photograph or composition
 GAP = 10
 CAPTION = 22
@@ -96,14 +98,12 @@ def search_heads(found: int) -> list[str]:
 
 
 @METRICS.register("sbir-on-valid")
-def _search_picture(evaluation) -> list[Picture]:
+def _search(evaluation, name: str) -> list[Picture]:
     """Some queries under jittered boxes, which positions alone do not answer."""
-    name, evaluation = "sbir-on-valid", evaluation.on("valid")
     protocol = QueryProtocol(boxes="jittered", sketches="real")
     vector = evaluation.vectors[0]
     photos, queries = evaluation.photos, evaluation.queries(protocol)
-    rng = np.random.default_rng(evaluation.seed)
-    chosen = rng.permutation(photos.scenes)[:QUERIES]
+    chosen = _some(photos.scenes, ROWS, evaluation.seed)
     found, distances = retrieval.nearest(
         queries.vectors[vector][chosen], photos.vectors[vector], chosen, TOP
     )
@@ -116,16 +116,114 @@ def _search_picture(evaluation) -> list[Picture]:
         objects = queries.classes[queries.obj_to_img == scene]
         caption, place = ", ".join(names[c] for c in objects), f"rank {place} of {photos.scenes}"
         rows.append(search_row(drawings[scene], caption, scene, place, order, near, images))
-    title = (
-        f"{evaluation.model.name}, step {evaluation.step}, {evaluation.dataset.name} "
-        f"{evaluation.split}: {protocol}, by {vector}; the right one has a green frame"
-    )
-    path = evaluation.folder / f"{name}-step-{evaluation.step}.png"
+    heads = search_heads(found.shape[1])
+    title = f"{_of(evaluation)}: {protocol}, by {vector}; the right one has a green frame"
     labels = {"boxes": protocol.boxes, "sketches": protocol.sketches, "vector": vector}
+    return _picture(evaluation, name, _png(grid(rows, heads, title)), labels)
+
+
+@METRICS.register("generated-masks")
+def _generated_masks(evaluation, name: str) -> list[Picture]:
+    """Some objects that a sketch depicts, with the masks made from photograph and sketch."""
+    photo, sketch = evaluation.masks("photo"), evaluation.masks("sketch")
+    chosen = _some(len(sketch.objects), ROWS, evaluation.seed)
+    objects = sketch.objects[chosen]
+    crops, drawings = _collect_objects(evaluation, set(objects))
+
+    names = evaluation.dataset.vocabulary.names
+    side = evaluation.model.mask_size
+    truth = photo.true[objects]
+    made = (photo.predicted[objects], sketch.predicted[chosen])
+    overlaps = [layout.mask_iou(masks, truth) for masks in made]
+    rows = []
+    for row, drawn in enumerate(objects):
+        masks = [_mask_tile(masks[row], side) for masks in (truth, *made)]
+        rows.append([
+            (crops[drawn], names[sketch.classes[chosen[row]]]),
+            (masks[0], "true"),
+            (masks[1], f"IoU {overlaps[0][row]:.2f}"),
+            (drawings[drawn], ""),
+            (masks[2], f"IoU {overlaps[1][row]:.2f}"),
+        ])  # fmt: skip
+    heads = ["photo", "true mask", "mask from photo", "sketch", "mask from sketch"]
+    title = f"{_of(evaluation)}: masks within the object's box"
+    return _picture(evaluation, name, _png(grid(rows, heads, title)))
+
+
+@METRICS.register("common-embedding-tsne")
+def _embedding_map(evaluation, name: str) -> list[Picture]:
+    """Objects of both sides in the common embedding, brought to two dimensions by t-SNE."""
+    sides = [evaluation.objects(side) for side in ("photo", "sketch")]
+    chosen = [_some(len(side.classes), POINTS, evaluation.seed) for side in sides]
+    vectors = np.concatenate([side.embedding[rows] for side, rows in zip(sides, chosen)])
+    classes = np.concatenate([side.classes[rows] for side, rows in zip(sides, chosen)])
+    photos, sketches = (len(rows) for rows in chosen)
+    title = f"common embedding, t-SNE of {photos} photographed and {sketches} sketched objects"
+    png = plots.embedding_map(
+        tsne(vectors, evaluation.seed),
+        classes,
+        np.repeat([False, True], [photos, sketches]),
+        evaluation.dataset.vocabulary.names,
+        f"{_of(evaluation)}\n{title}",
+    )
+    return _picture(evaluation, name, png)
+
+
+def tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
+    """float (n, D) -> float32 (n, 2): scikit-learn's t-SNE from the two principal components, with
+    perplexity 30, or less where points are few. n is at least 2."""
+    from sklearn.manifold import TSNE  # a third of a second, for those who want a map
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    # The start is made here: scikit-learn's own divides by the spread, which is zero when the
+    # embedding has collapsed to a point, and then ends the process. Ours maps it to a point.
+    centred = vectors - vectors.mean(axis=0)
+    left, spread, _ = np.linalg.svd(centred, full_matrices=False)
+    start = np.zeros((len(vectors), 2))
+    start[:, : len(spread)] = (left * spread)[:, :2]
+    start *= 1e-4 / max(start[:, 0].std(), 1e-12)
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    # One thread: its many short parallel loops wait on each other for minutes where processors are
+    # shared with other work.
+    with threadpool_limits(1):
+        return TSNE(init=start, perplexity=perplexity, random_state=seed).fit_transform(vectors)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _some(count: int, wanted: int, seed: int) -> np.ndarray:
+    """At most `wanted` different rows of `count`, int64, drawn by the seed."""
+    return np.random.default_rng(seed).permutation(count)[:wanted]
+
+
+def _of(evaluation) -> str:
+    """What a picture is of, as a title begins."""
+    return (
+        f"{evaluation.model.name}, step {evaluation.step}, "
+        f"{evaluation.dataset.name} {evaluation.split}"
+    )
+
+
+def _picture(
+    evaluation, name: str, png: bytes, labels: Optional[dict[str, str]] = None
+) -> list[Picture]:
+    path = evaluation.folder / f"{name}-{evaluation.dataset.name}-step-{evaluation.step}.png"
+    plots.save(path, png)
+    return [Picture(name, evaluation.split, path, labels or {})]
+
+
+def _png(page: Image.Image) -> bytes:
     file = io.BytesIO()
-    grid(rows, search_heads(found.shape[1]), title).save(file, format="PNG")
-    write_atomic(path, file.getvalue())
-    return [Picture(name, evaluation.split, path, labels)]
+    page.save(file, format="PNG")
+    return file.getvalue()
+
+
+def _mask_tile(packed: np.ndarray, side: int) -> Image.Image:
+    """One packed mask, uint8 (M * M / 8,): white on dark grey."""
+    mask = layout.unpack(packed[None], side)[0]
+    tile = Image.fromarray(np.where(mask, 255, 60).astype(np.uint8)).convert("RGB")
+    return tile.resize((TILE, TILE), Image.Resampling.NEAREST)
 
 
 def _collect(evaluation, protocol: QueryProtocol, wanted: set, drawn: set):
@@ -144,3 +242,17 @@ def _collect(evaluation, protocol: QueryProtocol, wanted: set, drawn: set):
                 drawings[scene] = composition(sketches, boxes)
         first += count
     return images, drawings
+
+
+def _collect_objects(evaluation, wanted: set) -> tuple[dict, dict]:
+    """({photo row: crop}, {photo row: sketch}) of objects that a sketch depicts."""
+    crops, drawings, first = {}, {}, 0
+    for batch in evaluation.batches(QueryProtocol(), "pictures"):
+        depicted = batch.query_to_photo.numpy()
+        for row in wanted.intersection(range(first, first + len(batch.crops))):
+            crops[row] = Image.fromarray(batch.crops[row - first].numpy())
+            sketch = int(np.flatnonzero(depicted == row - first)[0])
+            drawn = Image.fromarray(batch.sketches[sketch, ..., 0].numpy()).convert("RGB")
+            drawings[row] = frame(drawn.resize((TILE, TILE)), GREY, 1)
+        first += len(batch.crops)
+    return crops, drawings

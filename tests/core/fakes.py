@@ -4,11 +4,14 @@ import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
-from core.dataset import Vocabulary
+from core.dataset import QueryProtocol, Vocabulary
 from core.errors import HParamError, UserError
 from core.hparams import hp
+from core.metrics.base import Figure, Picture
 from core.model import Model
 from core.registry import LOADERS, METRICS, MODELS
 
@@ -143,8 +146,19 @@ class FakeSecond(FakeModel):
         return ("fake-model", hparams.start_id)
 
 
-class FakeMetric:
-    pass
+def fake_metric(evaluation, name):
+    """How large the hidden layer is on the split, and a picture of one colour."""
+    batches = evaluation.batches(QueryProtocol(), name)
+    size = float(
+        np.mean([tf.reduce_mean(abs(evaluation.model.hidden(b.features))) for b in batches])
+    )
+    path = evaluation.folder / f"{name}-step-{evaluation.step}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "red").save(path)
+    return [
+        Figure(name, evaluation.split, size, 2, chance=0.5),
+        Picture(name, evaluation.split, path),
+    ]
 
 
 def install(set_item, set_attribute):
@@ -153,7 +167,7 @@ def install(set_item, set_attribute):
     for registry, classes in (
         (MODELS, {"fake-model": FakeModel, "fake-second": FakeSecond}),
         (LOADERS, {"fake-loader": FakeDataset}),
-        (METRICS, {"fake-metric": FakeMetric, "other-metric": FakeMetric}),
+        (METRICS, {"fake-metric": fake_metric, "other-metric": fake_metric}),
     ):
         set_attribute(registry, "_imported", True)
         set_attribute(registry, "_classes", classes)

@@ -282,14 +282,17 @@ def test_test_variants_read_the_test_split(tmp_path):
     figures = evaluate(FakeModel(), ["sbir-top1-test", "sbir-top1"], tmp_path, dataset)
     assert [f.split for f in figures] == ["test"] * 4 + ["valid"] * 4
     assert {split for split, _ in dataset.passes} == {"test", "valid"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["test-step-7.json", "valid-step-7.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "fake-scenes-test-step-7.json",
+        "fake-scenes-valid-step-7.json",
+    ]
 
 
 def test_report_is_printed_and_saved(tmp_path, capsys):
     figures = evaluate(FakeModel(), ["sbir-mAP", "mask-iou"], tmp_path / "evaluation")
     printed = capsys.readouterr().out
     assert printed.count("sbir-mAP") == 4
-    report = json.loads((tmp_path / "evaluation" / "valid-step-7.json").read_text())
+    report = json.loads((tmp_path / "evaluation" / "fake-scenes-valid-step-7.json").read_text())
     assert (report["run"], report["model"], report["step"]) == (tmp_path.name, "fake-model", 7)
     assert (report["loader"], report["split"]) == ("fake-scenes", "valid")
     assert [r["value"] for r in report["results"]] == [f.value for f in figures]
@@ -327,7 +330,7 @@ def test_every_name_is_registered():
     for name in SCENE_METRICS:
         assert name in METRICS
     for kind in ("mAP", "top1", "top5", "top10"):
-        assert f"sbir-{kind}-test" in METRICS
+        assert f"sbir-{kind}" in METRICS
         assert f"obj-sbir-{kind}" in METRICS
 
 

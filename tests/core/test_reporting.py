@@ -1,18 +1,13 @@
-"""core.reporting: metrics.jsonl and the learning curves."""
+"""core.reporting: metrics.jsonl, figures.jsonl, and what fails without ending a training."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from core.reporting import (
-    Reporter,
-    learning_curves,
-    read_metrics,
-    running_mean,
-    truncate_metrics,
-)
+from core.metrics.base import Figure
+from core.reporting import Reporter, read_metrics, truncate_metrics
 from core.run_dir import RunDir
 
 
@@ -57,45 +52,49 @@ def test_lines_after_the_resumed_step_and_half_lines_go(run):
     assert [line["step"] for line in read_metrics(run.metrics)] == [1, 2, 3]
 
 
-def test_learning_curves_draw_a_panel_for_every_loss(tmp_path):
-    lines = [
-        {"step": step, "losses": {name: 1.0 / (step + i) for i, name in enumerate("abcd")}}
-        for step in range(1, 200)
-    ]
-    lines[50]["losses"].pop("a")  # a missing point is no reason to fail
-    path = tmp_path / "plots" / "losses.png"
-    learning_curves(lines, path)
-    image = np.asarray(Image.open(path).convert("RGB"))
-    rows, columns = image.shape[0] / 2, image.shape[1] / 3
-    inked = [
-        (
-            image[int(r * rows) : int((r + 1) * rows), int(c * columns) : int((c + 1) * columns)]
-            < 128
-        )
-        .any(-1)
-        .mean()
-        > 0.002
-        for r in range(2)
-        for c in range(3)
-    ]
-    assert inked == [True, True, True, True, False, False]
-    assert [entry.name for entry in path.parent.iterdir()] == ["losses.png"]
-
-
-def test_nothing_is_drawn_without_losses(tmp_path):
-    learning_curves([], tmp_path / "losses.png")
-    assert not (tmp_path / "losses.png").exists()
-
-
 def test_a_failed_plot_is_logged_and_does_not_stop(run, caplog):
     run.plots.write_text("a file where the folder should be")
     with Reporter(run, 0, 10) as report:
         report.losses(1, {"a": 1.0})
-        report.plots()
+        report.curves()
     assert "could not be drawn" in caplog.text
 
 
-def test_running_mean():
-    # windows of at most 2: [4], [4,2], [2,6], [6,0]
-    np.testing.assert_allclose(running_mean(np.array([4.0, 2, 6, 0]), 2), [4, 3, 4, 3])
-    assert running_mean(np.array([1.0]), 1) is None
+class Evaluation:
+    """Two metrics, of which one fails."""
+
+    model = SimpleNamespace(metrics=("good", "bad"))
+    dataset = SimpleNamespace(name="some-loader")
+
+    def __init__(self, step):
+        self.step = step
+
+    def compute(self, name):
+        if name == "bad":
+            raise ZeroDivisionError("a bug")
+        return [Figure(name, "valid", 0.5, 4, chance=0.1)]
+
+
+def test_a_failed_metric_is_a_missing_point_with_its_traceback(run, caplog):
+    with Reporter(run, 0, 10) as report:
+        report.evaluation(Evaluation(4), lambda: None)
+    (line,) = read_metrics(run.figures)
+    assert (line["step"], line["loader"], line["failed"]) == (4, "some-loader", ["bad"])
+    assert [(f["metric"], f["value"], f["chance"]) for f in line["figures"]] == [("good", 0.5, 0.1)]
+    assert "bad failed at step 4 and is missing there" in caplog.text
+    assert "ZeroDivisionError: a bug" in caplog.text
+    assert (run.plots / "figures.png").is_file()
+
+
+def test_figures_after_the_resumed_step_go(run):
+    with Reporter(run, 0, 10) as report:
+        for step in (2, 4, 6):
+            report.evaluation(Evaluation(step), lambda: None)
+    with Reporter(run, 4, 10) as report:
+        assert [line["step"] for line in read_metrics(run.figures)] == [2, 4]
+
+
+def test_a_stop_ends_an_evaluation_unreported(run):
+    with Reporter(run, 0, 10) as report:
+        report.evaluation(Evaluation(4), lambda: 15)
+    assert not run.figures.exists()

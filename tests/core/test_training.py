@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import plugin_event_accumulator as tensorboard
 
 from core import checkpoints, training
 from core.checkpoints import Checkpoints
@@ -14,6 +15,7 @@ from core.errors import UserError
 from core.hparams import BaseHParams
 from core.reporting import read_metrics
 from core.run_dir import RunDir
+from tests.core import fakes
 from tests.core.fakes import FakeData, FakeDataset, FakeHParams, FakeModel
 
 BASE = {
@@ -90,6 +92,24 @@ def test_losses_fall(run):
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
+def test_notifying_changes_nothing_of_the_training(tmp_path, monkeypatch):
+    fakes.install(monkeypatch.setitem, monkeypatch.setattr)
+    quiet, told = Run(tmp_path / "a"), Run(tmp_path / "b")
+    models = [quiet.train(), told.train(base={"notify_every": 5})]
+    assert quiet.losses() == told.losses()
+    for mine, theirs in zip(*(model.variables for model in models)):
+        tf.debugging.assert_equal(mine, theirs)
+    # when due only: not after the last step, 12
+    lines = read_metrics(told.dir.figures)
+    assert [(line["step"], line["failed"]) for line in lines] == [(5, []), (10, [])]
+    sizes = [line["figures"][0]["value"] for line in lines]
+    assert sizes[0] != sizes[1]  # of the model as it was then
+    assert sorted(path.name for path in told.dir.plots.iterdir()) == [
+        "fake-metric-step-10.png", "fake-metric-step-5.png", "figures.png", "losses.png",
+    ]  # fmt: skip
+    assert not quiet.dir.figures.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_and_resumed_run_is_the_undisturbed_one(tmp_path, number):
     undisturbed = Run(tmp_path / "a")
@@ -115,6 +135,15 @@ def test_a_run_killed_after_its_checkpoint_repeats_the_lost_steps(tmp_path):
     assert list(run.losses()) == [1, 2, 3, 4, 5, 6, 7]
     run.train(resume=True)
     assert run.losses() == undisturbed.losses()
+    events = tensorboard.EventAccumulator(str(run.dir.tensorboard)).Reload()
+    assert [event.step for event in events.Tensors("losses/fit_loss")] == list(range(1, 13))
+
+
+def test_no_place_for_tensorboard_is_a_warning(run, caplog):
+    run.dir.tensorboard.write_text("a file where the folder should be")
+    run.train()
+    assert list(run.losses()) == list(range(1, 13))
+    assert caplog.text.count("nothing more is written for TensorBoard") == 1
 
 
 def test_nan_stops_naming_loss_and_step_and_keeps_the_last_checkpoint(run):

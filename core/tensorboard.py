@@ -1,0 +1,79 @@
+"""Scalars and pictures of a run for TensorBoard, by tf.summary.
+
+Trouble with these files is a warning, never the end of a run: the same numbers stand in
+metrics.jsonl and figures.jsonl, the pictures in plots/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Optional
+
+import tensorflow as tf
+
+log = logging.getLogger(__name__)
+
+
+class EventFiles:
+    """Event files in one folder, of which every start of a training writes its own."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        """start: steps done before. TensorBoard is told to forget what an earlier start wrote
+        after that step (it was killed after its last checkpoint), for it will come again."""
+        self._folder = folder
+        self._writer: Optional[tf.summary.SummaryWriter] = None
+        with self._harmless():
+            _mark_restart(folder, start)
+            self._writer = tf.summary.create_file_writer(str(folder))
+
+    def write(
+        self, step: int, scalars: Mapping[str, float], pictures: Optional[Mapping[str, Path]] = None
+    ) -> None:
+        """Numbers and PNG files, each by its tag 'group/name'."""
+        with self._harmless():
+            if self._writer is None:
+                return
+            with self._writer.as_default(step=step):
+                for tag, value in scalars.items():
+                    tf.summary.scalar(tag, value)
+                for tag, path in (pictures or {}).items():
+                    tf.summary.image(tag, tf.io.decode_png(path.read_bytes(), channels=3)[None])
+
+    def close(self) -> None:
+        """Write what still is in memory."""
+        with self._harmless():
+            if self._writer is not None:
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _harmless(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            self._writer = None
+            reason = re.sub(r"^\{\{.*?\}\} ", "", getattr(error, "message", str(error)))
+            log.warning(
+                "%s: nothing more is written for TensorBoard (%s)",
+                self._folder, reason.splitlines()[0],
+            )  # fmt: skip
+
+
+def _mark_restart(folder: Path, start: int) -> None:
+    """A file that makes TensorBoard drop the points after `start` that it has read so far: by its
+    name, which begins with the time as theirs do, it comes next after the newest."""
+    newest = max(folder.glob("events.out.tfevents.*"), default=None)
+    if newest is None:
+        return
+    mark = tf.compat.v1.Event(
+        wall_time=time.time(),
+        step=start + 1,
+        session_log=tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START),
+    )
+    with tf.io.TFRecordWriter(f"{newest}.restart") as file:
+        for _ in range(2):  # the first of a folder tells of a start, only others of a restart
+            file.write(mark.SerializeToString())
