@@ -1,0 +1,241 @@
+"""'report': every run of a folder on one page, report.html, which needs no other file.
+
+runs and experiments of the output dir -> their commands, curves, pictures and figures -> HTML
+
+Read are only files that the commands have written: config.json, plots/ and evaluation/ of each run,
+config.json and results of each experiment.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from core.errors import UserError
+from core.experiment import Experiment, ExperimentHParams, Trained
+from core.files import read_json, write_atomic
+from core.registry import EXPERIMENTS
+from core.run_dir import RunConfig
+
+_STEP = re.compile(r"-step-(\d+)")
+_MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2em auto;
+       padding: 0 1em; }
+h1, h2, h3 { line-height: 1.25; }
+h2 { margin-top: 2.2em; border-bottom: 2px solid #ddd; padding-bottom: .2em; }
+pre { background: #f5f5f2; padding: .7em 1em; overflow-x: auto; font-size: 13px; }
+table { border-collapse: collapse; font-size: 14px; margin: .8em 0 1.6em; }
+th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #eee;
+         white-space: nowrap; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.beside { color: #666; font-size: 13px; white-space: normal; }
+tr.first td { border-top: 1px solid #aaa; }
+tr.control td { color: #888; }
+figure { margin: 1em 0 2em; }
+figcaption { color: #555; font-size: 13px; }
+img { max-width: 100%; border: 1px solid #ddd; }
+.note { background: #fff8e1; border-left: 4px solid #e0b000; padding: .5em 1em; }
+"""
+
+NOTE = """A query carries the boxes that its objects were drawn in. Under <b>boxes=shared</b> (the
+paper's protocol) these are the boxes of the very photograph it looks for, which alone can identify
+it; under <b>boxes=jittered</b> each is shifted and scaled at random. What counts is the row of
+<b>sketches=real</b> against the grey one of <b>sketches=blank</b> below it. In the bars, the line
+is the 95 % interval, the red mark chance."""
+
+
+@dataclass(frozen=True)
+class ReportHParams(ExperimentHParams):
+    """Of 'report'."""
+
+
+@EXPERIMENTS.register("report")
+class Report(Experiment):
+    """Writes <results>/report.html on all runs and experiments in the output dir."""
+
+    name = "report"
+    HParams = ReportHParams
+
+    def __init__(self, hparams: Any, own_folder: Path) -> None:
+        super().__init__(hparams, own_folder)
+        self.output_dir = own_folder.parent
+
+    def run(self, trained: Optional[Trained]) -> None:
+        sections = [*_runs(self.output_dir), *_experiments(self.output_dir, self.name)]
+        if not sections:
+            raise UserError(
+                f"there is nothing to report: {self.output_dir} has no run; train one into it, or "
+                "name another folder with -o"
+            )
+        path = self.results / "report.html"
+        write_atomic(path, page(sections).encode())
+        print(f"saved: {path}")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page. text: plain; body: HTML."""
+
+    title: str
+    time: str  # of its first command, for the order
+    text: str
+    body: str
+
+
+def page(sections: Iterable[Section]) -> str:
+    """The whole page."""
+    ordered = sorted(sections, key=lambda section: section.time)
+    contents = "".join(
+        f'<li><a href="#part{i}">{html.escape(s.title)}</a></li>' for i, s in enumerate(ordered)
+    )
+    parts = "".join(
+        f'<h2 id="part{i}">{html.escape(s.title)}</h2><p>{html.escape(s.text)}</p>{s.body}'
+        for i, s in enumerate(ordered)
+    )
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Scene Designer</title>'
+        f"<style>{STYLE}</style></head><body><h1>Scene Designer: what the runs learnt</h1>"
+        f'<p class="note">{NOTE}</p><ol>{contents}</ol>{parts}</body></html>\n'
+    )
+
+
+# ---- what is in the folder -----------------------------------------------------------------------
+
+
+def _runs(output_dir: Path) -> Iterable[Section]:
+    for path in sorted(output_dir.glob("*/config.json")):
+        if "experiment" in read_json(path):
+            continue
+        config, folder = RunConfig.read(path), path.parent
+        commands = "".join(
+            f"<p>from step {entry['step']}, on {html.escape(entry['loader'])}:</p>"
+            + _command(entry["command"])
+            for entry in config.history
+        )
+        curves = "".join(_picture(picture) for picture in _newest(folder / "plots"))
+        evaluations = "".join(
+            _evaluation(report) for report in sorted((folder / "evaluation").glob("*.json"))
+        )
+        yield Section(
+            folder.name,
+            config.history[0]["time"],
+            config.base["goal"],
+            f"<h3>Training</h3>{commands}{curves}{evaluations}",
+        )
+
+
+def _newest(plots: Path) -> list[Path]:
+    """The newest picture of each kind: those made at several steps have the step in their name."""
+    newest: dict[str, Path] = {}
+    for path in sorted(plots.glob("*.png"), key=lambda path: (_step(path), path.name)):
+        newest[_STEP.sub("", path.stem)] = path
+    return sorted(newest.values(), key=lambda path: (_step(path), path.name))
+
+
+def _step(path: Path) -> int:
+    found = _STEP.search(path.stem)
+    return int(found[1]) if found else -1
+
+
+def _evaluation(path: Path) -> str:
+    report = read_json(path)
+    title = f"Evaluation on {report['loader']}, {report['split']}, after step {report['step']}"
+    pictures = (path.parent / result["path"] for result in report["results"] if "path" in result)
+    return (
+        f"<h3>{html.escape(title)}</h3>{_command(report['command'])}"
+        + _table([result for result in report["results"] if "value" in result])
+        + "".join(_picture(picture) for picture in pictures if picture.is_file())
+    )
+
+
+def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
+    for path in sorted(output_dir.glob("*/config.json")):
+        record = read_json(path)
+        if record.get("experiment") in (None, own_name):
+            continue
+        hparams = record["hparams"]
+        results = Path(hparams["results"] or hparams["results_dir"] or path.parent)
+        body = _command(record["command"])
+        for file in sorted(results.glob("*.json")):
+            content = read_json(file)
+            if isinstance(content, dict) and "featsfile" in content and "featsfile" in hparams:
+                figures = [result for result in content["results"] if "value" in result]
+                body += f"<p>{html.escape(content['featsfile'])}</p>{_table(figures)}"
+                pictures = sorted(file.with_suffix("").glob("*.jpg"))
+                body += "".join(_picture(picture) for picture in pictures[:1])
+        yield Section(path.parent.name, record["time"], "", body)
+
+
+# ---- HTML ----------------------------------------------------------------------------------------
+
+
+def _command(words: list[str]) -> str:
+    return f"<pre>python {html.escape(shlex.join(words))}</pre>"
+
+
+def _picture(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    caption = html.escape(path.stem)
+    return (
+        f'<figure><img src="data:{_MEDIA[path.suffix]};base64,{data}" alt="{caption}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _table(figures: list[dict[str, Any]]) -> str:
+    """Figures with their controls; all values shown lie in [0, 1]."""
+    if not figures:
+        return ""
+    rows, before = [], None
+    for figure in figures:
+        labels = figure["labels"]
+        classes = ["first"] if figure["metric"] != before else []
+        classes += ["control"] if labels.get("sketches") == "blank" else []
+        before = figure["metric"]
+        low_high = "{:.3f} to {:.3f}".format(*figure["interval"]) if figure["interval"] else ""
+        conditions = " ".join(f"{key}={value}" for key, value in labels.items())
+        beside = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in figure["controls"].items())
+        gallery = f"of {figure['gallery']}" if figure["gallery"] else ""
+        cells = [
+            ("", html.escape(figure["metric"])),
+            ("", html.escape(conditions)),
+            ("number", f"{figure['value']:.3f}"),
+            ("", _bar(figure)),
+            ("number", low_high),
+            ("number", "" if figure["chance"] is None else f"{figure['chance']:.3f}"),
+            ("number", "" if figure["ceiling"] is None else f"{figure['ceiling']:.3f}"),
+            ("number", f"{figure['n']} {gallery}"),
+            ("beside", html.escape(beside)),
+        ]
+        row = "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in cells)
+        rows.append(f'<tr class="{" ".join(classes)}">{row}</tr>')
+    heads = ("metric", "conditions", "value", "", "95 % interval", "chance", "ceiling", "n", "")
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _bar(figure: dict[str, Any]) -> str:
+    """A bar of 120 pixels for a value in [0, 1], with its interval and chance."""
+
+    def x(value: float) -> str:
+        return f"{120 * min(max(value, 0.0), 1.0):.1f}"
+
+    low, high = figure["interval"] or (figure["value"], figure["value"])
+    chance = figure["chance"]
+    mark = (
+        f'<line x1="{x(chance)}" x2="{x(chance)}" y1="0" y2="14" stroke="#c00" stroke-width="2"/>'
+    )
+    return (
+        '<svg width="121" height="14"><rect width="120" height="14" fill="#eee"/>'
+        f'<rect width="{x(figure["value"])}" y="2" height="10" fill="#7aa6d8"/>'
+        f'<line x1="{x(low)}" x2="{x(high)}" y1="7" y2="7" stroke="#123" stroke-width="2"/>'
+        f"{mark if chance is not None else ''}</svg>"
+    )
