@@ -142,7 +142,7 @@ def _remove(setting: Setting) -> Numbers:
 
 
 @contextlib.contextmanager
-def _open_files() -> Iterator[list[int]]:
+def open_files() -> Iterator[list[int]]:
     """A list that grows by the number of open files of this process every millisecond."""
     counts: list[int] = []
     done = threading.Event()
@@ -170,7 +170,7 @@ def _load(name: str, setting: Setting) -> Numbers:
     imported = time.perf_counter()
     text = ",".join(f"{key}='{_folder(setting) / made}'" for key, made in folders.items())
     base = parse("", BaseHParams, batch_size=setting.size(batch_size, 2))
-    with _open_files() as counts:
+    with open_files() as counts:
         dataset = cls(parse(text, cls.HParams), base, 96, 0)
         opened = time.perf_counter()
         batches = iter(dataset.train_batches(0))

@@ -36,7 +36,7 @@ COMMANDS = {  # what -> (its command line, the exit code it ends with)
 AIM = "under 6 s"
 
 
-def _first_line(arguments: Sequence[str]) -> tuple[float, subprocess.Popen]:
+def first_line(arguments: Sequence[str]) -> tuple[float, subprocess.Popen]:
     """Seconds to the first line on stdout or stderr, and the process, still running perhaps."""
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -51,10 +51,10 @@ def _first_line(arguments: Sequence[str]) -> tuple[float, subprocess.Popen]:
     return time.perf_counter() - start, process
 
 
-def _command(arguments: Sequence[str], exit_code: int, setting: Setting) -> Numbers:
+def command(arguments: Sequence[str], exit_code: int, setting: Setting) -> Numbers:
     times = []
     for _ in range(setting.size(3, 1)):
-        seconds, process = _first_line(arguments)
+        seconds, process = first_line(arguments)
         rest, _ = process.communicate()
         if process.returncode != exit_code:
             raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}:\n{rest}")
@@ -70,7 +70,7 @@ def _training(setting: Setting) -> Numbers:
         sets = tiny_sets.write_all(Path(folder))
         times = []
         for run in range(setting.size(3, 1)):
-            seconds, process = _first_line(
+            seconds, process = first_line(
                 [
                     *("train.py", "multidomain-representation"),
                     *("--data-loader", "quickdraw-cococrops-tf", "-o", folder, "--id", str(run)),
@@ -91,5 +91,5 @@ def _rows(found: dict[str, Numbers]) -> list[Row]:
     ]
 
 
-PARTS = {what: functools.partial(_command, *line) for what, line in COMMANDS.items()}
+PARTS = {what: functools.partial(command, *line) for what, line in COMMANDS.items()}
 BENCHES = {"start": Bench({**PARTS, TRAINING: _training}, _rows)}
