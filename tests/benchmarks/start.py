@@ -13,14 +13,14 @@ from pathlib import Path
 
 from tests.benchmarks.harness import Bench, Numbers, Row, Setting, slower
 
+_RUN = ("--data-loader", "coco-tfrecord", "-o", "runs", "--id", "x")
 TRAINING = "a training's first line"
 COMMANDS = {  # what -> (its command line, the exit code it ends with)
     "train.py --help-hps": (("train.py", "--help-hps"), 0),
-    "evaluate-metrics.py --help-hps": (("evaluate-metrics.py", "--help-hps"), 0),
-    "an unknown model's name": (
-        ("train.py", "no-such-model", "--data-loader", "coco-tfrecord", "-o", "runs", "--id", "x"),
-        2,
-    ),
+    **{
+        f"{script}, an unknown model's name": ((script, "no-such-model", *_RUN), 2)
+        for script in ("train.py", "evaluate-metrics.py")
+    },
     **{
         f"prep_data.{module} --help": (("-m", f"prep_data.{module}", "--help"), 0)
         for module in (
