@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from core.errors import HParamError, UserError
 from core.registry import closest
@@ -148,17 +148,44 @@ def route(text: str, classes: "Mapping[str, type]") -> "dict[str, str]":
 
 def describe(cls: type) -> str:
     """Help text of a hparams class: one line a field: name, type, default, help."""
-    rows = []
-    for name, (field, hint) in _specs(cls).items():
-        default = "required" if _required(field) else f"= {_show(field.default)}"
-        rows.append((name, _type_name(field, hint), default, field.metadata.get("help", "")))
-    if not rows:
+    table = []
+    for row in rows(cls):
+        default = row.default if row.default == REQUIRED else f"= {row.default}"
+        table.append((row.name, row.type, default, row.help))
+    if not table:
         return "  (none)"
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    widths = [max(len(row[i]) for row in table) for i in range(3)]
     return "\n".join(
         "  " + "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths)), row[3]]).rstrip()
-        for row in rows
+        for row in table
     )
+
+
+class Row(NamedTuple):
+    """One hparam in words, for help texts and pages."""
+
+    name: str
+    type: str  # or its choices, with | between them
+    default: str  # or REQUIRED
+    limits: str  # 'at least 1', '0 to 1' or ''
+    help: str
+
+
+REQUIRED = "required"
+
+
+def rows(cls: type) -> "list[Row]":
+    """The hparams of a class in words, in their order."""
+    return [
+        Row(
+            name,
+            _type_name(field, hint),
+            REQUIRED if _required(field) else _show(field.default),
+            _limits(field),
+            field.metadata.get("help", ""),
+        )
+        for name, (field, hint) in _specs(cls).items()
+    ]
 
 
 def to_dict(instance: Any) -> "dict[str, Any]":
@@ -364,6 +391,13 @@ def _type_name(field: dataclasses.Field, hint: Any) -> str:
     if typing.get_origin(hint) is tuple:
         return f"list of {typing.get_args(hint)[0].__name__}"
     return {bool: "bool (True or False)"}.get(hint, hint.__name__)
+
+
+def _limits(field: dataclasses.Field) -> str:
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    if low is None:
+        return "" if high is None else f"at most {high}"
+    return f"at least {low}" if high is None else f"{low} to {high}"
 
 
 def _check_limits(field: dataclasses.Field, hint: Any, value: Any, where: str) -> None:

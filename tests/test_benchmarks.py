@@ -1,11 +1,22 @@
-"""The benchmark's own arithmetic, and that its smallest bench runs."""
+"""The benchmark's own arithmetic, and that its quick benches run."""
 
+import contextlib
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import search
-from tests.benchmarks.harness import Row, Setting, faster, markdown, rate, repeat, slower
+from tests.benchmarks import scale, search, start
+from tests.benchmarks.harness import (
+    Row,
+    Setting,
+    faster,
+    markdown,
+    peak_megabytes,
+    rate,
+    repeat,
+    slower,
+)
 
 
 def test_gains_are_how_many_times_better():
@@ -31,8 +42,36 @@ def test_table():
     assert "1,234" in lines[2]
 
 
-@pytest.mark.parametrize("bench", sorted(search.BENCHES))
-def test_quick_search(bench, tmp_path: Path):
-    parts = search.BENCHES[bench].parts
-    found = {part: run(Setting(True, tmp_path)) for part, run in parts.items()}
-    assert all(row.value > 0 for row in search.BENCHES[bench].rows(found))
+@pytest.mark.parametrize("bench", [search.BENCHES["search"], scale.BENCHES["scale"]])
+def test_quick(bench, tmp_path: Path):
+    setting = Setting(True, tmp_path)
+    found = {part: {**peak_megabytes(), **run(setting)} for part, run in bench.parts.items()}
+    assert all(row.value > 0 for row in bench.rows(found))
+    assert not list(tmp_path.iterdir())
+
+
+def test_open_files_are_counted(tmp_path: Path):
+    with scale.open_files() as counts:
+        time.sleep(0.1)
+        before = max(counts)
+        with contextlib.ExitStack() as stack:
+            for number in range(20):
+                stack.enter_context((tmp_path / str(number)).open("w"))
+            time.sleep(0.1)
+    assert abs(max(counts) - before - 20) <= 2  # what other tests left may come and go
+
+
+def test_first_line(tmp_path: Path):
+    """Of a program that waits, speaks, and then goes on for a while."""
+    program = "import time; time.sleep(0.2); print('x', flush=True); time.sleep(0.3)"
+    begun = time.perf_counter()
+    seconds, process = start.first_line(["-c", program])
+    assert process.wait() == 0
+    assert 0.2 < seconds < time.perf_counter() - begun - 0.2
+
+
+def test_a_command_that_fails_is_no_figure(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        start.command(["-c", "print('x'); raise SystemExit(3)"], 0, Setting(True, tmp_path))
+    with pytest.raises(RuntimeError, match="said nothing"):
+        start.command(["-c", ""], 0, Setting(True, tmp_path))

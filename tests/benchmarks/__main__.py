@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import data, models, search
+from tests.benchmarks import data, models, scale, search, start
 from tests.benchmarks.harness import Row, Setting, markdown, peak_megabytes, run_part
 
-BENCHES = {**search.BENCHES, **models.BENCHES, **data.BENCHES}
+BENCHES = {**search.BENCHES, **models.BENCHES, **data.BENCHES, **scale.BENCHES, **start.BENCHES}
 
 
 def main() -> int:

@@ -1,0 +1,79 @@
+"""docs/hparams.md is what the code says."""
+
+import dataclasses
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import hparams_page
+from core.hparams import BaseHParams, hp
+from core.registry import EXPERIMENTS, LOADERS, MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    where: str = hp(help="a folder", folder=True)
+    count: int = hp(3, "how many", low=1, high=10)
+    share: float = hp(0.5, "how much", high=1.0)
+    mode: str = hp("max", "pooling", choices=("max", "avg"))
+
+
+@pytest.fixture(scope="module")
+def page():
+    """What the command prints."""
+    command = [sys.executable, "-m", "core.hparams_page"]
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def test_the_page_is_up_to_date(page):
+    written = (ROOT / "docs" / "hparams.md").read_text(encoding="utf-8")
+    assert written == page, f"hparams have changed: run {hparams_page.COMMAND}"
+
+
+def test_a_table():
+    assert hparams_page._table("`--x`", Toy).splitlines() == [
+        "## `--x`",
+        "",
+        "| name | type | default | range | meaning |",
+        "| --- | --- | --- | --- | --- |",
+        "| `where` | str | required |  | a folder |",
+        "| `count` | int | `3` | 1 to 10 | how many |",
+        "| `share` | float | `0.5` | at most 1.0 | how much |",
+        r"| `mode` | max\|avg | `'max'` |  | pooling |",
+    ]
+
+
+def test_every_hparam_stands_under_the_name_that_takes_it(page):
+    sections = {section.splitlines()[0]: section for section in page.split("\n## ")[1:]}
+    owners = [(BaseHParams, "`--base-hparams`")]
+    for flag, registry in (
+        ("--hparams", MODELS), ("--data-hparams", LOADERS), ("--exp-hparams", EXPERIMENTS),
+    ):  # fmt: skip
+        owners += [(registry[name].HParams, f"`{flag}` of", f"`{name}`") for name in registry]
+    for cls, *words in owners:
+        (section,) = [s for head, s in sections.items() if all(word in head for word in words)]
+        for field in dataclasses.fields(cls):
+            assert f"\n| `{field.name}` |" in section
+
+
+def test_no_hparams_of_preparation_are_forgotten():
+    found = set()
+    for path in (ROOT / "prep_data").glob("*.py"):
+        module = importlib.import_module(f"prep_data.{path.stem}")
+        found |= {
+            f"{module.__name__}:{name}"
+            for name, cls in inspect.getmembers(module, inspect.isclass)
+            if dataclasses.is_dataclass(cls)
+            and name.endswith("HParams")
+            and cls.__module__ == module.__name__
+        }
+    assert found == set(hparams_page.PREPARATION.values())
+    for names in hparams_page.PREPARATION:
+        for name in names.split(", "):
+            assert (ROOT / "prep_data" / f"{name}.py").is_file()

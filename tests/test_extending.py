@@ -1,0 +1,131 @@
+"""docs/extending.md, followed to the letter in a copy of the project."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core.registry import LOADERS, METRICS
+from dataloaders.batches import TripletBatch
+from tests.dataloaders import tiny_sets
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """The copy, the page's files dropped in, and tiny sets where its commands look for them."""
+    house = tmp_path_factory.mktemp("house")
+    for room in ("core", "models", "dataloaders", "experiments"):
+        if (ROOT / room).is_dir():
+            shutil.copytree(ROOT / room, house / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, house)
+    for block in blocks("python"):
+        path = house / block.splitlines()[0].removeprefix("# ")
+        assert not path.exists(), f"{path.name} is a file of the project"
+        if path.parent.is_dir():
+            path.write_text(block, encoding="utf-8")
+    tiny_sets.write_sketches(house / "path/to/quickdraw-tf", indexed=False)
+    tiny_sets.write_crops(house / "path/to/coco-crops")
+    return house
+
+
+def run(house, block):
+    """The block's commands; their output."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", block], cwd=house, env={**os.environ, "PATH": path},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_a_file_for_each_kind():
+    sections = PAGE.split("\n## ")[1:]
+    assert [s.splitlines()[0] for s in sections] == [
+        "A model",
+        "A loader",
+        "A metric",
+        "An experiment",
+    ]
+    assert [s.count("```python") for s in sections] == [1, 1, 1, 1]
+    assert [s.count("```bash") for s in sections] == [0, 0, 1, 1]
+
+
+def load(path, monkeypatch):
+    """The page's module from the copy; what it registers is forgotten after the test."""
+    for registry in (LOADERS, METRICS):
+        monkeypatch.setattr(registry, "_classes", {**registry._classes})
+        monkeypatch.setattr(registry, "_places", {**registry._places})
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)  # dataclasses look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_metric_by_hand(house, monkeypatch):
+    """Crops 0 0 1 1, sketches 0 1 1 1: three of four agree; chance 1/2 x 1/4 + 1/2 x 3/4 = 1/2."""
+    module = load(house / "core/metrics/agreement.py", monkeypatch)
+    rows = SimpleNamespace(
+        photo_predicted=np.array([0, 0, 1, 1]), sketch_predicted=np.array([0, 1, 1, 1])
+    )
+    dataset = SimpleNamespace(vocabulary=SimpleNamespace(num_classes=3))
+    (figure,) = module.compute(
+        SimpleNamespace(triplets=lambda: rows, dataset=dataset, split="valid", seed=0)
+    )
+    assert (figure.value, figure.chance, figure.n) == (0.75, 0.5, 4)
+
+
+def test_the_loader_by_hand(house, monkeypatch):
+    """A dot becomes a square, as broad as the pen, in its middle."""
+    module = load(house / "dataloaders/bold_triplets.py", monkeypatch)
+    sketches = np.full((1, 9, 9, 1), 255, np.uint8)
+    sketches[0, 4, 4] = 0
+    bold = np.full((1, 9, 9, 1), 255, np.uint8)
+    bold[0, 3:6, 3:6] = 0
+    loader = SimpleNamespace(hparams=SimpleNamespace(pen=3))
+    batch = TripletBatch(tf.constant(sketches), None, None, None, None)
+    made = module.BoldTriplets._embolden(loader, batch).sketches
+    np.testing.assert_array_equal(made.numpy(), bold)
+
+
+def test_the_new_model_trains_with_the_new_loader_and_has_the_new_metric(house):
+    output = run(house, blocks("bash")[0])
+    lines = (house / "runs/contrastive-representation-01/metrics.jsonl").read_text().splitlines()
+    assert "contrastive_loss" in json.loads(lines[-1])["losses"]
+    config = json.loads((house / "runs/contrastive-representation-01/config.json").read_text())
+    assert config["hparams"]["data"]["bold-triplets"]["pen"] == 5
+    (report,) = (house / "runs/contrastive-representation-01/evaluation").glob("*.json")
+    (figure,) = json.loads(report.read_text())["results"]
+    assert figure["metric"] == "embedding-agreement" and "embedding-agreement" in output
+    assert 0 <= figure["value"] <= 1 and 0 <= figure["chance"] <= 1
+
+
+@pytest.mark.skipif(
+    not (ROOT / "run-experiment.py").exists(), reason="run-experiment.py is not there yet"
+)
+def test_the_new_experiment_runs_on_the_new_model(house):
+    run(house, blocks("bash")[1])
+    (path,) = (house / "runs").glob("confusions-*/confusions.json")
+    found = json.loads(path.read_text())
+    counts = [count for _, _, count in found["pairs"]]
+    assert counts == sorted(counts, reverse=True) and len(counts) <= 5
+    assert sum(counts) <= found["wrong"] <= found["sketches"]
+    assert all(right in tiny_sets.THINGS and right != wrong for right, wrong, _ in found["pairs"])
