@@ -41,7 +41,8 @@ MEAN_MASK_SCENES = 2000
 class Side:
     """One side (photographs or queries) of a split.
 
-    vectors: {'projection': float32 (N, 256), 'token': float32 (N, D)}, a row for every scene.
+    vectors: {'projection': float32 (N, 256), 'token': float32 (N, D)}, a row for every scene; no
+    projection when the model was trained without one.
     embedding float32 (O, 128); classes, predicted int32 (O,) vocabulary indices; boxes float32
     (O, 4); obj_to_img int32 (O,): object o is in scene row obj_to_img[o].
     """
@@ -330,6 +331,12 @@ class Evaluation:
         }
 
     def _checked(self, side: Side) -> Side:
+        for name in self.vectors:
+            if name not in side.vectors:
+                raise UsageError(
+                    f"this model has no {name} to rank scenes by (it was trained with "
+                    f"no_global_contrastive): take {', '.join(side.vectors)}"
+                )
         for name, vectors in (*side.vectors.items(), ("embedding", side.embedding)):
             self._finite(vectors, f"{name} vectors")
         return side
@@ -362,11 +369,12 @@ class _Rows:
             "obj_to_img": graph.obj_to_img.numpy() + scenes_before,
         }
         for name, rows in new.items():
-            self.columns[name].append(np.asarray(rows))
+            if rows is not None:
+                self.columns[name].append(np.asarray(rows))
 
     def side(self, kind: type) -> Side:
         columns = {name: np.concatenate(rows) for name, rows in self.columns.items()}
-        vectors = {name: columns.pop(name) for name in VECTORS}
+        vectors = {name: columns.pop(name) for name in VECTORS if name in columns}
         return kind(vectors=vectors, **columns)
 
 

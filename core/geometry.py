@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 LOCATION_GRID = 5  # cells a side
+SIZE_LEVELS = 10
 MIN_SIDE = 1 / 64  # of the image: jitter leaves no box thinner than this, unless it was
 
 
@@ -17,6 +18,14 @@ def location_cells(boxes: tf.Tensor) -> tf.Tensor:
     steps = tf.round((boxes[:, :2] + boxes[:, 2:]) * ((LOCATION_GRID - 1) / 2))  # (O, 2)
     cells = tf.cast(tf.clip_by_value(steps, 0, LOCATION_GRID - 1), tf.int32)
     return cells[:, 0] + LOCATION_GRID * cells[:, 1]
+
+
+def size_levels(boxes: tf.Tensor) -> tf.Tensor:
+    """How large boxes are, of SIZE_LEVELS levels: int32 (O,), 9 times the area, rounded (half to
+    even). boxes: float32 (O, 4)."""
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    levels = tf.round((SIZE_LEVELS - 1) * areas)
+    return tf.cast(tf.clip_by_value(levels, 0, SIZE_LEVELS - 1), tf.int32)
 
 
 def jitter(boxes: tf.Tensor, shifts: tf.Tensor, scales: tf.Tensor, amount: float) -> tf.Tensor:

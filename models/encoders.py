@@ -1,4 +1,4 @@
-"""Crops and sketches -> object vectors: backbones by name, encoders, the common embedding.
+"""Crops and sketches -> object vectors: encoders and the common embedding.
 
 crops uint8 (B, H, W, 3)    -> photo backbone, pooled -> Dense 512, Dense 256 -> encoding
 sketches uint8 (B, H, W, 1) -> sketch backbone, pooled -> Dense 256           -> encoding
@@ -9,18 +9,17 @@ encoding (B, 256) -> classifier of its domain -> logits (B, K)
 
 from __future__ import annotations
 
-import functools
-import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from core.errors import HParamError, UserError
+from core.errors import HParamError
 from core.hparams import hp
+from models.addons import euclidean_dist_transform
+from models.backbones import BACKBONES, read_weights
 from models.layers.mlp import MLP
-from models.layers.normalization import ConvBatchNorm
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,9 @@ class EncoderHParams:
     edge_repr_net_hidden_size: int = hp(256, "shared net: width of object vectors", low=1)
     common_repr_size: int = hp(128, "shared net: width of the common embedding", low=1)
     pretrained_e_model: str = hp(
-        "mobilenet2", "backbone; shallow is for tests and demos", choices=("mobilenet2", "shallow")
+        "mobilenet2", "backbone; shallow is for tests and demos", choices=tuple(BACKBONES)
     )
-    backbone_alpha: float = hp(1.0, "width of the backbone, 1 = as published", low=0.1)
+    backbone_alpha: float = hp(1.0, "width of mobilenet2 or shallow, 1 = as published", low=0.1)
     pretrained_weights: str = hp(
         "imagenet", "where stage 1 starts: imagenet (download by Keras), a weights file, or none"
     )
@@ -43,8 +42,22 @@ class EncoderHParams:
         "encoders' batch norm statistics; auto: frozen with pretrained weights, else trained",
         choices=("auto", "frozen", "trained"),
     )
+    use_euclidean_distance_map: bool = hp(
+        False, "show the sketch encoder each pixel's distance to the drawing"
+    )
 
     def __post_init__(self) -> None:
+        backbone = BACKBONES[self.pretrained_e_model]
+        if self.image_size < backbone.smallest:
+            raise HParamError(
+                f"pretrained_e_model={self.pretrained_e_model} takes images of at least "
+                f"{backbone.smallest} pixels a side: raise image_size={self.image_size}"
+            )
+        if self.backbone_alpha != 1.0 and not backbone.widths_vary:
+            raise HParamError(
+                f"pretrained_e_model={self.pretrained_e_model} has one width: leave out "
+                f"backbone_alpha={self.backbone_alpha}, or take mobilenet2 or shallow"
+            )
         if self.pretrained_e_model == "shallow" and self.pretrained_weights != "none":
             raise HParamError(
                 "pretrained_e_model=shallow has no pretrained weights: add pretrained_weights=none"
@@ -58,152 +71,55 @@ class EncoderHParams:
         return self.batch_norm == "frozen"
 
 
-# --- backbones: images float32 (B, H, W, 3 or 1) -> maps (B, h, w, C) -----------------------------
+# --- what an encoder sees: uint8 images (B, H, W, c) -> float32 (B, H, W, c) ---
 
 
-class Shallow(tf.keras.layers.Layer):
-    """Four 3x3 convolutions of stride 2: quick to train from scratch on simple drawings."""
-
-    def __init__(self, alpha: float, freeze_statistics: bool, **kwargs: Any):
-        super().__init__(**kwargs)
-        widths = [3, *(max(8, int(width * alpha)) for width in (32, 64, 128, 256))]
-        self.convs = [
-            ConvBatchNorm(
-                narrow, wide, stride=2, activation=tf.nn.relu, freeze_statistics=freeze_statistics
-            )
-            for narrow, wide in zip(widths, widths[1:])
-        ]
-
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        for conv in self.convs:
-            images = conv(images, training=training)
-        return images
+def photo_pixels(images: tf.Tensor) -> tf.Tensor:
+    """Scaled to [-1, 1], as the published weights of all backbones have it."""
+    return tf.cast(images, tf.float32) / 127.5 - 1.0
 
 
-class MobileNetV2(tf.keras.layers.Layer):
-    """MobileNetV2 (Sandler et al. 2018) up to and with Keras' `block_16_project_BN`.
+def sketch_pixels(images: tf.Tensor) -> tf.Tensor:
+    """Scaled to [0, 1], 1 = white paper."""
+    return tf.cast(images, tf.float32) / 255.0
 
-    The same function as tf.keras.applications.MobileNetV2 cut there, for any image size. Written
-    out so that frozen batch norm can be folded into the convolutions, which takes about half of
-    the memory and of the passes over it.
+
+def distance_map(images: tf.Tensor) -> tf.Tensor:
+    """Distance of each pixel of sketches (B, H, W, 1) to the nearest line, in [0, 1].
+
+    Lines are what is darker than half. The unit is half a side, as a drawing that fills its canvas
+    has a line about that near to everywhere: so most maps use the whole of [0, 1], maps of every
+    image size are alike, and, as in a sketch itself, 0 is line and 1 empty paper. What is further
+    away than that, and all of a blank sketch, is 1.
     """
-
-    # filters, repeats, stride of the first; paper table 2
-    GROUPS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
-
-    def __init__(self, alpha: float, freeze_statistics: bool, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.alpha = alpha
-        conv = functools.partial(ConvBatchNorm, freeze_statistics=freeze_statistics)
-        width = _divisible(32 * alpha)
-        self.stem = conv(3, width, stride=2, activation=tf.nn.relu6)
-        self.keras_names = [("Conv1", "bn_Conv1")]  # of self.convs(), in order
-        self.blocks: list[list[ConvBatchNorm]] = []
-        for filters, repeats, stride in self.GROUPS:
-            for i in range(repeats):
-                wide = width if not self.blocks else 6 * width
-                block = [] if not self.blocks else [conv(width, wide, 1, activation=tf.nn.relu6)]
-                block.append(
-                    conv(wide, None, stride=stride if i == 0 else 1, activation=tf.nn.relu6)
-                )
-                width = _divisible(filters * alpha)
-                block.append(conv(wide, width, 1))
-                self._name_block(len(self.blocks))
-                self.blocks.append(block)
-
-    def _name_block(self, index: int) -> None:
-        prefix = f"block_{index}" if index else "expanded_conv"
-        for part in ("expand", "depthwise", "project") if index else ("depthwise", "project"):
-            self.keras_names.append((f"{prefix}_{part}", f"{prefix}_{part}_BN"))
-
-    def convs(self) -> list[ConvBatchNorm]:
-        """All convolutions, in the order of the data."""
-        return [self.stem, *(conv for block in self.blocks for conv in block)]
-
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        maps = self.stem(images, training=training)
-        for block in self.blocks:
-            before = maps
-            for conv in block:
-                maps = conv(maps, training=training)
-            if before.shape[-1] == maps.shape[-1] and block[-2].stride == 1:
-                maps += before
-        return maps
-
-    def load_from(self, keras_model: tf.keras.Model) -> None:
-        """Copies the variables of tf.keras.applications.MobileNetV2 of the same alpha."""
-        for conv, (conv_name, norm_name) in zip(self.convs(), self.keras_names):
-            conv.kernel.assign(keras_model.get_layer(conv_name).get_weights()[0])
-            conv.norm.set_weights(keras_model.get_layer(norm_name).get_weights())
+    dark = tf.where(images < 128, tf.constant(0, tf.uint8), tf.constant(255, tf.uint8))
+    # Without a line the library answers the largest distance it can hold, which is finite.
+    return tf.minimum(euclidean_dist_transform(dark) / (images.shape[1] / 2), 1.0)
 
 
-def _divisible(width: float) -> int:
-    """Nearest multiple of 8 that is at least 8 and not more than 10 % below `width`."""
-    rounded = max(8, int(width + 4) // 8 * 8)
-    return rounded if rounded >= 0.9 * width else rounded + 8
-
-
-BACKBONES = {"mobilenet2": MobileNetV2, "shallow": Shallow}
-
-
-def read_mobilenet_weights(weights: str, alpha: float, image_size: int) -> tf.keras.Model:
-    """Keras' MobileNetV2 (without top) with the weights 'imagenet' or of the file `weights`.
-
-    Raises UserError, naming the alternatives, when they cannot be had or do not fit.
-    """
-    others = "Give pretrained_weights another value: imagenet, a path to a weights file, or none"
-    build = functools.partial(tf.keras.applications.MobileNetV2, alpha=alpha, include_top=False)
-    if weights == "imagenet":
-        published = image_size in (96, 128, 160, 192, 224)
-        side = image_size if published else 96
-        try:
-            return build(input_shape=(side, side, 3), weights="imagenet")
-        except Exception as error:  # Keras wraps whatever urllib raises in a bare Exception
-            raise UserError(
-                f"the ImageNet weights of MobileNetV2 (alpha {alpha}) could not be downloaded "
-                f"({_first_line(error)}). {others}"
-            ) from error
-    if not Path(weights).is_file():
-        raise UserError(f"there is no weights file {weights}. {others}")
-    model = build(input_shape=(96, 96, 3), weights=None)
-    try:
-        model.load_weights(weights)
-    except Exception as error:  # h5py and Keras raise OSError, ValueError, KeyError, RuntimeError..
-        raise UserError(
-            f"{weights} is not a readable weights file of MobileNetV2 without top, alpha {alpha} "
-            f"({_first_line(error)}). {others}"
-        ) from error
-    for variable in model.variables:
-        if not bool(tf.reduce_all(tf.math.is_finite(variable))):
-            raise UserError(f"{weights}: {variable.name} holds NaN or infinity. {others}")
-    return model
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return textwrap.shorten(line, 200, placeholder=" ...")
-
-
-# --- encoders -------------------------------------------------------------------------------------
+# --- encoders ---
 
 
 class Encoder(tf.keras.layers.Layer):
     """uint8 images (B, H, W, c) -> float32 encodings (B, widths[-1])."""
 
     def __init__(
-        self, backbone: tf.keras.layers.Layer, widths: list[int], signed: bool, **kwargs: Any
+        self,
+        backbone: tf.keras.layers.Layer,
+        widths: list[int],
+        pixels: Callable[[tf.Tensor], tf.Tensor],
+        **kwargs: Any,
     ):
-        """widths: of the Dense layers after pooling (no activations). signed: scale images to
-        [-1, 1] (photographs), not [0, 1] (sketches)."""
+        """widths: of the Dense layers after pooling (no activations). pixels: from the images to
+        what the backbone sees."""
         super().__init__(**kwargs)
         self.backbone = backbone
         self.head = MLP(widths, activation=None)
-        self.signed = signed
+        self.pixels = pixels
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        pixels = tf.cast(images, tf.float32)
-        pixels = pixels / 127.5 - 1.0 if self.signed else pixels / 255.0
-        return self.head(tf.reduce_mean(self.backbone(pixels, training=training), axis=[1, 2]))
+        maps = self.backbone(self.pixels(images), training=training)
+        return self.head(tf.reduce_mean(maps, axis=[1, 2]))
 
 
 class Encoded(NamedTuple):
@@ -220,16 +136,13 @@ class ObjectRepresentation(tf.Module):
 
     def __init__(self, hparams: EncoderHParams, num_classes: int):
         super().__init__()
-        self._weights_from = (
-            hparams.pretrained_weights,
-            hparams.backbone_alpha,
-            hparams.image_size,
-        )
+        self._weights_from = hparams.pretrained_weights, hparams.image_size
         make = BACKBONES[hparams.pretrained_e_model]
         photo, sketch = (make(hparams.backbone_alpha, hparams.freeze_statistics) for _ in range(2))
         size = hparams.encoding_size
-        self.photo_encoder = Encoder(photo, [512, size], signed=True)
-        self.sketch_encoder = Encoder(sketch, [size], signed=False)
+        seen = distance_map if hparams.use_euclidean_distance_map else sketch_pixels
+        self.photo_encoder = Encoder(photo, [512, size], photo_pixels)
+        self.sketch_encoder = Encoder(sketch, [size], seen)
         self.representation = tf.keras.layers.Dense(hparams.edge_repr_net_hidden_size, "relu")
         self.projection = tf.keras.layers.Dense(hparams.common_repr_size, "relu")
         self.photo_classifier = tf.keras.layers.Dense(num_classes)
@@ -255,9 +168,9 @@ class ObjectRepresentation(tf.Module):
 
     def load_pretrained(self) -> None:
         """Fills both backbones from `pretrained_weights`; UserError when they cannot be had."""
-        weights, alpha, image_size = self._weights_from
+        weights, image_size = self._weights_from
         if weights == "none":
             return
-        keras_model = read_mobilenet_weights(weights, alpha, image_size)
+        keras_model = read_weights(self.photo_encoder.backbone, weights, image_size)
         for encoder in (self.photo_encoder, self.sketch_encoder):
             encoder.backbone.load_from(keras_model)

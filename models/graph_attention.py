@@ -14,106 +14,30 @@ Paper sections 3.2 (graph and Transformer), 3.3 (heads), 3.5 (synthetic negative
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from core.dataset import Vocabulary
 from core.errors import HParamError
-from core.hparams import hp
 from core.model import Model
 from core.registry import MODELS
-from models import losses
-from models.encoders import Encoded, EncoderHParams, ObjectRepresentation
+from models.encoders import Encoded, ObjectRepresentation
+from models.graph_attention_hparams import GraphAttentionHParams
 from models.layers.box_head import BoxHead
 from models.layers.discriminators import ARCHITECTURES, MaskDiscriminator
-from models.layers.graph_conv import Graph, GraphConvNet, join_graphs
+from models.layers.graph_conv import Graph, GraphConvNet, box_attributes, join_graphs
 from models.layers.mask_net import MaskNet
-from models.layers.scene_transformer import SceneTransformer
-from models.optimizers import FusedAdam
-
-
-@dataclass(frozen=True)
-class GraphAttentionHParams(EncoderHParams):
-    """Stages 2 and 3."""
-
-    learning_rate: float = hp(1e-4, "constant; the discriminator's is 4 x this", low=0.0)
-    pt_mdomain_id: str = hp("", "id of the stage 1 run to start from")
-    obj_pred_embedding_dim: int = hp(128, "width of the predicates' embedding", low=1)
-    gconv_dim: int = hp(256, "width of objects after the GCN and in the Transformer", low=1)
-    gconv_hidden_dim: int = hp(512, "width of the GCN's messages", low=1)
-    gconv_num_layers: int = hp(4, "triple convolutions", low=1)
-    g_enc_n_layers: int = hp(3, "Transformer layers", low=1)
-    g_enc_n_heads: int = hp(16, "attention heads; divides gconv_dim", low=1)
-    dropout: float = hp(0.1, "of the Transformer", low=0.0, high=0.9)
-    use_pos_encoding: bool = hp(True, "tell the Transformer where objects are")
-    mask_width: int = hp(256, "channels of the mask net", low=1)
-    mask_precision: str = hp(
-        "float32",
-        "maps inside the mask net; bfloat16 is twice as fast where the processor has it",
-        choices=("float32", "bfloat16"),
-    )
-    use_sn_mask_dis: bool = hp(True, "spectral norm in the mask discriminator")
-    use_lab_smooth: bool = hp(True, "discriminator's real targets ~ N(0.9, 0.1) in place of 1")
-    layout_d_arch: str = hp("big", "mask discriminator", choices=tuple(ARCHITECTURES))
-    retrieval_vector: str = hp(
-        "token", "what scenes are ranked by", choices=("projection", "token")
-    )
-    obj_emb_weight: float = hp(2.0, "weight of object classes and triplets", low=0.0)
-    abbl_clas_loss: float = hp(1.0, "x weight of object classes (0: ablated)", low=0.0)
-    abbl_triplet_loss: float = hp(1.0, "x weight of the object triplet (0: ablated)", low=0.0)
-    abbl_mask_recon_loss: float = hp(10.0, "weight of the masks' cross entropy", low=0.0)
-    abbl_include_feat_loss: bool = hp(False, "match the discriminator's features too")
-    g_layout_feat_weight: float = hp(10.0, "weight of that matching", low=0.0)
-    use_giou_loss: bool = hp(True, "0.1 GIoU beside the squared error of boxes")
-    recon_on_sketch: bool = hp(True, "boxes from the query side too")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.gconv_dim % self.g_enc_n_heads:
-            raise HParamError(
-                f"g_enc_n_heads={self.g_enc_n_heads} does not divide gconv_dim={self.gconv_dim}: "
-                "every head takes an equal share of the width"
-            )
-
-
-class SideOutputs(NamedTuple):
-    """What the model says of one side (photo or query) of N scenes with O objects; float32."""
-
-    scene_token: tf.Tensor  # (N, D), the Transformer's scene token
-    scene_vector: tf.Tensor  # (N, D), its projection, L2 norm 1: what the contrastive loss trains
-    objects: tf.Tensor  # (O, D), contextual object vectors
-    embedding: tf.Tensor  # (O, E), common embedding of objects out of context, L2 norm 1
-    logits: tf.Tensor  # (O, K), classes from the encoder, out of context
-    context_logits: tf.Tensor  # (O, K), classes from the contextual vectors
-    boxes: tf.Tensor  # (O, 4), predicted
-    mask_logits: tf.Tensor | None  # (O, M, M) within the box; None when not asked for
-
-    @property
-    def masks(self) -> tf.Tensor | None:
-        """(O, M, M), probabilities within the box."""
-        return None if self.mask_logits is None else tf.nn.sigmoid(self.mask_logits)
-
-
-class Outputs(NamedTuple):
-    """Forward pass of a training batch."""
-
-    photo: SideOutputs
-    query: SideOutputs
-    negative: Encoded  # negative crops, (O, ...)
-    negative_scene_vector: tf.Tensor  # float32 (N, D), L2 norm 1
-
-
-class Scores(NamedTuple):
-    """The discriminator on the real masks, and on those made from each side."""
-
-    real: tf.Tensor  # float32 (O, h, w)
-    photo: tf.Tensor  # float32 (O, h, w)
-    query: tf.Tensor  # float32 (Q, h, w)
-    real_features: list[tf.Tensor]  # maps (O, ...) of the inner layers
-    photo_features: list[tf.Tensor]
-    query_features: list[tf.Tensor]
+from models.layers.scene_transformer import SceneSum, SceneTransformer
+from models.optimizers import FusedAdam, trained
+from models.scene_losses import (
+    Outputs,
+    Scores,
+    SideOutputs,
+    discriminator_loss,
+    loss_weights,
+    scene_losses,
+)
 
 
 @MODELS.register("graph-attention")
@@ -147,38 +71,57 @@ class GraphAttention(Model):
         super().__init__(hparams, vocabulary, iterations, mask_size)
         dim, classes = hparams.gconv_dim, vocabulary.num_classes
         self.objects = ObjectRepresentation(hparams, classes)
-        self.gcn = GraphConvNet(
-            len(vocabulary.predicates),
-            hparams.obj_pred_embedding_dim,
-            dim,
-            hparams.gconv_hidden_dim,
-            hparams.gconv_num_layers,
-        )
-        self.transformer = SceneTransformer(
-            dim,
-            hparams.g_enc_n_heads,
-            512,
-            hparams.g_enc_n_layers,
-            hparams.dropout,
-            hparams.use_pos_encoding,
-        )
-        self.projection = tf.keras.layers.Dense(dim)
-        self.classifier = tf.keras.layers.Dense(classes)
+        self.gcn = tf.keras.layers.Dense(dim) if hparams.abbl_skip_graph else self._make_gcn()
+        self.transformer = SceneSum() if hparams.abbl_skip_transformer else self._make_transformer()
+        self.projection = None if hparams.no_global_contrastive else tf.keras.layers.Dense(dim)
+        self.classifier = tf.keras.layers.Dense(classes) if hparams.clas_on_final else None
         self.box_head = BoxHead(512)
-        self.mask_net = MaskNet(mask_size, hparams.mask_width, hparams.mask_precision)
-        filters, strided = ARCHITECTURES[hparams.layout_d_arch]
-        self.discriminator = MaskDiscriminator(classes, filters, strided, hparams.use_sn_mask_dis)
+        self.mask_net = MaskNet(
+            mask_size, hparams.mask_width, hparams.mask_precision, hparams.g_mask_norm
+        )
+        self.discriminator = None if hparams.abbl_no_mask_gan else self._make_discriminator()
         self._build()
 
         rate = hparams.learning_rate
-        adam = FusedAdam(rate)
-        critic_adam = FusedAdam(4 * rate, 0.5, 0.999)
-        adam.build(self.generator_variables())
-        critic_adam.build(self.discriminator.trainable_variables)
-        self.optimizers = {"main": adam, "discriminator": critic_adam}
+        self.optimizers = {"main": FusedAdam(rate)}
+        self.optimizers["main"].build(self.generator_variables())
+        if self.discriminator is not None:
+            self.optimizers["discriminator"] = FusedAdam(4 * rate, 0.5, 0.999)
+            self.optimizers["discriminator"].build(self.discriminator.trainable_variables)
 
         self._encode_photo = self._inference(self.objects.photos, 3)
         self._encode_query = self._inference(self.objects.sketches, 1)
+
+    def _make_gcn(self) -> GraphConvNet:
+        hps = self.hparams
+        return GraphConvNet(
+            len(self.vocabulary.predicates),
+            hps.obj_pred_embedding_dim,
+            hps.gconv_dim,
+            hps.gconv_hidden_dim,
+            hps.gconv_num_layers,
+            hps.gconv_pooling,
+            hps.gcn_activation,
+            hps.mlp_normalization,
+        )
+
+    def _make_transformer(self) -> SceneTransformer:
+        hps = self.hparams
+        return SceneTransformer(
+            hps.gconv_dim,
+            hps.g_enc_n_heads,
+            512,
+            hps.g_enc_n_layers,
+            hps.dropout,
+            hps.use_pos_encoding,
+        )
+
+    def _make_discriminator(self) -> MaskDiscriminator:
+        hps = self.hparams
+        filters, strided = ARCHITECTURES[hps.layout_d_arch]
+        return MaskDiscriminator(
+            self.vocabulary.num_classes, filters, strided, hps.use_sn_mask_dis, hps.d_layout_norm
+        )
 
     def _build(self) -> None:
         """Makes all variables, by a pass of one blank object."""
@@ -186,7 +129,8 @@ class GraphAttention(Model):
         zero = tf.zeros((1,), tf.int32)
         graph = (tf.zeros((1, 4)), zero, tf.zeros((1, 3), tf.int32))
         self._side(blank, *graph, tf.constant(1), with_masks=True)
-        self.discriminator(tf.zeros((1, self.mask_size, self.mask_size)), zero)
+        if self.discriminator is not None:
+            self.discriminator(tf.zeros((1, self.mask_size, self.mask_size)), zero)
 
     @classmethod
     def warm_start_from(cls, hparams: GraphAttentionHParams) -> tuple[str, str]:
@@ -201,173 +145,150 @@ class GraphAttention(Model):
         return {"objects": self.objects}
 
     def generator_variables(self) -> tuple[tf.Variable, ...]:
-        """All that trains but the discriminator."""
-        critic = {variable.ref() for variable in self.discriminator.trainable_variables}
-        return tuple(v for v in self.trainable_variables if v.ref() not in critic)
+        """All that the main optimizer trains: not the discriminator, nor the parts of stage 1 that
+        nothing trains here because their loss is ablated."""
+        losses_here = self.loss_weights()
+        idle = [] if self.discriminator is None else [self.discriminator]
+        if "enc_obj_clas_loss" not in losses_here:
+            idle += [self.objects.photo_classifier, self.objects.sketch_classifier]
+        if "obj_triplet_loss" not in losses_here:
+            idle.append(self.objects.projection)
+        return trained(self, idle)
 
     # --- training ---
 
     def forward(self, batch: Any, dropout_seed: tf.Tensor | None, training: bool) -> Outputs:
         """All views of a batch, each thing computed once. dropout_seed: int (2,), None: none."""
-        objects, queries = tf.shape(batch.crops)[0], tf.shape(batch.sketches)[0]
+        hps = self.hparams
         scenes = tf.shape(batch.image_ids)[0]
         crops = tf.concat([batch.crops, batch.negative_crops], axis=0)
         both = self.objects.photos(crops, training)
         photo, negative = (Encoded(*parts) for parts in zip(*(tf.split(part, 2) for part in both)))
         sketch = self.objects.sketches(batch.sketches, training)
 
-        tokens, contextual = self._contextualise(
-            tf.concat([both.vector, sketch.vector], axis=0),
-            *join_graphs([batch.photo, batch.photo, batch.query], scenes),
-            3 * scenes,
+        views = [(photo, batch.photo), (negative, batch.photo), (sketch, batch.query)]
+        if hps.no_global_contrastive or hps.abbl_no_shuffled_negative:
+            del views[1]  # nothing reads the synthetic negative scenes
+        encoded, graphs = zip(*views)
+        joined, contextual = self._contextualise(
+            tf.concat([view.vector for view in encoded], axis=0),
+            *join_graphs(graphs, scenes),
+            len(views) * scenes,
             dropout_seed,
+            training,
         )
-        vectors = self._scene_vectors(tokens)
-        photo_token, _, query_token = tf.split(tokens, 3)
-        photo_vector, negative_vector, query_vector = tf.split(vectors, 3)
-        photo_objects, _, query_objects = tf.split(contextual, [objects, objects, queries])
+        tokens = tf.split(joined, len(views))
+        vectors = self._scene_vectors(joined)
+        vectors = [None] * len(views) if vectors is None else tf.split(vectors, len(views))
+        objects = tf.split(contextual, [tf.shape(view.vector)[0] for view in encoded])
 
-        heads = self._heads(tf.concat([photo_objects, query_objects], axis=0), True, training)
-        photo_heads, query_heads = zip(*(tf.split(head, [objects, queries]) for head in heads))
-        return Outputs(
+        sizes = [tf.shape(batch.crops)[0], tf.shape(batch.sketches)[0]]
+        ends = tf.concat([objects[0], objects[-1]], axis=0)  # (O + Q, D)
+        masked = objects[0] if hps.abbl_no_skt_mask_loss else ends
+        logits, boxes, masks = self._heads(ends, masked, training)
+        logits = [None, None] if logits is None else tf.split(logits, sizes)
+        boxes = tf.split(boxes, sizes)
+        masks = [masks, None] if hps.abbl_no_skt_mask_loss else tf.split(masks, sizes)
+        photo_side, query_side = (
             SideOutputs(
-                photo_token,
-                photo_vector,
-                photo_objects,
-                photo.embedding,
-                photo.logits,
-                *photo_heads,
-            ),
-            SideOutputs(
-                query_token,
-                query_vector,
-                query_objects,
-                sketch.embedding,
-                sketch.logits,
-                *query_heads,
-            ),
-            negative,
-            negative_vector,
+                tokens[i],
+                vectors[i],
+                objects[i],
+                encoded[i].embedding,
+                encoded[i].logits,
+                logits[i],
+                boxes[i],
+                masks[i],
+            )
+            for i in (0, -1)
         )
+        return Outputs(photo_side, query_side, negative, vectors[1] if len(views) == 3 else None)
 
-    def _contextualise(self, vectors, boxes, obj_to_img, triples, num_scenes, dropout_seed=None):
+    def _contextualise(
+        self,
+        vectors: tf.Tensor,
+        boxes: tf.Tensor,
+        obj_to_img: tf.Tensor,
+        triples: tf.Tensor,
+        num_scenes: tf.Tensor,
+        dropout_seed: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Object vectors (O, D) -> scene tokens (N, D), contextual objects (O, D)."""
-        related = self.gcn(vectors, triples)
+        hps = self.hparams
+        if hps.use_pos_on_graph:
+            vectors = tf.concat([vectors, box_attributes(boxes)], axis=1)
+        if hps.abbl_skip_graph:
+            related = self.gcn(vectors)
+        else:
+            related = self.gcn(vectors, triples, training=training)
         return self.transformer(related, boxes, obj_to_img, num_scenes, dropout_seed)
 
-    def _scene_vectors(self, tokens: tf.Tensor) -> tf.Tensor:
+    def _scene_vectors(self, tokens: tf.Tensor) -> tf.Tensor | None:
+        if self.projection is None:
+            return None
         return tf.math.l2_normalize(self.projection(tokens), axis=-1)
 
-    def _heads(self, objects, with_masks: bool, training: bool = False) -> tuple:
-        """Contextual objects (O, D) -> class logits, boxes, mask logits or None."""
-        masks = self.mask_net(objects, training=training) if with_masks else None
-        return self.classifier(objects), self.box_head(objects), masks
+    def _heads(
+        self, objects: tf.Tensor, masked: tf.Tensor | None, training: bool = False
+    ) -> tuple[tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
+        """Contextual objects (O, D) -> class logits (None: not clas_on_final), boxes, and the mask
+        logits of the objects `masked` (None: none)."""
+        masks = None if masked is None else self.mask_net(masked, training=training)
+        classes = None if self.classifier is None else self.classifier(objects)
+        return classes, self.box_head(objects), masks
 
     def score_masks(self, outputs: Outputs, batch: Any) -> Scores:
-        """The discriminator on real masks and on both sides'; moves its spectral norms by a step.
+        """The discriminator on real masks and on those made; moves its spectral norms by a step.
 
         Two passes, so that what trains the generator is not led back through the real masks too.
         """
+        sides = [(outputs.photo, batch.photo), (outputs.query, batch.query)]
+        if self.hparams.abbl_no_skt_mask_loss:
+            del sides[1]
         made, made_features = self.discriminator(
-            tf.concat([outputs.photo.masks, outputs.query.masks], axis=0),
-            tf.concat([batch.photo.classes, batch.query.classes], axis=0),
+            tf.concat([side.masks for side, _ in sides], axis=0),
+            tf.concat([graph.classes for _, graph in sides], axis=0),
             training=True,
         )
         # training=False: the norms have moved already.
         real, real_features = self.discriminator(
             tf.cast(batch.masks, tf.float32), batch.photo.classes, training=False
         )
-        sizes = [tf.shape(batch.crops)[0], tf.shape(batch.sketches)[0]]
-        split = [tf.split(maps, sizes) for maps in made_features]
-        return Scores(real, *tf.split(made, sizes), real_features, *map(list, zip(*split)))
-
-    def discriminator_loss(self, scores: Scores, noise_seed: tf.Tensor) -> tf.Tensor:
-        """Least-squares GAN: real masks towards 1 (smoothed: N(0.9, 0.1)), made ones towards 0."""
-        target: Any = 1.0
-        if self.hparams.use_lab_smooth:
-            target = tf.random.stateless_normal(tf.shape(scores.real), noise_seed, 0.9, 0.1)
-        return (
-            0.5 * losses.least_squares_gan(scores.real, target)
-            + 0.25 * losses.least_squares_gan(scores.photo, 0.0)
-            + 0.25 * losses.least_squares_gan(scores.query, 0.0)
-        )
-
-    def compute_losses(self, outputs: Outputs, scores: Scores, batch: Any) -> dict[str, tf.Tensor]:
-        """The unweighted losses of all but the discriminator, by name."""
-        photo, query, negative = outputs.photo, outputs.query, outputs.negative
-        depicts = batch.query_to_photo >= 0  # (Q,), the others have no photo object as truth
-        own = tf.maximum(batch.query_to_photo, 0)
-        masks = tf.cast(batch.masks, tf.float32)
-        everything = tf.ones_like(batch.photo.classes, tf.bool)
-        giou = self.hparams.use_giou_loss
-
-        boxes = losses.box_regression(batch.photo.boxes, photo.boxes, giou)
-        if self.hparams.recon_on_sketch:
-            boxes += losses.box_regression(batch.query.boxes, query.boxes, giou)
-        named = {
-            "obj_triplet_loss": losses.triplet(
-                query.embedding,
-                tf.gather(photo.embedding, own),
-                tf.gather(negative.embedding, own),
-                valid=depicts,
-            ),
-            "enc_sketch_clas_loss": losses.cross_entropy(query.logits, batch.query.classes),
-            "enc_obj_clas_loss": 0.5 * losses.cross_entropy(photo.logits, batch.photo.classes)
-            + 0.5 * losses.cross_entropy(negative.logits, batch.negative_classes),
-            "global_triplet_loss": losses.scene_contrastive(
-                query.scene_vector, photo.scene_vector, outputs.negative_scene_vector
-            ),
-            "bbox_recon_loss": boxes,
-            "end_clas_loss": losses.cross_entropy(photo.context_logits, batch.photo.classes)
-            + losses.cross_entropy(query.context_logits, batch.query.classes),
-            "g_mask_loss": losses.least_squares_gan(scores.photo, 1.0),
-            "g_mask_sketch_loss": losses.least_squares_gan(scores.query, 1.0),
-            "mask_recon_loss": losses.mask_cross_entropy(masks, photo.mask_logits, everything)
-            + losses.mask_cross_entropy(tf.gather(masks, own), query.mask_logits, depicts),
-        }
-        if self.hparams.abbl_include_feat_loss:
-            real_of_query = [tf.gather(maps, own) for maps in scores.real_features]
-            named["g_mask_feat_loss"] = losses.feature_matching(
-                scores.real_features, scores.photo_features
-            ) + losses.feature_matching(real_of_query, scores.query_features, depicts)
-        return named
+        sizes = [tf.shape(graph.classes)[0] for _, graph in sides]
+        features = list(zip(*(tf.split(maps, sizes) for maps in made_features)))
+        return Scores(real, tf.split(made, sizes), real_features, features)
 
     def loss_weights(self) -> dict[str, float]:
-        """The weight of each loss in the total."""
-        hps = self.hparams
-        return {
-            "obj_triplet_loss": hps.obj_emb_weight * hps.abbl_triplet_loss,
-            "enc_sketch_clas_loss": hps.obj_emb_weight * hps.abbl_clas_loss,
-            "enc_obj_clas_loss": hps.obj_emb_weight * hps.abbl_clas_loss,
-            "global_triplet_loss": 1.0,
-            "bbox_recon_loss": 10.0,
-            "end_clas_loss": 1.0,
-            "g_mask_loss": 0.5,
-            "g_mask_sketch_loss": 0.5,
-            "mask_recon_loss": hps.abbl_mask_recon_loss,
-            "g_mask_feat_loss": hps.g_layout_feat_weight,
-        }
+        """The weight of each loss in the total; ablated ones are left out."""
+        return loss_weights(self.hparams)
 
     @tf.autograph.experimental.do_not_convert  # no tensor decides a branch: tracing takes half
     def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         step_seed = tf.stack([tf.cast(seed, tf.int64), step])
         dropout_seed, noise_seed = tf.unstack(tf.random.experimental.stateless_split(step_seed, 2))
+        scores, critic = None, {}
         with tf.GradientTape() as tape:
             outputs = self.forward(batch, dropout_seed, training=True)
-            # One pass of the discriminator serves both: this inner tape sees nothing before it.
-            with tf.GradientTape() as critic_tape:
-                scores = self.score_masks(outputs, batch)
-                critic_loss = self.discriminator_loss(scores, noise_seed)
-            named = self.compute_losses(outputs, scores, batch)
+            if self.discriminator is not None:
+                # One pass of it serves both optimizers: this inner tape sees nothing before it.
+                with tf.GradientTape() as critic_tape:
+                    scores = self.score_masks(outputs, batch)
+                    smooth = self.hparams.use_lab_smooth
+                    critic["d_mask_loss"] = discriminator_loss(scores, noise_seed, smooth)
+            named = scene_losses(self.hparams, outputs, scores, batch)
             weights = self.loss_weights()
             total = tf.add_n([weights[name] * loss for name, loss in named.items()])
-        critic_variables = self.discriminator.trainable_variables
-        critic_gradients = critic_tape.gradient(critic_loss, critic_variables)
+        if critic:
+            critic_variables = self.discriminator.trainable_variables
+            critic_gradients = critic_tape.gradient(critic["d_mask_loss"], critic_variables)
         variables = self.generator_variables()
         gradients = tape.gradient(total, variables)
         self.optimizers["main"].apply_gradients(zip(gradients, variables))
-        self.optimizers["discriminator"].apply_gradients(zip(critic_gradients, critic_variables))
-        return {**named, "d_mask_loss": critic_loss, "total_loss": total}
+        if critic:
+            moves = zip(critic_gradients, critic_variables)
+            self.optimizers["discriminator"].apply_gradients(moves)
+        return {**named, **critic, "total_loss": total}
 
     # --- inference ---
 
@@ -396,7 +317,7 @@ class GraphAttention(Model):
             objects,
             encoded.embedding,
             encoded.logits,
-            *self._heads(objects, with_masks),
+            *self._heads(objects, objects if with_masks else None),
         )
 
     def _inference(self, encode: Callable, channels: int) -> tuple[Callable, Callable]:

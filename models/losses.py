@@ -25,6 +25,13 @@ def cross_entropy(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     )
 
 
+def focal_cross_entropy(logits: tf.Tensor, classes: tf.Tensor, gamma: float = 2.0) -> tf.Tensor:
+    """Mean of (1 - p)^gamma times cross entropy, p the probability of the right class: what is
+    easy counts less (Lin et al. 2017). logits (B, K), classes int32 (B,)."""
+    rows = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
+    return tf.reduce_mean((-tf.math.expm1(-rows)) ** gamma * rows)
+
+
 def triplet(
     anchor: tf.Tensor,
     positive: tf.Tensor,
@@ -41,21 +48,21 @@ def triplet(
     return tf.reduce_mean(rows) if valid is None else mean_where(rows, valid)
 
 
-def scene_contrastive(sketch: tf.Tensor, photo: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
+def scene_contrastive(sketch: tf.Tensor, photo: tf.Tensor, negative: tf.Tensor | None) -> tf.Tensor:
     """Contrastive loss over a batch of scenes, all (N, D) (paper section 3.5).
 
     Mean d(a_i, p_i) + mean_ij max(0, 1[i != j] - d(a_i, p_j)) + mean_ij max(0, 0.5 - d(a_i, n_j)):
     a sketched scene is drawn to its photograph, pushed a distance of 1 from every other one and of
-    0.5 from every synthetic negative, i = j included.
+    0.5 from every synthetic negative, i = j included. negative: None leaves that term out.
     """
     others = 1.0 - tf.eye(tf.shape(sketch)[0])
     to_photo = squared_distance(sketch[:, None], photo[None])  # (N, N)
-    to_negative = squared_distance(sketch[:, None], negative[None])  # (N, N)
-    return (
-        tf.reduce_mean(tf.linalg.diag_part(to_photo))
-        + tf.reduce_mean(tf.nn.relu(others - to_photo))
-        + tf.reduce_mean(tf.nn.relu(0.5 - to_negative))
-    )
+    loss = tf.reduce_mean(tf.linalg.diag_part(to_photo))
+    loss += tf.reduce_mean(tf.nn.relu(others - to_photo))
+    if negative is not None:
+        to_negative = squared_distance(sketch[:, None], negative[None])  # (N, N)
+        loss += tf.reduce_mean(tf.nn.relu(0.5 - to_negative))
+    return loss
 
 
 def box_regression(true: tf.Tensor, predicted: tf.Tensor, use_giou: bool = True) -> tf.Tensor:

@@ -19,7 +19,7 @@ from core.model import Model
 from core.registry import MODELS
 from models import losses
 from models.encoders import Encoded, EncoderHParams, ObjectRepresentation
-from models.optimizers import FallingRate, FusedAdam
+from models.optimizers import FallingRate, FusedAdam, trained
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class MultidomainHParams(EncoderHParams):
     """Stage 1."""
 
     learning_rate: float = hp(2e-4, "at the start; falls to 0.2 of it along a line", low=0.0)
-    triplet_loss_weight: float = hp(1.0, "weight of the triplet loss", low=0.0)
+    triplet_loss_weight: float = hp(1.0, "weight of the triplet loss (0: ablated)", low=0.0)
+    use_focal_loss: bool = hp(False, "focal cross entropy for classes, gamma 2")
 
 
 class Outputs(NamedTuple):
@@ -57,7 +58,7 @@ class MultidomainRepresentation(Model):
         super().__init__(hparams, vocabulary, iterations, mask_size)
         self.objects = ObjectRepresentation(hparams, vocabulary.num_classes)
         adam = FusedAdam(FallingRate(hparams.learning_rate, iterations), 0.5, 0.999)
-        adam.build(self.trainable_variables)
+        adam.build(self.main_variables())
         self.optimizers = {"main": adam}
 
         side = hparams.image_size
@@ -90,31 +91,42 @@ class MultidomainRepresentation(Model):
     def compute_losses(self, outputs: Outputs, batch: Any) -> dict[str, tf.Tensor]:
         """The unweighted losses by name."""
         sketch, positive, negative = outputs
-        return {
-            "enc_obj_clas_loss": 0.5 * losses.cross_entropy(positive.logits, batch.classes)
-            + 0.5 * losses.cross_entropy(negative.logits, batch.negative_classes),
-            "enc_sketch_clas_loss": losses.cross_entropy(sketch.logits, batch.classes),
-            "triplet_loss": losses.triplet(
-                sketch.embedding, positive.embedding, negative.embedding
-            ),
+        focal = self.hparams.use_focal_loss
+        classify = losses.focal_cross_entropy if focal else losses.cross_entropy
+        named = {
+            "enc_obj_clas_loss": 0.5 * classify(positive.logits, batch.classes)
+            + 0.5 * classify(negative.logits, batch.negative_classes),
+            "enc_sketch_clas_loss": classify(sketch.logits, batch.classes),
         }
+        if "triplet_loss" in self.loss_weights():
+            named["triplet_loss"] = losses.triplet(
+                sketch.embedding, positive.embedding, negative.embedding
+            )
+        return named
 
     def loss_weights(self) -> dict[str, float]:
-        """The weight of each loss in the total."""
-        return {
+        """The weight of each loss in the total; one of weight 0 is left out."""
+        weights = {
             "enc_obj_clas_loss": 1.0,
             "enc_sketch_clas_loss": 1.0,
             "triplet_loss": self.hparams.triplet_loss_weight,
         }
+        return {name: weight for name, weight in weights.items() if weight}
 
     @tf.autograph.experimental.do_not_convert  # no tensor decides a branch: tracing takes half
     def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
             named = self.compute_losses(self.forward(batch, training=True), batch)
             total = tf.add_n([weight * named[name] for name, weight in self.loss_weights().items()])
-        variables = self.trainable_variables
+        variables = self.main_variables()
         self.optimizers["main"].apply_gradients(zip(tape.gradient(total, variables), variables))
         return {**named, "total_loss": total}
+
+    def main_variables(self) -> tuple[tf.Variable, ...]:
+        """What a loss trains: without the triplet loss nothing trains the shared net."""
+        ablated = "triplet_loss" not in self.loss_weights()
+        shared = [self.objects.representation, self.objects.projection]
+        return trained(self, shared if ablated else [])
 
     # --- inference ---
 

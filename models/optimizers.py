@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
+
+
+def trained(model: tf.Module, idle: Iterable[tf.Module]) -> tuple[tf.Variable, ...]:
+    """The trainable variables of `model` but for those of its `idle` parts, which no loss of an
+    optimizer reaches."""
+    without = {variable.ref() for part in idle for variable in part.trainable_variables}
+    return tuple(v for v in model.trainable_variables if v.ref() not in without)
 
 
 class FusedAdam(tf.keras.optimizers.Adam):

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.layers.normalization import SpectralConv, instance_norm
+from models.layers.normalization import NORMS, SpectralConv
 
 ARCHITECTURES = {"big": (64, 3), "small": (32, 3), "verysmall": (16, 2)}  # filters, stride-2 layers
 
@@ -48,7 +48,8 @@ class ClassConv(SpectralConv):
             tf.reshape(inside, [1, height * width, 9]), tf.reshape(taps, [-1, 9, self.filters])
         )
         varying = tf.nn.conv2d(inputs, kernel[:, :, : inputs.shape[-1]], 1, "SAME")
-        return varying + tf.reshape(constant, tf.shape(varying))
+        outputs = varying + tf.reshape(constant, tf.shape(varying))
+        return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
 
 
 def _inside(side: tf.Tensor) -> tf.Tensor:
@@ -66,19 +67,26 @@ class MaskDiscriminator(tf.keras.layers.Layer):
     """
 
     def __init__(
-        self, num_classes: int, filters: int, strided: int, spectral_norm: bool = True, **kwargs
+        self,
+        num_classes: int,
+        filters: int,
+        strided: int,
+        spectral_norm: bool = True,
+        norm: str = "instance",
+        **kwargs,
     ):
+        """norm: 'instance' or 'none', after all convolutions but the first and the last."""
         super().__init__(**kwargs)
-        # No bias where a norm follows: it would take any constant out again.
+        bare = norm == "none"
         conv = functools.partial(SpectralConv, normalize=spectral_norm)
         self.convs = [
-            conv(filters * 2**i, stride=2, use_bias=i == 0, name=f"conv_{i}")
+            conv(filters * 2**i, stride=2, use_bias=bare or i == 0, name=f"conv_{i}")
             for i in range(strided)
         ]
         self.joined = ClassConv(
-            num_classes, filters * 2**strided, use_bias=False, normalize=spectral_norm
+            num_classes, filters * 2**strided, use_bias=bare, normalize=spectral_norm
         )
-        self.norms = [instance_norm() for _ in range(strided)]
+        self.norms = [NORMS[norm]() for _ in range(strided)]
         self.scores = conv(1, name="scores")
 
     def call(

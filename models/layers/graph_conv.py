@@ -7,9 +7,11 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from core.geometry import LOCATION_GRID, SIZE_LEVELS, location_cells, size_levels
 from models.layers.mlp import MLP
 
-_leaky_relu = functools.partial(tf.nn.leaky_relu, alpha=0.3)
+ACTIVATIONS = {"leakyrelu": functools.partial(tf.nn.leaky_relu, alpha=0.3), "relu": tf.nn.relu}
+POOLINGS = ("avg", "sum")
 
 
 class Graph(Protocol):
@@ -34,18 +36,44 @@ def join_graphs(graphs: list[Graph], num_scenes: tf.Tensor) -> tuple[tf.Tensor, 
     return boxes, tf.concat(images, axis=0), tf.concat(triples, axis=0)
 
 
-class TripleConv(tf.keras.layers.Layer):
-    """One layer: every triple speaks to its two objects, every object averages what it hears."""
+def box_attributes(boxes: tf.Tensor) -> tf.Tensor:
+    """Boxes (O, 4) -> float32 (O, 35): one-hot size level (10), then one-hot location cell (25)."""
+    return tf.concat(
+        [
+            tf.one_hot(size_levels(boxes), SIZE_LEVELS),
+            tf.one_hot(location_cells(boxes), LOCATION_GRID**2),
+        ],
+        axis=1,
+    )
 
-    def __init__(self, dim: int, hidden: int, **kwargs):
-        """dim: width of object and predicate vectors that come out. hidden: of the messages."""
+
+class TripleConv(tf.keras.layers.Layer):
+    """One layer: every triple speaks to its two objects, every object pools what it hears."""
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        pooling: str = "avg",
+        activation: str = "leakyrelu",
+        norm: str = "none",
+        **kwargs,
+    ):
+        """dim: width of object and predicate vectors that come out. hidden: of the messages.
+        pooling: 'avg' or 'sum'. activation, norm: after every Dense, of ACTIVATIONS and as MLP."""
         super().__init__(**kwargs)
         self.hidden = hidden
-        self.speak = MLP([hidden, hidden + dim + hidden], _leaky_relu, name="speak")
-        self.listen = MLP([hidden, dim], _leaky_relu, name="listen")
+        self.pooling = pooling
+        mlp = functools.partial(MLP, activation=ACTIVATIONS[activation], norm=norm)
+        self.speak = mlp([hidden, hidden + dim + hidden], name="speak")
+        self.listen = mlp([hidden, dim], name="listen")
 
     def call(
-        self, objects: tf.Tensor, predicates: tf.Tensor, triples: tf.Tensor
+        self,
+        objects: tf.Tensor,
+        predicates: tf.Tensor,
+        triples: tf.Tensor,
+        training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """objects (O, D_in), predicates (T, P_in), triples int32 (T, 3), of which columns 0 and 2
         are read. Returns objects (O, dim) and predicates (T, dim).
@@ -54,14 +82,16 @@ class TripleConv(tf.keras.layers.Layer):
         """
         ends = tf.concat([triples[:, 0], triples[:, 2]], axis=0)  # (2T,)
         subjects, others = tf.split(tf.gather(objects, ends), 2)
-        spoken = self.speak(tf.concat([subjects, predicates, others], axis=1))
+        spoken = self.speak(tf.concat([subjects, predicates, others], axis=1), training=training)
         to_subject, predicates, to_object = tf.split(
             spoken, [self.hidden, spoken.shape[1] - 2 * self.hidden, self.hidden], axis=1
         )
         count = tf.shape(objects)[0]
         heard = tf.math.unsorted_segment_sum(tf.concat([to_subject, to_object], 0), ends, count)
-        times = tf.math.unsorted_segment_sum(tf.ones_like(ends, tf.float32), ends, count)
-        return self.listen(heard / tf.maximum(times, 1.0)[:, None]), predicates
+        if self.pooling == "avg":
+            times = tf.math.unsorted_segment_sum(tf.ones_like(ends, tf.float32), ends, count)
+            heard /= tf.maximum(times, 1.0)[:, None]
+        return self.listen(heard, training=training), predicates
 
 
 class GraphConvNet(tf.keras.layers.Layer):
@@ -72,14 +102,27 @@ class GraphConvNet(tf.keras.layers.Layer):
     """
 
     def __init__(
-        self, num_predicates: int, predicate_dim: int, dim: int, hidden: int, layers: int, **kwargs
+        self,
+        num_predicates: int,
+        predicate_dim: int,
+        dim: int,
+        hidden: int,
+        layers: int,
+        pooling: str = "avg",
+        activation: str = "leakyrelu",
+        norm: str = "none",
+        **kwargs,
     ):
+        """From `dim` on: of each layer, see TripleConv."""
         super().__init__(**kwargs)
         self.predicates = tf.keras.layers.Embedding(num_predicates, predicate_dim)
-        self.layers = [TripleConv(dim, hidden, name=f"layer_{i}") for i in range(layers)]
+        self.layers = [
+            TripleConv(dim, hidden, pooling, activation, norm, name=f"layer_{i}")
+            for i in range(layers)
+        ]
 
-    def call(self, objects: tf.Tensor, triples: tf.Tensor) -> tf.Tensor:
+    def call(self, objects: tf.Tensor, triples: tf.Tensor, training: bool = False) -> tf.Tensor:
         predicates = self.predicates(triples[:, 1])
         for layer in self.layers:
-            objects, predicates = layer(objects, predicates, triples)
+            objects, predicates = layer(objects, predicates, triples, training=training)
         return objects

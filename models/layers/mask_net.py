@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from core.errors import UsageError
-from models.layers.normalization import batch_norm
+from models.layers.normalization import NORMS
 from models.layers.upsample_conv import UpsampleConv
 
 
@@ -16,9 +16,17 @@ class MaskNet(tf.keras.layers.Layer):
     convolution (paper section 3.4, sg2im).
     """
 
-    def __init__(self, mask_size: int, width: int, precision: str = "float32", **kwargs):
+    def __init__(
+        self,
+        mask_size: int,
+        width: int,
+        precision: str = "float32",
+        norm: str = "batch",
+        **kwargs,
+    ):
         """precision: 'float32', or 'bfloat16' for the maps between the layers; the variables, the
-        statistics of batch norm and the logits are float32 either way."""
+        statistics of batch norm and the logits are float32 either way. norm: 'batch', 'instance'
+        or 'none'."""
         super().__init__(**kwargs)
         doublings = mask_size.bit_length() - 1
         if mask_size != 2**doublings or doublings == 0:
@@ -27,9 +35,10 @@ class MaskNet(tf.keras.layers.Layer):
                 "prepare the data with mask_size a power of two (64)"
             )
         policy = "float32" if precision == "float32" else f"mixed_{precision}"
-        # No bias: the batch norm after it takes any constant out again.
-        self.convs = [UpsampleConv(width, use_bias=False, dtype=policy) for _ in range(doublings)]
-        self.norms = [batch_norm(dtype=policy) for _ in range(doublings)]
+        self.convs = [
+            UpsampleConv(width, use_bias=norm == "none", dtype=policy) for _ in range(doublings)
+        ]
+        self.norms = [NORMS[norm](dtype=policy) for _ in range(doublings)]
         # The 1x1 convolution, as a product of matrices: faster for a single channel out.
         self.last = tf.keras.layers.Dense(1, dtype=policy)
 

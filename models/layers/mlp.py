@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from models.layers.normalization import NORMS
+
 
 class MLP(tf.keras.layers.Layer):
-    """float32 (..., in) -> (..., widths[-1]): Dense layers with an activation after each.
+    """float32 (..., in) -> (..., widths[-1]): Dense layers, a norm and an activation after each.
 
     The activation after the last one is left out with `activate_last=False`.
     """
@@ -18,18 +20,19 @@ class MLP(tf.keras.layers.Layer):
         widths: Sequence[int],
         activation: Callable[[tf.Tensor], tf.Tensor] | None,
         activate_last: bool = True,
+        norm: str = "none",
         **kwargs,
     ):
+        """norm: 'none', or 'batch': batch norm over the rows, before the activation."""
         super().__init__(**kwargs)
-        last = len(widths) - 1
-        self.dense = [
-            tf.keras.layers.Dense(
-                width, activation=activation if i < last or activate_last else None
-            )
-            for i, width in enumerate(widths)
-        ]
+        self.dense = [tf.keras.layers.Dense(width, use_bias=norm == "none") for width in widths]
+        self.norms = [NORMS[norm]() for _ in widths]
+        self.activations = [activation] * (len(widths) - 1)
+        self.activations.append(activation if activate_last else None)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        for dense in self.dense:
-            inputs = dense(inputs)
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        for dense, norm, activation in zip(self.dense, self.norms, self.activations):
+            inputs = norm(dense(inputs), training=training)
+            if activation is not None:
+                inputs = activation(inputs)
         return inputs

@@ -7,19 +7,34 @@ from typing import Any
 
 import tensorflow as tf
 
+# Of batch norm's statistics. MobileNetV2's own 0.999 needs thousands of steps before those that
+# inference uses resemble the ones the weights were trained with; short runs would evaluate noise.
+MOMENTUM = 0.9
+
+
+class InstanceNorm(tf.keras.layers.GroupNormalization):
+    """Normalises each channel of each sample over its pixels, with a learned scale and offset."""
+
+    def __init__(self, dtype: str = "float32"):
+        super().__init__(groups=-1, epsilon=1e-5, dtype=dtype)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The same in training."""
+        return super().call(inputs)
+
 
 def batch_norm(dtype: str = "float32") -> tf.keras.layers.BatchNormalization:
-    """The batch norm used everywhere.
-
-    Momentum 0.9: MobileNetV2's own 0.999 needs thousands of steps before the statistics that
-    inference uses resemble the ones the weights were trained with; short runs would evaluate noise.
-    """
-    return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3, dtype=dtype)
+    """The batch norm used everywhere."""
+    return tf.keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=1e-3, dtype=dtype)
 
 
-def instance_norm() -> tf.keras.layers.GroupNormalization:
-    """Normalises each channel of each sample over its pixels, with a learned scale and offset."""
-    return tf.keras.layers.GroupNormalization(groups=-1, epsilon=1e-5)
+def _no_norm(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    return inputs
+
+
+# By the names of hparams, each made by NORMS[name](dtype=...). What stands before a norm needs no
+# bias: the norm would take any constant out again.
+NORMS = {"batch": batch_norm, "instance": InstanceNorm, "none": lambda dtype="float32": _no_norm}
 
 
 class ConvBatchNorm(tf.keras.layers.Layer):

@@ -90,6 +90,26 @@ class EncoderBlock(tf.keras.layers.Layer):
         return tf.transpose(split, [0, 2, 1, 3])
 
 
+class SceneSum(tf.keras.layers.Layer):
+    """In place of a SceneTransformer: a scene is a learned vector plus the sum of its objects,
+    which stay as they are."""
+
+    def build(self, input_shape):
+        self.token = self.add_weight("token", input_shape[-1:], initializer="zeros")
+        super().build(input_shape)
+
+    def call(
+        self,
+        objects: tf.Tensor,
+        boxes: tf.Tensor,
+        obj_to_img: tf.Tensor,
+        num_scenes: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """As SceneTransformer; boxes and seed are not read."""
+        return self.token + tf.math.unsorted_segment_sum(objects, obj_to_img, num_scenes), objects
+
+
 class SceneTransformer(tf.keras.layers.Layer):
     """Objects of N scenes -> one vector a scene (its token) and contextual object vectors."""
 

@@ -237,7 +237,7 @@ def _stage_2_naive(setting: Setting) -> Numbers:
                     again.vector, graph.boxes, graph.obj_to_img, graph.triples, scenes, dropout_seed
                 )
                 sides.append((alone, token, self._scene_vectors(token), objects))
-            heads = [self._heads(side[3], True, training) for side in (sides[0], sides[2])]
+            heads = [self._heads(side[3], side[3], training) for side in (sides[0], sides[2])]
             photo, query = (
                 SideOutputs(token, vector, objects, alone.embedding, alone.logits, *head)
                 for (alone, token, vector, objects), head in zip((sides[0], sides[2]), heads)

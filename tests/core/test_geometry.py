@@ -17,6 +17,18 @@ def test_location_cells_by_hand():
     assert cells.numpy().tolist() == [2 + 5 * 2, 2 + 5 * 2, 1 + 5 * 2, 4 + 5 * 4, 0]
 
 
+def test_size_levels_by_hand():
+    boxes = [
+        [0.0, 0.5, 1.0, 1.0],  # 9 x 1/2 = 4.5 -> 4, half to even
+        [0.25, 0.25, 0.5, 0.5],  # 9/16 -> 1
+        [0.0, 0.0, 1.0, 1.0],  # 9
+        [0.4, 0.4, 0.4, 0.9],  # no width: 0
+        [0.0, 0.0, 2.0, 2.0],  # out of the image: the last level
+    ]
+    levels = geometry.size_levels(np.array(boxes, np.float32))
+    assert levels.numpy().tolist() == [4, 1, 9, 0, 9]
+
+
 def test_jitter_by_hand():
     # Size 0.4 x 0.2, centre (0.5, 0.5); shift +1 and -1 of 20 % moves it by 0.08 and -0.04;
     # scale +1 makes the width 0.48, scale -1 the height 0.16.

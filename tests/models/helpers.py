@@ -6,10 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from core.dataset import Vocabulary
+from core.hparams import parse
 from core.registry import MODELS
 from dataloaders.batches import SceneBatch, SceneGraph, TripletBatch
 
-SIDE, MASK, CLASSES = 32, 8, 7
+SIDE, MASK, CLASSES = 32, 16, 7
 PREDICATES = ("__in_image__", "left of", "right of", "above", "below", "inside", "surrounding")
 SMALL = {
     "image_size": SIDE,
@@ -29,35 +30,38 @@ SMALL_SCENES = {
 }
 
 
-def build(name: str, **changes):
-    """A small model of that registered name, the same at every call."""
+def build(name: str, options: str = "", **changes):
+    """A small model of that registered name, the same at every call. options: a comma string of
+    hparams over `changes`."""
     tf.keras.utils.set_random_seed(0)
     cls = MODELS[name]
     small = SMALL_SCENES if cls.batch_type == "SceneBatch" else SMALL
     vocabulary = Vocabulary(tuple(f"class {i}" for i in range(CLASSES)), PREDICATES)
-    return cls(cls.HParams(**{**small, **changes}), vocabulary, iterations=100, mask_size=MASK)
+    hparams = parse(options, cls.HParams, **{**small, **changes})
+    return cls(hparams, vocabulary, iterations=100, mask_size=MASK)
 
 
 def batch_for(model, seed: int = 0):
     """A batch of the model's type; sizes change with the seed."""
     if model.batch_type == "TripletBatch":
-        return triplet_batch(seed, 3 + seed)
+        return triplet_batch(seed, 3 + seed, model.hparams.image_size)
     return scene_batch(seed, [1 + (seed + i) % 4 for i in range(3)])
 
 
-def images(rng, count: int, channels: int) -> tf.Tensor:
-    """uint8 (count, SIDE, SIDE, channels), blocky noise."""
+def images(rng, count: int, channels: int, side: int = SIDE) -> tf.Tensor:
+    """uint8 (count, side, side, channels), blocky noise."""
     noise = rng.integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
-    return tf.constant(noise.repeat(SIDE // 8, 1).repeat(SIDE // 8, 2))
+    blocks = -(-side // 8)
+    return tf.constant(noise.repeat(blocks, 1).repeat(blocks, 2)[:, :side, :side])
 
 
-def triplet_batch(seed: int, size: int) -> TripletBatch:
+def triplet_batch(seed: int, size: int, side: int = SIDE) -> TripletBatch:
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, CLASSES, size)
     return TripletBatch(
-        images(rng, size, 1),
-        images(rng, size, 3),
-        images(rng, size, 3),
+        images(rng, size, 1, side),
+        images(rng, size, 3, side),
+        images(rng, size, 3, side),
         tf.constant(classes, tf.int32),
         tf.constant((classes + 1) % CLASSES, tf.int32),
     )

@@ -1,120 +1,20 @@
-"""Backbones against Keras' own, and weights that cannot be had."""
+"""What encoders see and give, and the rules between their hparams."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.ndimage import distance_transform_edt
 
-from core.errors import HParamError, UserError
+from core.errors import HParamError
 from models import encoders
-from models.encoders import (
-    EncoderHParams,
-    MobileNetV2,
-    ObjectRepresentation,
-    read_mobilenet_weights,
-)
+from models.encoders import EncoderHParams, ObjectRepresentation, distance_map
 from models.graph_attention import GraphAttentionHParams
 from tests.models.helpers import build, images, triplet_batch
 
-ALPHA = 0.35
-
-
-@pytest.fixture(scope="module")
-def keras_model():
-    """Keras' MobileNetV2 with every variable drawn anew: fresh statistics would hide mistakes."""
-    tf.keras.utils.set_random_seed(0)
-    model = tf.keras.applications.MobileNetV2(
-        input_shape=(96, 96, 3), alpha=ALPHA, include_top=False, weights=None
-    )
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.layers.BatchNormalization):
-            size = layer.gamma.shape
-            draw = np.random.default_rng(1).uniform
-            layer.set_weights([draw(0.8, 1.2, size) for _ in range(4)])
-    return model
-
-
-@pytest.fixture(scope="module")
-def weights_file(keras_model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
-    keras_model.save_weights(path)
-    return path
-
-
-@pytest.mark.parametrize("side", [96, 47])
-def test_mobilenet_equals_keras(keras_model, side):
-    """Up to block_16_project_BN; an odd side meets odd maps at every stride."""
-    ours = MobileNetV2(ALPHA, freeze_statistics=True)
-    pixels = tf.random.stateless_uniform((2, side, side, 3), [0, 1], -1, 1)
-    ours(pixels)
-    ours.load_from(keras_model)
-    if side != 96:
-        theirs = tf.keras.applications.MobileNetV2(
-            input_shape=(side, side, 3), alpha=ALPHA, include_top=False, weights=None
-        )
-        theirs.set_weights(keras_model.get_weights())
-    else:
-        theirs = keras_model
-    cut = tf.keras.Model(theirs.input, theirs.get_layer("block_16_project_BN").output)
-    expected = cut(pixels, training=False).numpy()
-    np.testing.assert_allclose(ours(pixels), expected, rtol=1e-3, atol=1e-3 * expected.std())
-    assert len(ours.variables) == len(cut.variables)
-
-
-def representation(**changes):
-    hparams = {"image_size": 32, "backbone_alpha": ALPHA, **changes}
-    return ObjectRepresentation(EncoderHParams(**hparams), num_classes=5)
-
-
-def test_weights_file_reaches_both_encoders(keras_model, weights_file):
-    objects = representation(pretrained_weights=str(weights_file))
-    objects.load_pretrained()
-    expected = keras_model.get_layer("block_16_project").get_weights()[0]
-    for encoder in (objects.photo_encoder, objects.sketch_encoder):
-        np.testing.assert_array_equal(encoder.backbone.convs()[-1].kernel, expected)
-
-
-def refused(weights, alpha=ALPHA):
-    with pytest.raises(UserError) as caught:
-        read_mobilenet_weights(str(weights), alpha, image_size=96)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert all(word in message for word in ("imagenet", "path", "none"))
-    return message
-
-
-def test_missing_truncated_and_foreign_weights(weights_file, tmp_path):
-    assert "there is no weights file" in refused(tmp_path / "nowhere.h5")
-    broken = tmp_path / "broken.weights.h5"
-    broken.write_bytes(weights_file.read_bytes()[:-100_000])
-    refused(broken)
-    text = tmp_path / "text.weights.h5"
-    text.write_text("not an HDF5 file")
-    assert "text.weights.h5" in refused(text)
-    refused(weights_file, alpha=0.5)
-    other = tf.keras.Sequential([tf.keras.layers.Dense(3, input_shape=(2,))])
-    other.save_weights(tmp_path / "other.weights.h5")
-    refused(tmp_path / "other.weights.h5")
-
-
-def test_weights_with_nan(keras_model, tmp_path):
-    poisoned = tf.keras.models.clone_model(keras_model)
-    poisoned.set_weights(keras_model.get_weights())
-    kernel = poisoned.get_layer("Conv1").kernel
-    kernel.assign(kernel * np.nan)
-    poisoned.save_weights(tmp_path / "nan.weights.h5")
-    assert "NaN" in refused(tmp_path / "nan.weights.h5")
-
-
-def test_download_that_fails(monkeypatch):
-    def offline(*args, **kwargs):
-        raise Exception("URL fetch failure on https://storage... : None -- [Errno -2]")
-
-    monkeypatch.setattr(tf.keras.applications, "MobileNetV2", offline)
-    assert "could not be downloaded" in refused("imagenet")
-
 
 def test_none_reads_nothing():
-    representation(pretrained_weights="none").load_pretrained()
+    hparams = EncoderHParams(image_size=32, backbone_alpha=0.35, pretrained_weights="none")
+    ObjectRepresentation(hparams, num_classes=5).load_pretrained()
 
 
 @pytest.mark.parametrize(
@@ -132,11 +32,68 @@ def test_one_hparam_decides_on_batch_norm(batch_norm, weights, frozen):
     assert hparams.freeze_statistics == frozen
 
 
-def test_rules_between_hparams():
-    with pytest.raises(HParamError, match="pretrained_weights=none"):
-        EncoderHParams(pretrained_e_model="shallow")
-    with pytest.raises(HParamError, match="does not divide"):
-        GraphAttentionHParams(g_enc_n_heads=7)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretrained_e_model": "shallow"}, "pretrained_weights=none"),
+        ({"pretrained_e_model": "inception", "image_size": 74}, "at least 75 pixels"),
+        ({"pretrained_e_model": "resnet", "image_size": 31}, "at least 32 pixels"),
+        ({"pretrained_e_model": "resnet", "backbone_alpha": 0.5}, "leave out backbone_alpha=0.5"),
+        ({"g_enc_n_heads": 7}, "does not divide"),
+        ({"no_global_contrastive": True, "retrieval_vector": "projection"}, "no projection"),
+        ({"no_global_contrastive": True, "abbl_skip_transformer": True}, "nothing to train"),
+        ({"abbl_no_mask_gan": True, "abbl_include_feat_loss": True}, "give one of them"),
+        ({"abbl_no_mask_gan": True, "abbl_mask_recon_loss": 0.0}, "nothing to train the masks"),
+    ],
+)
+def test_rules_between_hparams(changes, message):
+    with pytest.raises(HParamError, match=message):
+        GraphAttentionHParams(**changes)
+
+
+def drawings() -> np.ndarray:
+    """uint8 (3, 40, 40, 1): scattered points, one grey line and one light line, a blank sheet."""
+    sheets = np.full((3, 40, 40, 1), 255, np.uint8)
+    sheets[0][np.random.default_rng(0).random((40, 40, 1)) < 0.01] = 0
+    sheets[1, 5:30, 12], sheets[1, 35, 2:30] = 127, 128
+    return sheets
+
+
+def test_distance_map_equals_scipy():
+    """In batches of any size, compiled; half a side is 20 pixels."""
+    spec = [tf.TensorSpec((None, 40, 40, 1), tf.uint8)]
+    maps = tf.function(distance_map, input_signature=spec)(drawings()).numpy()
+    for sheet, made in zip(drawings()[:2], maps):
+        expected = np.minimum(distance_transform_edt(sheet[..., 0] >= 128) / 20, 1)
+        assert expected.max() > 0.4
+        np.testing.assert_allclose(made[..., 0], expected, atol=1e-6)
+    np.testing.assert_array_equal(maps[2], 1)  # no line anywhere
+
+
+def test_distance_map_by_hand():
+    sheet = np.full((1, 8, 8, 1), 255, np.uint8)
+    sheet[0, 0, 0] = 0
+    made = distance_map(tf.constant(sheet))[0, ..., 0]
+    # of half a side, 4 px: 3 px down, 4 px across; sqrt(2^2 + 2^2); too far
+    assert float(made[0, 0]) == 0
+    assert float(made[3, 0]) == 0.75
+    assert float(made[2, 2]) == pytest.approx(8**0.5 / 4)
+    assert float(made[0, 4]) == float(made[7, 7]) == 1
+
+
+def test_distance_maps_reach_the_sketch_encoder_alone():
+    drawn, mapped = (
+        build("multidomain-representation", use_euclidean_distance_map=on) for on in (False, True)
+    )
+    sketches = images(np.random.default_rng(0), 2, 1)
+    assert np.any(drawn.embed_sketches(sketches).vector != mapped.embed_sketches(sketches).vector)
+    crops = images(np.random.default_rng(0), 2, 3)
+    np.testing.assert_array_equal(
+        drawn.embed_photos(crops).vector, mapped.embed_photos(crops).vector
+    )
+    # Stage 2 takes these encoders over, so it must show them the same.
+    assert "use_euclidean_distance_map" in GraphAttentionHParams.__dataclass_fields__
+    assert "use_euclidean_distance_map" not in type(drawn).warm_start_may_differ
 
 
 def test_embeddings_have_norm_one_and_images_are_scaled():
@@ -170,27 +127,3 @@ def test_each_image_is_encoded_once_a_step(monkeypatch):
     monkeypatch.setattr(encoders.Encoder, "call", counting)
     model.forward(batch, training=True)
     assert sorted(counts) == [(3, 1), (6, 3)]
-
-
-def test_real_weights(real_data):
-    """The given ImageNet weights load, and the features of two photographs differ."""
-    path = real_data / "weights" / "mobilenet_v2_1.0_imagenet_96_no_top.weights.h5"
-    hparams = EncoderHParams(pretrained_weights=str(path))
-    objects = ObjectRepresentation(hparams, num_classes=3)
-    objects.load_pretrained()
-    photographs = sorted((real_data / "coco-stuff" / "images" / "val2017").glob("*.jpg"))[:2]
-    crops = [
-        tf.image.resize(tf.io.decode_jpeg(tf.io.read_file(str(p)), channels=3), (96, 96))
-        for p in photographs
-    ]
-    pixels = tf.stack(crops) / 127.5 - 1.0
-    theirs = tf.keras.applications.MobileNetV2(
-        input_shape=(96, 96, 3), include_top=False, weights=None
-    )
-    theirs.load_weights(path)
-    cut = tf.keras.Model(theirs.input, theirs.get_layer("block_16_project_BN").output)
-    expected = cut(pixels, training=False).numpy()
-    features = objects.photo_encoder.backbone(pixels).numpy()
-    np.testing.assert_allclose(features, expected, atol=1e-3 * expected.std())
-    pooled = features.mean((1, 2))
-    assert np.linalg.norm(pooled[0] - pooled[1]) > 0.1 * np.linalg.norm(pooled[0])

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from models import encoders
 from models.layers.box_head import BoxHead
-from models.layers.graph_conv import join_graphs
+from models.layers.graph_conv import GraphConvNet, join_graphs
+from models.scene_losses import discriminator_loss, scene_losses
 from tests.models.helpers import CLASSES, MASK, build, scene_batch, scene_graph, step_args
 
 LOGGED = {
@@ -154,7 +155,8 @@ def test_logged_names_by_default(batch):
 def losses_of(model, batch):
     outputs = model.forward(batch, None, training=False)
     scores = model.score_masks(outputs, batch)
-    return {k: float(v) for k, v in model.compute_losses(outputs, scores, batch).items()}, outputs
+    named = scene_losses(model.hparams, outputs, scores, batch)
+    return {k: float(v) for k, v in named.items()}, outputs
 
 
 def test_masks_and_triplets_of_queries_go_by_query_to_photo(model, batch):
@@ -193,7 +195,7 @@ def test_query_boxes_are_the_querys_own(model, batch):
     named, outputs = losses_of(model, batch)
     moved = batch._replace(query=batch.query._replace(boxes=batch.query.boxes * 0.5))
     scores = model.score_masks(outputs, batch)
-    other = model.compute_losses(outputs, scores, moved)
+    other = scene_losses(model.hparams, outputs, scores, moved)
     assert float(other["bbox_recon_loss"]) != pytest.approx(named["bbox_recon_loss"])
 
 
@@ -208,15 +210,17 @@ def test_batch_where_no_query_depicts_anything(batch):
 def test_discriminator_loss_by_hand(model, batch):
     outputs = model.forward(batch, None, training=False)
     scores = model.score_masks(outputs, batch)
-    plain = build("graph-attention", use_lab_smooth=False)
-    expected = (
-        0.5 * np.mean((scores.real.numpy() - 1) ** 2)
-        + 0.25 * np.mean(scores.photo.numpy() ** 2)
-        + 0.25 * np.mean(scores.query.numpy() ** 2)
-    )
+    real = 0.5 * np.mean((scores.real.numpy() - 1) ** 2)
+    photo, query = (np.mean(made.numpy() ** 2) for made in scores.made)
+    expected = pytest.approx(real + 0.25 * photo + 0.25 * query, rel=1e-5)
     seed = tf.constant([0, 1])
-    assert float(plain.discriminator_loss(scores, seed)) == pytest.approx(expected, rel=1e-5)
-    assert float(model.discriminator_loss(scores, seed)) != pytest.approx(expected, rel=1e-5)
+    assert float(discriminator_loss(scores, seed, smooth=False)) == expected
+    assert float(discriminator_loss(scores, seed, smooth=True)) != expected
+    # Made from photographs only: they weigh as much as the real ones.
+    lone = scores._replace(made=scores.made[:1])
+    assert float(discriminator_loss(lone, seed, smooth=False)) == pytest.approx(
+        real + 0.5 * photo, rel=1e-5
+    )
 
 
 def test_generator_and_discriminator_have_their_own_variables(model):
@@ -243,7 +247,97 @@ def test_one_pass_gives_the_gradients_of_two():
         )
         with tf.GradientTape() as tape:
             scores = model.score_masks(outputs._replace(photo=photo, query=query), batch)
-            loss = model.discriminator_loss(scores, tf.constant([0, 1]))
+            loss = discriminator_loss(scores, tf.constant([0, 1]), smooth=True)
         gradients.append(tape.gradient(loss, variables))
     for shared, detached in zip(*gradients):
         np.testing.assert_allclose(shared, detached, rtol=1e-4, atol=1e-7)
+
+
+# --- ablations and options ---
+
+
+def test_skip_transformer_is_the_sum_of_token_and_objects(batch):
+    model = build("graph-attention", abbl_skip_transformer=True)
+    model.transformer.token.assign_add(tf.ones_like(model.transformer.token))
+    side = model.encode_photo(batch.crops, batch.photo)
+    rows = batch.photo.obj_to_img.numpy()
+    for n in range(3):
+        expected = 1 + side.objects.numpy()[rows == n].sum(0)
+        np.testing.assert_allclose(side.scene_token[n], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_skip_graph_reads_no_relations(model, batch):
+    others = batch.photo._replace(triples=batch.photo.triples[:1])
+    for whole, changes in ((model, True), (build("graph-attention", abbl_skip_graph=True), False)):
+        before = whole.encode_photo(batch.crops, batch.photo, with_masks=False)
+        after = whole.encode_photo(batch.crops, others, with_masks=False)
+        assert np.any(before.objects != after.objects) == changes
+
+
+@pytest.mark.parametrize("option", ["use_pos_on_graph", "use_pos_encoding"])
+def test_boxes_are_seen_where_the_option_says(option, batch):
+    """Larger boxes of the same centres: only the graph's attributes know sizes."""
+    centre = (batch.photo.boxes[:, :2] + batch.photo.boxes[:, 2:]) / 2
+    near, far = (
+        batch.photo._replace(boxes=tf.concat([centre - r, centre + r], 1)) for r in (0.05, 0.25)
+    )
+    moved = near._replace(boxes=1 - tf.gather(near.boxes, [2, 3, 0, 1], axis=1))
+    off = {"use_pos_on_graph": False, "use_pos_encoding": False}
+    seen = {}
+    for name, changes in (("on", {**off, option: True}), ("off", off)):
+        model = build("graph-attention", **changes)
+        sides = [model.encode_photo(batch.crops, g, with_masks=False) for g in (near, far, moved)]
+        seen[name] = [bool(np.any(sides[0].objects != side.objects)) for side in sides[1:]]
+    assert seen == {"on": [option == "use_pos_on_graph", True], "off": [False, False]}
+
+
+@pytest.mark.parametrize("change", ["abbl_no_shuffled_negative", "no_global_contrastive"])
+def test_negative_scenes_that_nothing_reads_are_left_out(monkeypatch, batch, change):
+    rows = []
+    call = GraphConvNet.call
+
+    def counting(self, objects, triples, training=False):
+        rows.append(int(objects.shape[0]))
+        return call(self, objects, triples, training=training)
+
+    monkeypatch.setattr(GraphConvNet, "call", counting)
+    model = build("graph-attention", **{change: True})
+    rows.clear()
+    outputs = model.forward(batch, None, training=True)
+    assert rows == [6 + 9]  # photo and query objects, without 6 negatives
+    assert outputs.negative_scene_vector is None
+    # The object losses still read the negative crops.
+    assert outputs.negative.embedding.shape[0] == 6
+
+
+def test_no_skt_mask_loss_makes_masks_of_photographs_only(batch):
+    model = build("graph-attention", abbl_no_skt_mask_loss=True, abbl_include_feat_loss=True)
+    outputs = model.forward(batch, None, training=True)
+    assert outputs.photo.masks.shape[0] == 6
+    assert outputs.query.masks is None
+    scores = model.score_masks(outputs, batch)
+    assert [made.shape[0] for made in scores.made] == [6]
+    named = scene_losses(model.hparams, outputs, scores, batch)
+    assert set(named) == {*LOGGED, "g_mask_feat_loss"} - {
+        "g_mask_sketch_loss",
+        "d_mask_loss",
+        "total_loss",
+    }
+    # They are still made of sketches when asked for.
+    assert model.encode_query(batch.sketches, batch.query).masks.shape[0] == 9
+
+
+def test_no_global_contrastive_has_no_projection(batch):
+    model = build("graph-attention", no_global_contrastive=True)
+    side = model.encode_query(batch.sketches, batch.query, with_masks=False)
+    assert side.scene_vector is None
+    assert side.scene_token.shape == (3, 64)
+    assert model.projection is None
+
+
+def test_no_mask_gan_has_no_discriminator(batch):
+    model = build("graph-attention", abbl_no_mask_gan=True)
+    assert set(model.optimizers) == {"main"}
+    assert not any("discriminator" in variable.name for variable in model.variables)
+    plain = build("graph-attention")
+    assert len(plain.variables) - len(model.variables) == len(plain.discriminator.variables)

@@ -24,6 +24,29 @@ def test_cross_entropy_by_hand():
     assert float(value) == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
 
 
+def test_focal_cross_entropy_by_hand():
+    logits = tf.constant([[0.0, 0.0], [0.0, math.log(3.0)]])
+    value = losses.focal_cross_entropy(logits, tf.constant([0, 1]))
+    # p = 1/2: (1/2)^2 ln 2.  p = 3/4: (1/4)^2 ln(4/3).
+    assert float(value) == pytest.approx((math.log(2) / 4 + math.log(4 / 3) / 16) / 2)
+
+
+def test_focal_cross_entropy_equals_keras():
+    logits = 3 * tf.random.stateless_normal((6, 5), [0, 1])
+    classes = tf.constant([0, 1, 2, 3, 4, 0])
+    theirs = tf.keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=2.0, from_logits=True)
+    value = losses.focal_cross_entropy(logits, classes)
+    assert float(value) == pytest.approx(float(theirs(tf.one_hot(classes, 5), logits)), rel=1e-5)
+
+
+def test_focal_cross_entropy_of_the_certain_is_zero_with_its_gradient():
+    logits = tf.Variable([[100.0, 0.0]])
+    with tf.GradientTape() as tape:
+        value = losses.focal_cross_entropy(logits, tf.constant([0]))
+    assert float(value) == 0
+    np.testing.assert_array_equal(tape.gradient(value, logits), 0)
+
+
 def test_triplet_by_hand():
     anchor = tf.constant([[0.0, 0.0], [0.0, 0.0]])
     positive = tf.constant([[1.0, 0.0], [0.0, 0.5]])  # squared distances 1, 0.25
@@ -44,6 +67,7 @@ def test_scene_contrastive_by_hand():
     away = (0.41 + 0 + 0.46 + 0) / 4
     value = losses.scene_contrastive(sketch, photo, negative)
     assert float(value) == pytest.approx(pull + push + away)
+    assert float(losses.scene_contrastive(sketch, photo, None)) == pytest.approx(pull + push)
 
 
 def test_scene_contrastive_against_loops():

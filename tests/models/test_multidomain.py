@@ -51,6 +51,16 @@ def test_weighted_losses_by_hand():
     assert float(named["triplet_loss"]) == pytest.approx(2 - 0 + 0.5)
 
 
+def test_focal_classes_by_hand():
+    """Uniform logits: p = 1/K, so ln K times (1 - 1/K)^2."""
+    model = build("multidomain-representation", use_focal_loss=True)
+    flat = Encoded(tf.zeros((2, 4)), tf.zeros((2, 4)), tf.zeros((2, CLASSES)))
+    named = model.compute_losses(Outputs(flat, flat, flat), triplet_batch(0, 2))
+    expected = pytest.approx((1 - 1 / CLASSES) ** 2 * np.log(CLASSES))
+    assert float(named["enc_sketch_clas_loss"]) == expected
+    assert float(named["enc_obj_clas_loss"]) == expected
+
+
 def test_total_is_the_weighted_sum():
     model = build("multidomain-representation", triplet_loss_weight=3.0)
     losses = {k: float(v) for k, v in model.train_step(triplet_batch(0, 4), *step_args()).items()}

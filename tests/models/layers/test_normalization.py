@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.layers.normalization import ConvBatchNorm, SpectralConv, instance_norm
+from models.layers.normalization import ConvBatchNorm, InstanceNorm, SpectralConv
 
 
 def randomised(layer, inputs):
@@ -87,6 +87,6 @@ def test_spectral_norm_moves_only_in_training():
 
 def test_instance_norm_by_sample_and_channel():
     maps = tf.random.stateless_normal((2, 8, 8, 3), [0, 1]) * [1.0, 5.0, 9.0] + 4.0
-    outputs = instance_norm()(maps).numpy()
+    outputs = InstanceNorm()(maps).numpy()
     np.testing.assert_allclose(outputs.mean((1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(outputs.var((1, 2)), 1, atol=1e-3)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from core.geometry import location_cells
 from models.layers.scene_transformer import (
     Dropout,
+    SceneSum,
     SceneTransformer,
     sinusoids,
     slot_indices,
@@ -146,3 +147,15 @@ def test_dropout_draws_anew_at_each_use():
     assert set(np.unique(first)) == {0.0, 2.0}
     assert np.mean(first == 0) == pytest.approx(0.5, abs=0.07)
     assert np.mean(first == second) == pytest.approx(0.5, abs=0.07)
+
+
+def test_scene_sum_by_hand():
+    """Scenes of two, no and one object."""
+    layer = SceneSum()
+    objects = tf.constant([[1.0, 2.0], [10.0, 20.0], [5.0, 5.0]])
+    arguments = (objects, tf.zeros((3, 4)), tf.constant([0, 0, 2]), tf.constant(3))
+    layer(*arguments)
+    layer.token.assign([0.5, -0.5])
+    scenes, same = layer(*arguments)
+    assert scenes.numpy().tolist() == [[11.5, 21.5], [0.5, -0.5], [5.5, 4.5]]
+    np.testing.assert_array_equal(same, objects)

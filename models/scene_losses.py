@@ -1,0 +1,141 @@
+"""What graph-attention says of scenes, the losses of that, and their weights."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from models import losses
+from models.encoders import Encoded
+from models.graph_attention_hparams import GraphAttentionHParams
+
+
+class SideOutputs(NamedTuple):
+    """What the model says of one side (photo or query) of N scenes with O objects; float32."""
+
+    scene_token: tf.Tensor  # (N, D), the Transformer's scene token
+    # (N, D), its projection, L2 norm 1: what the contrastive loss trains; None without that loss
+    scene_vector: tf.Tensor | None
+    objects: tf.Tensor  # (O, D), contextual object vectors
+    embedding: tf.Tensor  # (O, E), common embedding of objects out of context, L2 norm 1
+    logits: tf.Tensor  # (O, K), classes from the encoder, out of context
+    context_logits: tf.Tensor | None  # (O, K), from the contextual vectors; None: not clas_on_final
+    boxes: tf.Tensor  # (O, 4), predicted
+    mask_logits: tf.Tensor | None  # (O, M, M) within the box; None when not asked for or trained
+
+    @property
+    def masks(self) -> tf.Tensor | None:
+        """(O, M, M), probabilities within the box."""
+        return None if self.mask_logits is None else tf.nn.sigmoid(self.mask_logits)
+
+
+class Outputs(NamedTuple):
+    """Forward pass of a training batch."""
+
+    photo: SideOutputs
+    query: SideOutputs
+    negative: Encoded  # negative crops, (O, ...)
+    negative_scene_vector: tf.Tensor | None  # float32 (N, D), L2 norm 1; None: not trained with
+
+
+class Scores(NamedTuple):
+    """The discriminator on the real masks, and on those made from the photo and, unless that is
+    ablated, from the query side."""
+
+    real: tf.Tensor  # float32 (O, h, w)
+    made: list[tf.Tensor]  # a side: float32 (O, h, w)
+    real_features: list[tf.Tensor]  # maps (O, ...) of the inner layers
+    made_features: list[tuple[tf.Tensor, ...]]  # a side: maps (O, ...)
+
+
+def loss_weights(hparams: GraphAttentionHParams) -> dict[str, float]:
+    """The weight of each loss in the total. One of weight 0 is ablated: it is left out here, so
+    it is neither computed nor logged."""
+    gan = 0.0 if hparams.abbl_no_mask_gan else 0.5
+    weights = {
+        "obj_triplet_loss": hparams.obj_emb_weight * hparams.abbl_triplet_loss,
+        "enc_sketch_clas_loss": hparams.obj_emb_weight * hparams.abbl_clas_loss,
+        "enc_obj_clas_loss": hparams.obj_emb_weight * hparams.abbl_clas_loss,
+        "global_triplet_loss": 0.0 if hparams.no_global_contrastive else 1.0,
+        "bbox_recon_loss": 10.0,
+        "end_clas_loss": 1.0 if hparams.clas_on_final else 0.0,
+        "g_mask_loss": gan,
+        "g_mask_sketch_loss": 0.0 if hparams.abbl_no_skt_mask_loss else gan,
+        "mask_recon_loss": hparams.abbl_mask_recon_loss,
+        "g_mask_feat_loss": hparams.g_layout_feat_weight if hparams.abbl_include_feat_loss else 0.0,
+    }
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def scene_losses(
+    hparams: GraphAttentionHParams, outputs: Outputs, scores: Scores | None, batch: Any
+) -> dict[str, tf.Tensor]:
+    """The unweighted losses of all but the discriminator, those that have a weight, by name.
+
+    batch: a SceneBatch. scores: None without a discriminator.
+    """
+    photo, query, negative = outputs.photo, outputs.query, outputs.negative
+    depicts = batch.query_to_photo >= 0  # (Q,), the others have no photo object as truth
+    own = tf.maximum(batch.query_to_photo, 0)
+
+    def triplet() -> tf.Tensor:
+        near, far = tf.gather(photo.embedding, own), tf.gather(negative.embedding, own)
+        return losses.triplet(query.embedding, near, far, valid=depicts)
+
+    def crop_classes() -> tf.Tensor:
+        loss = 0.5 * losses.cross_entropy(photo.logits, batch.photo.classes)
+        return loss + 0.5 * losses.cross_entropy(negative.logits, batch.negative_classes)
+
+    def boxes() -> tf.Tensor:
+        loss = losses.box_regression(batch.photo.boxes, photo.boxes, hparams.use_giou_loss)
+        if hparams.recon_on_sketch:
+            loss += losses.box_regression(batch.query.boxes, query.boxes, hparams.use_giou_loss)
+        return loss
+
+    def context_classes() -> tf.Tensor:
+        loss = losses.cross_entropy(photo.context_logits, batch.photo.classes)
+        return loss + losses.cross_entropy(query.context_logits, batch.query.classes)
+
+    def masks() -> tf.Tensor:
+        true = tf.cast(batch.masks, tf.float32)
+        everything = tf.ones_like(batch.photo.classes, tf.bool)
+        loss = losses.mask_cross_entropy(true, photo.mask_logits, everything)
+        if not hparams.abbl_no_skt_mask_loss:
+            loss += losses.mask_cross_entropy(tf.gather(true, own), query.mask_logits, depicts)
+        return loss
+
+    def features() -> tf.Tensor:
+        real, made = scores.real_features, scores.made_features
+        loss = losses.feature_matching(real, made[0])
+        if not hparams.abbl_no_skt_mask_loss:
+            of_query = [tf.gather(maps, own) for maps in real]
+            loss += losses.feature_matching(of_query, made[1], depicts)
+        return loss
+
+    compute = {
+        "obj_triplet_loss": triplet,
+        "enc_sketch_clas_loss": lambda: losses.cross_entropy(query.logits, batch.query.classes),
+        "enc_obj_clas_loss": crop_classes,
+        "global_triplet_loss": lambda: losses.scene_contrastive(
+            query.scene_vector, photo.scene_vector, outputs.negative_scene_vector
+        ),
+        "bbox_recon_loss": boxes,
+        "end_clas_loss": context_classes,
+        "g_mask_loss": lambda: losses.least_squares_gan(scores.made[0], 1.0),
+        "g_mask_sketch_loss": lambda: losses.least_squares_gan(scores.made[1], 1.0),
+        "mask_recon_loss": masks,
+        "g_mask_feat_loss": features,
+    }
+    return {name: compute[name]() for name in loss_weights(hparams)}
+
+
+def discriminator_loss(scores: Scores, noise_seed: tf.Tensor, smooth: bool) -> tf.Tensor:
+    """Least-squares GAN: real masks towards 1 (smooth: N(0.9, 0.1)), made ones towards 0."""
+    target: Any = 1.0
+    if smooth:
+        target = tf.random.stateless_normal(tf.shape(scores.real), noise_seed, 0.9, 0.1)
+    loss = 0.5 * losses.least_squares_gan(scores.real, target)
+    for made in scores.made:
+        loss += 0.5 / len(scores.made) * losses.least_squares_gan(made, 0.0)
+    return loss
