@@ -4,13 +4,15 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 # The demo: where it goes, how much it draws and how long it trains. Small networks, so that two
-# cores do it in minutes; the paper's sizes are the defaults of the scripts.
+# cores do it in minutes; the paper's sizes are the defaults of the scripts. Stage 3 goes on in the
+# run of stage 2, so its steps count from there.
 DEMO := demo
 DEMO_SEED := 0
 DEMO_SAMPLE := --train-images 600 --val-images 200
 DEMO_VAL_SIZE := 100
 DEMO_STAGE1_STEPS := 300
-DEMO_STAGE2_STEPS := 1200
+DEMO_STAGE2_STEPS := 1600
+DEMO_STAGE3_STEPS := 1800
 DEMO_NETWORK := pretrained_e_model=shallow,pretrained_weights=none,image_size=48
 DEMO_SCENE_NETWORK := gconv_num_layers=2,gconv_hidden_dim=256,g_enc_n_layers=2,mask_width=32,layout_d_arch=verysmall
 
@@ -62,17 +64,31 @@ demo: $(STAMP)
 	    --target-dir $(DEMO)/coco-graphs --val-size $(DEMO_VAL_SIZE)
 	$(PY) -m prep_data.cococrops_to_tfrecord --dataset-dir $(DEMO)/sample/coco-stuff \
 	    --target-dir $(DEMO)/coco-crops --val-size $(DEMO_VAL_SIZE)
+	$(PY) -m prep_data.sketchycoco_to_tfrecord --dataset-dir $(DEMO)/sample/coco-stuff \
+	    --sketchycoco-dir $(DEMO)/sample/sketchycoco --target-dir $(DEMO)/sketchycoco-tf
 	$(PY) train.py multidomain-representation --data-loader quickdraw-cococrops-tf \
 	    -o $(DEMO)/runs --id 01 --resume latest --hparams learning_rate=1e-3,$(DEMO_NETWORK) \
-	    --base-hparams batch_size=32,iterations=$(DEMO_STAGE1_STEPS),log_every=50,seed=$(DEMO_SEED) \
+	    --base-hparams batch_size=32,iterations=$(DEMO_STAGE1_STEPS),log_every=10,notify_every=$(DEMO_STAGE1_STEPS),seed=$(DEMO_SEED),slack_config=,goal="Objects" \
 	    --data-hparams qdraw_dir=$(DEMO)/quickdraw-tf,crops_dir=$(DEMO)/coco-crops
 	$(PY) train.py graph-attention --data-loader coco-tfrecord \
 	    -o $(DEMO)/runs --id SD01 --resume latest \
 	    --hparams learning_rate=5e-4,pt_mdomain_id=01,$(DEMO_NETWORK),$(DEMO_SCENE_NETWORK) \
-	    --base-hparams batch_size=8,iterations=$(DEMO_STAGE2_STEPS),log_every=100,safety_save=300,seed=$(DEMO_SEED) \
+	    --base-hparams batch_size=8,iterations=$(DEMO_STAGE2_STEPS),log_every=20,notify_every=400,safety_save=400,save_every=$(DEMO_STAGE2_STEPS),seed=$(DEMO_SEED),slack_config=,goal="Scenes" \
 	    --data-hparams coco_dir=$(DEMO)/coco-graphs,crops_dir=$(DEMO)/coco-crops,qdraw_dir=$(DEMO)/quickdraw-indexed
-	$(PY) evaluate-metrics.py graph-attention -o $(DEMO)/runs --id SD01
+	$(PY) evaluate-metrics.py graph-attention -o $(DEMO)/runs --id SD01 --data-loader coco-tfrecord
+	$(PY) train.py graph-attention --data-loader sketchycoco-tf \
+	    -o $(DEMO)/runs --id SD01 --resume latest \
+	    --base-hparams iterations=$(DEMO_STAGE3_STEPS) \
+	    --data-hparams sketchycoco_dir=$(DEMO)/sketchycoco-tf,crops_dir=$(DEMO)/coco-crops
+	$(PY) evaluate-metrics.py graph-attention -o $(DEMO)/runs --id SD01 --data-loader sketchycoco-tf \
+	    --metrics sbir-mAP-test sbir-top1-test sbir-top5-test obj-sbir-top10-test mask-iou-test \
+	    generated-masks-test
+	$(PY) run-experiment.py extract-features --model-name graph-attention --model-id SD01 \
+	    --data-loader coco-tfrecord -o $(DEMO)/runs --id demo \
+	    --exp-hparams results=$(DEMO)/features,save_images=True
+	$(PY) run-experiment.py sbir-on-features-file -o $(DEMO)/runs --id demo \
+	    --exp-hparams results=$(DEMO)/search,featsfile=$(DEMO)/features/SD01_coco_tfrecord_test_feats.npz,save_images=True
+	$(PY) run-experiment.py report -o $(DEMO)/runs --id demo --exp-hparams results=$(DEMO)
 	@echo
-	@echo "The figures stand above and, as JSON, in $(DEMO)/runs/graph-attention-SD01/evaluation,"
-	@echo "with a picture of queries and their five nearest photographs. What counts is recall with"
-	@echo "sketches=real against sketches=blank under boxes=jittered."
+	@echo "All of it on one page: $(DEMO)/report.html. What counts is recall with sketches=real"
+	@echo "against sketches=blank under boxes=jittered."
