@@ -174,6 +174,21 @@ def test_sides_are_gathered_whole_whatever_the_batch_size():
             np.testing.assert_array_equal(one.vectors["projection"], other.vectors["projection"])
 
 
+def test_model_without_projection(tmp_path):
+    """Scenes are ranked by the token alone; asking for the projection is one clear sentence."""
+
+    class Unprojected(FakeModel):
+        def _encode(self, *arguments):
+            sees = super()._encode(*arguments)
+            return sees._replace(scene_token=sees.scene_vector, scene_vector=None)
+
+    figures = evaluate(Unprojected("boxes"), ["sbir-top1"], tmp_path, vectors=("token",))
+    assert by_label(figures, boxes="shared", sketches="real").value == 1
+    own = evaluation.Evaluation(Unprojected(), FakeScenes(), vectors=("projection",))
+    with pytest.raises(UsageError, match="no projection to rank scenes by"):
+        own.scene_ranks(QueryProtocol(), "projection")
+
+
 def test_each_side_is_encoded_once_a_protocol(tmp_path):
     dataset, model = FakeScenes(), FakeModel()
     evaluate(model, ["sbir-mAP", "sbir-top1", "obj-sbir-mAP"], tmp_path, dataset)
