@@ -214,10 +214,20 @@ def test_stage_2_after_sigterm_goes_on_to_the_same_bits(out, stopped, stage2):
     assert f"stopped by SIGTERM after step {stopped.step}; go on" in stopped.stderr
     steps = stopped.step + 2
     go_on = [STAGE2, "-o", out, "--id", "cut", "--resume", "latest"]
-    code, stderr = ended(script("train.py", *go_on, "--base-hparams", f"iterations={steps}"))
+    # An evaluation on the way, which SD01 had not, must not change a bit either.
+    base = f"iterations={steps},notify_every={steps - 1}"
+    code, stderr = ended(script("train.py", *go_on, "--base-hparams", base))
     assert code == 0, stderr
     assert losses(out, STAGE2, "cut") == stage2
     assert list(stage2) == list(range(1, steps + 1))
+    run = RunDir(out, STAGE2, "cut")
+    (line,) = read_metrics(run.figures)
+    assert (line["step"], line["loader"], line["failed"]) == (steps - 1, LOADER[STAGE2], [])
+    assert len(line["figures"]) == 4 * 4 + 4 + 2 * 2 + 2  # scenes, objects, accuracies, masks
+    assert {path.name for path in run.plots.iterdir()} >= {
+        f"{name}-step-{steps - 1}.png"
+        for name in ("sbir-on-valid", "generated-masks", "common-embedding-tsne")
+    }
 
 
 def test_a_second_training_of_a_run_is_turned_away(stopped):
@@ -260,24 +270,27 @@ def test_search_figures_of_stage_2(out, stage2):
     for row in masks:
         controls = row["controls"]
         assert 0.3 < controls["all_ones"] < controls["class_mean"] < 1
-    (picture,) = (result for result in report["results"] if "path" in result)
-    with Image.open(run.evaluation / picture["path"]) as image:
-        image.load()
-        assert image.format == "PNG"
-        assert 600 < image.width < 3000 and 600 < image.height < 4000
-        assert np.asarray(image).std() > 20
+    pictures = {r["metric"]: r["path"] for r in report["results"] if "path" in r}
+    assert set(pictures) == {"sbir-on-valid", "generated-masks", "common-embedding-tsne"}
+    for path in pictures.values():
+        with Image.open(run.evaluation / path) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert 600 < image.width < 3000 and 600 < image.height < 4000
+            assert np.asarray(image).std() > 20
 
 
 def test_figures_of_stage_1_and_a_disk_that_is_full(out, stage1, capsys):
     argv = [STAGE1, "-o", str(out), "--id", "01"]
     folder = RunDir(out, STAGE1, "01").evaluation
     with file_size_limit(500):
-        assert "quickdraw-cococrops-tf-valid-step-6.json" in refused(capsys, cli.evaluate, argv)
+        one = [*argv, "--metrics", "embedding-obj-accuracy"]
+        assert "quickdraw-cococrops-tf-valid-step-6.json" in refused(capsys, cli.evaluate, one)
     assert list(folder.iterdir()) == []
     assert cli.run(cli.evaluate, argv) == 0
     report = json.loads((folder / "quickdraw-cococrops-tf-valid-step-6.json").read_text())
     assert {result["metric"] for result in report["results"]} == {
-        "embedding-obj-accuracy", "embedding-skt-accuracy",
+        "embedding-obj-accuracy", "embedding-skt-accuracy", "common-embedding-tsne",
     }  # fmt: skip
 
 

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from core import evaluation
+from core import evaluation, plots
 from core.dataset import QueryProtocol, Vocabulary
 from core.errors import UsageError, UserError
-from core.metrics import layout, retrieval
+from core.metrics import layout, retrieval, visual
 from core.registry import METRICS
 from dataloaders.batches import SceneBatch, SceneGraph, TripletBatch
 
@@ -21,6 +21,7 @@ SIDE = 16
 SCENE_METRICS = (
     "sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10", "obj-sbir-mAP", "obj-sbir-top1",
     "embedding-obj-accuracy", "embedding-skt-accuracy", "mask-iou", "sbir-on-valid",
+    "generated-masks", "common-embedding-tsne",
 )  # fmt: skip
 
 
@@ -103,6 +104,7 @@ class FakeModel:
     name = "fake-model"
     batch_type = "SceneBatch"
     metrics = SCENE_METRICS
+    mask_size = SIDE
 
     def __init__(self, kind="sees"):
         self.kind, self.photos_encoded, self.queries_encoded, self.masks_made = kind, 0, 0, 0
@@ -329,6 +331,72 @@ def test_picture_frames_the_right_one(tmp_path):
     chosen = np.random.default_rng(0).permutation(20)[:8]
     assert green == (rank[chosen] <= 5).any()
     assert green
+
+
+def test_masks_are_pictured_with_their_overlaps(tmp_path):
+    """The fake model's masks are the left halves of the true ones."""
+    (picture,) = evaluate(FakeModel(), ["generated-masks"], tmp_path)
+    page = np.asarray(Image.open(picture.path))
+    step_x, step_y = visual.TILE + visual.GAP, visual.TILE + visual.CAPTION + visual.GAP
+    top = 2 * visual.CAPTION + 2 * visual.GAP
+    own = evaluation.Evaluation(FakeModel(), FakeScenes())
+    objects = own.masks("sketch").objects
+    depicted = own.queries(QueryProtocol()).query_to_photo
+    np.testing.assert_array_equal(objects, depicted)
+    for row, number in enumerate(objects[np.random.default_rng(0).permutation(len(objects))[:8]]):
+        y = top + row * step_y
+
+        def tile(column, y=y):
+            x = visual.GAP + column * step_x
+            return page[y : y + visual.TILE, x : x + visual.TILE, 0]
+
+        assert (tile(0) == number).all()  # the crop shows the object's number as its grey
+        assert (tile(3)[2:-2, 2:-2] == number).all()  # so does the sketch
+        for column, width in ((1, 1.0), (2, 0.5), (4, 0.5)):
+            share = (tile(column) == 255).mean()
+            assert share == pytest.approx(width * (4 + number % 8) / SIDE, abs=0.01)
+
+
+def test_the_embedding_is_mapped(tmp_path):
+    (picture,) = evaluate(FakeModel(), ["common-embedding-tsne"], tmp_path)
+    assert picture.path == tmp_path / "common-embedding-tsne-step-7.png"
+    page = np.asarray(Image.open(picture.path).convert("RGB"))
+    for colour in plots._COLOURS[:5]:  # five classes
+        assert np.all(page == tuple(bytes.fromhex(colour[1:])), axis=2).any()
+
+
+def test_pictures_of_the_test_split_have_their_own_name(tmp_path):
+    names = ["sbir-on-valid", "sbir-on-valid-test", "generated-masks-test"]
+    dataset = FakeScenes()
+    pictures = evaluate(FakeModel(), names, tmp_path, dataset)
+    assert [(p.metric, p.split) for p in pictures] == list(zip(names, ("valid", "test", "test")))
+    assert [p.path.name for p in pictures] == [f"{name}-step-7.png" for name in names]
+
+
+def test_an_evaluation_made_again_sees_the_model_anew_and_keeps_what_no_model_changes():
+    dataset, model = FakeScenes(), FakeModel("collapsed")
+    first = evaluation.Evaluation(model, dataset)
+    first.compute("mask-iou")
+    assert [split for split, _ in dataset.passes].count("train") == 1
+    before = [figure.value for figure in first.compute("sbir-top5")]
+    model.kind = "sees"
+    second = first.again(9)
+    assert second.step == 9
+    assert [figure.value for figure in second.compute("sbir-top5")] != before
+    assert [figure.value for figure in first.compute("sbir-top5")] == before
+    second.compute("mask-iou")
+    assert [split for split, _ in dataset.passes].count("train") == 1
+
+
+def test_results_as_a_message(tmp_path):
+    results = evaluate(FakeModel("boxes"), ["sbir-top1", "sbir-on-valid"], tmp_path)
+    text, pictures = evaluation.message(results, 7)
+    lines = text.splitlines()
+    assert lines[0] == "evaluation at step 7"
+    assert lines[1].startswith("sbir-top1 boxes=shared sketches=real vector=projection: ")
+    assert "(chance 0.05, minus_blank 0)" in lines[1]
+    assert len(lines) == 5
+    assert pictures == [tmp_path / "sbir-on-valid-step-7.png"]
 
 
 def test_metrics_that_do_not_fit_are_named():
