@@ -124,9 +124,8 @@ class MultidomainRepresentation(Model):
 
     def main_variables(self) -> tuple[tf.Variable, ...]:
         """What a loss trains: without the triplet loss nothing trains the shared net."""
-        ablated = "triplet_loss" not in self.loss_weights()
         shared = [self.objects.representation, self.objects.projection]
-        return trained(self, shared if ablated else [])
+        return trained(self, [] if self.hparams.triplet_loss_weight else shared)
 
     # --- inference ---
 
