@@ -68,7 +68,7 @@ demo: $(STAMP)
 	    --sketchycoco-dir $(DEMO)/sample/sketchycoco --target-dir $(DEMO)/sketchycoco-tf
 	$(PY) train.py multidomain-representation --data-loader quickdraw-cococrops-tf \
 	    -o $(DEMO)/runs --id 01 --resume latest --hparams learning_rate=1e-3,$(DEMO_NETWORK) \
-	    --base-hparams batch_size=32,iterations=$(DEMO_STAGE1_STEPS),log_every=10,notify_every=$(DEMO_STAGE1_STEPS),seed=$(DEMO_SEED),slack_config=,goal="Objects" \
+	    --base-hparams batch_size=32,iterations=$(DEMO_STAGE1_STEPS),log_every=10,notify_every=50,seed=$(DEMO_SEED),slack_config=,goal="Objects" \
 	    --data-hparams qdraw_dir=$(DEMO)/quickdraw-tf,crops_dir=$(DEMO)/coco-crops
 	$(PY) train.py graph-attention --data-loader coco-tfrecord \
 	    -o $(DEMO)/runs --id SD01 --resume latest \

@@ -27,16 +27,16 @@ _STEP = re.compile(r"-step-(\d+)")
 _MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2em auto;
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1280px; margin: 2em auto;
        padding: 0 1em; }
 h1, h2, h3 { line-height: 1.25; }
 h2 { margin-top: 2.2em; border-bottom: 2px solid #ddd; padding-bottom: .2em; }
-pre { background: #f5f5f2; padding: .7em 1em; overflow-x: auto; font-size: 13px; }
+pre { background: #f5f5f2; padding: .7em 1em; white-space: pre-wrap; font-size: 13px; }
 table { border-collapse: collapse; font-size: 14px; margin: .8em 0 1.6em; }
 th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #eee;
          white-space: nowrap; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.beside { color: #666; font-size: 13px; white-space: normal; }
+td.beside { color: #666; font-size: 13px; white-space: normal; min-width: 250px; }
 tr.first td { border-top: 1px solid #aaa; }
 tr.control td { color: #888; }
 figure { margin: 1em 0 2em; }
@@ -120,7 +120,7 @@ def _runs(output_dir: Path) -> Iterable[Section]:
             + _command(entry["command"])
             for entry in config.history
         )
-        curves = "".join(_picture(picture) for picture in _newest(folder / "plots"))
+        curves = "".join(_picture(picture) for picture in _newest(folder))
         evaluations = "".join(
             _evaluation(report) for report in sorted((folder / "evaluation").glob("*.json"))
         )
@@ -132,12 +132,13 @@ def _runs(output_dir: Path) -> Iterable[Section]:
         )
 
 
-def _newest(plots: Path) -> list[Path]:
-    """The newest picture of each kind: those made at several steps have the step in their name."""
+def _newest(run: Path) -> list[Path]:
+    """The newest picture of each kind in plots/: those made at several steps have the step in
+    their name. Without those that an evaluation has made too."""
     newest: dict[str, Path] = {}
-    for path in sorted(plots.glob("*.png"), key=lambda path: (_step(path), path.name)):
+    for path in sorted((run / "plots").glob("*.png"), key=lambda path: (_step(path), path.name)):
         newest[_STEP.sub("", path.stem)] = path
-    return sorted(newest.values(), key=lambda path: (_step(path), path.name))
+    return [path for path in newest.values() if not (run / "evaluation" / path.name).exists()]
 
 
 def _step(path: Path) -> int:
@@ -202,7 +203,6 @@ def _table(figures: list[dict[str, Any]]) -> str:
         before = figure["metric"]
         low_high = "{:.3f} to {:.3f}".format(*figure["interval"]) if figure["interval"] else ""
         conditions = " ".join(f"{key}={value}" for key, value in labels.items())
-        beside = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in figure["controls"].items())
         gallery = f"of {figure['gallery']}" if figure["gallery"] else ""
         cells = [
             ("", html.escape(figure["metric"])),
@@ -213,13 +213,26 @@ def _table(figures: list[dict[str, Any]]) -> str:
             ("number", "" if figure["chance"] is None else f"{figure['chance']:.3f}"),
             ("number", "" if figure["ceiling"] is None else f"{figure['ceiling']:.3f}"),
             ("number", f"{figure['n']} {gallery}"),
-            ("beside", html.escape(beside)),
+            ("beside", html.escape(_beside(figure["controls"]))),
         ]
         row = "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in cells)
         rows.append(f'<tr class="{" ".join(classes)}">{row}</tr>')
     heads = ("metric", "conditions", "value", "", "95 % interval", "chance", "ceiling", "n", "")
     head = "".join(f"<th>{name}</th>" for name in heads)
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _beside(controls: dict[str, float]) -> str:
+    """Controls as text; one with '_low' and '_high' beside it has them as its interval."""
+    shown = []
+    for name, value in controls.items():
+        if name.endswith(("_low", "_high")):
+            continue
+        text = f"{name.replace('_', ' ')} {value:.3g}"
+        if f"{name}_low" in controls:
+            text += f" [{controls[f'{name}_low']:.3f}, {controls[f'{name}_high']:.3f}]"
+        shown.append(text)
+    return ", ".join(shown)
 
 
 def _bar(figure: dict[str, Any]) -> str:
@@ -229,13 +242,13 @@ def _bar(figure: dict[str, Any]) -> str:
         return f"{120 * min(max(value, 0.0), 1.0):.1f}"
 
     low, high = figure["interval"] or (figure["value"], figure["value"])
-    chance = figure["chance"]
-    mark = (
-        f'<line x1="{x(chance)}" x2="{x(chance)}" y1="0" y2="14" stroke="#c00" stroke-width="2"/>'
-    )
+    mark = ""
+    if figure["chance"] is not None:
+        at = x(figure["chance"])
+        mark = f'<line x1="{at}" x2="{at}" y1="0" y2="14" stroke="#c00" stroke-width="2"/>'
     return (
         '<svg width="121" height="14"><rect width="120" height="14" fill="#eee"/>'
         f'<rect width="{x(figure["value"])}" y="2" height="10" fill="#7aa6d8"/>'
         f'<line x1="{x(low)}" x2="{x(high)}" y1="7" y2="7" stroke="#123" stroke-width="2"/>'
-        f"{mark if chance is not None else ''}</svg>"
+        f"{mark}</svg>"
     )

@@ -1,0 +1,120 @@
+"""The page of all runs of a folder."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from core import cli
+from core.errors import UserError
+from core.run_dir import RunConfig, RunDir
+from experiments.report import Report, ReportHParams, _bar, _beside
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A run with a history of two, curves and an evaluation; an experiment's record."""
+    run = RunDir(tmp_path / "runs", "graph-attention", "SD01")
+    run.root.mkdir(parents=True)
+    history = [
+        {"step": step, "loader": loader, "command": ["train.py", "x", "--hparams", "goal=a <b>"],
+         "versions": {}, "time": f"2026-01-0{step + 1}", "changes": {}}
+        for step, loader in ((0, "coco-tfrecord"), (5, "sketchycoco-tf"))
+    ]  # fmt: skip
+    RunConfig("graph-attention", "sketchycoco-tf", {"goal": "<i>mine</i>"}, {}, {}, history).write(
+        run.config
+    )
+    run.plots.mkdir()
+    run.evaluation.mkdir()
+    for name in ("losses.png", "tsne-step-900.png", "tsne-step-1000.png", "masks-step-1000.png"):
+        Image.new("RGB", (4, 4)).save(run.plots / name)
+    Image.new("RGB", (4, 4)).save(run.evaluation / "masks-step-1000.png")
+    figure = {
+        "metric": "sbir-top1", "split": "valid", "value": 0.25, "n": 8, "gallery": 8,
+        "labels": {"boxes": "jittered", "sketches": "real"}, "chance": 0.125, "ceiling": None,
+        "interval": [0.1, 0.5], "controls": {"minus_blank": 0.2},
+    }  # fmt: skip
+    blank = {**figure, "labels": {"boxes": "jittered", "sketches": "blank"}, "controls": {}}
+    masks = {**figure, "metric": "mask-iou", "labels": {}, "chance": None, "gallery": None}
+    report = {
+        "loader": "coco-tfrecord", "split": "valid", "step": 1000,
+        "command": ["evaluate-metrics.py", "graph-attention"],
+        "results": [figure, blank, masks, {"metric": "m", "path": "masks-step-1000.png"}],
+    }  # fmt: skip
+    (run.evaluation / "coco-tfrecord-valid-step-1000.json").write_text(json.dumps(report))
+    return tmp_path / "runs"
+
+
+def page(out, results):
+    results.mkdir(exist_ok=True)
+    Report(ReportHParams(results=str(results)), out / "report-x").run(None)
+    return (results / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_stands_on_the_page(out, tmp_path):
+    text = page(out, tmp_path / "results")
+    assert "&lt;i&gt;mine&lt;/i&gt;" in text and "<i>mine</i>" not in text
+    assert text.count("python train.py x --hparams") == 2
+    assert "from step 5, on sketchycoco-tf" in text
+    assert "python evaluate-metrics.py graph-attention" in text
+    # The newest of each kind, and the masks once, with the evaluation that made them.
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", text) == [
+        "losses", "tsne-step-1000", "masks-step-1000",
+    ]  # fmt: skip
+    rows = re.findall(r'<tr class="(.*?)">', text)
+    assert rows == ["first", "control", "first"]
+
+
+def test_the_page_needs_no_other_file(out, tmp_path):
+    text = page(out, tmp_path / "results")
+    sources = re.findall(r'(?:src|href)="(.*?)"', text)
+    assert sources and all(s.startswith(("data:image/png;base64,", "#")) for s in sources)
+
+
+def test_an_experiment_and_its_figures(out, tmp_path):
+    results = tmp_path / "found"
+    results.mkdir()
+    content = json.loads(next(out.glob("*/evaluation/*.json")).read_text())
+    content = {"featsfile": "SD01_feats.npz", "results": content["results"][:2]}
+    (results / "SD01_feats_sbir.json").write_text(json.dumps(content))
+    folder = out / "sbir-on-features-file-x"
+    folder.mkdir()
+    record = {
+        "experiment": "sbir-on-features-file", "time": "2026-02-01",
+        "command": ["run-experiment.py", "sbir-on-features-file"],
+        "hparams": {"results": str(results), "results_dir": "", "featsfile": "SD01_feats.npz"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(record))
+    text = page(out, tmp_path / "results")
+    assert "python run-experiment.py sbir-on-features-file" in text
+    assert text.index("graph-attention-SD01</a>") < text.index("sbir-on-features-file-x</a>")
+    assert text.count("sbir-top1</td>") == 4
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(UserError, match="there is nothing to report"):
+        Report(ReportHParams(), tmp_path / "report-x").run(None)
+
+
+def test_the_command_line(out, tmp_path, capsys):
+    argv = ["report", "-o", str(out), "--id", "x", "--exp-hparams", f"results={tmp_path / 'page'}"]
+    assert cli.run(cli.run_experiment, argv) == 0
+    assert (tmp_path / "page/report.html").is_file()
+    # It does not report on itself when it is made again.
+    assert cli.run(cli.run_experiment, argv) == 0
+    assert "report-x" not in (tmp_path / "page/report.html").read_text()
+
+
+def test_a_bar_worked_by_hand():
+    """120 pixels are 1: a value of 0.25 is 30, an interval of 0.1 to 0.5 from 12 to 60, chance
+    0.125 at 15."""
+    bar = _bar({"value": 0.25, "interval": [0.1, 0.5], "chance": 0.125})
+    assert '<rect width="30.0"' in bar
+    assert 'x1="12.0" x2="60.0"' in bar and 'x1="15.0" x2="15.0"' in bar
+    assert "#c00" not in _bar({"value": 1.5, "interval": None, "chance": None})
+
+
+def test_controls_as_text():
+    controls = {"minus_blank": 0.5, "minus_blank_low": 0.25, "minus_blank_high": 0.75, "rank": 2.0}
+    assert _beside(controls) == "minus blank 0.5 [0.250, 0.750], rank 2"
