@@ -361,7 +361,7 @@ def test_masks_are_pictured_with_their_overlaps(tmp_path):
 
 def test_the_embedding_is_mapped(tmp_path):
     (picture,) = evaluate(FakeModel(), ["common-embedding-tsne"], tmp_path)
-    assert picture.path == tmp_path / "common-embedding-tsne-step-7.png"
+    assert picture.path == tmp_path / "common-embedding-tsne-fake-scenes-step-7.png"
     page = np.asarray(Image.open(picture.path).convert("RGB"))
     for colour in plots._COLOURS[:5]:  # five classes
         assert np.all(page == tuple(bytes.fromhex(colour[1:])), axis=2).any()
@@ -372,7 +372,7 @@ def test_pictures_of_the_test_split_have_their_own_name(tmp_path):
     dataset = FakeScenes()
     pictures = evaluate(FakeModel(), names, tmp_path, dataset)
     assert [(p.metric, p.split) for p in pictures] == list(zip(names, ("valid", "test", "test")))
-    assert [p.path.name for p in pictures] == [f"{name}-step-7.png" for name in names]
+    assert [p.path.name for p in pictures] == [f"{name}-fake-scenes-step-7.png" for name in names]
 
 
 def test_an_evaluation_made_again_sees_the_model_anew_and_keeps_what_no_model_changes():
@@ -398,7 +398,7 @@ def test_results_as_a_message(tmp_path):
     assert lines[1].startswith("sbir-top1 boxes=shared sketches=real vector=projection: ")
     assert "(chance 0.05, minus_blank 0)" in lines[1]
     assert len(lines) == 5
-    assert pictures == [tmp_path / "sbir-on-valid-step-7.png"]
+    assert pictures == [tmp_path / "sbir-on-valid-fake-scenes-step-7.png"]
 
 
 def test_metrics_that_do_not_fit_are_named():
