@@ -9,10 +9,17 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import data, models, scale, search, start
+from tests.benchmarks import data, evaluation, models, scale, search, start
 from tests.benchmarks.harness import Row, Setting, markdown, peak_megabytes, run_part
 
-BENCHES = {**search.BENCHES, **models.BENCHES, **data.BENCHES, **scale.BENCHES, **start.BENCHES}
+BENCHES = {
+    **search.BENCHES,
+    **models.BENCHES,
+    **evaluation.BENCHES,
+    **data.BENCHES,
+    **scale.BENCHES,
+    **start.BENCHES,
+}
 
 
 def main() -> int:
