@@ -75,6 +75,15 @@ def test_a_model_without_projection(tmp_path):
     np.testing.assert_array_equal(read.photos(), made.arrays["photo_token"])
 
 
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"mask_size": -16}, {"vocabulary": ["cat", 2]}])
+def test_metadata_that_no_search_could_use(tmp_path, wrong):
+    made = make()
+    metadata = {**made.metadata, **wrong}
+    features.write(tmp_path / "a_feats.npz", features.Features(metadata, made.arrays))
+    with pytest.raises(UserError, match="metadata: "):
+        features.read(tmp_path / "a_feats.npz")
+
+
 def test_equal_features_give_equal_bytes(tmp_path):
     for name in "ab":
         features.write(tmp_path / name, make())
