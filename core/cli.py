@@ -78,7 +78,8 @@ def train(argv: "Sequence[str]") -> None:
             devices.setup(args.gpu, job.base.seed, job.base.deterministic)
             dataset, model = job.build()
             start = _restore_for_training(job, model, dataset, folder, args)
-            _save_config(run_dir, job, start, argv)
+            if start < job.base.iterations:  # else nothing happens that a history should have
+                _save_config(run_dir, job, start, argv)
             log.info("%s, %s", run_dir.root, f"from step {start}" if start else "from the start")
             from core import training
 

@@ -32,7 +32,7 @@ from core.registry import METRICS
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 # Train scenes behind the class-mean mask: means over more change nothing that can be seen.
 MEAN_MASK_SCENES = 2000
 

@@ -174,6 +174,10 @@ def _metadata(array: np.ndarray) -> dict[str, Any]:
     if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
         raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA}")
     check_keys(content, METADATA, "metadata")
+    if content["seed"] < 0 or content["mask_size"] < 1:
+        raise ValueError("metadata: seed and mask_size cannot be negative")
+    if not all(isinstance(name, str) for name in content["vocabulary"]):
+        raise ValueError("metadata: the vocabulary must be names")
     if content["vector"] not in VECTORS:
         raise ValueError(f"metadata: unknown vector {content['vector']!r}")
     return content

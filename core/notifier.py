@@ -41,7 +41,7 @@ def read_config(path: str) -> Optional[SlackConfig]:
     """The token (first line) and the channel (second line) of the file that slack_config names.
 
     None for an empty path, and, with a notice, for a file that is missing. UsageError, which never
-    repeats the content, for any other file than that of two such lines.
+    repeats the content, for a file that does not begin with two such lines.
     """
     if not path:
         return None
@@ -55,9 +55,10 @@ def read_config(path: str) -> Optional[SlackConfig]:
         raise UsageError(f"slack_config={path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"slack_config={path} is no text file") from None
-    if len(lines) != 2 or not all(_is_word(line) for line in lines) or lines[1].startswith("xox"):
+    lines = lines[:2]
+    if len(lines) < 2 or not all(_is_word(line) for line in lines) or lines[1].startswith("xox"):
         raise UsageError(
-            f"slack_config={path} must hold two lines: a Slack bot token, then a channel; "
+            f"slack_config={path} must begin with two lines: a Slack bot token, then a channel; "
             "slack_config= does without Slack"
         )
     return SlackConfig(*lines)

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from core import plots
-from core.errors import UserError
+from core.errors import EmptySplitError, UserError
 from core.evaluation import Evaluation
 from core.files import write_atomic
 from core.metrics.base import Figure, Picture
@@ -122,9 +122,17 @@ class Reporter:
         step, failed, results = evaluation.step, [], []
         for name in evaluation.model.metrics:
             if stopped():
+                self.curves()
                 return
             try:
                 results += evaluation.compute(name)
+            except EmptySplitError as error:
+                log.warning("no evaluation at step %d: %s", step, error)
+                self.curves()
+                return
+            except UserError as error:
+                log.warning("%s is missing at step %d: %s", name, step, error)
+                failed.append(name)
             except Exception:  # a figure must not end a training of days
                 log.exception("%s failed at step %d and is missing there", name, step)
                 failed.append(name)
@@ -186,10 +194,10 @@ def read_metrics(path: Path) -> "list[dict[str, Any]]":
     if not path.is_file():
         return []
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
         try:
             line = json.loads(text)
-            lines.append({"step": int(line["step"]), **line})
+            lines.append({**line, "step": int(line["step"])})
         except (ValueError, KeyError, TypeError):
             log.warning("%s line %d is not a complete record: left out", path, number)
     return lines

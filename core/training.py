@@ -94,7 +94,7 @@ def train(
                 log.info("saved %s", path)
             if is_due(done, base.notify_every) and not signal_number:
                 report.evaluation(evaluation.again(done), stopped_by)
-            if last or signal_number:
+            elif last or signal_number:
                 report.curves()
             if signal_number and not last:
                 raise StoppedError(signal_number, done)

@@ -18,7 +18,7 @@ from PIL import Image
 from core import features
 from core.dataset import SPLITS, QueryProtocol
 from core.errors import EmptySplitError, UserError
-from core.evaluation import Evaluation
+from core.evaluation import Evaluation, Side
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import make_folder, write_atomic
 from core.hparams import hp
@@ -73,7 +73,7 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
     photos = evaluation.photos
     arrays = {
         "image_ids": photos.image_ids,
-        **{f"photo_{vector}": photos.vectors[vector] for vector in features.VECTORS},
+        **{f"photo_{vector}": _vectors(photos, vector) for vector in features.VECTORS},
         "photo_classes": photos.classes,
         "photo_boxes": photos.boxes,
         "photo_obj_to_img": photos.obj_to_img,
@@ -82,7 +82,7 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
     for protocol in features.PROTOCOLS:
         queries = evaluation.queries(protocol)
         for vector in features.VECTORS:
-            arrays[features.query_key(protocol, vector)] = queries.vectors[vector]
+            arrays[features.query_key(protocol, vector)] = _vectors(queries, vector)
         # Blank sketches change neither boxes nor what is depicted, jitter only the boxes.
         arrays[f"query_{protocol.boxes}_boxes"] = queries.boxes
         arrays["query_classes"] = queries.classes
@@ -102,6 +102,11 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
         "vocabulary": list(trained.dataset.vocabulary.names),
     }
     return features.Features(metadata, arrays)
+
+
+def _vectors(side: Side, name: str) -> np.ndarray:
+    """float32 (N, D or E); E is 0 for a model that was trained without a projection."""
+    return side.vectors.get(name, np.zeros((side.scenes, 0), np.float32))
 
 
 def _save_thumbnails(path: Path, batch: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import html
+import logging
 import re
 import shlex
 from collections.abc import Iterable
@@ -23,8 +24,16 @@ from core.files import read_json, write_atomic
 from core.registry import EXPERIMENTS
 from core.run_dir import RunConfig
 
+log = logging.getLogger(__name__)
+
 _STEP = re.compile(r"-step-(\d+)")
 _MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
+
+# Keys that tell one kind of file from another.
+RUN = {"model": str, "loader": str, "history": list}
+EXPERIMENT = {"experiment": str, "hparams": dict, "command": list, "time": str}
+EVALUATION = {"command": list, "loader": str, "split": str, "step": int, "results": list}
+SEARCH = {"featsfile": str, "results": list}
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1280px; margin: 2em auto;
@@ -112,7 +121,7 @@ def page(sections: Iterable[Section]) -> str:
 
 def _runs(output_dir: Path) -> Iterable[Section]:
     for path in sorted(output_dir.glob("*/config.json")):
-        if "experiment" in read_json(path):
+        if _read(path, RUN) is None:
             continue
         config, folder = RunConfig.read(path), path.parent
         commands = "".join(
@@ -126,7 +135,7 @@ def _runs(output_dir: Path) -> Iterable[Section]:
         )
         yield Section(
             folder.name,
-            config.history[0]["time"],
+            config.history[0]["time"] if config.history else "",
             config.base["goal"],
             f"<h3>Training</h3>{commands}{curves}{evaluations}",
         )
@@ -147,7 +156,10 @@ def _step(path: Path) -> int:
 
 
 def _evaluation(path: Path) -> str:
-    report = read_json(path)
+    report = _read(path, EVALUATION)
+    if report is None:
+        log.warning("left out: %s is no evaluation of this version; evaluate again", path)
+        return ""
     title = f"Evaluation on {report['loader']}, {report['split']}, after step {report['step']}"
     pictures = (path.parent / result["path"] for result in report["results"] if "path" in result)
     return (
@@ -159,20 +171,38 @@ def _evaluation(path: Path) -> str:
 
 def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
     for path in sorted(output_dir.glob("*/config.json")):
-        record = read_json(path)
-        if record.get("experiment") in (None, own_name):
+        record = _read(path, EXPERIMENT)
+        if record is None or record["experiment"] == own_name:
             continue
         hparams = record["hparams"]
-        results = Path(hparams["results"] or hparams["results_dir"] or path.parent)
         body = _command(record["command"])
-        for file in sorted(results.glob("*.json")):
-            content = read_json(file)
-            if isinstance(content, dict) and "featsfile" in content and "featsfile" in hparams:
-                figures = [result for result in content["results"] if "value" in result]
-                body += f"<p>{html.escape(content['featsfile'])}</p>{_table(figures)}"
-                pictures = sorted(file.with_suffix("").glob("*.jpg"))
-                body += "".join(_picture(picture) for picture in pictures[:1])
+        if hparams.get("featsfile"):
+            folder = Path(hparams.get("results") or hparams.get("results_dir") or path.parent)
+            body += _search(folder / f"{Path(hparams['featsfile']).stem}_sbir.json")
         yield Section(path.parent.name, record["time"], "", body)
+
+
+def _search(path: Path) -> str:
+    """What a search in a features file has found."""
+    content = _read(path, SEARCH)
+    if content is None:
+        return ""
+    pictures = sorted(path.with_suffix("").glob("*.jpg"))
+    return (
+        f"<p>{html.escape(content['featsfile'])}</p>"
+        + _table([result for result in content["results"] if "value" in result])
+        + "".join(_picture(picture) for picture in pictures[:1])
+    )
+
+
+def _read(path: Path, keys: dict[str, type]) -> Optional[dict[str, Any]]:
+    """The JSON object in `path`; None unless it has the keys, each of its type."""
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    if not isinstance(content, dict):
+        return None
+    return content if all(isinstance(content.get(k), kind) for k, kind in keys.items()) else None
 
 
 # ---- HTML ----------------------------------------------------------------------------------------

@@ -116,20 +116,38 @@ class Retrieval(Experiment):
             chosen["single"] = np.flatnonzero(sketched == 1)
         count = 0
         for group, scenes in chosen.items():
+            found, distances = self._nearest(scenes)
             size = 1 if self.hparams.save_separate else visual.ROWS
             pages = range(0, len(scenes), size)
             for number, start in enumerate(tqdm(pages, group, leave=False, disable=None), start=1):
-                page = scenes[start : start + size]
-                name = f"{ids[page[0]]}" if self.hparams.save_separate else f"{number:05d}"
-                self._save_page(self._folder / f"{group}_{name}.jpg", page, rank)
+                page = slice(start, start + size)
+                first = scenes[start]
+                name = f"{ids[first]}" if self.hparams.save_separate else f"{number:05d}"
+                path = self._folder / f"{group}_{name}.jpg"
+                self._save_page(path, scenes[page], rank, found[page], distances[page])
             count += len(pages)
         return count
 
-    def _save_page(self, path: Path, scenes: np.ndarray, rank: np.ndarray) -> None:
+    def _nearest(self, scenes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and distances (n, k) of the photographs nearest to these queries, in blocks: each
+        takes some copies of (block, N) float64."""
+        queries, photos = self.features.queries(features.PICTURED), self.features.photos()
+        blocks = [
+            retrieval.nearest(queries[block], photos, block, visual.TOP)
+            for block in (scenes[i : i + 64] for i in range(0, len(scenes), 64))
+        ]
+        found, distances = zip(*blocks) if blocks else ([scenes], [scenes])
+        return np.concatenate(found), np.concatenate(distances)
+
+    def _save_page(
+        self,
+        path: Path,
+        scenes: np.ndarray,
+        rank: np.ndarray,
+        found: np.ndarray,
+        distances: np.ndarray,
+    ) -> None:
         file, metadata = self.features, self.features.metadata
-        found, distances = retrieval.nearest(
-            file.queries(features.PICTURED)[scenes], file.photos(), scenes, visual.TOP
-        )
         shown = set(scenes.tolist()) | set(found.ravel().tolist())
         images = {row: self._thumbnail(row, "photo") for row in shown}
         names, classes = metadata["vocabulary"], file.arrays["query_classes"]

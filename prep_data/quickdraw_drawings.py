@@ -150,10 +150,11 @@ def _spool_split(
     else:
         rows = np.append(np.arange(0, len(strokes), _RUN), len(strokes))
     points = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[rows]
+    content = np.concatenate(strokes) if strokes else np.zeros((0, 3), np.int16)
     try:
-        lengths.tofile(stem.with_name(stem.name + ".lengths"))
-        content = np.concatenate(strokes) if strokes else np.zeros((0, 3), np.int16)
-        content.tofile(stem.with_name(stem.name + ".points"))
+        # Not by tofile: it says nothing when a full disk takes the last bytes only in part.
+        stem.with_name(stem.name + ".lengths").write_bytes(lengths.tobytes())
+        stem.with_name(stem.name + ".points").write_bytes(content.tobytes())
         np.savez(stem.with_name(stem.name + ".npz"), rows=rows, points=points)
     except OSError as error:
         raise UserError(f"cannot write {task.spool}: {error.strerror or error}") from error

@@ -207,7 +207,7 @@ def extract(world, *more, model=STAGE2, run_id="SD01"):
 @pytest.mark.parametrize(
     ("argv", "pieces"),
     [
-        ([], ["missing: experiment", "experiments: extract-features, sbir-on-features-file"]),
+        ([], ["missing: experiment", "extract-features, report, sbir-on-features-file"]),
         (["extract-feature"], ["unknown experiment", "Did you mean 'extract-features'?"]),
         (["extract-features", "-o", "o", "--id", "x"],
          ["missing: --model-name, --model-id;", "models: graph-attention"]),

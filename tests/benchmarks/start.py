@@ -16,7 +16,10 @@ from tests.benchmarks.harness import Bench, Numbers, Row, Setting, slower
 _RUN = ("--data-loader", "coco-tfrecord", "-o", "runs", "--id", "x")
 TRAINING = "a training's first line"
 COMMANDS = {  # what -> (its command line, the exit code it ends with)
-    "train.py --help-hps": (("train.py", "--help-hps"), 0),
+    **{
+        f"{script} --help-hps": ((script, "--help-hps"), 0)
+        for script in ("train.py", "evaluate-metrics.py", "run-experiment.py")
+    },
     **{
         f"{script}, an unknown model's name": ((script, "no-such-model", *_RUN), 2)
         for script in ("train.py", "evaluate-metrics.py")

@@ -65,6 +65,25 @@ def test_what_is_written_comes_back_and_numpy_reads_it_too(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a_feats.npz"]
 
 
+def test_a_model_without_projection(tmp_path):
+    made = make(3)
+    none = np.zeros((3, 0), np.float32)
+    arrays = {n: none if n.endswith("projection") else a for n, a in made.arrays.items()}
+    features.write(tmp_path / "a_feats.npz", features.Features(made.metadata, arrays))
+    read = features.read(tmp_path / "a_feats.npz")
+    assert read.arrays["photo_projection"].shape == (3, 0)
+    np.testing.assert_array_equal(read.photos(), made.arrays["photo_token"])
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"mask_size": -16}, {"vocabulary": ["cat", 2]}])
+def test_metadata_that_no_search_could_use(tmp_path, wrong):
+    made = make()
+    metadata = {**made.metadata, **wrong}
+    features.write(tmp_path / "a_feats.npz", features.Features(metadata, made.arrays))
+    with pytest.raises(UserError, match="metadata: "):
+        features.read(tmp_path / "a_feats.npz")
+
+
 def test_equal_features_give_equal_bytes(tmp_path):
     for name in "ab":
         features.write(tmp_path / name, make())

@@ -181,6 +181,11 @@ def test_the_file_holds_token_and_channel(tmp_path, caplog):
     assert TOKEN not in repr(config)
 
 
+def test_what_follows_the_channel_is_not_read(tmp_path):
+    (tmp_path / "file").write_text(f"{TOKEN}\n#c\n# of our bot\n")
+    assert read_config(str(tmp_path / "file")) == SlackConfig(TOKEN, "#c")
+
+
 def test_a_missing_file_is_one_notice_and_an_empty_path_none(tmp_path, caplog):
     assert read_config(str(tmp_path / "token.secret")) is None
     assert len(caplog.records) == 1
@@ -192,7 +197,7 @@ def test_a_missing_file_is_one_notice_and_an_empty_path_none(tmp_path, caplog):
     "content",
     [
         b"", b"\n\n", TOKEN.encode(), f"{TOKEN}\n\n".encode(), f"#c\n{TOKEN}".encode(),
-        f"{TOKEN}\n#c\nmore".encode(), f"{TOKEN} #c\n#d".encode(), TOKEN.encode() + b"\n\xff",
+        f"{TOKEN} #c\n#d".encode(), TOKEN.encode() + b"\n\xff",
     ],
 )  # fmt: skip
 def test_a_malformed_file_is_a_usage_error_that_does_not_repeat_it(tmp_path, content):
@@ -254,8 +259,8 @@ def test_a_malformed_file_ends_a_command_before_it_does_anything(tmp_path, monke
     (tmp_path / "token.secret").write_text(TOKEN)
     argv = ["fake-model", "--data-loader", "fake-loader", "-o", str(tmp_path / "out"), "--id", "1"]
     base = f"slack_config={tmp_path / 'token.secret'}"
-    with pytest.raises(UsageError, match="must hold two lines"):
+    with pytest.raises(UsageError, match="must begin with two lines"):
         cli.train([*argv, "--base-hparams", base])
-    with pytest.raises(UsageError, match="must hold two lines"):
+    with pytest.raises(UsageError, match="must begin with two lines"):
         cli.evaluate([*argv, "--resume", "none", "--base-hparams", base])
     assert not (tmp_path / "out").exists()

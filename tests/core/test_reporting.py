@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from core.errors import EmptySplitError, UserError
 from core.metrics.base import Figure
 from core.reporting import Reporter, read_metrics, truncate_metrics
 from core.run_dir import RunDir
@@ -98,3 +99,29 @@ def test_a_stop_ends_an_evaluation_unreported(run):
     with Reporter(run, 0, 10) as report:
         report.evaluation(Evaluation(4), lambda: 15)
     assert not run.figures.exists()
+
+
+def test_an_empty_split_is_one_sentence_a_diverged_model_one_a_metric(run, caplog):
+    class Refusing(Evaluation):
+        error = EmptySplitError("the valid split is empty")
+
+        def compute(self, name):
+            raise self.error
+
+    with Reporter(run, 0, 10) as report:
+        report.evaluation(Refusing(4), lambda: None)
+        assert not run.figures.exists()
+        assert caplog.text.count("the valid split is empty") == 1
+        Refusing.error = UserError("its vectors are not finite")
+        report.evaluation(Refusing(6), lambda: None)
+    (line,) = read_metrics(run.figures)
+    assert line["failed"] == ["good", "bad"]
+    assert caplog.text.count("its vectors are not finite") == 2
+    assert "Traceback" not in caplog.text
+
+
+def test_damaged_lines_are_left_out(run, caplog):
+    run.metrics.write_bytes(b'{"step": "5"}\n{"step": 2, "x": "\xff"}\n[]\n{"step": null}\n')
+    truncate_metrics(run.metrics, 3)
+    assert [line["step"] for line in read_metrics(run.metrics)] == [2]
+    assert caplog.text.count("is not a complete record") == 2

@@ -82,6 +82,24 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
     )
 
 
+def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
+    class Unprojected(FakeModel):
+        def _encode(self, *arguments):
+            sees = super()._encode(*arguments)
+            return sees._replace(scene_token=sees.scene_vector, scene_vector=None)
+
+    model = Unprojected()
+    model.hparams = SimpleNamespace(retrieval_vector="token")
+    extract(tmp_path / "without", Splits(), model)
+    extract(tmp_path / "with", Splits())
+    without, own = (
+        features.read(tmp_path / folder / "a_b_fake_scenes_test_feats.npz")
+        for folder in ("without", "with")
+    )
+    assert without.arrays["photo_projection"].shape == (20, 0)
+    np.testing.assert_array_equal(without.photos(), own.photos())
+
+
 def test_photographs_once_and_queries_once_a_protocol(tmp_path):
     model, dataset = FakeModel(), Splits(empty=("train", "valid"))
     extract(tmp_path, dataset, model, ",save_images=True")

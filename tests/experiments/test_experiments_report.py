@@ -92,6 +92,37 @@ def test_an_experiment_and_its_figures(out, tmp_path):
     assert text.count("sbir-top1</td>") == 4
 
 
+def test_two_searches_in_one_folder_stand_under_their_own_commands(out, tmp_path):
+    results = tmp_path / "found"
+    results.mkdir()
+    for name in ("valid", "test"):
+        content = {"featsfile": f"{name}_feats.npz", "results": []}
+        (results / f"{name}_feats_sbir.json").write_text(json.dumps(content))
+        folder = out / f"sbir-on-features-file-{name}"
+        folder.mkdir()
+        hparams = {"results": str(results), "results_dir": "", "featsfile": f"a/{name}_feats.npz"}
+        record = {
+            "experiment": "sbir-on-features-file", "time": f"2026-02-{name}",
+            "command": ["run-experiment.py", name], "hparams": hparams,
+        }  # fmt: skip
+        (folder / "config.json").write_text(json.dumps(record))
+    text = page(out, tmp_path / "results")
+    parts = text.split("<h2 ")
+    for name in ("valid", "test"):
+        (part,) = (part for part in parts if f"python run-experiment.py {name}<" in part)
+        assert re.findall(r"<p>(\w+_feats.npz)</p>", part) == [f"{name}_feats.npz"]
+
+
+@pytest.mark.parametrize("content", ["5", "[]", '{"experiment": "x"}', '{"model": "m"}'])
+def test_files_of_others_are_passed_over(out, tmp_path, content, caplog):
+    (out / "strange").mkdir()
+    (out / "strange/config.json").write_text(content)
+    (out / "graph-attention-SD01/evaluation/old.json").write_text(content)
+    text = page(out, tmp_path / "results")
+    assert "strange" not in text and "Evaluation on coco-tfrecord" in text
+    assert "old.json is no evaluation of this version" in caplog.text
+
+
 def test_nothing_to_report(tmp_path):
     with pytest.raises(UserError, match="there is nothing to report"):
         Report(ReportHParams(), tmp_path / "report-x").run(None)
