@@ -74,7 +74,7 @@ class BaseHParams:
     )
     iterations: int = hp(100_000, "the last step of the run", low=1)
     log_every: int = hp(100, "steps between lines on the console and in metrics.jsonl", low=1)
-    notify_every: int = hp(1000, "steps between plots", low=1)
+    notify_every: int = hp(1000, "steps between evaluations, with plots", low=1)
     save_every: int = hp(20_000, "steps between checkpoints kept for ever", low=1)
     safety_save: int = hp(10_000, "steps between checkpoints of which the last two stay", low=1)
     goal: str = hp("No description", "what this run is for, in your words")
