@@ -195,11 +195,11 @@ def evaluate(argv: "Sequence[str]") -> None:
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
     run_dir = RunDir(args.output_dir, args.model, args.id)
-    from core import devices, evaluation, notifier
+    from core import devices, notifier, results
     from core.reporting import console
 
     model_cls = MODELS[args.model]
-    names = evaluation.check_metrics(args.metrics or model_cls.metrics, model_cls)
+    names = results.check_metrics(args.metrics or model_cls.metrics, model_cls)
 
     with console():
         folder = find_trained(run_dir, args.resume, "--id")
@@ -210,7 +210,7 @@ def evaluate(argv: "Sequence[str]") -> None:
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
         with resources_explained(job):
             dataset, model, step = load_trained(job, folder)
-            results = evaluation.run(
+            found = results.run(
                 model,
                 dataset,
                 run_dir.evaluation,
@@ -219,7 +219,7 @@ def evaluate(argv: "Sequence[str]") -> None:
                 command=("evaluate-metrics.py", *argv),
             )
         with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
-            thread.post(*evaluation.message(results, step))
+            thread.post(*results.message(found, step))
 
 
 # --- experiments ----------------------------------------------------------------------------------

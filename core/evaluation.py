@@ -1,6 +1,6 @@
-"""Evaluation of a trained model on a split: gather features once, compute named metrics, report.
+"""Evaluation of a trained model on a split: features gathered once, for all metrics.
 
-    batches -> model.encode_* -> sides of the whole split (numpy) -> metrics -> table and JSON
+    batches -> model.encode_* -> sides of the whole split (numpy) -> metrics
 
 The photographs are encoded once, the queries once for each protocol; every metric reads the same
 arrays. Memory is the features (some 3 kB an object), never the images.
@@ -11,28 +11,23 @@ Letters as in `models/__init__.py`: here N, O and Q count over the whole split.
 from __future__ import annotations
 
 import logging
-import platform
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from core.dataset import QueryProtocol
 from core.errors import EmptySplitError, UsageError, UserError
 from core.features import VECTORS
-from core.files import write_json
 from core.metrics import base, layout, retrieval
 from core.registry import METRICS
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
 # Train scenes behind the class-mean mask: means over more change nothing that can be seen.
 MEAN_MASK_SCENES = 2000
 
@@ -383,94 +378,6 @@ def _argmax(logits) -> np.ndarray:
     return np.argmax(np.asarray(logits), axis=1).astype(np.int32)
 
 
-# ---------------------------------------------------------------- running and reporting
-
-
-def check_metrics(names: Iterable[str], model) -> list[str]:
-    """The names, each checked to be registered and to fit `model` (class or instance, its
-    `metrics` are the names it can compute; '-test' variants go with them). UsageError otherwise."""
-    fitting = set(model.metrics)
-    names = list(dict.fromkeys(names))
-    for name in names:
-        METRICS[plain_name(name)]  # UsageError for a name that is not registered
-        if plain_name(name) not in fitting:
-            raise UsageError(
-                f"metric '{name}' does not fit model '{model.name}'; these do: "
-                f"{', '.join(sorted(fitting))} (and each with '-test' behind, for the test split)"
-            )
-    return names
-
-
-def message(results: Sequence[base.Result], step: int) -> tuple[str, list[Path]]:
-    """Results as a text of one line a figure, and the pictures that go with it."""
-    figures = [str(result) for result in results if isinstance(result, base.Figure)]
-    pictures = [result.path for result in results if isinstance(result, base.Picture)]
-    return "\n".join([f"evaluation at step {step}", *figures]), pictures
-
-
 def plain_name(name: str) -> str:
     """The registered name of a metric, of which '<name>-test' is its variant on the test split."""
     return name.removesuffix("-test")
-
-
-def run(
-    model,
-    dataset,
-    folder: Path,
-    names: Optional[Sequence[str]] = None,
-    step: int = 0,
-    split: str = "valid",
-    limit: Optional[int] = None,
-    vectors: Optional[Sequence[str]] = None,
-    command: Sequence[str] = (),
-) -> list[base.Result]:
-    """Compute the named metrics (None: all that fit the model), print them as one table and save
-    them to `<folder>/<loader>-<split>-step-<step>.json`, replacing that file.
-
-    folder is `<run>/evaluation`; command: what was asked for, to be saved too; the other arguments
-    are as of `Evaluation`. Metrics named '-test' go to a file of the split test. Returns the
-    figures and pictures. UsageError for metrics that do not fit, UserError for an empty split or a
-    diverged model; an error inside a metric is raised, not recorded as a number.
-    """
-    names = check_metrics(model.metrics if names is None else names, model)
-    folder.mkdir(parents=True, exist_ok=True)
-    evaluation = Evaluation(model, dataset, split, limit, folder, step, vectors)
-    results: list[base.Result] = []
-    for name in names:
-        started = time.monotonic()
-        results += evaluation.compute(name)
-        log.info("%s: %.1f s", name, time.monotonic() - started)
-
-    # Saved before they are printed: whoever reads our output may have gone.
-    saved = []
-    for part in sorted({result.split for result in results}):
-        report = {
-            "schema": SCHEMA,
-            "run": folder.parent.name,
-            "command": list(command),
-            "model": model.name,
-            "step": step,
-            "loader": dataset.name,
-            "split": part,
-            "limit": limit,
-            "seed": evaluation.seed,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": {
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-                "numpy": np.__version__,
-            },
-            "results": [result.to_json() for result in results if result.split == part],
-        }
-        path = folder / f"{dataset.name}-{part}-step-{step}.json"
-        write_json(path, report)
-        saved.append(path)
-
-    figures = [r for r in results if isinstance(r, base.Figure)]
-    if figures:
-        print(base.table(figures))
-    for picture in (r for r in results if isinstance(r, base.Picture)):
-        print(f"{picture.metric}: {picture.path}")
-    for path in saved:
-        print(f"saved: {path}")
-    return results

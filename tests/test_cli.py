@@ -170,8 +170,8 @@ def test_a_changed_architecture_is_named_on_resume(out):
 
 @pytest.fixture
 def evaluated(monkeypatch):
-    """What core.evaluation.run was asked for."""
-    from core import evaluation
+    """What core.results.run was asked for."""
+    from core import results
 
     calls = []
 
@@ -179,7 +179,7 @@ def evaluated(monkeypatch):
         calls.append((model, dataset, folder, tuple(names), step))
         return []
 
-    monkeypatch.setattr(evaluation, "run", fake_run, raising=False)
+    monkeypatch.setattr(results, "run", fake_run, raising=False)
     return calls
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from core import evaluation, plots
+from core import results as reported
 from core.dataset import QueryProtocol, Vocabulary
 from core.errors import UsageError, UserError
 from core.metrics import layout, retrieval, visual
@@ -147,7 +148,7 @@ class FakeModel:
 
 def evaluate(model, names, tmp_path, dataset=None, **options):
     dataset = dataset or FakeScenes()
-    return evaluation.run(model, dataset, tmp_path, names, 7, **options)
+    return reported.run(model, dataset, tmp_path, names, 7, **options)
 
 
 def by_label(figures, **labels):
@@ -392,7 +393,7 @@ def test_an_evaluation_made_again_sees_the_model_anew_and_keeps_what_no_model_ch
 
 def test_results_as_a_message(tmp_path):
     results = evaluate(FakeModel("boxes"), ["sbir-top1", "sbir-on-valid"], tmp_path)
-    text, pictures = evaluation.message(results, 7)
+    text, pictures = reported.message(results, 7)
     lines = text.splitlines()
     assert lines[0] == "evaluation at step 7"
     assert lines[1].startswith("sbir-top1 boxes=shared sketches=real vector=projection: ")
@@ -404,11 +405,11 @@ def test_results_as_a_message(tmp_path):
 def test_metrics_that_do_not_fit_are_named():
     model = FakeModel()
     model.metrics = ("embedding-obj-accuracy", "embedding-skt-accuracy")
-    assert evaluation.check_metrics(["embedding-obj-accuracy-test"], model)
+    assert reported.check_metrics(["embedding-obj-accuracy-test"], model)
     with pytest.raises(UsageError, match=r"'sbir-mAP' does not fit.*embedding-skt-accuracy"):
-        evaluation.check_metrics(["sbir-mAP"], model)
+        reported.check_metrics(["sbir-mAP"], model)
     with pytest.raises(UsageError, match="sbir-mAP"):
-        evaluation.check_metrics(["sbir-map"], model)
+        reported.check_metrics(["sbir-map"], model)
 
 
 def test_every_name_is_registered():
