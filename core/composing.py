@@ -222,8 +222,13 @@ def resources_explained(job: Job) -> "Iterator[None]":
         reason = blocks.explain(error, job.folders())
         if reason:
             raise UserError(reason) from None
+        first = (error.message.strip() or "no reason given").splitlines()[0]
+        if isinstance(error, tf.errors.NotFoundError) and ".tfrecord" in first:
+            raise UserError(
+                f"a file of the prepared sets has gone while it was in use ({first}); prepare the "
+                "set again, or name the folder where it is now"
+            ) from None
         if isinstance(error, tf.errors.DataLossError):
-            first = (error.message.strip() or "no reason given").splitlines()[0]
             raise UserError(
                 f"a record could not be read ({first}), but the sets read well now: start again, "
                 "and look at the disk if it happens again"

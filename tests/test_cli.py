@@ -310,6 +310,15 @@ def test_errors_of_reading_without_a_damaged_record(out, monkeypatch, error, rai
     assert raised is not UserError or "\n" not in str(caught.value)
 
 
+def test_a_set_that_goes_while_it_is_read(out, monkeypatch):
+    def broken(self, batch, step, seed):
+        raise tf.errors.NotFoundError(None, None, "/sets/a.tfrecord; No such file or directory")
+
+    monkeypatch.setattr(fakes.FakeModel, "train_step", broken)
+    with pytest.raises(UserError, match=r"has gone while it was in use \(/sets/a\.tfrecord"):
+        train(out, base=BASE + ",autograph=False")
+
+
 def test_help_hps(out, capsys):
     cli.train(["--help-hps"])
     every = capsys.readouterr().out
