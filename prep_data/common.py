@@ -126,7 +126,6 @@ def worker_pool(workers: int) -> Iterator[Optional[ProcessPoolExecutor]]:
     if workers == 0:
         yield None
         return
-    before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
     )
@@ -140,14 +139,11 @@ def worker_pool(workers: int) -> Iterator[Optional[ProcessPoolExecutor]]:
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
-    children = set(multiprocessing.active_children()) - before
     try:
         yield pool
-    except BaseException:
-        for child in children:
-            child.terminate()
-        raise
     finally:
+        # They end after the tasks under way, which are short. Not terminated: one that dies while
+        # it hands over a result leaves half of it, and the pool waits for the rest for ever.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
