@@ -276,7 +276,7 @@ def _explained(folder: Path, hint: str):
     """TensorFlow's errors of a restore as one sentence."""
     try:
         yield
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, IndexError) as error:
         because = hint or _first_line(error)
         raise UserError(f"the checkpoint {folder} does not fit this model: {because}") from None
     except (tf.errors.OpError, OSError) as error:

@@ -47,7 +47,8 @@ def run(
     try:
         with contextlib.nullcontext() if clean_up else _ended_by_interrupt(interrupted):
             command(argv)
-        sys.stdout.flush()  # here, not at exit, so that a reader that has gone is seen here
+        if sys.stdout is not None:  # None: closed by whoever started us
+            sys.stdout.flush()  # here, not at exit, so that a reader that has gone is seen here
         return 0
     except UserError as error:
         stopped = error.exit_code > 128  # by a signal, as asked: that is no error

@@ -198,7 +198,7 @@ def read_metrics(path: Path) -> "list[dict[str, Any]]":
         try:
             line = json.loads(text)
             lines.append({**line, "step": int(line["step"])})
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             log.warning("%s line %d is not a complete record: left out", path, number)
     return lines
 

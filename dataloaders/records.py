@@ -446,7 +446,7 @@ def read_meta(folder: Union[str, Path], kind: Union[str, Sequence[str]]) -> dict
         )
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); prepare the set again") from error
     if not isinstance(meta, dict) or "kind" not in meta or "schema" not in meta:
         raise UserError(f"{path} does not describe a prepared set; prepare the set again")

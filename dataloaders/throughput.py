@@ -71,6 +71,8 @@ def _report(name: str, noun: str, argv: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure, in all")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    if not 0 < args.seconds < 86_400:
+        raise UsageError(f"--seconds is {args.seconds}: it must be above 0 and below a day")
     if not 8 <= args.image_size <= 4096:
         raise UsageError(f"--image-size is {args.image_size}: it must be 8 to 4096")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

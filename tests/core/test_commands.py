@@ -89,3 +89,8 @@ sys.exit(commands.run(command, []{options}))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (code, said)
+
+
+def test_a_closed_stdout_is_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert commands.run(lambda argv: None, []) == 0

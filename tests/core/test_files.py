@@ -61,3 +61,9 @@ def test_a_file_written_in_place_is_whole_or_not_there(tmp_path):
         raise ZeroDivisionError
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nested_without_end_is_no_json(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 200_000)
+    with pytest.raises(UserError, match="is not valid JSON"):
+        read_json(tmp_path / "a.json")
