@@ -229,5 +229,5 @@ def test_throughput_without_folders_is_one_sentence(capsys, tmp_path):
     assert "qdraw_dir" in message and "--data-hparams" in message and "\n" not in message
     argv = ["--data-hparams", f"qdraw_dir={tmp_path / 'no'},crops_dir={tmp_path}"]
     assert throughput.main("quickdraw-cococrops-tf", "triplets", argv) == 1
-    for wrong in ("--batch-size=0", "--image-size=0", "--seed=-1", "--sconds=1"):
+    for wrong in ("--batch-size=0", "--image-size=0", "--seed=-1", "--seconds=nan", "--sconds=1"):
         assert throughput.main("quickdraw-cococrops-tf", "triplets", [*argv, wrong]) == 2
