@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
@@ -30,29 +31,76 @@ class Vocabulary:
         return len(self.names)
 
 
+BOXES = ("shared", "jittered", "own")
+SKETCHES = ("real", "blank", "shuffled")
+DIRECTIONS = ("canonical", "random")
+
+
 @dataclass(frozen=True)
 class QueryProtocol:
-    """How the query side of an evaluation is made from the photo side.
+    """How the queries of an evaluation are made from the sketched scenes of a set.
 
-    boxes='shared' is the paper's: the query carries the photo's own boxes, which alone identify
-    the scene. 'jittered' shifts and scales each of them. sketches='blank' shows what boxes alone
-    can do. See docs/architecture.md.
+    boxes: 'shared' is the paper's: each object has the box it has in the very photograph that is
+    looked for, and boxes alone identify a scene. 'jittered' shifts and scales each of them.
+    'own' are the boxes of the drawing, where the set has them.
+    sketches: 'blank' shows white paper in their place: what boxes alone can do. 'shuffled' shows
+    the sketches of another scene: what sketches that say nothing about the photograph can do.
+
+    `dataloaders.queries` carries it out; docs/architecture.md says why.
     """
 
-    boxes: str = "shared"  # shared | jittered
-    sketches: str = "real"  # real | blank
+    boxes: str = "shared"  # of BOXES
+    sketches: str = "real"  # of SKETCHES
     jitter: float = 0.2  # shift and scale of jittered boxes, as a share of a box's size
+    dropped: float = 0.0  # each object is left out with this probability; one of a scene stays
+    directions: str = "canonical"  # of the pairs of both graphs; of DIRECTIONS
 
     def __post_init__(self) -> None:
-        if self.boxes not in ("shared", "jittered"):
-            raise UsageError(f"query boxes are 'shared' or 'jittered', not {self.boxes!r}")
-        if self.sketches not in ("real", "blank"):
-            raise UsageError(f"query sketches are 'real' or 'blank', not {self.sketches!r}")
-        if not 0.0 <= self.jitter < 1.0:
-            raise UsageError(f"jitter is a share of a box in [0, 1), not {self.jitter}")
+        for name, choices in (
+            ("boxes", BOXES), ("sketches", SKETCHES), ("directions", DIRECTIONS),
+        ):  # fmt: skip
+            if getattr(self, name) not in choices:
+                raise UsageError(
+                    f"query {name} are {', '.join(choices[:-1])} or {choices[-1]}, not "
+                    f"{getattr(self, name)!r}"
+                )
+        for name in ("jitter", "dropped"):
+            value = getattr(self, name)
+            if not 0.0 <= value < 1.0:
+                raise UsageError(f"{name} is a share in [0, 1), not {value}")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What stands beside a figure: boxes and sketches, the rest where it matters."""
+        labels = {"boxes": self.boxes, "sketches": self.sketches}
+        if self.boxes == "jittered":
+            labels["jitter"] = f"{self.jitter:g}"
+        if self.dropped:
+            labels["dropped"] = f"{self.dropped:g}"
+        if self.directions != "canonical":
+            labels["directions"] = self.directions
+        return labels
 
     def __str__(self) -> str:
-        return f"boxes={self.boxes} sketches={self.sketches}"
+        return " ".join(f"{name}={value}" for name, value in self.labels.items())
+
+    @property
+    def control(self) -> QueryProtocol:
+        """The same with blank sketches."""
+        return dataclasses.replace(self, sketches="blank")
+
+
+def protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
+    """Those that every figure of scene retrieval is shown under. own_boxes: of a set that has
+    them."""
+    return tuple(
+        QueryProtocol(boxes, sketches) for boxes in BOXES[: 2 + own_boxes] for sketches in SKETCHES
+    )
+
+
+def pictured(own_boxes: bool) -> QueryProtocol:
+    """The queries that pictures show: positions alone do not answer them."""
+    return QueryProtocol("own" if own_boxes else "jittered")
 
 
 class Dataset(abc.ABC):
@@ -75,6 +123,8 @@ class Dataset(abc.ABC):
     name: str = ""
     HParams: type  # frozen dataclass of folders
     batch_type: type  # one of dataloaders.batches
+    own_boxes: bool = False  # whether drawings have boxes of their own
+    has_masks: bool = True  # whether objects have segmentations
     parallel_calls: Optional[int] = None  # batches made at the same time; None: tf.data decides
     prefetch: int = 2  # finished batches that wait for the model
 
@@ -98,35 +148,30 @@ class Dataset(abc.ABC):
     def train_batches(self, start_step: int = 0) -> tf.data.Dataset:
         """Endless `batch_type` elements; the first is the batch of step `start_step` (0-based).
         The same element comes at the same step wherever the reading starts."""
-        return self.truncated(len(self._stages("train", None)), start_step)
+        return self.truncated(len(self._stages("train", training=True)), start_step)
 
-    def eval_batches(
-        self,
-        split: str,
-        protocol: QueryProtocol = QueryProtocol(),  # noqa: B008 (frozen)
-        limit: Optional[int] = None,
-    ) -> tf.data.Dataset:
+    def eval_batches(self, split: str, limit: Optional[int] = None) -> tf.data.Dataset:
         """`batch_type` elements over the split in its canonical order, once; the last is smaller.
 
-        Which sketch, negative or jitter an item meets depends on the seed and the item's place in
-        the split: not on the batch size, nor on `limit`, nor on the run. limit: items at most,
-        spread evenly over the split.
+        Which sketch or negative an item meets depends on the seed and the item's place in the
+        split: not on the batch size, nor on `limit`, nor on the run. limit: items at most, spread
+        evenly over the split.
         """
         if split not in SPLITS:
             raise UsageError(f"there is no split {split!r}; choose from {', '.join(SPLITS)}")
         if limit is not None and limit < 1:
             raise UsageError(f"limit is at least 1, not {limit}")
         items = self._evaluation_items(split, limit)
-        return self._pipeline(items, self._stages(split, protocol))
+        return self._pipeline(items, self._stages(split, training=False))
 
     def stage_names(self) -> tuple[str, ...]:
         """Stages of the training pipeline after 'read', in order."""
-        return tuple(name for name, _ in self._stages("train", None))
+        return tuple(name for name, _ in self._stages("train", training=True))
 
     def truncated(self, stages: int, start_step: int = 0) -> tf.data.Dataset:
         """The training pipeline cut after its first `stages` stages, to time them."""
         items = self._training_items(start_step)
-        return self._pipeline(items, self._stages("train", None)[:stages])
+        return self._pipeline(items, self._stages("train", training=True)[:stages])
 
     # ---- what a loader defines ---------------------------------------------------------------
 
@@ -139,9 +184,8 @@ class Dataset(abc.ABC):
         """Reading: elements of at most batch_size items that the first evaluation stage takes."""
 
     @abc.abstractmethod
-    def _stages(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
-        """Named functions from element to element, the last giving `batch_type`. protocol: None
-        in training."""
+    def _stages(self, split: str, training: bool) -> tuple[Stage, ...]:
+        """Named functions from element to element, the last giving `batch_type`."""
 
     def _pipeline(self, items: tf.data.Dataset, stages: tuple[Stage, ...]) -> tf.data.Dataset:
         import tensorflow as tf  # here, so that names and protocols can be had without it

@@ -1,9 +1,11 @@
 """Evaluation of a trained model on a split: features gathered once, for all metrics.
 
-    batches -> model.encode_* -> sides of the whole split (numpy) -> metrics
+    batches -> model.embed_* -> objects of the whole split -+-> model.contextualise -> photographs
+                                  under a query protocol ---+-> model.contextualise -> queries
 
-The photographs are encoded once, the queries once for each protocol; every metric reads the same
-arrays. Memory is the features (some 3 kB an object), never the images.
+Every crop and sketch is encoded once; a query protocol (`dataloaders.queries`) rearranges encoded
+sketches, so that only the small part of the model that sees whole scenes runs for each. Memory is
+the features (some 4 kB an object), never the images.
 
 Letters as in `models/__init__.py`: here N, O and Q count over the whole split.
 """
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from core.dataset import QueryProtocol
@@ -28,6 +31,9 @@ from core.registry import METRICS
 
 log = logging.getLogger(__name__)
 
+NEED_MASKS = ("mask-iou", "generated-masks")
+CONTEXT_SCENES = 256  # that the model sees at a time; with masks, its largest output, MASK_SCENES
+MASK_SCENES = 32
 # Train scenes behind the class-mean mask: means over more change nothing that can be seen.
 MEAN_MASK_SCENES = 2000
 
@@ -38,12 +44,14 @@ class Side:
 
     vectors: {'projection': float32 (N, 256), 'token': float32 (N, D)}, a row for every scene; no
     projection when the model was trained without one.
-    embedding float32 (O, 128); classes, predicted int32 (O,) vocabulary indices; boxes float32
-    (O, 4); obj_to_img int32 (O,): object o is in scene row obj_to_img[o].
+    objects float32 (O, D), what the scene is made of; embedding float32 (O, 128); classes,
+    predicted int32 (O,) vocabulary indices; boxes float32 (O, 4); obj_to_img int32 (O,): object o
+    is in scene row obj_to_img[o].
     """
 
     image_ids: np.ndarray
     vectors: dict[str, np.ndarray]
+    objects: np.ndarray
     embedding: np.ndarray
     classes: np.ndarray
     predicted: np.ndarray
@@ -57,16 +65,20 @@ class Side:
 
 @dataclass(frozen=True)
 class Photos(Side):
-    """masks: the true ones, packed uint8 (O, M * M / 8) (`core.metrics.layout.pack`)."""
+    """masks: the true ones, packed uint8 (O, M * M / 8) (`core.metrics.layout.pack`); None where
+    the set has none."""
 
-    masks: np.ndarray
+    masks: Optional[np.ndarray]
 
 
 @dataclass(frozen=True)
 class Queries(Side):
-    """query_to_photo: int32 (Q,), the photo row of the object depicted, -1 = none."""
+    """query_to_photo: int32 (Q,), the photo row of the object depicted, -1 = none. rows: int32
+    (Q,), which of the sketched objects of the set each is. `objects`, `embedding` and `predicted`
+    are of the sketch shown, the rest of the object it stands for."""
 
     query_to_photo: np.ndarray
+    rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -115,15 +127,16 @@ class Evaluation:
         folder: Optional[Path] = None,
         step: int = 0,
         vectors: Optional[Sequence[str]] = None,
+        mirrored: bool = False,
     ):
         """model: a `core.model.Model`; dataset: a `core.dataset.Dataset`; limit: at most so many
         scenes (or triples) of the split; folder: where pictures go; step: of the checkpoint;
         vectors: which scene vectors rank photographs, 'projection', 'token' or both (default: the
-        model's `retrieval_vector`). The loader's seed also draws the bootstrap and chooses what
-        is pictured."""
+        model's `retrieval_vector`); mirrored: photographs and drawings turned left to right. The
+        loader's seed also draws the bootstrap and chooses what is pictured."""
         self.model, self.dataset = model, dataset
         self.split, self.limit, self.folder = split, limit, folder
-        self.step, self.seed = step, dataset.seed
+        self.step, self.seed, self.mirrored = step, dataset.seed, mirrored
         default = getattr(model.hparams, "retrieval_vector", VECTORS[0])
         self.vectors = tuple(vectors) if vectors else (default,)
         for name in self.vectors:
@@ -161,16 +174,57 @@ class Evaluation:
 
     @property
     def photos(self) -> Photos:
-        """The photographs' side; the same under every protocol."""
-        if "photos" not in self._cache:
-            self.gather(QueryProtocol())
-        return self._cache["photos"]
+        """The photographs' side; the same under every protocol but for random directions."""
+        return self.photos_under("canonical")
 
     def queries(self, protocol: QueryProtocol) -> Queries:
         """The queries' side under `protocol`, scene rows as in `photos`."""
         if protocol not in self._cache:
-            self.gather(protocol)
+            self.gather()
+            photos, drawn = self._cache["objects of photos"], self._cache["objects of queries"]
+            names = ("obj_to_img", "boxes", "query_to_photo")
+            shown = self.dataset.queries(
+                protocol, photos["image_ids"], *(drawn[name] for name in names), photos["boxes"]
+            )
+            # The last row, which -1 names, is that of white paper.
+            of_sketch = {
+                name: drawn[name][shown.sketches] for name in ("objects", "embedding", "predicted")
+            }
+            of_object = {
+                name: drawn[name][shown.rows]
+                for name in ("classes", "obj_to_img", "query_to_photo")
+            }
+            columns = {**of_sketch, **of_object, "boxes": shown.boxes, "rows": shown.rows}
+            self._cache[protocol] = self._side(Queries, columns, protocol.directions, "query")
         return self._cache[protocol]
+
+    def encode_scenes(
+        self,
+        objects: np.ndarray,
+        boxes: np.ndarray,
+        obj_to_img: np.ndarray,
+        directions: str = "canonical",
+        side: str = "query",
+    ) -> dict[str, np.ndarray]:
+        """Scene vectors of scenes of any encoded objects, by name as `Side.vectors`.
+
+        objects: float32 (Q, D) of crops or sketches. boxes: float32 (Q, 4). obj_to_img: int32
+        (Q,), ascending, rows of the split's scenes, each at least once. directions, side: as of
+        `Dataset.relations`."""
+        columns = defaultdict(list)
+        for outputs, _ in self._contexts(objects, boxes, obj_to_img, directions, side):
+            columns["projection"].append(outputs.scene_vector)
+            columns["token"].append(outputs.scene_token)
+        vectors = {
+            name: np.concatenate(rows) for name, rows in columns.items() if rows[0] is not None
+        }
+        for name in self.vectors:
+            if name not in vectors:
+                raise UsageError(
+                    f"this model has no {name} to rank scenes by (it was trained with "
+                    f"no_global_contrastive): take {', '.join(vectors)}"
+                )
+        return {name: self._finite(vectors[name], f"{name} vectors") for name in vectors}
 
     def scene_ranks(self, protocol: QueryProtocol, vector: str) -> np.ndarray:
         """Rank int64 (N,) of the right photograph of every scene, among those of the split."""
@@ -178,8 +232,9 @@ class Evaluation:
         if key not in self._cache:
             queries = self.queries(protocol)
             right = np.arange(queries.scenes)
+            photos = self.photos_under(protocol.directions)
             self._cache[key] = retrieval.ranks(
-                queries.vectors[vector], self.photos.vectors[vector], right
+                queries.vectors[vector], photos.vectors[vector], right
             )
         return self._cache[key]
 
@@ -209,20 +264,47 @@ class Evaluation:
         return Objects(embedding, triplets.classes, predicted, np.arange(len(predicted)))
 
     def masks(self, view: str) -> MaskPairs:
-        """Masks predicted from the 'photo' or 'sketch' view beside the true ones."""
-        if "masks" not in self._cache:
-            self._gather_masks()
-        return self._cache["masks"][view]
+        """Masks predicted from the 'photo' or 'sketch' view beside the true ones; queries with the
+        photograph's boxes. UsageError for a set without masks."""
+        if not self.dataset.has_masks:
+            raise UsageError(f"the objects of {self.dataset.name} have no masks to compare with")
+        key = f"masks of {view}"
+        if key not in self._cache:
+            photos, queries = self.photos, self.queries(QueryProtocol())
+            side, own = (
+                (photos, np.arange(len(photos.classes)))
+                if view == "photo"
+                else (queries, queries.query_to_photo)
+            )
+            depicts = own >= 0
+            predicted = np.concatenate(
+                [
+                    layout.pack(self._finite(outputs.masks, "masks")[depicts[rows]])
+                    for outputs, rows in self._contexts(
+                        side.objects,
+                        side.boxes,
+                        side.obj_to_img,
+                        "canonical",
+                        "photo" if view == "photo" else "query",
+                        with_masks=True,
+                    )
+                ]
+            )
+            self._cache[key] = MaskPairs(
+                predicted=predicted,
+                true=photos.masks[own[depicts]],
+                classes=side.classes[depicts],
+                scenes=side.obj_to_img[depicts],
+                objects=own[depicts],
+            )
+        return self._cache[key]
 
     def class_mean_masks(self) -> np.ndarray:
         """Binarised mean mask of every class over train objects: packed uint8 (K, M * M / 8)."""
         if "class means" not in self._constants:
             means = None
             # Not `self.limit`: a baseline should not weaken when fewer scenes are looked at.
-            batches = self.on("train").batches(
-                QueryProtocol(), "class-mean masks", MEAN_MASK_SCENES
-            )
-            for batch in batches:
+            for batch in self.on("train").batches("class-mean masks", MEAN_MASK_SCENES):
                 masks = batch.masks.numpy()
                 if means is None:
                     means = layout.MeanMasks(self.dataset.vocabulary.num_classes, masks.shape[1])
@@ -234,7 +316,7 @@ class Evaluation:
         """Stage 1's features of the split."""
         if "triplets" not in self._cache:
             rows = defaultdict(list)
-            for batch in self.batches(QueryProtocol(), "triplets"):
+            for batch in self.batches("triplets"):
                 photo = self.model.embed_photos(batch.positives)
                 sketch = self.model.embed_sketches(batch.sketches)
                 rows["classes"].append(batch.classes.numpy())
@@ -245,9 +327,9 @@ class Evaluation:
             self._cache["triplets"] = Triplets(**{k: np.concatenate(v) for k, v in rows.items()})
         return self._cache["triplets"]
 
-    def batches(self, protocol: QueryProtocol, what: str, limit: Optional[int] = None) -> Iterator:
+    def batches(self, what: str, limit: Optional[int] = None) -> Iterator:
         """The split's batches in order, with a progress bar; UserError when there are none."""
-        data = self.dataset.eval_batches(self.split, protocol, limit or self.limit)
+        data = self.dataset.eval_batches(self.split, limit or self.limit)
         empty = True
         for batch in tqdm(
             data, f"{self.split}: {what}", unit=" batches", leave=False, disable=None
@@ -266,75 +348,85 @@ class Evaluation:
     def _has_scenes(self) -> bool:
         return self.model.batch_type == "SceneBatch"
 
-    def gather(
-        self, protocol: QueryProtocol, visit: Optional[Callable[[Any], None]] = None
-    ) -> None:
-        """One pass over the split: the queries under `protocol`, the photographs if still due.
-        visit: is shown every batch as it passes."""
-        photos = _Rows() if "photos" not in self._cache else None
-        queries = _Rows()
+    def gather(self, visit: Optional[Callable[[Any], None]] = None) -> None:
+        """The one pass over the split that encodes all objects, unless it is done. visit: is shown
+        every batch as it passes."""
+        if "objects of photos" in self._cache:
+            return
+        photos, queries = defaultdict(list), defaultdict(list)
         scenes = objects = 0  # of the batches before
-        for batch in self.batches(protocol, str(protocol)):
+        for batch in self.batches("objects"):
             if visit:
                 visit(batch)
-            count = len(batch.image_ids)
-            # Without masks, by far the costliest part; they have a pass of their own.
-            if photos is not None:
-                outputs = self.model.encode_photo(batch.crops, batch.photo, count, with_masks=False)
-                photos.add(batch.image_ids, batch.photo, outputs, scenes)
-                photos.columns["masks"].append(layout.pack(batch.masks.numpy()))
-            outputs = self.model.encode_query(batch.sketches, batch.query, count, with_masks=False)
-            queries.add(batch.image_ids, batch.query, outputs, scenes)
+            photos["image_ids"].append(batch.image_ids.numpy())
+            if batch.masks is not None:
+                photos["masks"].append(layout.pack(batch.masks.numpy()))
             own = batch.query_to_photo.numpy()
-            queries.columns["query_to_photo"].append(np.where(own < 0, -1, own + objects))
-            scenes += count
-            objects += len(batch.photo.classes)
-        if photos is not None:
-            self._cache["photos"] = self._checked(photos.side(Photos))
-        side = self._checked(queries.side(Queries))
-        if not np.array_equal(side.image_ids, self._cache["photos"].image_ids):
-            raise RuntimeError("the loader gave other scenes under another query protocol")
-        self._cache[protocol] = side
-
-    def _gather_masks(self) -> None:
-        """One pass over the split with masks, queries with the photograph's boxes and sketches."""
-        rows = {view: defaultdict(list) for view in ("photo", "sketch")}
-        scenes = objects = 0  # of the batches before
-        for batch in self.batches(QueryProtocol(), "masks"):
-            count = len(batch.image_ids)
-            true = layout.pack(batch.masks.numpy())
-            photo = self.model.encode_photo(batch.crops, batch.photo, count)
-            query = self.model.encode_query(batch.sketches, batch.query, count)
-            depicts = np.flatnonzero(batch.query_to_photo.numpy() >= 0)
-            own = batch.query_to_photo.numpy()[depicts]
-            everything = np.arange(len(true))
-            for view, outputs, graph, kept, shown in (
-                ("photo", photo, batch.photo, everything, everything),
-                ("sketch", query, batch.query, depicts, own),
+            queries["query_to_photo"].append(np.where(own < 0, -1, own + objects))
+            for columns, embed, images, graph in (
+                (photos, self.model.embed_photos, batch.crops, batch.photo),
+                (queries, self.model.embed_sketches, batch.sketches, batch.query),
             ):
-                columns = rows[view]
-                columns["predicted"].append(layout.pack(self._finite(outputs.masks, "masks")[kept]))
-                columns["true"].append(true[shown])
-                columns["classes"].append(graph.classes.numpy()[kept])
-                columns["scenes"].append(graph.obj_to_img.numpy()[kept] + scenes)
-                columns["objects"].append(shown + objects)
-            scenes += count
-            objects += len(true)
-        self._cache["masks"] = {
-            view: MaskPairs(**{name: np.concatenate(parts) for name, parts in columns.items()})
-            for view, columns in rows.items()
-        }
+                boxes = graph.boxes.numpy()
+                if self.mirrored:
+                    images = tf.reverse(images, axis=[2])
+                    boxes = np.stack(
+                        [1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1
+                    )
+                self._add(columns, embed(images))
+                columns["boxes"].append(boxes)
+                columns["classes"].append(graph.classes.numpy())
+                columns["obj_to_img"].append(graph.obj_to_img.numpy() + scenes)
+            scenes += len(batch.image_ids)
+            objects += len(batch.photo.classes)
+        paper = tf.fill((1, *batch.sketches.shape[1:]), tf.constant(255, tf.uint8))
+        self._add(queries, self.model.embed_sketches(paper))
+        for name, columns in (("photos", photos), ("queries", queries)):
+            self._cache[f"objects of {name}"] = {
+                column: np.concatenate(rows) for column, rows in columns.items()
+            }
 
-    def _checked(self, side: Side) -> Side:
-        for name in self.vectors:
-            if name not in side.vectors:
-                raise UsageError(
-                    f"this model has no {name} to rank scenes by (it was trained with "
-                    f"no_global_contrastive): take {', '.join(side.vectors)}"
-                )
-        for name, vectors in (*side.vectors.items(), ("embedding", side.embedding)):
-            self._finite(vectors, f"{name} vectors")
-        return side
+    def _add(self, columns: dict[str, list], encoded: Any) -> None:
+        columns["objects"].append(self._finite(encoded.vector, "object vectors"))
+        columns["embedding"].append(self._finite(encoded.embedding, "embedding vectors"))
+        columns["predicted"].append(_argmax(encoded.logits))
+
+    def photos_under(self, directions: str) -> Photos:
+        """The photographs' side with 'canonical' or 'random' directions of its pairs."""
+        key = f"photos, {directions} directions"
+        if key not in self._cache:
+            self.gather()
+            columns = {"masks": None, **self._cache["objects of photos"]}
+            self._cache[key] = self._side(Photos, columns, directions, "photo")
+        return self._cache[key]
+
+    def _side(self, kind: type, columns: dict[str, Any], directions: str, side: str) -> Side:
+        parts = (columns[name] for name in ("objects", "boxes", "obj_to_img"))
+        columns["image_ids"] = self._cache["objects of photos"]["image_ids"]
+        return kind(vectors=self.encode_scenes(*parts, directions, side), **columns)
+
+    def _contexts(
+        self,
+        objects: np.ndarray,
+        boxes: np.ndarray,
+        obj_to_img: np.ndarray,
+        directions: str,
+        side: str,
+        with_masks: bool = False,
+    ) -> Iterator[tuple[Any, slice]]:
+        """What the model says of some scenes at a time, and the rows of their objects."""
+        image_ids = self._cache["objects of photos"]["image_ids"]
+        size = MASK_SCENES if with_masks else CONTEXT_SCENES
+        for first in range(0, len(image_ids), size):
+            ids = image_ids[first : first + size]
+            ends = np.searchsorted(obj_to_img, [first, first + len(ids)])
+            rows = slice(*ends.tolist())
+            local = (boxes[rows], obj_to_img[rows] - np.int32(first))
+            triples = self.dataset.relations(*local, ids, directions, side)
+            yield (
+                self.model.contextualise(objects[rows], *local, triples, len(ids), with_masks),
+                rows,
+            )
 
     def _finite(self, vectors, name: str) -> np.ndarray:
         vectors = np.asarray(vectors)
@@ -346,36 +438,14 @@ class Evaluation:
         return vectors
 
 
-class _Rows:
-    """Columns of one side, growing batch by batch, joined at the end."""
-
-    def __init__(self):
-        self.columns = defaultdict(list)
-
-    def add(self, image_ids, graph, outputs, scenes_before: int) -> None:
-        new = {
-            "image_ids": image_ids,
-            "projection": outputs.scene_vector,
-            "token": outputs.scene_token,
-            "embedding": outputs.embedding,
-            "classes": graph.classes,
-            "predicted": _argmax(outputs.logits),
-            "boxes": graph.boxes,
-            "obj_to_img": graph.obj_to_img.numpy() + scenes_before,
-        }
-        for name, rows in new.items():
-            if rows is not None:
-                self.columns[name].append(np.asarray(rows))
-
-    def side(self, kind: type) -> Side:
-        columns = {name: np.concatenate(rows) for name, rows in self.columns.items()}
-        vectors = {name: columns.pop(name) for name in VECTORS if name in columns}
-        return kind(vectors=vectors, **columns)
-
-
 def _argmax(logits) -> np.ndarray:
     """float (O, K) -> int32 (O,)."""
     return np.argmax(np.asarray(logits), axis=1).astype(np.int32)
+
+
+def metrics_of(model: Any, dataset: Any) -> tuple[str, ...]:
+    """The names of all metrics that fit the model (its class will do) and the data."""
+    return tuple(name for name in model.metrics if dataset.has_masks or name not in NEED_MASKS)
 
 
 def plain_name(name: str) -> str:

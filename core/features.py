@@ -5,68 +5,77 @@ It is a plain .npz without pickles. Reading is strict, and a file that states mo
 refused before anything is allocated: arrays are stored uncompressed, and each header must fit the
 bytes that follow it.
 
-Letters: N scenes, O photo objects, Q query objects, P bytes of a packed mask; D and E widths of
-token and projection.
+Letters: N scenes, O photo objects, Q query objects, of which q0, q1 .. are shown under protocol 0,
+1 ..; P bytes of a packed mask, none for a set without masks; D and E widths of token and
+projection.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
-from core.dataset import QueryProtocol
+from core.dataset import QueryProtocol, pictured
+from core.dataset import protocols as shown
 from core.errors import UserError
 from core.files import replacing
 from core.run_dir import check_keys
 
-SCHEMA = 1
+SCHEMA = 2
 SUFFIX = "_feats.npz"
 VECTORS = ("projection", "token")
-PROTOCOLS = tuple(
-    QueryProtocol(boxes=boxes, sketches=sketches)
-    for boxes in ("shared", "jittered")
-    for sketches in ("real", "blank")
-)
-# The query that thumbnails and pictures show: positions alone do not answer it.
-PICTURED = QueryProtocol(boxes="jittered", sketches="real")
+MOST_PROTOCOLS = 64
+JITTERS = (0.1, 0.2, 0.4)  # amounts of the curve; shared boxes are its start
 
+
+def protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
+    """Those a features file is written with: what every figure is shown under, the curve over the
+    jitter, queries with objects left out, and random directions of the graph's pairs."""
+    fair = pictured(own_boxes)
+    more = [QueryProtocol("jittered", jitter=jitter) for jitter in JITTERS]
+    more += [dataclasses.replace(fair, dropped=0.3), dataclasses.replace(fair, directions="random")]
+    every = (*shown(own_boxes), *(p for real in more for p in (real, real.control)))
+    return tuple(dict.fromkeys(every))
+
+
+PROTOCOL = {"boxes": str, "sketches": str, "jitter": float, "dropped": float, "directions": str}
 METADATA = {
     "schema": int, "model": str, "run": str, "step": int, "loader": str, "split": str, "seed": int,
-    "vector": str, "jitter": float, "mask_size": int, "vocabulary": list,
+    "vector": str, "own_boxes": bool, "protocols": list, "mask_size": int, "vocabulary": list,
 }  # fmt: skip
-
-
-def query_key(protocol: QueryProtocol, vector: str) -> str:
-    """The array of the queries' scene vectors under a protocol."""
-    return f"query_{protocol.boxes}_{protocol.sketches}_{vector}"
-
 
 # key -> (dtype, shape in letters)
 ARRAYS = {
     "image_ids": ("<i8", "N"),
     "photo_token": ("<f4", "ND"),
     "photo_projection": ("<f4", "NE"),
+    "photo_random_token": ("<f4", "ND"),
+    "photo_random_projection": ("<f4", "NE"),
     "photo_classes": ("<i4", "O"),
     "photo_boxes": ("<f4", "O4"),
     "photo_obj_to_img": ("<i4", "O"),
     "photo_masks": ("|u1", "OP"),
-    **{
-        query_key(protocol, vector): ("<f4", "ND" if vector == "token" else "NE")
-        for protocol in PROTOCOLS
-        for vector in VECTORS
-    },
     "query_classes": ("<i4", "Q"),
-    "query_shared_boxes": ("<f4", "Q4"),
-    "query_jittered_boxes": ("<f4", "Q4"),
     "query_obj_to_img": ("<i4", "Q"),
     "query_to_photo": ("<i4", "Q"),
 }
+
+
+def arrays_of(protocol: int) -> dict[str, tuple[str, str]]:
+    """The arrays of the queries under the protocol of that number in the metadata."""
+    return {
+        f"query{protocol}_token": ("<f4", "ND"),
+        f"query{protocol}_projection": ("<f4", "NE"),
+        f"query{protocol}_rows": ("<i4", f"q{protocol}"),
+        f"query{protocol}_boxes": ("<f4", f"q{protocol} 4"),
+    }
 
 
 @dataclass(frozen=True)
@@ -81,16 +90,23 @@ class Features:
         """N."""
         return len(self.arrays["image_ids"])
 
-    def photos(self) -> np.ndarray:
+    @property
+    def protocols(self) -> tuple[QueryProtocol, ...]:
+        """Those of the queries, in the order of their arrays."""
+        return tuple(QueryProtocol(**each) for each in self.metadata["protocols"])
+
+    def photos(self, directions: str = "canonical") -> np.ndarray:
         """The photographs' scene vectors that the model ranks by: float32 (N, D or E)."""
-        return self.arrays[f"photo_{self.metadata['vector']}"]
+        side = "photo" if directions == "canonical" else "photo_random"
+        return self.arrays[f"{side}_{self.metadata['vector']}"]
 
     def queries(self, protocol: QueryProtocol) -> np.ndarray:
         """The queries' scene vectors under a protocol: float32 (N, D or E)."""
-        return self.arrays[query_key(protocol, self.metadata["vector"])]
+        number = self.protocols.index(protocol)
+        return self.arrays[f"query{number}_{self.metadata['vector']}"]
 
     def sketched(self) -> np.ndarray:
-        """How many objects each query shows: int64 (N,)."""
+        """How many objects each drawing shows: int64 (N,)."""
         return np.bincount(self.arrays["query_obj_to_img"], minlength=self.scenes)
 
 
@@ -107,10 +123,17 @@ def thumbnails(features: Path) -> Path:
 
 def write(path: Path, features: Features) -> None:
     """Atomically. UserError when it cannot be written."""
-    arrays = {name: np.asarray(features.arrays[name], kind) for name, (kind, _) in ARRAYS.items()}
+    kinds = _expected(len(features.protocols))
+    arrays = {name: np.asarray(features.arrays[name], kind) for name, (kind, _) in kinds.items()}
     text = json.dumps(features.metadata, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, metadata=np.array(text), **arrays)
+
+
+def _expected(protocols: int) -> dict[str, tuple[str, str]]:
+    """The arrays of a file with that many protocols."""
+    numbered = (arrays_of(number) for number in range(protocols))
+    return {**ARRAYS, **{name: kind for each in numbered for name, kind in each.items()}}
 
 
 def read(path: Path) -> Features:
@@ -121,10 +144,12 @@ def read(path: Path) -> Features:
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
-            members = _members(archive)
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            metadata = _metadata(_array(archive, members.pop("metadata", None), size))
+            expected = _expected(len(metadata["protocols"]))
+            _check_names(set(members), set(expected))
             arrays = {name: _array(archive, info, size) for name, info in members.items()}
-        metadata = _metadata(arrays.pop("metadata"))
-        _check_shapes(arrays)
+        _check_shapes(arrays, expected)
         _check_values(arrays, metadata)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
@@ -137,17 +162,16 @@ def read(path: Path) -> Features:
     return Features(metadata, arrays)
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    found = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    expected = {"metadata", *ARRAYS}
-    for what, names in (("without", expected - set(found)), ("with", set(found) - expected)):
+def _check_names(found: set[str], expected: set[str]) -> None:
+    for what, names in (("without", expected - found), ("with", found - expected)):
         if names:
             raise ValueError(f"{what} the key {min(names)!r}")
-    return found
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, info: Optional[zipfile.ZipInfo], limit: int) -> np.ndarray:
     """limit: bytes of the archive."""
+    if info is None:
+        raise ValueError("without the key 'metadata'")
     name = info.filename
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise ValueError(f"{name} is compressed")
@@ -174,19 +198,33 @@ def _metadata(array: np.ndarray) -> dict[str, Any]:
     if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
         raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA}")
     check_keys(content, METADATA, "metadata")
-    if content["seed"] < 0 or content["mask_size"] < 1:
+    if content["seed"] < 0 or content["mask_size"] < 0:
         raise ValueError("metadata: seed and mask_size cannot be negative")
     if not all(isinstance(name, str) for name in content["vocabulary"]):
         raise ValueError("metadata: the vocabulary must be names")
     if content["vector"] not in VECTORS:
         raise ValueError(f"metadata: unknown vector {content['vector']!r}")
+    _check_protocols(content)
     return content
 
 
-def _check_shapes(arrays: Mapping[str, np.ndarray]) -> None:
+def _check_protocols(content: dict[str, Any]) -> None:
+    if len(content["protocols"]) > MOST_PROTOCOLS:
+        raise ValueError(f"metadata: more than {MOST_PROTOCOLS} protocols")
+    found = []
+    for each in content["protocols"]:
+        check_keys(each, PROTOCOL, "metadata: a protocol")
+        found.append(QueryProtocol(**each))  # UsageError for values it cannot have
+    missing = [protocol for protocol in shown(content["own_boxes"]) if protocol not in found]
+    if missing or len(set(found)) < len(found):
+        raise ValueError(f"metadata: protocols are missing or repeated: {missing or found}")
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray], kinds: Mapping[str, tuple[str, str]]) -> None:
     sizes = {"4": 4}
-    for name, (kind, letters) in ARRAYS.items():
+    for name, (kind, text) in kinds.items():
         array = arrays[name]
+        letters = text.split() if text.startswith("q") else text
         expected = [sizes.get(letter, letter) for letter in letters]
         fits = len(expected) == array.ndim and all(
             sizes.setdefault(letter, length) == length
@@ -221,3 +259,9 @@ def _check_values(arrays: Mapping[str, np.ndarray], metadata: dict[str, Any]) ->
     own = arrays["query_to_photo"]
     if own.min() < -1 or own.max() >= len(arrays["photo_classes"]):
         raise ValueError("query_to_photo names objects that are not there")
+    owners = arrays["query_obj_to_img"]
+    for number in range(len(metadata["protocols"])):
+        rows = arrays[f"query{number}_rows"]
+        inside = len(rows) and rows[0] >= 0 and rows[-1] < len(owners)
+        if not inside or (np.diff(rows) <= 0).any() or len(np.unique(owners[rows])) != scenes:
+            raise ValueError(f"query{number}_rows does not go through the scenes in order")

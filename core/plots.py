@@ -64,8 +64,9 @@ def learning_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def figure_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """A panel for every metric over steps: each figure with its 95 % interval, blank-sketch
-    controls dashed, and beside them chance, the ceiling and the baselines that need no model.
+    """A panel for every metric over steps: each figure with its 95 % interval, blank
+    and shuffled sketches dashed and dotted, and beside them chance, the ceiling and the baselines
+    that need no model.
 
     lines: of figures.jsonl. Where a metric is missing at a step, or another loader begins, its
     line is broken. Nothing is drawn without figures.
@@ -81,9 +82,10 @@ def figure_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
             steps, values, low, high = np.array(points, np.float64).T
             if kind == "value":
                 # A control has the colour of what it controls.
-                pair = label.replace("blank", "real")
+                shown = next((kind for kind in _CONTROLS if kind in label), "real")
+                pair = label.replace(shown, "real")
                 colour = colour_of.setdefault(pair, f"C{len(colour_of)}")
-                style = {"color": colour, "linestyle": "--" if "blank" in label else "-"}
+                style = {"color": colour, "linestyle": _CONTROLS.get(shown, "-")}
                 panel.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
             else:
                 own = label.partition(", ")[2]  # the one curve it belongs to, if not to all
@@ -95,6 +97,7 @@ def figure_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     save(path, _png(figure))
 
 
+_CONTROLS = {"blank": "--", "shuffled": ":"}  # sketches that should find nothing
 _STYLES = dict(zip(BESIDE, (":", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2)))))
 _Y_LABELS = {"embedding": "accuracy", "mask": "IoU"}
 
@@ -130,6 +133,26 @@ def _curves(
         for key in curves.keys() | found.keys():
             curves.setdefault(key, []).append((step, *found.get(key, (math.nan,) * 3)))
     return dict(sorted(curves.items(), key=lambda item: (item[0][1] != "value", item[0][0])))
+
+
+def jitter_curve(
+    curves: dict[str, list[tuple[float, float, float, float]]], chance: float, title: str
+) -> bytes:
+    """Recall over the amount of jitter, as a PNG. curves: kind of sketches -> points (amount as a
+    share of a box, recall, low, high)."""
+    figure = _figure((6.4, 4.2))
+    panel = figure.subplots()
+    for (name, points), colour in zip(curves.items(), ("C0", "C3")):
+        amounts, values, low, high = np.array(points, np.float64).T
+        panel.fill_between(amounts, low, high, color=colour, alpha=0.15, linewidth=0)
+        panel.plot(amounts, values, label=f"{name} sketches", color=colour, marker="o")
+    panel.axhline(chance, color="0.45", linestyle=":", label="chance")
+    panel.set_ylim(-0.03, 1.03)
+    panel.set_xlabel("jitter of the query's boxes, share of a box (0: the photograph's own)")
+    panel.set_ylabel("recall@1")
+    panel.set_title(title, fontsize=9)
+    panel.legend(frameon=False, fontsize=9)
+    return _png(figure)
 
 
 def embedding_map(

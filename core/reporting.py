@@ -33,7 +33,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from core import plots
 from core.errors import EmptySplitError, UserError
-from core.evaluation import Evaluation
+from core.evaluation import Evaluation, metrics_of
 from core.files import write_atomic
 from core.metrics.base import Figure, Picture
 from core.notifier import Notifier
@@ -120,7 +120,7 @@ class Reporter:
         """
         began = time.perf_counter()
         step, failed, results = evaluation.step, [], []
-        for name in evaluation.model.metrics:
+        for name in metrics_of(evaluation.model, evaluation.dataset):
             if stopped():
                 self.curves()
                 return

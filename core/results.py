@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from core.errors import UsageError
-from core.evaluation import Evaluation, plain_name
+from core.evaluation import Evaluation, metrics_of, plain_name
 from core.files import write_json
 from core.metrics import base
 from core.registry import METRICS
@@ -56,7 +56,7 @@ def run(
     vectors: Optional[Sequence[str]] = None,
     command: Sequence[str] = (),
 ) -> list[base.Result]:
-    """Compute the named metrics (None: all that fit the model), print them as one table and save
+    """Compute the named metrics (None: all that fit), print them as one table and save
     them to `<folder>/<loader>-<split>-step-<step>.json`, replacing that file.
 
     folder is `<run>/evaluation`; command: what was asked for, to be saved too; the other arguments
@@ -64,7 +64,7 @@ def run(
     figures and pictures. UsageError for metrics that do not fit, UserError for an empty split or a
     diverged model; an error inside a metric is raised, not recorded as a number.
     """
-    names = check_metrics(model.metrics if names is None else names, model)
+    names = check_metrics(metrics_of(model, dataset) if names is None else names, model)
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(model, dataset, split, limit, folder, step, vectors)
     results: list[base.Result] = []

@@ -13,9 +13,7 @@ from typing import NamedTuple, Optional
 
 import tensorflow as tf
 
-from core import geometry
-from core.dataset import QueryProtocol
-from dataloaders import blocks, draws, records, sources
+from dataloaders import blocks, draws, queries, records, sources
 from dataloaders.batches import SceneBatch, SceneGraph
 from dataloaders.negatives import negative_rows
 from dataloaders.scene_graph import triples
@@ -48,12 +46,17 @@ class Sides(NamedTuple):
 
 
 def parse(
-    items: sources.Items, sketches: Optional[blocks.ClassPools], crops: blocks.ClassPools, seed: int
+    items: sources.Items,
+    sketches: Optional[blocks.ClassPools],
+    crops: blocks.ClassPools,
+    seed: int,
+    dropped: float,
 ) -> Parsed:
     """Reads the scenes' records and draws a sketch and a negative crop for every object.
 
     sketches: the query leaves out objects of a class without any. None: the scenes are paired, the
-    query shows the sketch of each object.
+    query shows the sketch of each object. dropped: share of the query's objects left out beyond
+    that.
     """
     scenes = records.SceneRecord.parse(items.records)
     obj_to_img = tf.cast(scenes.obj_idx.value_rowids(), tf.int32)
@@ -80,6 +83,10 @@ def parse(
             tf.gather(word(sources.SKETCH), drawable),
         )
         drawings = records.SketchRecord.parse(drawn).image
+    if dropped:
+        names = (tf.gather(x, drawable) for x in (positions, slots))
+        kept = queries.kept(tf.gather(obj_to_img, drawable), dropped, seed, *names)
+        drawable, drawings = (tf.boolean_mask(x, kept) for x in (drawable, drawings))
     return Parsed(
         image_ids=scenes.image_id,
         images=scenes.image,
@@ -96,26 +103,20 @@ def parse(
     )
 
 
-def decode(parsed: Parsed, sides: Sides, protocol: Optional[QueryProtocol]) -> Parsed:
-    """Encoded images to uint8; blank query sketches are white paper."""
-    if protocol and protocol.sketches == "blank":
-        shape = [tf.size(parsed.sketches), sides.sketch, sides.sketch, 1]
-        sketches = tf.ensure_shape(tf.fill(shape, tf.constant(255, tf.uint8)), [None, *shape[1:]])
-    else:
-        sketches = blocks.decode_images(parsed.sketches, sides.sketch, 1, "png")
+def decode(parsed: Parsed, sides: Sides) -> Parsed:
+    """Encoded images to uint8."""
     return parsed._replace(
         images=blocks.decode_images(parsed.images, sides.scene, 3, "jpeg"),
-        sketches=sketches,
+        sketches=blocks.decode_images(parsed.sketches, sides.sketch, 1, "png"),
         negative_crops=blocks.decode_images(parsed.negative_crops, sides.crop, 3, "jpeg"),
     )
 
 
 def assemble(
-    parsed: Parsed, sides: Sides, image_size: int, seed: int, protocol: Optional[QueryProtocol]
+    parsed: Parsed, sides: Sides, image_size: int, seed: int, training: bool, jitter: float
 ) -> SceneBatch:
-    """The finished batch. protocol None: training, where the direction of each pair of each side
-    is drawn anew; the query side never learns the photo side's directions."""
-    training = protocol is None
+    """The finished batch. training: the direction of each pair of each side is drawn anew; the
+    query side never learns the photo side's directions. jitter: of the query's boxes."""
 
     def word(stream: int) -> tf.Tensor:
         return draws.bits(seed, stream, parsed.positions, parsed.slots)
@@ -127,8 +128,9 @@ def assemble(
         return SceneGraph(classes, boxes, obj_to_img, rows)
 
     query_boxes = parsed.boxes
-    if protocol and protocol.boxes == "jittered":
-        query_boxes = _jittered(parsed, seed, protocol.jitter)
+    if jitter:
+        names = parsed.positions, parsed.slots
+        query_boxes = queries.jittered(parsed.boxes, jitter, seed, *names)
     members = parsed.query_to_photo
     return SceneBatch(
         image_ids=parsed.image_ids,
@@ -148,12 +150,3 @@ def assemble(
         negative_crops=blocks.resize_images(parsed.negative_crops, image_size),
         negative_classes=parsed.negative_classes,
     )
-
-
-def _jittered(parsed: Parsed, seed: int, amount: float) -> tf.Tensor:
-    """Query boxes of the 'jittered' protocol: float32 (O, 4)."""
-    words = draws.bits(
-        seed, sources.JITTER, parsed.positions[:, None], parsed.slots[:, None], tf.range(4)
-    )
-    shares = 2.0 * draws.unit(words) - 1.0
-    return geometry.jitter(parsed.boxes, shares[:, :2], shares[:, 2:], amount)

@@ -15,11 +15,13 @@ from dataloaders.scene_loader import SceneLoader
 
 @dataclass(frozen=True)
 class HParams:
-    """Folders of prepared sets."""
+    """Folders of prepared sets, and how queries are made in training."""
 
     coco_dir: str = hp(help="scenes (prep_data.coco_to_tfrecord)", folder=True)
     qdraw_dir: str = hp(help="sketches by class (prep_data.index_quickdrawtf)", folder=True)
     crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=True)
+    query_jitter: float = hp(0.0, "training: jitter of query boxes, in box sizes", low=0, high=0.9)
+    query_dropped: float = hp(0.0, "training: share of query objects left out", low=0, high=0.9)
 
 
 @LOADERS.register("coco-tfrecord")

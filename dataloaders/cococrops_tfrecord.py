@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import tensorflow as tf
 
-from core.dataset import QueryProtocol, Stage, Vocabulary
+from core.dataset import Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
 from dataloaders import blocks, records, sources
@@ -41,7 +41,7 @@ class Cococrops(sources.ItemLoader):
         """The vocabulary of the crops' COCO set."""
         return self._vocabulary
 
-    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+    def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
         return (
             ("parse", lambda items: records.CropRecord.parse(items.records)),
             ("decode", self._decode),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from core.dataset import QueryProtocol, Stage, Vocabulary
+from core.dataset import Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
 from dataloaders import blocks, draws, records, sources
@@ -89,7 +89,7 @@ class QuickdrawCococrops(sources.ItemLoader):
         check_negatives(crops, f"the {split} split of {self.hparams.crops_dir}")
         return {"crops": crops}
 
-    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+    def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
         crops = self._crops.of(split)
         parse = functools.partial(self._parse, crops)
         return (("parse", parse), ("decode", self._decode), ("assemble", self._assemble))

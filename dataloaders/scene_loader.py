@@ -10,17 +10,26 @@ from __future__ import annotations
 import functools
 from typing import Any, Optional
 
+import numpy as np
+import tensorflow as tf
+
 from core.dataset import QueryProtocol, Stage, Vocabulary
-from dataloaders import assembling, blocks, records, sources
+from core.errors import UsageError
+from dataloaders import assembling, blocks, queries, records, sources
 from dataloaders.batches import SceneBatch
 from dataloaders.negatives import check_negatives
+from dataloaders.scene_graph import triples
 
 
 class SceneLoader(sources.ItemLoader):
     """Photographs with their scene graphs and a sketch for every object.
 
-    A subclass says what its sets are; its hparams name `crops_dir`.
+    A subclass says what its sets are; its hparams name `crops_dir`, `query_jitter` and
+    `query_dropped`.
     """
+
+    # Paper: a query in training shows all objects in the photograph's own boxes; here: so by
+    # default, and hparams can jitter its boxes and drop objects, because people draw so.
 
     batch_type = SceneBatch
     scenes_kind: str  # kind of the set of scenes
@@ -86,15 +95,47 @@ class SceneLoader(sources.ItemLoader):
             partners["sketches"] = self._sketches.of(split)
         return partners
 
-    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+    def queries(self, protocol: QueryProtocol, *drawn: np.ndarray) -> queries.Query:
+        """What the queries of some scenes show under a protocol. drawn: as `queries.Drawn`.
+        UsageError for boxes that the set does not have."""
+        if protocol.boxes == "own" and not self.own_boxes:
+            raise UsageError(
+                f"the drawings of {self.name} have no boxes of their own: boxes=shared or jittered"
+            )
+        return queries.under(protocol, queries.Drawn(*drawn), self.seed)
+
+    def relations(
+        self,
+        boxes: np.ndarray,
+        obj_to_img: np.ndarray,
+        image_ids: np.ndarray,
+        directions: str,
+        side: str,
+    ) -> tf.Tensor:
+        """The triples of some scenes: int32 (T, 3), see `dataloaders.scene_graph.triples`.
+
+        boxes: float32 (O, 4). obj_to_img: int32 (O,), ascending. image_ids: int64 (N,). directions:
+        'canonical' or 'random', drawn for each `side` ('photo' or 'query') apart."""
+        words = None
+        if directions == "random":
+            stream = sources.PHOTO_DIRECTION if side == "photo" else sources.QUERY_DIRECTION
+            words = queries.direction_words(image_ids, obj_to_img, self.seed, stream)
+        return triples(tf.constant(boxes), tf.constant(obj_to_img), words)
+
+    def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
         crops = self._crops.of(split)
         sketches = self._sketches.of(split) if self._sketches else None
         sides, seed = self._sides, self.seed
+        jitter, dropped = self.hparams.query_jitter, self.hparams.query_dropped
+        if not training:
+            jitter = dropped = 0.0
         return (
-            ("parse", lambda items: assembling.parse(items, sketches, crops, seed)),
-            ("decode", lambda parsed: assembling.decode(parsed, sides, protocol)),
+            ("parse", lambda items: assembling.parse(items, sketches, crops, seed, dropped)),
+            ("decode", lambda parsed: assembling.decode(parsed, sides)),
             (
                 "assemble",
-                lambda parsed: assembling.assemble(parsed, sides, self.image_size, seed, protocol),
+                lambda parsed: assembling.assemble(
+                    parsed, sides, self.image_size, seed, training, jitter
+                ),
             ),
         )

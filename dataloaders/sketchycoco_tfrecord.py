@@ -15,10 +15,12 @@ from dataloaders.scene_loader import SceneLoader
 
 @dataclass(frozen=True)
 class HParams:
-    """Folders of prepared sets."""
+    """Folders of prepared sets, and how queries are made in training."""
 
     sketchycoco_dir: str = hp(help="paired scenes (prep_data.sketchycoco_to_tfrecord)", folder=True)
     crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=True)
+    query_jitter: float = hp(0.0, "training: jitter of query boxes, in box sizes", low=0, high=0.9)
+    query_dropped: float = hp(0.0, "training: share of query objects left out", low=0, high=0.9)
 
 
 @LOADERS.register("sketchycoco-tf")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
-from core.dataset import Dataset, QueryProtocol, Stage, Vocabulary
+from core.dataset import Dataset, Stage, Vocabulary
 from core.errors import UserError
 from dataloaders import blocks, records
 from dataloaders.scene_graph import PREDICATES
@@ -35,7 +35,8 @@ _NAMES = 8  # unknown classes named; a vocabulary smaller than COCO's leaves mos
     PHOTO_DIRECTION,
     QUERY_DIRECTION,
     JITTER,
-) = range(9)
+    DROPPED,
+) = range(10)
 
 
 class Items(NamedTuple):
@@ -153,7 +154,7 @@ class ItemLoader(Dataset):
         """The grouped sets that samples take something from, by name."""
         return {}
 
-    def _work(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
+    def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
         """The stages from `Items` to a batch."""
         raise NotImplementedError
 
@@ -172,9 +173,9 @@ class ItemLoader(Dataset):
             self._items(split), self.batch_size, limit, self._usable(split), self._partners(split)
         )
 
-    def _stages(self, split: str, protocol: Optional[QueryProtocol]) -> tuple[Stage, ...]:
-        work = self._work(split, protocol)
-        return work if protocol else (("draw", draw_items), *work)
+    def _stages(self, split: str, training: bool) -> tuple[Stage, ...]:
+        work = self._work(split, training)
+        return (("draw", draw_items), *work) if training else work
 
 
 class Partners:

@@ -1,11 +1,12 @@
 """'extract-features': the scene vectors of all photographs and sketched queries, a file a split.
 
-for every split: model -> core.evaluation (photographs once, queries under four protocols)
+for every split: model -> core.evaluation (every object once, queries under all protocols)
                        -> core.features file, and thumbnails beside it
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from core import features
-from core.dataset import SPLITS, QueryProtocol
+from core.dataset import SPLITS, QueryProtocol, pictured
 from core.errors import EmptySplitError, UserError
 from core.evaluation import Evaluation, Side
 from core.experiment import Experiment, ExperimentHParams, Trained
@@ -63,31 +64,34 @@ class ExtractFeatures(Experiment):
         if self.hparams.save_images:
             folder = features.thumbnails(path)
             make_folder(folder, "the folder of thumbnails", "choose another results")
-            evaluation.gather(features.PICTURED, lambda batch: _save_thumbnails(path, batch))
+            evaluation.gather(lambda batch: _save_thumbnails(path, trained.dataset, batch))
         features.write(path, _features(evaluation, trained))
         log.info("%s: %d scenes", path, evaluation.photos.scenes)
         return path
 
 
 def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
-    photos = evaluation.photos
+    photos, random = evaluation.photos, evaluation.photos_under("random")
+    drawn = evaluation.queries(QueryProtocol())
+    masks = photos.masks
     arrays = {
         "image_ids": photos.image_ids,
-        **{f"photo_{vector}": _vectors(photos, vector) for vector in features.VECTORS},
+        **_vectors("photo", photos),
+        **_vectors("photo_random", random),
         "photo_classes": photos.classes,
         "photo_boxes": photos.boxes,
         "photo_obj_to_img": photos.obj_to_img,
-        "photo_masks": photos.masks,
+        "photo_masks": np.zeros((len(photos.classes), 0), np.uint8) if masks is None else masks,
+        "query_classes": drawn.classes,
+        "query_obj_to_img": drawn.obj_to_img,
+        "query_to_photo": drawn.query_to_photo,
     }
-    for protocol in features.PROTOCOLS:
+    protocols = features.protocols(trained.dataset.own_boxes)
+    for number, protocol in enumerate(protocols):
         queries = evaluation.queries(protocol)
-        for vector in features.VECTORS:
-            arrays[features.query_key(protocol, vector)] = _vectors(queries, vector)
-        # Blank sketches change neither boxes nor what is depicted, jitter only the boxes.
-        arrays[f"query_{protocol.boxes}_boxes"] = queries.boxes
-        arrays["query_classes"] = queries.classes
-        arrays["query_obj_to_img"] = queries.obj_to_img
-        arrays["query_to_photo"] = queries.query_to_photo
+        arrays.update(_vectors(f"query{number}", queries))
+        arrays[f"query{number}_rows"] = queries.rows
+        arrays[f"query{number}_boxes"] = queries.boxes
     metadata = {
         "schema": features.SCHEMA,
         "model": trained.model.name,
@@ -97,26 +101,31 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
         "split": evaluation.split,
         "seed": evaluation.seed,
         "vector": evaluation.vectors[0],
-        "jitter": QueryProtocol().jitter,
-        "mask_size": round((8 * photos.masks.shape[1]) ** 0.5),
+        "own_boxes": trained.dataset.own_boxes,
+        "protocols": [dataclasses.asdict(protocol) for protocol in protocols],
+        "mask_size": round((8 * arrays["photo_masks"].shape[1]) ** 0.5),
         "vocabulary": list(trained.dataset.vocabulary.names),
     }
     return features.Features(metadata, arrays)
 
 
-def _vectors(side: Side, name: str) -> np.ndarray:
+def _vectors(key: str, side: Side) -> dict[str, np.ndarray]:
     """float32 (N, D or E); E is 0 for a model that was trained without a projection."""
-    return side.vectors.get(name, np.zeros((side.scenes, 0), np.float32))
+    none = np.zeros((side.scenes, 0), np.float32)
+    return {f"{key}_{name}": side.vectors.get(name, none) for name in features.VECTORS}
 
 
-def _save_thumbnails(path: Path, batch: Any) -> None:
-    """The photographs of a SceneBatch and the compositions of its sketches."""
+def _save_thumbnails(path: Path, dataset: Any, batch: Any) -> None:
+    """The photographs of a SceneBatch and the compositions of its queries."""
     images, sketches = batch.images.numpy(), batch.sketches.numpy()
-    boxes, obj_to_img = batch.query.boxes.numpy(), batch.query.obj_to_img.numpy()
-    for scene, image_id in enumerate(batch.image_ids.numpy().tolist()):
-        own = np.flatnonzero(obj_to_img == scene)
+    image_ids, obj_to_img = batch.image_ids.numpy(), batch.query.obj_to_img.numpy()
+    drawn = (obj_to_img, batch.query.boxes, batch.query_to_photo, batch.photo.boxes)
+    protocol = pictured(dataset.own_boxes)
+    shown = dataset.queries(protocol, image_ids, *(np.asarray(each) for each in drawn))
+    for scene, image_id in enumerate(image_ids.tolist()):
+        mine = np.flatnonzero(obj_to_img[shown.rows] == scene)
         photo = Image.fromarray(images[scene]).resize((TILE, TILE), Image.Resampling.LANCZOS)
-        drawing = composition(sketches[own], boxes[own]).convert("L")
+        drawing = composition(sketches[shown.rows[mine]], shown.boxes[mine]).convert("L")
         for side, image, kind in (("photo", photo, "JPEG"), ("sketch", drawing, "PNG")):
             file = io.BytesIO()
             image.save(file, kind)

@@ -1,7 +1,8 @@
 """'sbir-on-features-file': sketch-based image retrieval on a file of 'extract-features'.
 
-features file -> exact ranks under four query protocols -> figures of all queries, of those with
-two or more objects, and of each number of objects; the gallery is always the whole split
+features file -> exact ranks under its query protocols -> figures of all queries, of those with two
+or more objects, and of each number of objects; a curve over the jitter of boxes; the gallery is
+always the whole split
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from core import features
+from core import features, plots
+from core.dataset import QueryProtocol, pictured
+from core.dataset import protocols as shown
 from core.errors import UsageError, UserError
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import make_folder, write_atomic, write_json
 from core.hparams import hp
 from core.metrics import retrieval, visual
-from core.metrics.base import table
+from core.metrics.base import Figure, table
 from core.registry import EXPERIMENTS
 
 log = logging.getLogger(__name__)
@@ -59,17 +62,24 @@ class Retrieval(Experiment):
         file, metadata = self.features, self.features.metadata
         answers = np.arange(file.scenes)
         ranks = {
-            protocol: retrieval.ranks(file.queries(protocol), file.photos(), answers)
-            for protocol in features.PROTOCOLS
-        }
-        parts = [
-            retrieval.scene_figures(
-                {protocol: rank[rows] for protocol, rank in ranks.items()},
-                SCORES, file.scenes, metadata["split"], metadata["seed"],
-                vector=metadata["vector"], objects=name,
+            protocol: retrieval.ranks(
+                file.queries(protocol), file.photos(protocol.directions), answers
             )
-            for name, rows in subsets(file.sketched()).items()
-        ]  # fmt: skip
+            for protocol in file.protocols
+        }
+        without_shuffled = [
+            protocol for protocol in shown(metadata["own_boxes"]) if protocol.sketches != "shuffled"
+        ]
+        parts = []
+        for name, rows in subsets(file.sketched()).items():
+            looked_at = file.protocols if name == "all" else without_shuffled
+            parts.append(
+                retrieval.scene_figures(
+                    {protocol: ranks[protocol][rows] for protocol in looked_at},
+                    SCORES, file.scenes, metadata["split"], metadata["seed"],
+                    vector=metadata["vector"], objects=name,
+                )
+            )  # fmt: skip
         path = self.results / f"{self.path.stem}_sbir.json"
         report = {
             "schema": SCHEMA,
@@ -79,14 +89,27 @@ class Retrieval(Experiment):
             "results": [figure.to_json() for part in parts for figure in part],
         }
         write_json(path, report)
-        pictures = self._save_pictures(ranks[features.PICTURED]) if self.hparams.save_images else 0
+        curve = self.results / f"{self.path.stem}_jitter.png"
+        plots.save(curve, plots.jitter_curve(*_jitter_curve(parts[0]), self._of()))
+        count = self._save_pictures(ranks[self._pictured]) if self.hparams.save_images else 0
 
         print(f"gallery: {GALLERY} ({file.scenes} photographs)")
         for part in parts:
             print(f"\n{table(part)}")
-        print(f"\nsaved: {path}")
-        if pictures:
-            print(f"saved: {pictures} pictures in {self._folder}")
+        print(f"\nsaved: {path}\nsaved: {curve}")
+        if count:
+            print(f"saved: {count} pictures in {self._folder}")
+
+    @property
+    def _pictured(self) -> QueryProtocol:
+        return pictured(self.features.metadata["own_boxes"])
+
+    def _of(self) -> str:
+        metadata = self.features.metadata
+        return (
+            f"{metadata['model']} {metadata['run']}, step {metadata['step']}, "
+            f"{metadata['loader']} {metadata['split']}"
+        )
 
     # ---- pictures
 
@@ -131,7 +154,7 @@ class Retrieval(Experiment):
     def _nearest(self, scenes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows and distances (n, k) of the photographs nearest to these queries, in blocks: each
         takes some copies of (block, N) float64."""
-        queries, photos = self.features.queries(features.PICTURED), self.features.photos()
+        queries, photos = self.features.queries(self._pictured), self.features.photos()
         blocks = [
             retrieval.nearest(queries[block], photos, block, visual.TOP)
             for block in (scenes[i : i + 64] for i in range(0, len(scenes), 64))
@@ -159,9 +182,8 @@ class Retrieval(Experiment):
             drawing = self._thumbnail(scene, "sketch")
             rows.append(visual.search_row(drawing, caption, scene, place, order, near, images))
         title = (
-            f"{metadata['model']} {metadata['run']}, step {metadata['step']}, "
-            f"{metadata['loader']} {metadata['split']}: {features.PICTURED}, by "
-            f"{metadata['vector']}; the right one has a green frame"
+            f"{self._of()}: {self._pictured}, by {metadata['vector']}; the right one has a green "
+            "frame"
         )
         data = io.BytesIO()
         page = visual.grid(rows, visual.search_heads(found.shape[1]), title)
@@ -194,6 +216,19 @@ def find_file(name: str, results: Path) -> Path:
     if not name:
         raise UsageError(f"--exp-hparams featsfile is missing: name a features file; {listed}")
     raise UserError(f"featsfile={name} is neither a file nor the name of one in results; {listed}")
+
+
+def _jitter_curve(figures: list[Figure]) -> tuple[dict[str, list[tuple[float, ...]]], float]:
+    """Points of recall@1 over the amount of jitter, for real and blank sketches; chance."""
+    curves: dict[str, list[tuple[float, ...]]] = {"real": [], "blank": []}
+    for figure in figures:
+        labels = figure.labels
+        plain = not {"dropped", "directions"} & set(labels) and labels["boxes"] != "own"
+        if figure.metric == "sbir-top1" and plain and labels["sketches"] in curves:
+            point = (float(labels.get("jitter", 0)), figure.value, *figure.interval)
+            curves[labels["sketches"]].append(point)
+            chance = figure.chance
+    return {name: sorted(points) for name, points in curves.items()}, chance
 
 
 def subsets(sketched: np.ndarray) -> dict[str, np.ndarray]:

@@ -161,6 +161,18 @@ class ObjectRepresentation(tf.Module):
             self.sketch_encoder(sketches, training=training), self.sketch_classifier
         )
 
+    def compiled(self, side: int) -> tuple[Callable, Callable]:
+        """`photos` and `sketches` for inference, one graph for batches of any size. side: of the
+        images in pixels."""
+        return tuple(
+            tf.function(
+                function,
+                input_signature=[tf.TensorSpec((None, side, side, channels), tf.uint8)],
+                autograph=False,
+            )
+            for function, channels in ((self.photos, 3), (self.sketches, 1))
+        )
+
     def _encoded(self, encodings: tf.Tensor, classifier: tf.keras.layers.Layer) -> Encoded:
         vector = self.representation(encodings)
         embedding = tf.math.l2_normalize(self.projection(vector), axis=-1)

@@ -26,7 +26,7 @@ from models.encoders import Encoded, ObjectRepresentation
 from models.graph_attention_hparams import GraphAttentionHParams
 from models.layers.box_head import BoxHead
 from models.layers.discriminators import ARCHITECTURES, MaskDiscriminator
-from models.layers.graph_conv import Graph, GraphConvNet, box_attributes, join_graphs
+from models.layers.graph_conv import GraphConvNet, box_attributes, join_graphs
 from models.layers.mask_net import MaskNet
 from models.layers.scene_transformer import SceneSum, SceneTransformer
 from models.optimizers import FusedAdam, trained
@@ -89,8 +89,9 @@ class GraphAttention(Model):
             self.optimizers["discriminator"] = FusedAdam(4 * rate, 0.5, 0.999)
             self.optimizers["discriminator"].build(self.discriminator.trainable_variables)
 
-        self._encode_photo = self._inference(self.objects.photos, 3)
-        self._encode_query = self._inference(self.objects.sketches, 1)
+        self.embed_photos, self.embed_sketches = self.objects.compiled(hparams.image_size)
+        # A tuple: checkpoints cannot walk through a dict with keys that are no strings.
+        self._contextualised = tuple(self._inference(masks) for masks in (False, True))
 
     def _make_gcn(self) -> GraphConvNet:
         hps = self.hparams
@@ -125,7 +126,7 @@ class GraphAttention(Model):
 
     def _build(self) -> None:
         """Makes all variables, by a pass of one blank object."""
-        blank = Encoded(tf.zeros((1, self.hparams.edge_repr_net_hidden_size)), None, None)
+        blank = tf.zeros((1, self.hparams.edge_repr_net_hidden_size))
         zero = tf.zeros((1,), tf.int32)
         graph = (tf.zeros((1, 4)), zero, tf.zeros((1, 3), tf.int32))
         self._side(blank, *graph, tf.constant(1), with_masks=True)
@@ -194,15 +195,14 @@ class GraphAttention(Model):
                 tokens[i],
                 vectors[i],
                 objects[i],
-                encoded[i].embedding,
-                encoded[i].logits,
                 logits[i],
                 boxes[i],
                 masks[i],
             )
             for i in (0, -1)
         )
-        return Outputs(photo_side, query_side, negative, vectors[1] if len(views) == 3 else None)
+        scrambled = vectors[1] if len(views) == 3 else None
+        return Outputs(photo_side, query_side, photo, sketch, negative, scrambled)
 
     def _contextualise(
         self,
@@ -292,57 +292,39 @@ class GraphAttention(Model):
 
     # --- inference ---
 
-    def encode_photo(
-        self, crops: tf.Tensor, graph: Graph, num_scenes: int | None = None, with_masks: bool = True
-    ) -> SideOutputs:
-        """Photo side of N scenes. crops: uint8 (O, H, W, 3). num_scenes: N, by default up to the
-        last scene that has an object. with_masks=False leaves out the costliest part."""
-        return self._encode_photo[with_masks](crops, *_graph_arguments(graph, num_scenes))
-
-    def encode_query(
+    def contextualise(
         self,
-        sketches: tf.Tensor,
-        graph: Graph,
-        num_scenes: int | None = None,
+        vectors: tf.Tensor,
+        boxes: tf.Tensor,
+        obj_to_img: tf.Tensor,
+        triples: tf.Tensor,
+        num_scenes: int,
         with_masks: bool = True,
     ) -> SideOutputs:
-        """Query side of N scenes. sketches: uint8 (Q, H, W, 1); the rest as `encode_photo`."""
-        return self._encode_query[with_masks](sketches, *_graph_arguments(graph, num_scenes))
+        """One side of N scenes from their embedded objects.
 
-    def _side(self, encoded, boxes, obj_to_img, triples, num_scenes, with_masks) -> SideOutputs:
-        token, objects = self._contextualise(encoded.vector, boxes, obj_to_img, triples, num_scenes)
-        return SideOutputs(
-            token,
-            self._scene_vectors(token),
-            objects,
-            encoded.embedding,
-            encoded.logits,
-            *self._heads(objects, objects if with_masks else None),
-        )
+        vectors: float32 (O, D), `Encoded.vector` of crops or sketches. boxes: float32 (O, 4).
+        obj_to_img: int32 (O,), ascending. triples: int32 (T, 3). num_scenes: N. with_masks=False
+        leaves out the costliest part."""
+        count = tf.cast(num_scenes, tf.int32)
+        return self._contextualised[with_masks](vectors, boxes, obj_to_img, triples, count)
 
-    def _inference(self, encode: Callable, channels: int) -> tuple[Callable, Callable]:
-        """Compiled functions of images and graph for sizes of any kind, without and with masks."""
-        side = self.hparams.image_size
+    def _inference(self, with_masks: bool) -> Callable:
+        """A compiled function for sizes of any kind."""
         signature = [
-            tf.TensorSpec((None, side, side, channels), tf.uint8),
+            tf.TensorSpec((None, self.hparams.edge_repr_net_hidden_size), tf.float32),  # vectors
             tf.TensorSpec((None, 4), tf.float32),  # boxes
             tf.TensorSpec((None,), tf.int32),  # obj_to_img
             tf.TensorSpec((None, 3), tf.int32),  # triples
             tf.TensorSpec((), tf.int32),  # num_scenes
         ]
+        return tf.function(
+            lambda *arguments: self._side(*arguments, with_masks),
+            input_signature=signature,
+            autograph=False,
+        )
 
-        def compiled(with_masks: bool) -> Callable:
-            def run(images, boxes, obj_to_img, triples, num_scenes):
-                encoded = encode(images)
-                return self._side(encoded, boxes, obj_to_img, triples, num_scenes, with_masks)
-
-            return tf.function(run, input_signature=signature, autograph=False)
-
-        # A tuple: checkpoints cannot walk through a dict with keys that are no strings.
-        return compiled(False), compiled(True)
-
-
-def _graph_arguments(graph: Graph, num_scenes: int | None) -> tuple[tf.Tensor, ...]:
-    if num_scenes is None:
-        num_scenes = tf.reduce_max(graph.obj_to_img) + 1
-    return graph.boxes, graph.obj_to_img, graph.triples, tf.cast(num_scenes, tf.int32)
+    def _side(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks) -> SideOutputs:
+        token, objects = self._contextualise(vectors, boxes, obj_to_img, triples, num_scenes)
+        heads = self._heads(objects, objects if with_masks else None)
+        return SideOutputs(token, self._scene_vectors(token), objects, *heads)

@@ -61,17 +61,8 @@ class MultidomainRepresentation(Model):
         adam.build(self.main_variables())
         self.optimizers = {"main": adam}
 
-        side = hparams.image_size
-        self._embed_photos = tf.function(
-            self.objects.photos,
-            input_signature=[tf.TensorSpec((None, side, side, 3), tf.uint8)],
-            autograph=False,
-        )
-        self._embed_sketches = tf.function(
-            self.objects.sketches,
-            input_signature=[tf.TensorSpec((None, side, side, 1), tf.uint8)],
-            autograph=False,
-        )
+        # uint8 images (B, H, W, 3 or 1) -> Encoded
+        self.embed_photos, self.embed_sketches = self.objects.compiled(hparams.image_size)
 
     def load_pretrained(self) -> None:
         self.objects.load_pretrained()
@@ -126,13 +117,3 @@ class MultidomainRepresentation(Model):
         """What a loss trains: without the triplet loss nothing trains the shared net."""
         shared = [self.objects.representation, self.objects.projection]
         return trained(self, [] if self.hparams.triplet_loss_weight else shared)
-
-    # --- inference ---
-
-    def embed_photos(self, crops: tf.Tensor) -> Encoded:
-        """crops uint8 (B, H, W, 3); see Encoded."""
-        return self._embed_photos(crops)
-
-    def embed_sketches(self, sketches: tf.Tensor) -> Encoded:
-        """sketches uint8 (B, H, W, 1); see Encoded."""
-        return self._embed_sketches(sketches)

@@ -18,9 +18,7 @@ class SideOutputs(NamedTuple):
     # (N, D), its projection, L2 norm 1: what the contrastive loss trains; None without that loss
     scene_vector: tf.Tensor | None
     objects: tf.Tensor  # (O, D), contextual object vectors
-    embedding: tf.Tensor  # (O, E), common embedding of objects out of context, L2 norm 1
-    logits: tf.Tensor  # (O, K), classes from the encoder, out of context
-    context_logits: tf.Tensor | None  # (O, K), from the contextual vectors; None: not clas_on_final
+    logits: tf.Tensor | None  # (O, K), classes from the contextual vectors; None: not clas_on_final
     boxes: tf.Tensor  # (O, 4), predicted
     mask_logits: tf.Tensor | None  # (O, M, M) within the box; None when not asked for or trained
 
@@ -35,7 +33,9 @@ class Outputs(NamedTuple):
 
     photo: SideOutputs
     query: SideOutputs
-    negative: Encoded  # negative crops, (O, ...)
+    crops: Encoded  # out of context, (O, ...)
+    sketches: Encoded  # (Q, ...)
+    negative_crops: Encoded  # (O, ...)
     negative_scene_vector: tf.Tensor | None  # float32 (N, D), L2 norm 1; None: not trained with
 
 
@@ -75,17 +75,18 @@ def scene_losses(
 
     batch: a SceneBatch. scores: None without a discriminator.
     """
-    photo, query, negative = outputs.photo, outputs.query, outputs.negative
+    photo, query = outputs.photo, outputs.query
+    crops, sketches, negative_crops = outputs.crops, outputs.sketches, outputs.negative_crops
     depicts = batch.query_to_photo >= 0  # (Q,), the others have no photo object as truth
     own = tf.maximum(batch.query_to_photo, 0)
 
     def triplet() -> tf.Tensor:
-        near, far = tf.gather(photo.embedding, own), tf.gather(negative.embedding, own)
-        return losses.triplet(query.embedding, near, far, valid=depicts)
+        near, far = (tf.gather(each.embedding, own) for each in (crops, negative_crops))
+        return losses.triplet(sketches.embedding, near, far, valid=depicts)
 
     def crop_classes() -> tf.Tensor:
-        loss = 0.5 * losses.cross_entropy(photo.logits, batch.photo.classes)
-        return loss + 0.5 * losses.cross_entropy(negative.logits, batch.negative_classes)
+        loss = 0.5 * losses.cross_entropy(crops.logits, batch.photo.classes)
+        return loss + 0.5 * losses.cross_entropy(negative_crops.logits, batch.negative_classes)
 
     def boxes() -> tf.Tensor:
         loss = losses.box_regression(batch.photo.boxes, photo.boxes, hparams.use_giou_loss)
@@ -94,8 +95,8 @@ def scene_losses(
         return loss
 
     def context_classes() -> tf.Tensor:
-        loss = losses.cross_entropy(photo.context_logits, batch.photo.classes)
-        return loss + losses.cross_entropy(query.context_logits, batch.query.classes)
+        loss = losses.cross_entropy(photo.logits, batch.photo.classes)
+        return loss + losses.cross_entropy(query.logits, batch.query.classes)
 
     def masks() -> tf.Tensor:
         true = tf.cast(batch.masks, tf.float32)
@@ -115,7 +116,7 @@ def scene_losses(
 
     compute = {
         "obj_triplet_loss": triplet,
-        "enc_sketch_clas_loss": lambda: losses.cross_entropy(query.logits, batch.query.classes),
+        "enc_sketch_clas_loss": lambda: losses.cross_entropy(sketches.logits, batch.query.classes),
         "enc_obj_clas_loss": crop_classes,
         "global_triplet_loss": lambda: losses.scene_contrastive(
             query.scene_vector, photo.scene_vector, outputs.negative_scene_vector

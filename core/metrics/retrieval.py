@@ -12,8 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from core.dataset import QueryProtocol
-from core.features import PROTOCOLS
+from core.dataset import QueryProtocol, protocols
 from core.metrics.base import Figure, bootstrap_interval, bootstrap_intervals, macro_average
 from core.registry import METRICS
 
@@ -176,33 +175,32 @@ def scene_figures(
     seed: int,
     **labels: str,
 ) -> list[Figure]:
-    """Scene recall as four rows a metric: a query that carries the photograph's own boxes can be
-    answered from positions alone, so real sketches stand beside blank ones, shared boxes beside
-    jittered ones.
+    """Scene recall, a row for each metric and protocol: a query that carries the photograph's own
+    boxes can be answered from positions alone, so real sketches stand beside blank and shuffled
+    ones, shared boxes beside others.
 
     ranks: int (Q,) of the same queries under each protocol. metrics: name -> kind, as of `scores`.
     gallery: photographs that each query chose from. seed: of the bootstrap. labels: further ones.
     """
     found, values = {}, []
     for name, kind in metrics.items():
-        for boxes in ("shared", "jittered"):
-            real, blank = (
-                scores(kind, ranks[QueryProtocol(boxes=boxes, sketches=sketches)])
-                for sketches in ("real", "blank")
-            )
-            for what, column in (("real", real), ("blank", blank), ("gap", real - blank)):
-                found[name, boxes, what] = len(values)
-                values.append(column)
+        for protocol in ranks:
+            score = scores(kind, ranks[protocol])
+            found[name, protocol, "itself"] = len(values)
+            values.append(score)
+            if protocol.sketches == "real":  # the same scenes: a paired difference
+                found[name, protocol, "gap"] = len(values)
+                values.append(score - scores(kind, ranks[protocol.control]))
     values = np.stack(values, axis=1)
     means, intervals = values.mean(axis=0), bootstrap_intervals(values, seed=seed)
 
     figures = []
-    for (name, boxes, sketches), column in found.items():
-        if sketches == "gap":
+    for (name, protocol, what), column in found.items():
+        if what == "gap":
             continue
         kind, controls = metrics[name], {}
-        if sketches == "real":  # the same scenes: a paired difference
-            gap = found[name, boxes, "gap"]
+        if protocol.sketches == "real":
+            gap = found[name, protocol, "gap"]
             low, high = intervals[gap].tolist()
             controls = {
                 "minus_blank": float(means[gap]),
@@ -210,15 +208,14 @@ def scene_figures(
                 "minus_blank_high": high,
             }
         if kind == "mAP":
-            rank = ranks[QueryProtocol(boxes=boxes, sketches=sketches)]
-            controls["median_rank"] = float(np.median(rank))
+            controls["median_rank"] = float(np.median(ranks[protocol]))
         figures.append(
             Figure(
                 metric=name,
                 split=split,
                 value=float(means[column]),
                 n=len(values),
-                labels={"boxes": boxes, "sketches": sketches, **labels},
+                labels={**protocol.labels, **labels},
                 gallery=gallery,
                 chance=chance(kind, gallery),
                 interval=tuple(intervals[column].tolist()),
@@ -232,7 +229,10 @@ def _scene_figures(evaluation, name: str, kind: str) -> list[Figure]:
     """Scene recall by each vector asked for."""
     figures = []
     for vector in evaluation.vectors:
-        ranks = {protocol: evaluation.scene_ranks(protocol, vector) for protocol in PROTOCOLS}
+        ranks = {
+            protocol: evaluation.scene_ranks(protocol, vector)
+            for protocol in protocols(evaluation.dataset.own_boxes)
+        }
         gallery, seed = evaluation.photos.scenes, evaluation.seed
         figures += scene_figures(
             ranks, {name: kind}, gallery, evaluation.split, seed, vector=vector

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core import plots
-from core.dataset import QueryProtocol
+from core.dataset import pictured
 from core.metrics import layout, retrieval
 from core.metrics.base import Picture
 from core.registry import METRICS
@@ -100,7 +100,7 @@ def search_heads(found: int) -> list[str]:
 @METRICS.register("sbir-on-valid")
 def _search(evaluation, name: str) -> list[Picture]:
     """Some queries under jittered boxes, which positions alone do not answer."""
-    protocol = QueryProtocol(boxes="jittered", sketches="real")
+    protocol = pictured(evaluation.dataset.own_boxes)
     vector = evaluation.vectors[0]
     photos, queries = evaluation.photos, evaluation.queries(protocol)
     chosen = _some(photos.scenes, ROWS, evaluation.seed)
@@ -108,7 +108,7 @@ def _search(evaluation, name: str) -> list[Picture]:
         queries.vectors[vector][chosen], photos.vectors[vector], chosen, TOP
     )
     rank = evaluation.scene_ranks(protocol, vector)[chosen]
-    images, drawings = _collect(evaluation, protocol, set(chosen) | set(found.ravel()), set(chosen))
+    images, drawings = _collect(evaluation, queries, set(chosen) | set(found.ravel()), set(chosen))
 
     names = evaluation.dataset.vocabulary.names
     rows = []
@@ -118,7 +118,7 @@ def _search(evaluation, name: str) -> list[Picture]:
         rows.append(search_row(drawings[scene], caption, scene, place, order, near, images))
     heads = search_heads(found.shape[1])
     title = f"{_of(evaluation)}: {protocol}, by {vector}; the right one has a green frame"
-    labels = {"boxes": protocol.boxes, "sketches": protocol.sketches, "vector": vector}
+    labels = {**protocol.labels, "vector": vector}
     return _picture(evaluation, name, _png(grid(rows, heads, title)), labels)
 
 
@@ -226,28 +226,29 @@ def _mask_tile(packed: np.ndarray, side: int) -> Image.Image:
     return tile.resize((TILE, TILE), Image.Resampling.NEAREST)
 
 
-def _collect(evaluation, protocol: QueryProtocol, wanted: set, drawn: set):
-    """({scene row: photograph}, {scene row: sketch composition}) in one more pass over the data:
-    keeping every photograph from the first pass would take 200 kB a scene."""
-    images, drawings, first = {}, {}, 0
-    for batch in evaluation.batches(protocol, "pictures"):
+def _collect(evaluation, queries, wanted: set, drawn: set):
+    """({scene row: photograph}, {scene row: composition of its query}) in one more pass over the
+    data: keeping every photograph from the first pass would take 200 kB a scene. queries: as the
+    compositions show them, with their own sketches."""
+    images, drawings, first, sketched = {}, {}, 0, 0
+    for batch in evaluation.batches("pictures"):
         count = len(batch.image_ids)
-        obj_to_img = batch.query.obj_to_img.numpy()
         for scene in wanted.intersection(range(first, first + count)):
             photo = Image.fromarray(batch.images[scene - first].numpy())
             images[scene] = photo.resize((TILE, TILE), Image.Resampling.LANCZOS)
             if scene in drawn:
-                own = np.flatnonzero(obj_to_img == scene - first)
-                sketches, boxes = batch.sketches.numpy()[own], batch.query.boxes.numpy()[own]
-                drawings[scene] = composition(sketches, boxes)
+                own = np.flatnonzero(queries.obj_to_img == scene)
+                sketches = batch.sketches.numpy()[queries.rows[own] - sketched]
+                drawings[scene] = composition(sketches, queries.boxes[own])
         first += count
+        sketched += len(batch.sketches)
     return images, drawings
 
 
 def _collect_objects(evaluation, wanted: set) -> tuple[dict, dict]:
     """({photo row: crop}, {photo row: sketch}) of objects that a sketch depicts."""
     crops, drawings, first = {}, {}, 0
-    for batch in evaluation.batches(QueryProtocol(), "pictures"):
+    for batch in evaluation.batches("pictures"):
         depicted = batch.query_to_photo.numpy()
         for row in wanted.intersection(range(first, first + len(batch.crops))):
             crops[row] = Image.fromarray(batch.crops[row - first].numpy())
