@@ -58,8 +58,7 @@ class ExtractFeatures(Experiment):
             print(f"saved: {path}")
 
     def _extract(self, trained: Trained, split: str) -> Path:
-        run_id, loader = trained.run_id, trained.dataset.name
-        path = self.results / f"{run_id}_{loader}_{split}{features.SUFFIX}".replace("-", "_")
+        path = self.results / f"{trained.stem(split)}{features.SUFFIX}"
         evaluation = Evaluation(trained.model, trained.dataset, split, step=trained.step)
         if self.hparams.save_images:
             folder = features.thumbnails(path)
@@ -94,10 +93,7 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
         arrays[f"query{number}_boxes"] = queries.boxes
     metadata = {
         "schema": features.SCHEMA,
-        "model": trained.model.name,
-        "run": trained.run_id,
-        "step": trained.step,
-        "loader": trained.dataset.name,
+        **trained.origin,
         "split": evaluation.split,
         "seed": evaluation.seed,
         "vector": evaluation.vectors[0],
