@@ -85,6 +85,22 @@ def test_figures_equal_a_slow_computation(path, tmp_path, capsys):
                 assert f"{figure['value']:.3f}" in printed
 
 
+def test_another_vector_on_request(path, tmp_path):
+    run(f"results={tmp_path},featsfile={path},vector=projection", tmp_path)
+    results = json.loads((tmp_path / "SD01_test_feats_sbir.json").read_text())["results"]
+    arrays = {name: each.astype(np.float64) for name, each in make(SCENES).arrays.items()}
+    rank = slow_ranks(arrays["query0_projection"], arrays["photo_projection"])
+    assert results[0]["labels"]["vector"] == "projection"
+    assert results[0]["value"] == pytest.approx(np.mean(1 / rank))
+    none = make(SCENES)
+    for name in none.arrays:
+        if name.endswith("projection"):
+            none.arrays[name] = np.zeros((SCENES, 0), np.float32)
+    features.write(path, none)
+    with pytest.raises(UsageError, match="has no projection to rank by"):
+        run(f"results={tmp_path},featsfile={path},vector=projection", tmp_path)
+
+
 def test_the_curve_over_the_jitter_starts_at_shared_boxes(path, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(plots, "jitter_curve", lambda *given: seen.append(given) or b"png")
