@@ -39,6 +39,9 @@ class RetrievalHParams(ExperimentHParams):
     """Of 'sbir-on-features-file'."""
 
     featsfile: str = hp("", "features file: a path, or a name inside results")
+    vector: str = hp(
+        "", "scene vector to rank by; empty: the model's", choices=("", *features.VECTORS)
+    )
     save_images: bool = hp(False, "pictures of what was found, from the thumbnails")
     save_images_two_plus: bool = hp(True, "of queries with two or more objects")
     save_images_single: bool = hp(False, "of queries with a single object")
@@ -55,7 +58,7 @@ class Retrieval(Experiment):
     def prepare(self) -> None:
         super().prepare()
         self.path = find_file(self.hparams.featsfile, self.results)
-        self.features = features.read(self.path)
+        self.features = features.read(self.path).ranked_by(self.hparams.vector)
 
     def run(self, trained: Optional[Trained]) -> None:
         file, metadata = self.features, self.features.metadata
