@@ -110,5 +110,5 @@ def report(
     for part in parts:
         print(f"\n{table(part)}")
     print()
-    for saved in (path, *pictures):
+    for saved in (*pictures, path):
         print(f"saved: {saved}")
