@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from core.dataset import SPLITS
 from core.errors import HParamError, UsageError
 from core.files import make_folder
 from core.hparams import hp
@@ -25,13 +24,6 @@ class ExperimentHParams:
             raise HParamError("results_dir is the older name of results: give one of them")
 
 
-@dataclass(frozen=True)
-class SplitHParams(ExperimentHParams):
-    """Of an experiment on one split."""
-
-    split: str = hp("test", "the split that is looked at", choices=SPLITS)
-
-
 class Trained(NamedTuple):
     """A trained model, the data it meets, the id of its run and the steps it was trained."""
 
@@ -39,20 +31,6 @@ class Trained(NamedTuple):
     dataset: Any
     run_id: str
     step: int
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """What a file says of where its content comes from."""
-        return {
-            "model": self.model.name,
-            "run": self.run_id,
-            "step": self.step,
-            "loader": self.dataset.name,
-        }
-
-    def stem(self, split: str) -> str:
-        """How the names of files on a split begin."""
-        return f"{self.run_id}_{self.dataset.name}_{split}".replace("-", "_")
 
 
 class Experiment(abc.ABC):

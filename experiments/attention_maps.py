@@ -8,6 +8,7 @@ trained model -> Evaluation.attention of photographs, queries and blank queries
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +19,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.dataset import QueryProtocol, pictured
 from core.evaluation import Evaluation, Side
-from core.experiment import Experiment, SplitHParams, Trained
-from core.files import write_atomic, write_json, write_npz
+from core.experiment import Experiment, Trained
+from core.files import write_atomic, write_npz
 from core.hparams import hp
 from core.metrics import visual
-from core.metrics.base import Figure, bootstrap_interval, table
+from core.metrics.base import Figure, bootstrap_interval
 from core.registry import EXPERIMENTS
+from experiments import searching
 
-SCHEMA = 1
 TILE = 224  # pixels of a scene on a page
 PAIRS = 3  # scenes side by side on a page
+ATTENTION = "attention through all layers (rollout) of the scene token, mean of the heads"
 LINE = 15  # pixels from label to label
 MORE, LESS = (230, 80, 0), (30, 90, 220)  # than an even share
 
 
 @dataclass(frozen=True)
-class AttentionHParams(SplitHParams):
+class AttentionHParams(searching.SplitHParams):
     """Of 'attention-maps'."""
 
     scenes: int = hp(24, "scenes on the pages, drawn by the seed, single objects last", low=1)
@@ -41,8 +43,8 @@ class AttentionHParams(SplitHParams):
 
 @EXPERIMENTS.register("attention-maps")
 class AttentionMaps(Experiment):
-    """Writes <results>/<model id>_<loader>_<split>_attention.npz and .json, and pages
-    ..._attention_1.png, .."""
+    """Writes <results>/<model id>_<loader>_<split>_attention_maps.npz, .json and pages _1.jpg,
+    ..."""
 
     name = "attention-maps"
     HParams = AttentionHParams
@@ -50,29 +52,35 @@ class AttentionMaps(Experiment):
     batch_type = "SceneBatch"
 
     def run(self, trained: Optional[Trained]) -> None:
-        split, dataset = self.hparams.split, trained.dataset
-        self.path = self.results / f"{trained.stem(split)}_attention.npz"
-        evaluation = Evaluation(trained.model, dataset, split, step=trained.step)
-        protocol = pictured(dataset.own_boxes)
+        evaluation = searching.evaluation_on(trained, self.hparams.split)
+        name = searching.file_name(trained, evaluation.split, "_attention_maps.npz")
+        self.path = self.results / name
+        protocol = pictured(trained.dataset.own_boxes)
         sides = {
             "photo": evaluation.photos,
             "query": evaluation.queries(protocol),
             "blank": evaluation.queries(protocol.control),
         }
-        attention = {name: evaluation.attention(side) for name, side in sides.items()}
-        rollout = {name: each.rollout for name, each in attention.items()}
+        attention = {side: evaluation.attention(sides[side]) for side in sides}
+        rollout = {side: each.rollout for side, each in attention.items()}
+        about = searching.about(trained, evaluation)
+        write_npz(
+            self.path,
+            {
+                "schema": searching.SCHEMA,
+                **{key: about[key] for key in searching.ABOUT},
+                "protocol": dataclasses.asdict(protocol),
+                "vocabulary": list(trained.dataset.vocabulary.names),
+            },
+            _arrays(sides, attention),
+        )
         figures = _figures(evaluation, sides, rollout)
-
-        origin = {**trained.origin, "split": split, "seed": evaluation.seed}
-        content = {"protocol": protocol.labels, "vocabulary": list(dataset.vocabulary.names)}
-        write_npz(self.path, {"schema": SCHEMA, **origin, **content}, _arrays(sides, attention))
-        report = self.path.with_suffix(".json")
-        results = [figure.to_json() for figure in figures]
-        write_json(report, {"schema": SCHEMA, **origin, "results": results})
-        pages = self._write_pages(evaluation, protocol, sides, rollout)
-        print(table(figures))
-        for path in (self.path, report, *pages):
-            print(f"saved: {path}")
+        searching.report(
+            self.path.with_suffix(".json"), about, None, [figures] if figures else [],
+            notes=[f"queries: {protocol}; {ATTENTION}"],
+            pictures=self._write_pages(evaluation, protocol, sides, rollout),
+        )  # fmt: skip
+        print(f"saved: {self.path}")
 
     def _write_pages(
         self,
@@ -109,8 +117,8 @@ class AttentionMaps(Experiment):
             width = min(2 * PAIRS, len(tiles))
             rows = [tiles[i : i + width] for i in range(0, len(tiles), width)]
             page = visual.grid(rows, ["photo", "query"] * (width // 2), title, TILE)
-            paths.append(self.path.with_name(f"{self.path.stem}_{number}.png"))
-            write_atomic(paths[-1], visual.encoded(page))
+            paths.append(self.path.with_name(f"{self.path.stem}_{number}.jpg"))
+            write_atomic(paths[-1], visual.encoded(page, "JPEG", quality=90))
         return paths
 
 

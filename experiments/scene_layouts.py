@@ -1,4 +1,4 @@
-"""'save-layouts': the masks a model makes of photographs and drawings, and the layouts of them.
+"""'scene-layouts': the masks a model makes of photographs and drawings, and the layouts of them.
 
 trained model -> Evaluation.made of both views, the same scenes at a time -> core.layouts
     -> masks and boxes in one .npz; maps of labels and of instances, a .png a scene
@@ -20,24 +20,24 @@ from PIL import Image, ImageDraw, ImageFont
 from core.dataset import QueryProtocol
 from core.errors import UserError
 from core.evaluation import Evaluation, Made, MaskPairs, Photos, Queries, Side
-from core.experiment import Experiment, SplitHParams, Trained
-from core.files import make_folder, write_atomic, write_json, write_npz
+from core.experiment import Experiment, Trained
+from core.files import make_folder, write_atomic, write_npz
 from core.hparams import hp
 from core.layouts import BACKGROUND, PALETTE, label_maps
 from core.metrics import layout, visual
-from core.metrics.base import Figure, table
+from core.metrics.base import Figure
 from core.registry import EXPERIMENTS
+from experiments import searching
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
 TILE = 224  # pixels of a layout on a page
 INSTANCE_PALETTE = np.roll(PALETTE, 1, axis=0)  # there 0 is the background
 
 
 @dataclass(frozen=True)
-class LayoutHParams(SplitHParams):
-    """Of 'save-layouts'."""
+class LayoutHParams(searching.SplitHParams):
+    """Of 'scene-layouts'."""
 
     scenes: int = hp(16, "scenes on the pages, drawn by the seed", low=0)
 
@@ -60,25 +60,26 @@ class MadeOfSplit(NamedTuple):
     pictured: dict[int, dict[str, Maps]]
 
 
-@EXPERIMENTS.register("save-layouts")
-class SaveLayouts(Experiment):
-    """Writes <results>/<model id>_<loader>_<split>_layouts.npz and .json, maps into the folder of
-    that name, and pages ..._layouts_1.png, .."""
+@EXPERIMENTS.register("scene-layouts")
+class SceneLayouts(Experiment):
+    """Writes <results>/<model id>_<loader>_<split>_scene_layouts.npz, .json and pages _1.jpg, ..,
+    and maps into the folder of that name."""
 
-    name = "save-layouts"
+    name = "scene-layouts"
     HParams = LayoutHParams
     needs_model = True
     batch_type = "SceneBatch"
 
     def run(self, trained: Optional[Trained]) -> None:
-        split, dataset = self.hparams.split, trained.dataset
+        dataset = trained.dataset
         names = dataset.vocabulary.names
         if len(names) > BACKGROUND:
             raise UserError(
                 f"maps of labels hold {BACKGROUND} classes, {dataset.name} has {len(names)}"
             )
-        self.path = self.results / f"{trained.stem(split)}_layouts.npz"
-        evaluation = Evaluation(trained.model, dataset, split, step=trained.step)
+        evaluation = searching.evaluation_on(trained, self.hparams.split)
+        name = searching.file_name(trained, evaluation.split, "_scene_layouts.npz")
+        self.path = self.results / name
         photos = evaluation.photos
         # Queries as they were drawn: here nothing is looked for, so no box gives anything away.
         queries = evaluation.queries(QueryProtocol("own" if dataset.own_boxes else "shared"))
@@ -87,21 +88,23 @@ class SaveLayouts(Experiment):
         made = self._make(evaluation, {"photo": photos, "sketch": queries})
 
         pairs = {} if photos.masks is None else _pairs(photos, queries, made.masks)
-        origin = {**trained.origin, "split": split, "seed": evaluation.seed}
-        content = {"mask_size": evaluation.model.mask_size, "vocabulary": list(names)}
-        arrays = _arrays(photos, queries, made, pairs)
-        write_npz(self.path, {"schema": SCHEMA, **origin, **content}, arrays)
-        saved = [self._folder, self.path]
-        if pairs:
-            figures = _figures(evaluation, pairs, made.overlaps)
-            saved.append(self.path.with_suffix(".json"))
-            results = [figure.to_json() for figure in figures]
-            write_json(saved[-1], {"schema": SCHEMA, **origin, "results": results})
-        saved += self._write_pages(evaluation, queries, made)
-        if pairs:
-            print(table(figures))
-        for path in saved:
-            print(f"saved: {path}")
+        about = searching.about(trained, evaluation)
+        write_npz(
+            self.path,
+            {
+                "schema": searching.SCHEMA,
+                **{key: about[key] for key in searching.ABOUT},
+                "mask_size": evaluation.model.mask_size,
+                "vocabulary": list(names),
+            },
+            _arrays(photos, queries, made, pairs),
+        )
+        searching.report(
+            self.path.with_suffix(".json"), about, None,
+            [_figures(evaluation, pairs, made.overlaps)] if pairs else [],
+            pictures=self._write_pages(evaluation, queries, made),
+        )  # fmt: skip
+        print(f"saved: {self.path}\nsaved: maps of {photos.scenes} scenes in {self._folder}")
 
     @property
     def _folder(self) -> Path:
@@ -177,8 +180,8 @@ class SaveLayouts(Experiment):
             title = f"{visual.subject(evaluation)}: layouts in the boxes as drawn"
             page = visual.grid(lines, heads[: len(lines[0])], title, TILE)
             number = first // visual.ROWS + 1
-            paths.append(self.path.with_name(f"{self.path.stem}_{number}.png"))
-            write_atomic(paths[-1], visual.encoded(page))
+            paths.append(self.path.with_name(f"{self.path.stem}_{number}.jpg"))
+            write_atomic(paths[-1], visual.encoded(page, "JPEG", quality=90))
         return paths
 
 
