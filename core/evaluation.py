@@ -229,7 +229,7 @@ class Evaluation:
         columns = defaultdict(list)
         scenes = (objects, boxes, obj_to_img, directions, side)
         for arguments, _, _ in self._parts(*scenes, CONTEXT_SCENES):
-            outputs = self.model.contextualise(*arguments, with_masks=False)
+            outputs = self.model.contextualise(*arguments, False)
             columns["projection"].append(outputs.scene_vector)
             columns["token"].append(outputs.scene_token)
         vectors = {
@@ -309,7 +309,7 @@ class Evaluation:
     def made(self, side: Side) -> Iterator[Made]:
         """Masks and boxes that the model makes of a side's objects, some scenes at a time."""
         for arguments, rows, scenes in self._parts(*_scenes_of(side), MASK_SCENES):
-            outputs = self.model.contextualise(*arguments, with_masks=True)
+            outputs = self.model.contextualise(*arguments, True)
             masks = self._finite(outputs.masks, "masks")
             yield Made(masks, self._finite(outputs.boxes, "boxes"), rows, scenes)
 
