@@ -90,17 +90,13 @@ def test_inference_shapes_and_ranges(model, batch):
 
 
 def test_attention_is_that_of_the_scenes(model, batch):
-    """Shares of the objects of a scene, less than 1 together; of contextualise's own Transformer:
-    its outputs are the same before and after."""
-    before = query_side(model, batch.sketches, batch.query)
+    """Of each object a share, less than 1 for those of a scene together."""
     rows = batch.query.boxes, batch.query.obj_to_img, batch.query.triples, 3
     found = model.attention(model.embed_sketches(batch.sketches).vector, *rows)
     for values in found:
         totals = np.bincount(batch.query.obj_to_img, values)
         assert values.shape == batch.query.obj_to_img.shape
         assert np.min(values) > 0 and np.max(totals) < 1
-    after = query_side(model, batch.sketches, batch.query)
-    np.testing.assert_array_equal(before.scene_token, after.scene_token)
     assert build("graph-attention", abbl_skip_transformer=True).attention is None
 
 

@@ -139,6 +139,14 @@ def test_attention_of_the_token_scene_by_scene(layer):
     assert isinstance(found, Attention)
 
 
+def test_asking_for_attention_changes_no_output(layer):
+    arguments = scenes([2, 1, 5])
+    alone = tf.function(lambda *rows: layer(*rows))(*arguments)
+    both = tf.function(lambda *rows: (layer(*rows), layer.attention(*rows)))(*arguments)
+    for one, other in zip(alone, both[0]):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_rollout_by_hand():
     """Slot 0 looks at slot 1 alone, slot 1 at itself: (A + I) / 2 = [[1/2, 1/2], [0, 1]]; twice:
     [[1/4, 3/4], [0, 1]]. Uniform attention: [[3/4, 1/4], [1/4, 3/4]] on top of the first gives
