@@ -23,6 +23,7 @@ from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import read_json, write_atomic
 from core.registry import EXPERIMENTS
 from core.run_dir import RunConfig
+from experiments.scoring import Scoring, scores_path
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ RUN = {"model": str, "loader": str, "history": list}
 EXPERIMENT = {"experiment": str, "hparams": dict, "command": list, "time": str}
 EVALUATION = {"command": list, "loader": str, "split": str, "step": int, "results": list}
 SEARCH = {"featsfile": str, "results": list}
+CONTROLS = ("blank", "shuffled")  # sketches that say nothing
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1280px; margin: 2em auto;
@@ -175,10 +177,14 @@ def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
         if record is None or record["experiment"] == own_name:
             continue
         hparams = record["hparams"]
+        folder = Path(hparams.get("results") or hparams.get("results_dir") or path.parent)
         body = _command(record["command"])
         if hparams.get("featsfile"):
-            folder = Path(hparams.get("results") or hparams.get("results_dir") or path.parent)
             body += _search(folder / f"{Path(hparams['featsfile']).stem}_sbir.json")
+        elif record["experiment"] == Scoring.name:
+            body += _search(
+                scores_path(folder, hparams.get("queries", ""), hparams.get("gallery", ""))
+            )
         yield Section(path.parent.name, record["time"], "", body)
 
 
@@ -229,7 +235,7 @@ def _table(figures: list[dict[str, Any]]) -> str:
     for figure in figures:
         labels = figure["labels"]
         classes = ["first"] if figure["metric"] != before else []
-        classes += ["control"] if labels.get("sketches") == "blank" else []
+        classes += ["control"] if labels.get("sketches") in CONTROLS else []
         before = figure["metric"]
         low_high = "{:.3f} to {:.3f}".format(*figure["interval"]) if figure["interval"] else ""
         conditions = " ".join(f"{key}={value}" for key, value in labels.items())
