@@ -24,7 +24,7 @@ import numpy as np
 
 from core.dataset import QueryProtocol, pictured
 from core.dataset import protocols as shown
-from core.errors import UserError
+from core.errors import UsageError, UserError
 from core.files import replacing
 from core.run_dir import check_keys
 
@@ -104,6 +104,13 @@ class Features:
         """The queries' scene vectors under a protocol: float32 (N, D or E)."""
         number = self.protocols.index(protocol)
         return self.arrays[f"query{number}_{self.metadata['vector']}"]
+
+    def ranked_by(self, vector: str) -> Features:
+        """The same, ranked by 'token' or 'projection'; '': as the model ranks. UsageError for a
+        vector that the model does not have."""
+        if vector and not self.arrays[f"photo_{vector}"].shape[1]:
+            raise UsageError(f"the model of this features file has no {vector} to rank by")
+        return Features({**self.metadata, "vector": vector or self.metadata["vector"]}, self.arrays)
 
     def sketched(self) -> np.ndarray:
         """How many objects each drawing shows: int64 (N,)."""

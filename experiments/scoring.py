@@ -17,16 +17,20 @@ import numpy as np
 
 from core.errors import UsageError, UserError
 from core.experiment import Experiment, ExperimentHParams, Trained
-from core.files import write_json
 from core.hparams import hp
 from core.metrics import retrieval, search
-from core.metrics.base import Figure, bootstrap_intervals, table
+from core.metrics.base import Figure, bootstrap_intervals
 from core.registry import EXPERIMENTS
+from experiments import searching
 
-SCHEMA = 1
 TOP = (1, 5, 10, 50, 100)
 SEED = 0  # of the bootstrap and the shuffled ids
 LONGEST_ID = 250
+NOTES = (
+    "sketches=shuffled: the same queries, each looking for what another one looks for",
+    "recall counts queries with a right answer among the k nearest; queries of one id are redrawn "
+    "together",
+)
 FORMAT = "docs/data_formats.md says what is expected"
 
 
@@ -51,7 +55,7 @@ class Vectors(NamedTuple):
 
 @EXPERIMENTS.register("score-features")
 class Scoring(Experiment):
-    """Writes <results>/<queries file>_in_<gallery file>_sbir.json."""
+    """Writes <results>/<queries file>_in_<gallery file>_score_features.json."""
 
     name = "score-features"
     HParams = ScoringHParams
@@ -89,19 +93,13 @@ class Scoring(Experiment):
         if self.blank:
             ranks["blank"] = self._ranks(self.blank, ids)
         ranks["shuffled"] = self._ranks(self.queries, shuffled(ids))
-        found = figures(ranks, ids, len(self.gallery.ids), given.distance)
-
-        path = scores_path(self.results, given.queries, given.gallery)
-        looked_in = f"{len(self.gallery.ids)} vectors of {Path(given.gallery).name}"
-        report = {
-            "schema": SCHEMA,
-            "featsfile": Path(given.queries).name,
-            "seed": SEED,
-            "gallery": looked_in,
-            "results": [figure.to_json() for figure in found],
-        }
-        write_json(path, report)
-        print(f"gallery: {looked_in}\n\n{table(found)}\n\nsaved: {path}")
+        stems = f"{Path(given.queries).stem}_in_{Path(given.gallery).stem}"
+        searching.report(
+            self.results / f"{stems}_score_features.json", {"seed": SEED},
+            f"{len(self.gallery.ids)} vectors of {Path(given.gallery).name}",
+            [figures(ranks, ids, len(self.gallery.ids), given.distance)], NOTES,
+            featsfile=Path(given.queries).name,
+        )  # fmt: skip
 
     def _ranks(self, queries: Vectors, ids: np.ndarray) -> list[np.ndarray]:
         return retrieval.all_ranks(queries.vectors, self.gallery.vectors, ids, self.gallery.ids)
@@ -134,11 +132,6 @@ class Scoring(Experiment):
         return found
 
 
-def scores_path(results: Path, queries: str, gallery: str) -> Path:
-    """Where the figures of these files of queries and gallery go."""
-    return results / f"{Path(queries).stem}_in_{Path(gallery).stem}_sbir.json"
-
-
 def figures(
     ranks: dict[str, list[np.ndarray]], ids: np.ndarray, gallery: int, distance: str
 ) -> list[Figure]:
@@ -149,9 +142,9 @@ def figures(
     """
     right = np.array([len(each) for each in ranks["real"]])
     first = {name: np.array([each[0] for each in found]) for name, found in ranks.items()}
-    kinds = ("mAP", *(f"top{k}" for k in TOP if k < gallery or k == 1))
+    kinds = searching.scores("mAP", *(k for k in TOP if k < gallery or k == 1))
     columns = {}
-    for kind in kinds:
+    for kind in kinds.values():
         for name in ranks:
             columns[kind, name] = retrieval.scores(kind, (ranks if kind == "mAP" else first)[name])
             if name != "real":
@@ -164,7 +157,7 @@ def figures(
         intervals = dict(zip(columns, bootstrap_intervals(values, ids, seed=SEED).tolist()))
 
     rows = []
-    for kind in kinds:
+    for metric, kind in kinds.items():
         for name in ranks:
             controls = {}
             for gap in (f"minus_{other}" for other in ranks if "real" == name != other):
@@ -176,7 +169,7 @@ def figures(
                 controls["right_answers"] = float(right.mean())
             rows.append(
                 Figure(
-                    metric=f"sbir-{kind}",
+                    metric=metric,
                     split="-",
                     value=means[kind, name],
                     n=len(values),

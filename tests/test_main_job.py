@@ -252,8 +252,10 @@ def test_search_figures_of_stage_2(out, stage2):
     for kind in ("mAP", "top1", "top5", "top10"):
         rows = by_name[f"sbir-{kind}"]
         assert [(row["labels"]["boxes"], row["labels"]["sketches"]) for row in rows] == [
-            ("shared", "real"), ("shared", "blank"), ("jittered", "real"), ("jittered", "blank"),
-        ]  # fmt: skip
+            (boxes, sketches)
+            for boxes in ("shared", "jittered")
+            for sketches in ("real", "blank", "shuffled")
+        ]
         for row in rows:
             assert (row["n"], row["gallery"]) == (10, 10)
             assert ("minus_blank" in row["controls"]) == (row["labels"]["sketches"] == "real")

@@ -239,10 +239,11 @@ def _stage_2_naive(setting: Setting) -> Numbers:
                 sides.append((alone, token, self._scene_vectors(token), objects))
             heads = [self._heads(side[3], side[3], training) for side in (sides[0], sides[2])]
             photo, query = (
-                SideOutputs(token, vector, objects, alone.embedding, alone.logits, *head)
-                for (alone, token, vector, objects), head in zip((sides[0], sides[2]), heads)
+                SideOutputs(token, vector, objects, *head)
+                for (_, token, vector, objects), head in zip((sides[0], sides[2]), heads)
             )
-            return Outputs(photo, query, sides[1][0], sides[1][2])
+            crops, negatives, sketched = (side[0] for side in sides)
+            return Outputs(photo, query, crops, sketched, negatives, sides[1][2])
 
     with _naive_upsample_conv():
         model = _model("graph-attention", setting, ViewByView)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from core.dataset import QueryProtocol, Vocabulary
+from core.dataset import Vocabulary
 from core.errors import HParamError, UserError
 from core.hparams import hp
 from core.metrics.base import Figure, Picture
@@ -35,6 +35,7 @@ class FakeDataset:
     name = "fake-loader"
     HParams = FakeData
     batch_type = FakeBatch
+    has_masks = True
 
     def __init__(self, hparams, base, image_size, seed):
         self.hparams, self.seed, self.batch_size = hparams, seed, base.batch_size
@@ -55,7 +56,7 @@ class FakeDataset:
         end = self.hparams.end if self.hparams.end >= 0 else 2**40
         return tf.data.Dataset.range(start_step, end).map(batch)
 
-    def eval_batches(self, split, protocol=None, limit=None):
+    def eval_batches(self, split, limit=None):
         return self.train_batches(0).take(2)
 
 
@@ -148,7 +149,7 @@ class FakeSecond(FakeModel):
 
 def fake_metric(evaluation, name):
     """How large the hidden layer is on the split, and a picture of one colour."""
-    batches = evaluation.batches(QueryProtocol(), name)
+    batches = evaluation.batches(name)
     size = float(
         np.mean([tf.reduce_mean(abs(evaluation.model.hidden(b.features))) for b in batches])
     )

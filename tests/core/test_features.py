@@ -1,5 +1,6 @@
 """core.features: what is written comes back, and nothing else is read."""
 
+import dataclasses
 import io
 import json
 import tracemalloc
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from core import features
+from core.dataset import pictured
 from core.errors import UserError
 
 SCENES, SIDE = 4, 16
@@ -31,16 +33,23 @@ def make(scenes=SCENES, seed=0, **metadata):
         "query_classes": rng.integers(0, 3, len(kept)),
         "query_obj_to_img": photo_img[kept],
         "query_to_photo": kept,
-        "query_shared_boxes": rng.random((len(kept), 4)),
-        "query_jittered_boxes": rng.random((len(kept), 4)),
     }
-    for name, (_, letters) in features.ARRAYS.items():
+    protocols = features.protocols(own_boxes=False)
+    for number, protocol in enumerate(protocols):
+        # With dropped objects, the first of each scene alone.
+        first = np.r_[True, np.diff(photo_img[kept]) > 0]
+        rows = np.flatnonzero(first) if protocol.dropped else np.arange(len(kept))
+        arrays[f"query{number}_rows"] = rows
+        arrays[f"query{number}_boxes"] = rng.random((len(rows), 4))
+    kinds = features._expected(len(protocols))
+    for name, (_, letters) in kinds.items():
         if letters in ("ND", "NE"):
             arrays[name] = rng.standard_normal((scenes, 6 if letters == "ND" else 5))
-    arrays = {name: np.asarray(each, features.ARRAYS[name][0]) for name, each in arrays.items()}
+    arrays = {name: np.asarray(each, kinds[name][0]) for name, each in arrays.items()}
     values = {
         "schema": features.SCHEMA, "model": "graph-attention", "run": "SD01", "step": 7,
-        "loader": "sketchycoco-tf", "split": "test", "seed": 0, "vector": "token", "jitter": 0.2,
+        "loader": "sketchycoco-tf", "split": "test", "seed": 0, "vector": "token",
+        "own_boxes": False, "protocols": [dataclasses.asdict(each) for each in protocols],
         "mask_size": SIDE, "vocabulary": ["cat", "dog", "__image__"],
     }  # fmt: skip
     return features.Features({**values, **metadata}, arrays)
@@ -52,7 +61,7 @@ def test_what_is_written_comes_back_and_numpy_reads_it_too(tmp_path):
     read = features.read(path)
     assert read.metadata == made.metadata
     with np.load(path, allow_pickle=False) as file:
-        assert set(file.files) == {"metadata", *features.ARRAYS}
+        assert set(file.files) == {"metadata", *made.arrays}
         assert json.loads(str(file["metadata"]))["run"] == "SD01"
         for name, array in made.arrays.items():
             np.testing.assert_array_equal(file[name], array)
@@ -61,7 +70,9 @@ def test_what_is_written_comes_back_and_numpy_reads_it_too(tmp_path):
     # scenes of 1, 2, 3, 1, 2 objects; the third query shows two of its three
     assert read.sketched().tolist() == [1, 2, 2, 1, 2]
     assert read.photos() is read.arrays["photo_token"]
-    assert read.queries(features.PICTURED) is read.arrays["query_jittered_real_token"]
+    fair = pictured(own_boxes=False)
+    assert read.queries(fair) is read.arrays[f"query{read.protocols.index(fair)}_token"]
+    assert read.protocols == features.protocols(own_boxes=False)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a_feats.npz"]
 
 
@@ -95,7 +106,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     features.write(path, make())
     before = path.read_bytes()
     with pytest.raises(ValueError):
-        features.write(path, make(jitter=float("nan")))
+        features.write(path, make(step=float("nan")))
     assert path.read_bytes() == before
     with pytest.raises(UserError, match=r"cannot write .*none/a"):
         features.write(tmp_path / "none" / "a", make())
@@ -145,12 +156,13 @@ def altered(name, place, value):
 
 GOOD = archive(members())
 TOKEN = make().arrays["photo_token"]
+PROTOCOLS = make().metadata["protocols"]
 BAD = {
     "empty": (b"", "not a zip file"),
     "text": (b"image_ids", "not a zip file"),
     "truncated": (GOOD[:-500], "not a zip file"),
     "bit flipped": (GOOD.replace(TOKEN.tobytes(), bytes(TOKEN.nbytes)), "CRC"),
-    "foreign": (archive({"arr_0": npy(np.zeros(3))}), "without the key 'image_ids'"),
+    "foreign": (archive({"arr_0": npy(np.zeros(3))}), "without the key 'metadata'"),
     "without a key": (archive(members(photo_masks=None)), "without the key 'photo_masks'"),
     "with a key": (archive({**members(), "more": npy(np.zeros(3))}), "with the key 'more'"),
     "pickled": (
@@ -160,7 +172,7 @@ BAD = {
         archive(members(photo_token=TOKEN.astype(np.float64))), r"photo_token is float64 \(4, 6\)",
     ),
     "other width": (
-        archive(members(photo_token=TOKEN[:, :3])), r"real_token is float32 \(4, 6\).*\(4, 3\)",
+        archive(members(photo_token=TOKEN[:, :3])), r"random_token is float32 \(4, 6\).*\(4, 3\)",
     ),
     "fewer scenes": (archive(members(photo_token=TOKEN[:3])), r"expected float32 \(4, D\)"),
     "other rank": (archive(members(image_ids=np.zeros((4, 1), np.int64))), r"int64 \(N\)"),
@@ -170,11 +182,32 @@ BAD = {
             name: array[:0] for name, array in make().arrays.items()
         })), "no scenes",
     ),
-    "not finite": (altered("query_shared_blank_token", (3, 5), np.nan), "not finite"),
+    "not finite": (altered("query1_token", (3, 5), np.nan), "not finite"),
     "scene left out": (altered("query_obj_to_img", 0, 1), "query_obj_to_img does not go"),
     "last scene left out": (altered("photo_obj_to_img", -1, 2), "photo_obj_to_img does not go"),
     "other class": (altered("photo_classes", 0, 3), "outside the vocabulary"),
     "other object": (altered("query_to_photo", 0, 99), "objects that are not there"),
+    "row repeated": (altered("query0_rows", 1, 0), "query0_rows does not go"),
+    "row outside": (altered("query0_rows", -1, 99), "query0_rows does not go"),
+    "scene not asked for": (archive(members(
+        query0_rows=make().arrays["query0_rows"][1:], query0_boxes=make().arrays["query0_boxes"][1:]
+    )), "query0_rows does not go"),
+    "protocol left out": (
+        archive(members(metadata=metadata(protocols=PROTOCOLS[1:]))), "protocols are missing",
+    ),
+    "protocol twice": (
+        archive(members(metadata=metadata(protocols=[*PROTOCOLS, PROTOCOLS[0]]))), "or repeated",
+    ),
+    "protocol of other values": (
+        archive(members(metadata=metadata(protocols=[{**PROTOCOLS[0], "jitter": float("nan")}]))),
+        "jitter is a share",
+    ),
+    "protocol of other types": (
+        archive(members(metadata=metadata(protocols=[{**PROTOCOLS[0], "boxes": []}]))), "boxes",
+    ),
+    "protocols without end": (
+        archive(members(metadata=metadata(protocols=PROTOCOLS * 9))), "more than 64 protocols",
+    ),
     "huge header": (archive(members(photo_token=claiming((1 << 40, 256)))), "other sizes"),
     "endless header": (archive(members(photo_token=claiming((1 << 62, 1 << 62)))), "other sizes"),
     "huge element": (archive(members(metadata=claiming((), "<U500000000"))), "other sizes"),
@@ -184,7 +217,7 @@ BAD = {
     ),
     "cut short inside": (archive(members(photo_token=npy(TOKEN)[:-4])), "other sizes"),
     "no array": (archive(members(photo_token=b"\x93NUMPY\x01\0")), "not a features file"),
-    "other schema": (archive(members(metadata=metadata(schema=2))), "its schema is 2, not 1"),
+    "other schema": (archive(members(metadata=metadata(schema=1))), "its schema is 1, not 2"),
     "metadata no JSON": (archive(members(metadata=np.array("{"))), "not a features file"),
     "metadata no text": (archive(members(metadata=np.array(3))), "metadata is no text"),
     "metadata short": (archive(members(metadata=metadata(step="none"))), "'step' is missing"),
@@ -205,7 +238,7 @@ def test_anything_else_is_refused_in_one_sentence(tmp_path, case):
         features.read(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2_000_000  # whatever sizes it states; the good file has 12 kB
+    assert peak < 2_000_000  # whatever sizes it states; the good file has 20 kB
     told = str(caught.value)
     assert told.startswith(f"{path} is not a features file") and "\n" not in told
     assert "extract-features" in told

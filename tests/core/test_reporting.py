@@ -65,7 +65,7 @@ class Evaluation:
     """Two metrics, of which one fails."""
 
     model = SimpleNamespace(metrics=("good", "bad"))
-    dataset = SimpleNamespace(name="some-loader")
+    dataset = SimpleNamespace(name="some-loader", has_masks=True)
 
     def __init__(self, step):
         self.step = step

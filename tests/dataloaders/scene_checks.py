@@ -5,11 +5,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from core.dataset import QueryProtocol
 from dataloaders import records
 from tests.dataloaders.test_scene_graph import slow_canonical
-
-PROTOCOLS = [QueryProtocol(b, s) for b in ("shared", "jittered") for s in ("real", "blank")]
 
 
 def collect(dataset, count=None):

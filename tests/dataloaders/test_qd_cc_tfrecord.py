@@ -6,7 +6,6 @@ import types
 import numpy as np
 import pytest
 
-from core.dataset import QueryProtocol
 from core.errors import UsageError, UserError
 from core.registry import LOADERS
 from dataloaders import throughput
@@ -208,7 +207,7 @@ def test_wrong_use(sets):
     with pytest.raises(UsageError, match="dev"):
         make(sets.quickdraw, sets.crops).eval_batches("dev")
     with pytest.raises(UsageError, match="limit"):
-        make(sets.quickdraw, sets.crops).eval_batches("valid", QueryProtocol(), 0)
+        make(sets.quickdraw, sets.crops).eval_batches("valid", 0)
     with pytest.raises(UsageError, match="batch_size"):
         make(sets.quickdraw, sets.crops, batch_size=0)
 

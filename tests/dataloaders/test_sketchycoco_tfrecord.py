@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.dataset import QueryProtocol
 from core.errors import HParamError, UserError
 from core.hparams import parse
 from core.registry import LOADERS
@@ -19,7 +18,6 @@ from dataloaders import records, throughput
 from dataloaders.batches import SceneBatch
 from tests.dataloaders import tiny_sets
 from tests.dataloaders.scene_checks import (
-    PROTOCOLS,
     by_scene,
     check_graph,
     collect,
@@ -86,8 +84,7 @@ def test_all_but_the_sketches_is_as_in_stage_2(sets, paired):
     assert mine.mask_size == other.mask_size == 16
     assert mine.train_batches().element_spec == other.train_batches().element_spec
     pairs = [(mine.train_batches().take(3), other.train_batches().take(3))]
-    for protocol in (PROTOCOLS[0], PROTOCOLS[3]):
-        pairs.append((mine.eval_batches("valid", protocol), other.eval_batches("valid", protocol)))
+    pairs.append((mine.eval_batches("valid"), other.eval_batches("valid")))
     for first, second in pairs:
         first, second = collect(first), collect(second)
         equal(
@@ -106,35 +103,15 @@ def test_resuming_gives_the_same_batches_whatever_the_parallelism(sets, paired, 
     equal(collect(resumed, 3), whole[start:])
 
 
-@pytest.mark.parametrize("protocol", [PROTOCOLS[0], PROTOCOLS[3]], ids=str)
-def test_evaluation_does_not_depend_on_batch_size_or_limit(sets, paired, protocol):
+def test_evaluation_does_not_depend_on_batch_size_or_limit(sets, paired):
     folders = paired, sets.crops
-    whole = collect(make(folders, batch_size=5).eval_batches("valid", protocol))
+    whole = collect(make(folders, batch_size=5).eval_batches("valid"))
     assert np.concatenate([b.image_ids for b in whole]).tolist() == list(range(100, 112))
-    ones = collect(make(folders, batch_size=3, parallel_calls=7).eval_batches("valid", protocol))
+    ones = collect(make(folders, batch_size=3, parallel_calls=7).eval_batches("valid"))
     equal_scenes(by_scene(ones), by_scene(whole))
-    few = by_scene(collect(make(folders, batch_size=3).eval_batches("valid", protocol, limit=4)))
+    few = by_scene(collect(make(folders, batch_size=3).eval_batches("valid", limit=4)))
     assert len(few) == 4
     equal_scenes(few, {k: v for k, v in by_scene(whole).items() if k in few})
-
-
-def test_protocols_change_the_query_only(sets, paired):
-    dataset = make((paired, sets.crops), batch_size=12)
-    shared, blank, jittered, both = (
-        collect(dataset.eval_batches("valid", p))[0] for p in PROTOCOLS
-    )
-    for batch in (blank, jittered, both):
-        equal([batch.photo], [shared.photo])
-        equal([batch[:2]], [shared[:2]])
-        np.testing.assert_array_equal(batch.crops, shared.crops)
-        np.testing.assert_array_equal(batch.negative_crops, shared.negative_crops)
-    np.testing.assert_array_equal(shared.query.boxes, shared.photo.boxes)
-    np.testing.assert_array_equal(blank.query.boxes, shared.photo.boxes)
-    np.testing.assert_array_equal(jittered.sketches, shared.sketches)
-    np.testing.assert_array_equal(both.query.boxes, jittered.query.boxes)
-    assert (abs(jittered.query.boxes - shared.query.boxes).max(1) > 0).all()
-    assert (blank.sketches == 255).all() and (both.sketches == 255).all()
-    assert blank.sketches.shape == shared.sketches.shape
 
 
 def test_the_seed_does_not_change_the_sketches(sets, paired):
@@ -191,7 +168,7 @@ def test_an_empty_split_is_an_error(tmp_path, sets):
     tiny_sets.write_shards(Path(folder), "valid", {"valid/scenes-00000-of-00001.tfrecord": []})
     dataset = make((folder, sets.crops))
     with pytest.raises(UserError, match=r"the valid split of .* is empty"):
-        dataset.eval_batches("valid", QueryProtocol())
+        dataset.eval_batches("valid")
 
 
 def test_missing_hparams(paired, capsys):

@@ -1,13 +1,15 @@
 """'extract-features' on a fake loader and model whose answers are known."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from core import features
-from core.dataset import QueryProtocol
+from core.dataset import pictured
 from core.errors import EmptySplitError, UserError
 from core.evaluation import Evaluation
 from core.experiment import Trained
@@ -27,10 +29,10 @@ class Splits(FakeScenes):
         super().__init__(**more)
         self.empty, self.refused = empty, refused
 
-    def eval_batches(self, split, protocol=QueryProtocol(), limit=None):  # noqa: B008
+    def eval_batches(self, split, limit=None):
         if split in self.refused:
             raise EmptySplitError(f"the {split} split of /sets is empty")
-        return super().eval_batches("empty" if split in self.empty else split, protocol, limit)
+        return super().eval_batches("empty" if split in self.empty else split, limit)
 
 
 def extract(tmp_path, dataset, model=None, more=""):
@@ -45,28 +47,48 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
     names = [f"a_b_fake_scenes_{split}_feats.npz" for split in ("test", "train", "valid")]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == names
     file = features.read(tmp_path / names[1])
+    protocols = features.protocols(own_boxes=False)
     assert file.metadata == {
-        "schema": 1, "model": "fake-model", "run": "a-b", "step": 7, "loader": "fake-scenes",
-        "split": "train", "seed": 0, "vector": "projection", "jitter": 0.2, "mask_size": 16,
-        "vocabulary": ["a", "b", "c", "d", "e", "__image__"],
+        "schema": 2, "model": "fake-model", "run": "a-b", "step": 7, "loader": "fake-scenes",
+        "split": "train", "seed": 0, "vector": "projection", "own_boxes": False,
+        "protocols": [dataclasses.asdict(protocol) for protocol in protocols],
+        "mask_size": 16, "vocabulary": ["a", "b", "c", "d", "e", "__image__"],
     }  # fmt: skip
     # The whole split as one batch, encoded by hand.
     dataset, model = FakeScenes(batch_size=50), FakeModel()
-    for boxes in ("shared", "jittered"):
-        for sketches in ("real", "blank"):
-            protocol = QueryProtocol(boxes=boxes, sketches=sketches)
-            (batch,) = dataset.eval_batches("train", protocol)
-            outputs = model.encode_query(batch.sketches, batch.query, 20, with_masks=False)
-            for key, expected in (
-                (f"query_{boxes}_{sketches}_projection", outputs.scene_vector),
-                (f"query_{boxes}_{sketches}_token", outputs.scene_token),
-                (f"query_{boxes}_boxes", batch.query.boxes),
-                ("query_classes", batch.query.classes),
-                ("query_obj_to_img", batch.query.obj_to_img),
-                ("query_to_photo", batch.query_to_photo),
-            ):
-                np.testing.assert_array_equal(file.arrays[key], expected, err_msg=key)
-    photo = model.encode_photo(batch.crops, batch.photo, 20, with_masks=False)
+    (batch,) = dataset.eval_batches("train")
+    own = batch.query_to_photo.numpy()
+    drawn = (
+        batch.query.obj_to_img.numpy(),
+        batch.query.boxes.numpy(),
+        own,
+        batch.photo.boxes.numpy(),
+    )
+    sketches, paper = (
+        model.embed_sketches(images).vector
+        for images in (batch.sketches, tf.fill((1, 8, 8, 1), tf.constant(255, tf.uint8)))
+    )
+    shuffled = 0
+    for number, protocol in enumerate(protocols):
+        shown = dataset.queries(protocol, batch.image_ids.numpy(), *drawn)
+        vectors = paper[[0] * len(shown.rows)]
+        if protocol.sketches != "blank":
+            vectors = sketches[shown.sketches]
+            shuffled += (shown.sketches != shown.rows).any()
+        owner = batch.query.obj_to_img.numpy()[shown.rows]
+        outputs = model.contextualise(vectors, shown.boxes, owner, None, 20, with_masks=False)
+        for key, expected in (
+            ("projection", outputs.scene_vector),
+            ("token", outputs.scene_token),
+            ("boxes", shown.boxes),
+            ("rows", shown.rows),
+        ):
+            key = f"query{number}_{key}"
+            np.testing.assert_array_equal(file.arrays[key], np.float32(expected), err_msg=key)
+    assert shuffled == 2
+    vectors = model.embed_photos(batch.crops).vector
+    owner = batch.photo.obj_to_img.numpy()
+    photo = model.contextualise(vectors, batch.photo.boxes.numpy(), owner, None, 20)
     masks = file.arrays["photo_masks"]
     for key, expected in (
         ("image_ids", batch.image_ids),
@@ -75,6 +97,9 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
         ("photo_classes", batch.photo.classes),
         ("photo_boxes", batch.photo.boxes),
         ("photo_obj_to_img", batch.photo.obj_to_img),
+        ("query_classes", batch.query.classes),
+        ("query_obj_to_img", batch.query.obj_to_img),
+        ("query_to_photo", batch.query_to_photo),
     ):
         np.testing.assert_array_equal(file.arrays[key], expected, err_msg=key)
     np.testing.assert_array_equal(
@@ -84,8 +109,8 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
 
 def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
     class Unprojected(FakeModel):
-        def _encode(self, *arguments):
-            sees = super()._encode(*arguments)
+        def contextualise(self, *arguments):
+            sees = super().contextualise(*arguments)
             return sees._replace(scene_token=sees.scene_vector, scene_vector=None)
 
     model = Unprojected()
@@ -100,13 +125,12 @@ def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
     np.testing.assert_array_equal(without.photos(), own.photos())
 
 
-def test_photographs_once_and_queries_once_a_protocol(tmp_path):
+def test_each_object_is_encoded_once(tmp_path):
     model, dataset = FakeModel(), Splits(empty=("train", "valid"))
     extract(tmp_path, dataset, model, ",save_images=True")
     assert model.photos_encoded == sum(dataset.sizes)
     assert model.masks_made == 0
-    passes = [protocol for split, protocol in dataset.passes if split == "test"]
-    assert len(passes) == len(set(passes)) == 4  # thumbnails took none of their own
+    assert dataset.passes.count("test") == 1  # thumbnails took none of their own
 
 
 def test_empty_splits_are_skipped_and_nothing_at_all_is_an_error(tmp_path, caplog, capsys):
@@ -125,19 +149,21 @@ def test_thumbnails_show_photographs_and_compositions(tmp_path):
     extract(tmp_path, dataset, more=",save_images=True")
     file = tmp_path / "a_b_fake_scenes_test_feats.npz"
     assert len(list(features.thumbnails(file).iterdir())) == 2 * 20
-    for batch in dataset.eval_batches("test", features.PICTURED):
+    read, number = features.read(file), features.protocols(False).index(pictured(False))
+    boxes, owners = read.arrays[f"query{number}_boxes"], read.arrays["query_obj_to_img"]
+    first = 0
+    for batch in dataset.eval_batches("test"):
         for row, image_id in enumerate(batch.image_ids.numpy().tolist()):
             with Image.open(features.thumbnail(file, image_id, "photo")) as photo:
                 assert (photo.format, photo.size) == ("JPEG", (visual.TILE, visual.TILE))
                 # of one colour, as its image is
                 np.testing.assert_allclose(np.asarray(photo), batch.images[row, 0, 0, 0], atol=3)
             own = np.flatnonzero(batch.query.obj_to_img == row)
-            expected = visual.composition(
-                batch.sketches.numpy()[own], batch.query.boxes.numpy()[own]
-            )
+            expected = visual.composition(batch.sketches.numpy()[own], boxes[owners == first + row])
             with Image.open(features.thumbnail(file, image_id, "sketch")) as drawing:
                 assert drawing.format == "PNG"
                 np.testing.assert_array_equal(drawing.convert("RGB"), expected)
+        first += len(batch.image_ids)
 
 
 def test_a_diverged_model_writes_nothing(tmp_path):
@@ -155,5 +181,5 @@ def test_only_models_of_scenes_fit():
 def test_the_hook_sees_every_batch_of_the_pass():
     seen = []
     evaluation = Evaluation(FakeModel(), FakeScenes(batch_size=6))
-    evaluation.gather(QueryProtocol(), lambda batch: seen.append(len(batch.image_ids)))
+    evaluation.gather(lambda batch: seen.append(len(batch.image_ids)))
     assert seen == [6, 6, 6, 2]

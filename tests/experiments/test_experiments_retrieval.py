@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import features
+from core import features, plots
+from core.dataset import pictured
 from core.errors import HParamError, UsageError, UserError
 from core.hparams import parse
 from core.metrics import visual
@@ -55,31 +56,64 @@ def test_figures_equal_a_slow_computation(path, tmp_path, capsys):
     groups = {"all": sketched > 0, "2+": sketched > 1, "1": sketched == 1, "2": sketched == 2}
     found = {}
     for figure in report["results"]:
-        labels = figure["labels"]
-        assert labels["vector"] == "token"
-        key = (figure["metric"], labels["objects"], labels["boxes"], labels["sketches"])
-        found[key] = figure
-    assert len(found) == len(report["results"]) == 4 * len(groups) * 4
+        labels = dict(figure["labels"])
+        assert labels.pop("vector") == "token"
+        found[(figure["metric"], labels.pop("objects"), str(labels))] = figure
+    protocols = features.protocols(own_boxes=False)
+    assert len(found) == len(report["results"]) == 4 * (len(protocols) + (len(groups) - 1) * 4)
     harmonic = sum(1 / i for i in range(1, SCENES + 1)) / SCENES
     chances = {"mAP": harmonic, "top1": 1 / 12, "top5": 5 / 12, "top10": 10 / 12}
-    for boxes in ("shared", "jittered"):
-        for sketches in ("real", "blank"):
-            vectors = arrays[f"query_{boxes}_{sketches}_token"].astype(np.float64)
-            rank = slow_ranks(vectors, arrays["photo_token"].astype(np.float64))
-            for group, rows in groups.items():
-                for kind, chance in chances.items():
-                    figure = found[f"sbir-{kind}", group, boxes, sketches]
-                    own = rank[rows]
-                    values = 1 / own if kind == "mAP" else own <= int(kind[3:])
-                    assert figure["value"] == pytest.approx(np.mean(values))
-                    assert (figure["n"], figure["gallery"]) == (rows.sum(), SCENES)
-                    assert figure["chance"] == pytest.approx(chance)
-                    low, high = figure["interval"]
-                    assert low <= figure["value"] <= high
-                    assert ("minus_blank" in figure["controls"]) == (sketches == "real")
-                    if kind == "mAP":
-                        assert figure["controls"]["median_rank"] == np.median(own)
-                    assert f"{figure['value']:.3f}" in printed
+    for number, protocol in enumerate(protocols):
+        side = "photo_random" if protocol.directions == "random" else "photo"
+        vectors = arrays[f"query{number}_token"].astype(np.float64)
+        rank = slow_ranks(vectors, arrays[f"{side}_token"].astype(np.float64))
+        for group, rows in groups.items():
+            if group != "all" and number not in (0, 1, 3, 4):  # shared and jittered, real and blank
+                continue
+            for kind, chance in chances.items():
+                figure = found[f"sbir-{kind}", group, str(protocol.labels)]
+                own = rank[rows]
+                values = 1 / own if kind == "mAP" else own <= int(kind[3:])
+                assert figure["value"] == pytest.approx(np.mean(values))
+                assert (figure["n"], figure["gallery"]) == (rows.sum(), SCENES)
+                assert figure["chance"] == pytest.approx(chance)
+                low, high = figure["interval"]
+                assert low <= figure["value"] <= high
+                assert ("minus_blank" in figure["controls"]) == (protocol.sketches == "real")
+                if kind == "mAP":
+                    assert figure["controls"]["median_rank"] == np.median(own)
+                assert f"{figure['value']:.3f}" in printed
+
+
+def test_another_vector_on_request(path, tmp_path):
+    run(f"results={tmp_path},featsfile={path},vector=projection", tmp_path)
+    results = json.loads((tmp_path / "SD01_test_feats_sbir.json").read_text())["results"]
+    arrays = {name: each.astype(np.float64) for name, each in make(SCENES).arrays.items()}
+    rank = slow_ranks(arrays["query0_projection"], arrays["photo_projection"])
+    assert results[0]["labels"]["vector"] == "projection"
+    assert results[0]["value"] == pytest.approx(np.mean(1 / rank))
+    none = make(SCENES)
+    for name in none.arrays:
+        if name.endswith("projection"):
+            none.arrays[name] = np.zeros((SCENES, 0), np.float32)
+    features.write(path, none)
+    with pytest.raises(UsageError, match="has no projection to rank by"):
+        run(f"results={tmp_path},featsfile={path},vector=projection", tmp_path)
+
+
+def test_the_curve_over_the_jitter_starts_at_shared_boxes(path, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(plots, "jitter_curve", lambda *given: seen.append(given) or b"png")
+    run(f"results={tmp_path},featsfile={path}", tmp_path)
+    assert (tmp_path / "SD01_test_feats_jitter.png").read_bytes() == b"png"
+    ((curves, chance, title),) = seen
+    assert chance == 1 / SCENES and "SD01" in title
+    results = json.loads((tmp_path / "SD01_test_feats_sbir.json").read_text())["results"]
+    for sketches, points in curves.items():
+        assert [point[0] for point in points] == [0, 0.1, 0.2, 0.4]
+        labels = {"boxes": "shared", "sketches": sketches, "vector": "token", "objects": "all"}
+        (start,) = (r for r in results if r["metric"] == "sbir-top1" and r["labels"] == labels)
+        assert points[0][1:] == (start["value"], *start["interval"])
 
 
 def test_the_same_file_gives_the_same_report(path, tmp_path):
@@ -96,9 +130,9 @@ def test_photographs_as_queries_are_found_and_a_point_is_not(path, tmp_path):
     ):
         same = make(SCENES)
         photos = make_vectors(same.arrays["photo_token"])
-        same.arrays["photo_token"] = photos
-        for protocol in features.PROTOCOLS:
-            same.arrays[features.query_key(protocol, "token")] = photos
+        for key in same.arrays:
+            if key.endswith("_token"):
+                same.arrays[key] = photos
         file = tmp_path / f"{name}_feats.npz"
         features.write(file, same)
         run(f"results_dir={tmp_path},featsfile={file}", tmp_path)
@@ -172,10 +206,9 @@ def test_pages_and_separate_pictures(path, tmp_path, capsys):
     middle = page[y + visual.TILE // 2, x + visual.TILE // 2]
     np.testing.assert_allclose(middle, (60, 0, 200), atol=8)
     # Its nearest photographs stand in the order of a slow sort.
-    arrays = make(SCENES).arrays
-    distances = np.linalg.norm(
-        arrays["query_jittered_real_token"][3] - arrays["photo_token"], axis=1
-    )
+    made = make(SCENES)
+    query = made.queries(pictured(own_boxes=False))[3]
+    distances = np.linalg.norm(query - made.photos(), axis=1)
     for place, scene in enumerate(np.argsort(distances)[: visual.TOP]):
         tile = page[y + visual.TILE // 2, x + (1 + place) * (visual.TILE + visual.GAP) + 84]
         np.testing.assert_allclose(tile, (20 * scene, 0, 200), atol=8)

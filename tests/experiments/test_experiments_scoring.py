@@ -28,7 +28,7 @@ def score(tmp_path, **hparams):
     experiment = Scoring(ScoringHParams(results=str(tmp_path / "out"), **hparams), tmp_path)
     experiment.prepare()
     experiment.run(None)
-    (path,) = (tmp_path / "out").glob("*_sbir.json")
+    (path,) = (tmp_path / "out").glob("*_score_features.json")
     results = json.loads(path.read_text())["results"]
     return {(figure["metric"], figure["labels"]["sketches"]): figure for figure in results}
 
@@ -41,7 +41,7 @@ def test_the_command_line_worked_by_hand(tmp_path, capsys):
     argv = ["score-features", "-o", str(tmp_path), "--id", "x", "--exp-hparams",
             f"queries={queries},gallery={gallery}"]  # fmt: skip
     assert cli.run(cli.run_experiment, argv) == 0
-    path = tmp_path / "score-features-x/q_in_g_sbir.json"
+    path = tmp_path / "score-features-x/q_in_g_score_features.json"
     told = capsys.readouterr().out
     assert f"saved: {path}" in told and "gallery: 3 vectors of g.npz" in told
     content = json.loads(path.read_text())

@@ -133,3 +133,19 @@ def compiled_step(model, batch):
     """model.train_step as the training loop wraps it."""
     scalars = [tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int32)]
     return tf.function(model.train_step, input_signature=[signature_of(batch), *scalars])
+
+
+def photo_side(model, crops, graph, num_scenes=None, with_masks=True):
+    """What the model says of scenes from their crops."""
+    return _side(model, model.embed_photos(crops), graph, num_scenes, with_masks)
+
+
+def query_side(model, sketches, graph, num_scenes=None, with_masks=True):
+    """What the model says of scenes from their sketches."""
+    return _side(model, model.embed_sketches(sketches), graph, num_scenes, with_masks)
+
+
+def _side(model, encoded, graph, num_scenes, with_masks):
+    scenes = num_scenes or int(graph.obj_to_img[-1]) + 1
+    rows = graph.boxes, graph.obj_to_img, graph.triples
+    return model.contextualise(encoded.vector, *rows, scenes, with_masks)

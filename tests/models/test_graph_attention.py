@@ -8,7 +8,16 @@ from models import encoders
 from models.layers.box_head import BoxHead
 from models.layers.graph_conv import GraphConvNet, join_graphs
 from models.scene_losses import discriminator_loss, scene_losses
-from tests.models.helpers import CLASSES, MASK, build, scene_batch, scene_graph, step_args
+from tests.models.helpers import (
+    CLASSES,
+    MASK,
+    build,
+    photo_side,
+    query_side,
+    scene_batch,
+    scene_graph,
+    step_args,
+)
 
 LOGGED = {
     "obj_triplet_loss", "enc_sketch_clas_loss", "enc_obj_clas_loss", "global_triplet_loss",
@@ -50,9 +59,9 @@ def test_box_head_gives_boxes():
 def test_views_together_equal_views_apart(model, batch):
     """One pass of the three views = each view alone, without dropout and batch statistics."""
     together = model.forward(batch, dropout_seed=None, training=False)
-    photo = model.encode_photo(batch.crops, batch.photo)
-    query = model.encode_query(batch.sketches, batch.query)
-    negative = model.encode_photo(batch.negative_crops, batch.photo)
+    photo = photo_side(model, batch.crops, batch.photo)
+    query = query_side(model, batch.sketches, batch.query)
+    negative = photo_side(model, batch.negative_crops, batch.photo)
     for a, b in ((together.photo, photo), (together.query, query)):
         for field in a._fields:
             np.testing.assert_allclose(
@@ -64,17 +73,18 @@ def test_views_together_equal_views_apart(model, batch):
 
 
 def test_inference_shapes_and_ranges(model, batch):
-    side = model.encode_query(batch.sketches, batch.query)
+    side = query_side(model, batch.sketches, batch.query)
     objects, dim = batch.sketches.shape[0], model.hparams.gconv_dim
     assert side.scene_token.shape == side.scene_vector.shape == (3, dim)
     assert side.objects.shape == (objects, dim)
-    assert side.embedding.shape == (objects, 128)
-    assert side.logits.shape == side.context_logits.shape == (objects, CLASSES)
+    encoded = model.embed_sketches(batch.sketches)
+    assert encoded.embedding.shape == (objects, 128)
+    assert side.logits.shape == encoded.logits.shape == (objects, CLASSES)
     assert side.masks.shape == (objects, MASK, MASK)
     assert 0 <= np.min(side.masks) <= np.max(side.masks) <= 1
-    for vectors in (side.scene_vector, side.embedding):
+    for vectors in (side.scene_vector, encoded.embedding):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    bare = model.encode_query(batch.sketches, batch.query, with_masks=False)
+    bare = query_side(model, batch.sketches, batch.query, with_masks=False)
     assert bare.masks is None
     np.testing.assert_array_equal(bare.scene_vector, side.scene_vector)
 
@@ -82,17 +92,17 @@ def test_inference_shapes_and_ranges(model, batch):
 def test_inference_does_not_retrace(model):
     for seed in range(3):
         other = scene_batch(seed, [1 + seed, 2])
-        model.encode_photo(other.crops, other.photo)
-    assert model._encode_photo[True].experimental_get_tracing_count() == 1
+        photo_side(model, other.crops, other.photo)
+    assert model._contextualised[True].experimental_get_tracing_count() == 1
 
 
 def test_scenes_do_not_see_each_other(model, batch):
     """The last scene alone gives what it gives in the batch."""
-    whole = model.encode_photo(batch.crops, batch.photo)
+    whole = photo_side(model, batch.crops, batch.photo)
     rng = np.random.default_rng(5)
     lone = scene_graph(rng, [3])
     own = lone._replace(boxes=batch.photo.boxes[3:], triples=batch.photo.triples[-3:] - [3, 0, 3])
-    alone = model.encode_photo(batch.crops[3:], own)
+    alone = photo_side(model, batch.crops[3:], own)
     np.testing.assert_allclose(alone.scene_vector[0], whole.scene_vector[2], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(alone.masks, whole.masks[3:], rtol=1e-3, atol=1e-4)
 
@@ -109,14 +119,14 @@ def test_order_of_objects_does_not_matter(model):
             np.stack([place[triples[:, 0]], triples[:, 1], place[triples[:, 2]]], 1), tf.int32
         ),
     )
-    side = model.encode_photo(crops, graph)
-    moved = model.encode_photo(tf.gather(crops, order), moved_graph)
+    side = photo_side(model, crops, graph)
+    moved = photo_side(model, tf.gather(crops, order), moved_graph)
     np.testing.assert_allclose(moved.scene_vector, side.scene_vector, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(moved.objects, tf.gather(side.objects, order), rtol=1e-3, atol=1e-3)
 
 
 def test_scene_without_objects_is_its_token(model, batch):
-    side = model.encode_photo(batch.crops, batch.photo, num_scenes=5)
+    side = photo_side(model, batch.crops, batch.photo, num_scenes=5)
     assert side.scene_vector.shape[0] == 5
     np.testing.assert_allclose(side.scene_vector[3], side.scene_vector[4], rtol=1e-5)
     assert np.all(np.isfinite(side.scene_vector))
@@ -169,7 +179,7 @@ def test_masks_and_triplets_of_queries_go_by_query_to_photo(model, batch):
         p = 1 / (1 + np.exp(-logits.numpy().astype(np.float64)))
         return -np.mean(np.where(mask.numpy() == 1, np.log(p), np.log(1 - p)))
 
-    photo, query, negative = outputs.photo, outputs.query, outputs.negative
+    photo, query = outputs.photo, outputs.query
     pairs = [(q, o) for q, o in enumerate(own) if o >= 0]
     masks = np.mean([cross(batch.masks[o], query.mask_logits[q]) for q, o in pairs])
     masks += np.mean([cross(batch.masks[o], photo.mask_logits[o]) for o in range(len(batch.masks))])
@@ -181,8 +191,8 @@ def test_masks_and_triplets_of_queries_go_by_query_to_photo(model, batch):
     triplet = [
         max(
             0,
-            distance(query.embedding[q], photo.embedding[o])
-            - distance(query.embedding[q], negative.embedding[o])
+            distance(outputs.sketches.embedding[q], outputs.crops.embedding[o])
+            - distance(outputs.sketches.embedding[q], outputs.negative_crops.embedding[o])
             + 0.5,
         )
         for q, o in pairs
@@ -259,7 +269,7 @@ def test_one_pass_gives_the_gradients_of_two():
 def test_skip_transformer_is_the_sum_of_token_and_objects(batch):
     model = build("graph-attention", abbl_skip_transformer=True)
     model.transformer.token.assign_add(tf.ones_like(model.transformer.token))
-    side = model.encode_photo(batch.crops, batch.photo)
+    side = photo_side(model, batch.crops, batch.photo)
     rows = batch.photo.obj_to_img.numpy()
     for n in range(3):
         expected = 1 + side.objects.numpy()[rows == n].sum(0)
@@ -269,8 +279,8 @@ def test_skip_transformer_is_the_sum_of_token_and_objects(batch):
 def test_skip_graph_reads_no_relations(model, batch):
     others = batch.photo._replace(triples=batch.photo.triples[:1])
     for whole, changes in ((model, True), (build("graph-attention", abbl_skip_graph=True), False)):
-        before = whole.encode_photo(batch.crops, batch.photo, with_masks=False)
-        after = whole.encode_photo(batch.crops, others, with_masks=False)
+        before = photo_side(whole, batch.crops, batch.photo, with_masks=False)
+        after = photo_side(whole, batch.crops, others, with_masks=False)
         assert np.any(before.objects != after.objects) == changes
 
 
@@ -286,7 +296,7 @@ def test_boxes_are_seen_where_the_option_says(option, batch):
     seen = {}
     for name, changes in (("on", {**off, option: True}), ("off", off)):
         model = build("graph-attention", **changes)
-        sides = [model.encode_photo(batch.crops, g, with_masks=False) for g in (near, far, moved)]
+        sides = [photo_side(model, batch.crops, g, with_masks=False) for g in (near, far, moved)]
         seen[name] = [bool(np.any(sides[0].objects != side.objects)) for side in sides[1:]]
     assert seen == {"on": [option == "use_pos_on_graph", True], "off": [False, False]}
 
@@ -307,7 +317,7 @@ def test_negative_scenes_that_nothing_reads_are_left_out(monkeypatch, batch, cha
     assert rows == [6 + 9]  # photo and query objects, without 6 negatives
     assert outputs.negative_scene_vector is None
     # The object losses still read the negative crops.
-    assert outputs.negative.embedding.shape[0] == 6
+    assert outputs.negative_crops.embedding.shape[0] == 6
 
 
 def test_no_skt_mask_loss_makes_masks_of_photographs_only(batch):
@@ -324,12 +334,12 @@ def test_no_skt_mask_loss_makes_masks_of_photographs_only(batch):
         "total_loss",
     }
     # They are still made of sketches when asked for.
-    assert model.encode_query(batch.sketches, batch.query).masks.shape[0] == 9
+    assert query_side(model, batch.sketches, batch.query).masks.shape[0] == 9
 
 
 def test_no_global_contrastive_has_no_projection(batch):
     model = build("graph-attention", no_global_contrastive=True)
-    side = model.encode_query(batch.sketches, batch.query, with_masks=False)
+    side = query_side(model, batch.sketches, batch.query, with_masks=False)
     assert side.scene_vector is None
     assert side.scene_token.shape == (3, 64)
     assert model.projection is None
