@@ -8,6 +8,7 @@ first.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Optional, Union
 
@@ -149,18 +150,18 @@ def scores(kind: str, rank: np.ndarray) -> np.ndarray:
 def chance(kind: str, n: int, right: Union[int, np.ndarray] = 1) -> float:
     """Expected score of a random order of a gallery of n, of which `right` are right answers: int,
     or int (Q,), of each query, for the mean over queries."""
-    right = np.asarray(right, np.int64)
     if kind == "mAP":
         # AP = 1/R sum_k [row k is right] / k * (right rows down to k). Row k is right with
         # probability R/n, rows j < k and k both are with R(R-1) / (n(n-1)), so that
         # E[AP] = 1/n sum_k (1 + (k-1)(R-1)/(n-1)) / k = H_n/n + (1 - H_n/n) (R-1)/(n-1).
         alone = harmonic_mean_chance(n)
-        return float(np.mean(alone + (1 - alone) * (right - 1) / max(n - 1, 1)))
-    # None of the k nearest is right with (n-R)/n (n-R-1)/(n-1) ..., k factors.
-    missed = np.ones(right.shape)
-    for before in range(min(_k(kind), n)):
-        missed *= np.maximum(n - right - before, 0) / (n - before)
-    return float(np.mean(1 - missed))
+        return float(np.mean(alone + (1 - alone) * (np.asarray(right) - 1) / max(n - 1, 1)))
+    # Of all sets of k rows, those that hold a right one.
+    k = min(_k(kind), n)
+    sets = math.comb(n, k)
+    values, queries = np.unique(right, return_counts=True)
+    hit = [(sets - math.comb(n - each, k)) / sets for each in values.tolist()]
+    return float(np.average(hit, weights=queries))
 
 
 def classifier_ceiling(kind: str, classes: np.ndarray, gallery_classes: np.ndarray) -> float:
