@@ -16,6 +16,7 @@ from core.errors import UsageError, UserError
 from core.files import read_json
 from core.registry import LOADERS
 from dataloaders import records
+from dataloaders.pictures import fit, load_sketch
 from prep_data import (
     coco_to_tfrecord,
     cococrops_to_tfrecord,
@@ -23,7 +24,6 @@ from prep_data import (
     make_sample,
     sketchycoco_to_tfrecord,
 )
-from prep_data.sketchycoco_pixels import fit, load_sketch
 
 ROOT = Path(__file__).parents[2]
 
