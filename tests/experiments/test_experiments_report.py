@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -111,6 +112,41 @@ def test_two_searches_in_one_folder_stand_under_their_own_commands(out, tmp_path
     for name in ("valid", "test"):
         (part,) = (part for part in parts if f"python run-experiment.py {name}<" in part)
         assert re.findall(r"<p>(\w+_feats.npz)</p>", part) == [f"{name}_feats.npz"]
+
+
+def test_experiments_on_a_model_with_what_they_have_written(out, tmp_path):
+    """Those of the same name on another run, in the same folder, stand elsewhere."""
+    results = tmp_path / "found"
+    results.mkdir()
+    for run in ("SD-01", "SD02"):
+        Image.new("RGB", (4, 4)).save(results / f"curve-{run}.png")
+        content = {"results": [], "notes": [f"<note> of {run}"], "pictures": [f"curve-{run}.png"]}
+        name = f"{run}_coco_tfrecord_test_mixed_queries.json".replace("-", "_")
+        (results / name).write_text(json.dumps(content))
+    folder = out / "mixed-queries-x"
+    folder.mkdir()
+    record = {
+        "experiment": "mixed-queries", "time": "2026-02-01", "command": ["run-experiment.py"],
+        "hparams": {"results": str(results)}, "model": {"id": "SD-01"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(record))
+    text = page(out, tmp_path / "results")
+    assert "<p>&lt;note&gt; of SD-01</p>" in text and "SD02" not in text
+    assert "<figcaption>curve-SD-01</figcaption>" in text
+
+
+def test_features_of_another_system(out, tmp_path):
+    ids, vectors = np.arange(4), np.eye(4)
+    for name in ("q", "g"):
+        np.savez(tmp_path / f"{name}.npz", ids=ids, vectors=vectors)
+    hparams = f"queries={tmp_path}/q.npz,gallery={tmp_path}/g.npz,results={tmp_path}/found"
+    argv = ["score-features", "-o", str(out), "--id", "x", "--exp-hparams", hparams]
+    assert cli.run(cli.run_experiment, argv) == 0
+    (part,) = (
+        part for part in page(out, tmp_path / "results").split("<h2 ") if "q.npz</p>" in part
+    )
+    assert re.findall(r'<tr class="(.*?)">', part) == ["first", "control"] * 2
+    assert "minus shuffled 1 [1.000, 1.000]" in part
 
 
 @pytest.mark.parametrize("content", ["5", "[]", '{"experiment": "x"}', '{"model": "m"}'])
