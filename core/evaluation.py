@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from core import geometry
 from core.dataset import QueryProtocol
 from core.errors import EmptySplitError, UsageError, UserError
 from core.features import VECTORS
@@ -132,8 +133,10 @@ class Evaluation:
         """model: a `core.model.Model`; dataset: a `core.dataset.Dataset`; limit: at most so many
         scenes (or triples) of the split; folder: where pictures go; step: of the checkpoint;
         vectors: which scene vectors rank photographs, 'projection', 'token' or both (default: the
-        model's `retrieval_vector`); mirrored: photographs and drawings turned left to right. The
-        loader's seed also draws the bootstrap and chooses what is pictured."""
+        model's `retrieval_vector`); mirrored: photographs and drawings turned left to right, the
+        queries of a protocol as wholes, so that each is the mirror image of the one as drawn, with
+        its jitter and its dropped objects. The loader's seed also draws the bootstrap and chooses
+        what is pictured."""
         self.model, self.dataset = model, dataset
         self.split, self.limit, self.folder = split, limit, folder
         self.step, self.seed, self.mirrored = step, dataset.seed, mirrored
@@ -148,8 +151,9 @@ class Evaluation:
 
     def _like(self, split: str, step: int) -> Evaluation:
         other = Evaluation(
-            self.model, self.dataset, split, self.limit, self.folder, step, self.vectors
-        )
+            self.model, self.dataset, split, self.limit, self.folder, step, self.vectors,
+            self.mirrored,
+        )  # fmt: skip
         other._constants = self._constants
         return other
 
@@ -360,21 +364,16 @@ class Evaluation:
                 visit(batch)
             photos["image_ids"].append(batch.image_ids.numpy())
             if batch.masks is not None:
-                photos["masks"].append(layout.pack(batch.masks.numpy()))
+                masks = batch.masks.numpy()[:, :, :: -1 if self.mirrored else 1]
+                photos["masks"].append(layout.pack(masks))
             own = batch.query_to_photo.numpy()
             queries["query_to_photo"].append(np.where(own < 0, -1, own + objects))
             for columns, embed, images, graph in (
                 (photos, self.model.embed_photos, batch.crops, batch.photo),
                 (queries, self.model.embed_sketches, batch.sketches, batch.query),
             ):
-                boxes = graph.boxes.numpy()
-                if self.mirrored:
-                    images = tf.reverse(images, axis=[2])
-                    boxes = np.stack(
-                        [1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1
-                    )
-                self._add(columns, embed(images))
-                columns["boxes"].append(boxes)
+                self._add(columns, embed(tf.reverse(images, [2]) if self.mirrored else images))
+                columns["boxes"].append(graph.boxes.numpy())  # turned when a side is made of them
                 columns["classes"].append(graph.classes.numpy())
                 columns["obj_to_img"].append(graph.obj_to_img.numpy() + scenes)
             scenes += len(batch.image_ids)
@@ -401,6 +400,8 @@ class Evaluation:
         return self._cache[key]
 
     def _side(self, kind: type, columns: dict[str, Any], directions: str, side: str) -> Side:
+        if self.mirrored:
+            columns["boxes"] = geometry.mirrored(columns["boxes"])
         parts = (columns[name] for name in ("objects", "boxes", "obj_to_img"))
         columns["image_ids"] = self._cache["objects of photos"]["image_ids"]
         return kind(vectors=self.encode_scenes(*parts, directions, side), **columns)

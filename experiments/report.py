@@ -9,6 +9,7 @@ config.json and results of each experiment.
 from __future__ import annotations
 
 import base64
+import glob
 import html
 import logging
 import re
@@ -33,7 +34,7 @@ _MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
 RUN = {"model": str, "loader": str, "history": list}
 EXPERIMENT = {"experiment": str, "hparams": dict, "command": list, "time": str}
 EVALUATION = {"command": list, "loader": str, "split": str, "step": int, "results": list}
-SEARCH = {"featsfile": str, "results": list}
+SEARCH = {"results": list}
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1280px; margin: 2em auto;
@@ -174,24 +175,34 @@ def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
         record = _read(path, EXPERIMENT)
         if record is None or record["experiment"] == own_name:
             continue
-        hparams = record["hparams"]
         body = _command(record["command"])
-        if hparams.get("featsfile"):
-            folder = Path(hparams.get("results") or hparams.get("results_dir") or path.parent)
-            body += _search(folder / f"{Path(hparams['featsfile']).stem}_sbir.json")
+        body += "".join(_search(found) for found in _reports(record, path.parent))
         yield Section(path.parent.name, record["time"], "", body)
 
 
+def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
+    """What the experiment has written: named after its features file, or its model's run."""
+    hparams, ending = record["hparams"], record["experiment"].replace("-", "_")
+    folder = Path(hparams.get("results") or hparams.get("results_dir") or own_folder)
+    if hparams.get("featsfile"):
+        ending = "sbir" if ending == "sbir_on_features_file" else ending
+        return [folder / f"{Path(hparams['featsfile']).stem}_{ending}.json"]
+    run = record.get("model", {}).get("id", "").replace("-", "_")
+    return sorted(folder.glob(f"{glob.escape(run)}_*_{ending}.json"))
+
+
 def _search(path: Path) -> str:
-    """What a search in a features file has found."""
+    """What an experiment on search has found."""
     content = _read(path, SEARCH)
     if content is None:
         return ""
-    pictures = sorted(path.with_suffix("").glob("*.jpg"))
+    pictures = [path.parent / name for name in content.get("pictures", ())]
+    pictures += sorted(path.with_suffix("").glob("*.jpg"))[:1]
+    sentences = [content.get("featsfile", path.stem), *content.get("notes", ())]
     return (
-        f"<p>{html.escape(content['featsfile'])}</p>"
+        "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
         + _table([result for result in content["results"] if "value" in result])
-        + "".join(_picture(picture) for picture in pictures[:1])
+        + "".join(_picture(picture) for picture in pictures if picture.is_file())
     )
 
 

@@ -154,6 +154,26 @@ def test_sbir_on_features_file_as_the_readme_says(world, extracted, tmp_path):
     assert "model" not in json.loads(record.read_text())
 
 
+@pytest.mark.parametrize("name", ["flipped-sketches", "mixed-queries"])
+def test_experiments_on_a_model(world, tmp_path, name):
+    argv = [name, "--model-name", STAGE2, "--model-id", "SD01", "-o", world.out, "--exp-hparams"]
+    argv = [*argv, f"results={tmp_path},split=valid", "--data-loader", "coco-tfrecord"]
+    assert cli.run(cli.run_experiment, list(map(str, argv))) == 0
+    report = tmp_path / f"SD01_coco_tfrecord_valid_{name.replace('-', '_')}.json"
+    results = json.loads(report.read_text())["results"]
+    assert {r["split"] for r in results} == {"valid"} and {r["n"] for r in results} == {12}
+
+
+def test_extended_gallery(world, extracted, tmp_path):
+    """24 photographs of train, of which the 12 of test have the first ids."""
+    files = [extracted / f"SD01_sketchycoco_tf_{split}_feats.npz" for split in ("test", "train")]
+    text = f"results={tmp_path},featsfile={files[0]},distractors=[{files[1]}]"
+    argv = ["extended-gallery", "-o", str(world.out), "--id", "x", "--exp-hparams", text]
+    assert cli.run(cli.run_experiment, argv) == 0
+    report = json.loads((tmp_path / f"{files[0].stem}_extended_gallery.json").read_text())
+    assert {r["gallery"] for r in report["results"]} == {12, 24}
+
+
 def test_search_loads_no_model():
     code = (
         "import sys; from core import cli; from core.registry import EXPERIMENTS\n"
@@ -207,7 +227,7 @@ def extract(world, *more, model=STAGE2, run_id="SD01"):
 @pytest.mark.parametrize(
     ("argv", "pieces"),
     [
-        ([], ["missing: experiment", "extract-features, report, sbir-on-features-file"]),
+        ([], ["missing: experiment; experiments: ", "extract-features", "sbir-on-features-file"]),
         (["extract-feature"], ["unknown experiment", "Did you mean 'extract-features'?"]),
         (["extract-features", "-o", "o", "--id", "x"],
          ["missing: --model-name, --model-id;", "models: graph-attention"]),

@@ -113,6 +113,27 @@ def test_two_searches_in_one_folder_stand_under_their_own_commands(out, tmp_path
         assert re.findall(r"<p>(\w+_feats.npz)</p>", part) == [f"{name}_feats.npz"]
 
 
+def test_experiments_on_a_model_with_what_they_have_written(out, tmp_path):
+    """Those of the same name on another run, in the same folder, stand elsewhere."""
+    results = tmp_path / "found"
+    results.mkdir()
+    for run in ("SD-01", "SD02"):
+        Image.new("RGB", (4, 4)).save(results / f"curve-{run}.png")
+        content = {"results": [], "notes": [f"<note> of {run}"], "pictures": [f"curve-{run}.png"]}
+        name = f"{run}_coco_tfrecord_test_mixed_queries.json".replace("-", "_")
+        (results / name).write_text(json.dumps(content))
+    folder = out / "mixed-queries-x"
+    folder.mkdir()
+    record = {
+        "experiment": "mixed-queries", "time": "2026-02-01", "command": ["run-experiment.py"],
+        "hparams": {"results": str(results)}, "model": {"id": "SD-01"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(record))
+    text = page(out, tmp_path / "results")
+    assert "<p>&lt;note&gt; of SD-01</p>" in text and "SD02" not in text
+    assert "<figcaption>curve-SD-01</figcaption>" in text
+
+
 @pytest.mark.parametrize("content", ["5", "[]", '{"experiment": "x"}', '{"model": "m"}'])
 def test_files_of_others_are_passed_over(out, tmp_path, content, caplog):
     (out / "strange").mkdir()
