@@ -126,7 +126,10 @@ def _chosen(
                 f"--where: no figure has {name}={value}, only {', '.join(sorted(known[name]))}"
             )
     if not found:
-        raise UserError("no figure has all of that together" if where else "there are no figures")
+        files = ", ".join(str(source.file.path) for source in sources)
+        raise UserError(
+            "--where: no figure has all of that together" if where else f"no figures in {files}"
+        )
     return found
 
 
