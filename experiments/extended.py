@@ -106,7 +106,7 @@ class ExtendedGallery(Experiment):
         there = self.features.arrays["image_ids"]
         vectors, counts = [], []
         for path in self.distractors:
-            file = features.read(path)
+            file = features.read(path, photos_only=True)
             self._check_same(path, file.metadata)
             ids = file.arrays["image_ids"]
             _, first = np.unique(ids, return_index=True)

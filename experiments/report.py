@@ -36,6 +36,7 @@ _MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
 # Keys that tell one kind of file from another.
 RUN = {"model": str, "loader": str, "history": list}
 EXPERIMENT = {"experiment": str, "hparams": dict, "command": list, "time": str}
+CONTROLS = ("blank", "shuffled")  # sketches that say nothing
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1280px; margin: 2em auto;
@@ -176,12 +177,15 @@ def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
 
 
 def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
-    """What the experiment has written: named after its features file, or its model's run."""
+    """What the experiment has written: named after its features files, or its model's run."""
     hparams, ending = record["hparams"], record["experiment"].replace("-", "_")
     folder = Path(hparams.get("results") or hparams.get("results_dir") or own_folder)
     if hparams.get("featsfile"):
         ending = "sbir" if ending == "sbir_on_features_file" else ending
         return [folder / f"{Path(hparams['featsfile']).stem}_{ending}.json"]
+    if hparams.get("queries") and hparams.get("gallery"):
+        stems = (Path(hparams[side]).stem for side in ("queries", "gallery"))
+        return [folder / f"{'_in_'.join(stems)}_{ending}.json"]
     run = record.get("model", {}).get("id", "").replace("-", "_")
     return sorted(folder.glob(f"{glob.escape(run)}_*_{ending}.json"))
 
@@ -244,7 +248,7 @@ def _table(figures: Sequence[Figure]) -> str:
     rows, before = [], None
     for figure in figures:
         classes = ["first"] if figure.metric != before else []
-        classes += ["control"] if figure.labels.get("sketches") == "blank" else []
+        classes += ["control"] if figure.labels.get("sketches") in CONTROLS else []
         before = figure.metric
         low_high = "{:.3f} to {:.3f}".format(*figure.interval) if figure.interval else ""
         gallery = f"of {figure.gallery}" if figure.gallery else ""

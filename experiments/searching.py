@@ -93,12 +93,13 @@ def report(
 ) -> None:
     """Print what was found, a table a part, and save it as JSON.
 
-    metadata: as `about`. gallery: what queries were searched in. notes: sentences on how to read
-    the figures. pictures: files saved already. more: further entries of the JSON file."""
+    metadata: as `about`, as far as it is known. gallery: what queries were searched in. notes:
+    sentences on how to read the figures. pictures: files saved already. more: further entries of
+    the JSON file."""
     content = {
         "schema": EXPERIMENT_SCHEMA,
         **more,
-        **{key: metadata[key] for key in ABOUT},
+        **{key: metadata[key] for key in ABOUT if key in metadata},
         "gallery": gallery,
         "notes": list(notes),
         "pictures": [picture.name for picture in pictures],

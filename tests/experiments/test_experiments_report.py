@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -141,6 +142,20 @@ def test_experiments_on_a_model_with_what_they_have_written(out, tmp_path):
     text = page(out, tmp_path / "results")
     assert "<p>&lt;note&gt; of SD-01</p>" in text and "SD02" not in text
     assert "<figcaption>curve-SD-01</figcaption>" in text
+
+
+def test_features_of_another_system(out, tmp_path):
+    ids, vectors = np.arange(4), np.eye(4)
+    for name in ("q", "g"):
+        np.savez(tmp_path / f"{name}.npz", ids=ids, vectors=vectors)
+    hparams = f"queries={tmp_path}/q.npz,gallery={tmp_path}/g.npz,results={tmp_path}/found"
+    argv = ["score-features", "-o", str(out), "--id", "x", "--exp-hparams", hparams]
+    assert cli.run(cli.run_experiment, argv) == 0
+    (part,) = (
+        part for part in page(out, tmp_path / "results").split("<h2 ") if "q.npz</p>" in part
+    )
+    assert re.findall(r'<tr class="(.*?)">', part) == ["first", "control"] * 2
+    assert "minus shuffled 1 [1.000, 1.000]" in part
 
 
 @pytest.mark.parametrize("content", ["5", "[]", '{"experiment": "x"}', '{"model": "m"}'])
