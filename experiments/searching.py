@@ -12,13 +12,13 @@ from core.dataset import SPLITS, QueryProtocol, pictured
 from core.errors import EmptySplitError
 from core.evaluation import Evaluation
 from core.experiment import ExperimentHParams, Trained
+from core.figure_files import EXPERIMENT_SCHEMA
 from core.files import write_json
 from core.hparams import hp
 from core.metrics.base import Figure, table
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1  # of reports
 ABOUT = ("model", "run", "step", "loader", "split", "seed")
 
 
@@ -97,7 +97,7 @@ def report(
     nothing. notes: sentences on how to read the figures. pictures: files saved already. more:
     further entries of the JSON file."""
     content = {
-        "schema": SCHEMA,
+        "schema": EXPERIMENT_SCHEMA,
         **more,
         **{key: metadata[key] for key in ABOUT if key in metadata},
         "gallery": gallery,
