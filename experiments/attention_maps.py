@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from core.dataset import QueryProtocol, pictured
 from core.evaluation import Evaluation, Side
 from core.experiment import Experiment, Trained
+from core.figure_files import EXPERIMENT_SCHEMA
 from core.files import write_atomic, write_npz
 from core.hparams import hp
 from core.metrics import visual
@@ -67,7 +68,7 @@ class AttentionMaps(Experiment):
         write_npz(
             self.path,
             {
-                "schema": searching.SCHEMA,
+                "schema": EXPERIMENT_SCHEMA,
                 **{key: about[key] for key in searching.ABOUT},
                 "protocol": dataclasses.asdict(protocol),
                 "vocabulary": list(trained.dataset.vocabulary.names),

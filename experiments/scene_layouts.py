@@ -21,6 +21,7 @@ from core.dataset import QueryProtocol
 from core.errors import UserError
 from core.evaluation import Evaluation, Made, MaskPairs, Photos, Queries, Side
 from core.experiment import Experiment, Trained
+from core.figure_files import EXPERIMENT_SCHEMA
 from core.files import make_folder, write_atomic, write_npz
 from core.hparams import hp
 from core.layouts import BACKGROUND, PALETTE, label_maps
@@ -92,7 +93,7 @@ class SceneLayouts(Experiment):
         write_npz(
             self.path,
             {
-                "schema": searching.SCHEMA,
+                "schema": EXPERIMENT_SCHEMA,
                 **{key: about[key] for key in searching.ABOUT},
                 "mask_size": evaluation.model.mask_size,
                 "vocabulary": list(names),
