@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from core import cli, features, hparams
+from core import cli, features, figure_files, hparams
 from core.checkpoints import Checkpoints
 from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
@@ -149,7 +149,7 @@ def test_sbir_on_features_file_as_the_readme_says(world, extracted, tmp_path):
     assert "Traceback" not in done.stderr
     report = tmp_path / "SD01_sketchycoco_tf_test_feats_sbir.json"
     assert done.stdout.splitlines()[-1] == f"saved: {report}"
-    assert {r["gallery"] for r in json.loads(report.read_text())["results"]} == {12}
+    assert {figure.gallery for figure in figure_files.read(report).figures} == {12}
     record = world.out / "sbir-on-features-file-exp-sbir" / "config.json"
     assert "model" not in json.loads(record.read_text())
 
@@ -170,8 +170,8 @@ def test_extended_gallery(world, extracted, tmp_path):
     text = f"results={tmp_path},featsfile={files[0]},distractors=[{files[1]}]"
     argv = ["extended-gallery", "-o", str(world.out), "--id", "x", "--exp-hparams", text]
     assert cli.run(cli.run_experiment, argv) == 0
-    report = json.loads((tmp_path / f"{files[0].stem}_extended_gallery.json").read_text())
-    assert {r["gallery"] for r in report["results"]} == {12, 24}
+    report = figure_files.read(tmp_path / f"{files[0].stem}_extended_gallery.json")
+    assert {figure.gallery for figure in report.figures} == {12, 24}
 
 
 def test_search_loads_no_model():
