@@ -25,7 +25,7 @@ import numpy as np
 from core.dataset import QueryProtocol, pictured
 from core.dataset import protocols as shown
 from core.errors import UsageError, UserError
-from core.files import replacing
+from core.files import write_npz
 from core.run_dir import check_keys
 
 SCHEMA = 2
@@ -132,9 +132,7 @@ def write(path: Path, features: Features) -> None:
     """Atomically. UserError when it cannot be written."""
     kinds = _expected(len(features.protocols))
     arrays = {name: np.asarray(features.arrays[name], kind) for name, (kind, _) in kinds.items()}
-    text = json.dumps(features.metadata, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, metadata=np.array(text), **arrays)
+    write_npz(path, features.metadata, arrays)
 
 
 def _expected(protocols: int) -> dict[str, tuple[str, str]]:

@@ -158,14 +158,15 @@ class Retrieval(Experiment):
     ) -> None:
         file, metadata = self.features, self.features.metadata
         shown = set(scenes.tolist()) | set(found.ravel().tolist())
-        images = {row: self._thumbnail(row, "photo") for row in shown}
+        ids = self.features.arrays["image_ids"]
+        images = {row: read_thumbnail(self.path, ids[row], "photo") for row in shown}
         names, classes = metadata["vocabulary"], file.arrays["query_classes"]
         rows = []
         for scene, order, near in zip(scenes.tolist(), found.tolist(), distances):
             objects = classes[file.arrays["query_obj_to_img"] == scene]
             caption = ", ".join(names[c] for c in objects)
             place = f"rank {rank[scene]} of {file.scenes}"
-            drawing = self._thumbnail(scene, "sketch")
+            drawing = read_thumbnail(self.path, ids[scene], "sketch")
             rows.append(visual.search_row(drawing, caption, scene, place, order, near, images))
         title = (
             f"{searching.subject(metadata)}: {self._pictured}, by {metadata['vector']}; the right "
@@ -176,18 +177,22 @@ class Retrieval(Experiment):
         page.save(data, "JPEG", quality=90)
         write_atomic(path, data.getvalue())
 
-    def _thumbnail(self, scene: int, side: str) -> Image.Image:
-        path = features.thumbnail(self.path, self.features.arrays["image_ids"][scene], side)
-        try:
-            with Image.open(path, formats=("JPEG", "PNG")) as image:
-                if image.size != (visual.TILE, visual.TILE):
-                    raise ValueError(f"it has {image.width} x {image.height} pixels")
-                return image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(
-                f"the thumbnail {path} cannot be read ({error}); run extract-features with "
-                "--exp-hparams save_images=True again"
-            ) from None
+
+def read_thumbnail(path: Path, image_id: int, side: str) -> Image.Image:
+    """The thumbnail of a scene of the features file, 'photo' or 'sketch'. UserError when it is not
+    there or is none."""
+    path = features.thumbnail(path, image_id, side)
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            if image.size != (visual.TILE, visual.TILE):
+                raise ValueError(f"it has {image.width} x {image.height} pixels")
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"the thumbnail {path} cannot be read ({reason}); run extract-features with "
+            "--exp-hparams save_images=True again"
+        ) from None
 
 
 def find_file(name: str, results: Path, hparam: str = "featsfile") -> Path:

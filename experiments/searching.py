@@ -1,4 +1,4 @@
-"""What experiments on search share: the split they look at, the queries, and their report."""
+"""What experiments share: the split they look at, the queries, and their report."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from core.dataset import SPLITS, QueryProtocol, pictured
 from core.errors import EmptySplitError
 from core.evaluation import Evaluation
 from core.experiment import ExperimentHParams, Trained
+from core.figure_files import EXPERIMENT_SCHEMA
 from core.files import write_json
 from core.hparams import hp
 from core.metrics.base import Figure, table
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1  # of reports
 ABOUT = ("model", "run", "step", "loader", "split", "seed")
 
 
@@ -85,7 +85,7 @@ def file_name(trained: Trained, split: str, ending: str) -> str:
 def report(
     path: Path,
     metadata: Mapping[str, Any],
-    gallery: str,
+    gallery: Optional[str],
     parts: Sequence[Sequence[Figure]],
     notes: Sequence[str] = (),
     pictures: Sequence[Path] = (),
@@ -93,11 +93,11 @@ def report(
 ) -> None:
     """Print what was found, a table a part, and save it as JSON.
 
-    metadata: as `about`, as far as it is known. gallery: what queries were searched in. notes:
-    sentences on how to read the figures. pictures: files saved already. more: further entries of
-    the JSON file."""
+    metadata: as `about`, as far as it is known. gallery: what queries were searched in, None: in
+    nothing. notes: sentences on how to read the figures. pictures: files saved already. more:
+    further entries of the JSON file."""
     content = {
-        "schema": SCHEMA,
+        "schema": EXPERIMENT_SCHEMA,
         **more,
         **{key: metadata[key] for key in ABOUT if key in metadata},
         "gallery": gallery,
@@ -106,7 +106,7 @@ def report(
         "results": [figure.to_json() for part in parts for figure in part],
     }
     write_json(path, content)
-    for line in (f"gallery: {gallery}", *notes):
+    for line in (*([f"gallery: {gallery}"] if gallery else []), *notes):
         print(line)
     for part in parts:
         print(f"\n{table(part)}")

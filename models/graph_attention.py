@@ -13,6 +13,7 @@ Paper sections 3.2 (graph and Transformer), 3.3 (heads), 3.5 (synthetic negative
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ from models.layers.box_head import BoxHead
 from models.layers.discriminators import ARCHITECTURES, MaskDiscriminator
 from models.layers.graph_conv import GraphConvNet, box_attributes, join_graphs
 from models.layers.mask_net import MaskNet
-from models.layers.scene_transformer import SceneSum, SceneTransformer
+from models.layers.scene_transformer import Attention, SceneSum, SceneTransformer
 from models.optimizers import FusedAdam, trained
 from models.scene_losses import (
     Outputs,
@@ -91,7 +92,11 @@ class GraphAttention(Model):
 
         self.embed_photos, self.embed_sketches = self.objects.compiled(hparams.image_size)
         # A tuple: checkpoints cannot walk through a dict with keys that are no strings.
-        self._contextualised = tuple(self._inference(masks) for masks in (False, True))
+        self._contextualised = tuple(
+            self._inference(functools.partial(self._side, with_masks=masks))
+            for masks in (False, True)
+        )
+        self.attention = None if hparams.abbl_skip_transformer else self._inference(self._attention)
 
     def _make_gcn(self) -> GraphConvNet:
         hps = self.hparams
@@ -221,14 +226,18 @@ class GraphAttention(Model):
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Object vectors (O, D) -> scene tokens (N, D), contextual objects (O, D)."""
-        hps = self.hparams
-        if hps.use_pos_on_graph:
-            vectors = tf.concat([vectors, box_attributes(boxes)], axis=1)
-        if hps.abbl_skip_graph:
-            related = self.gcn(vectors)
-        else:
-            related = self.gcn(vectors, triples, training=training)
+        related = self._relate(vectors, boxes, triples, training)
         return self.transformer(related, boxes, obj_to_img, num_scenes, dropout_seed)
+
+    def _relate(
+        self, vectors: tf.Tensor, boxes: tf.Tensor, triples: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """Object vectors (O, D) -> (O, D) that know of their relations."""
+        if self.hparams.use_pos_on_graph:
+            vectors = tf.concat([vectors, box_attributes(boxes)], axis=1)
+        if self.hparams.abbl_skip_graph:
+            return self.gcn(vectors)
+        return self.gcn(vectors, triples, training=training)
 
     def _scene_vectors(self, tokens: tf.Tensor) -> tf.Tensor | None:
         if self.projection is None:
@@ -317,8 +326,8 @@ class GraphAttention(Model):
         count = tf.cast(num_scenes, tf.int32)
         return self._contextualised[with_masks](vectors, boxes, obj_to_img, triples, count)
 
-    def _inference(self, with_masks: bool) -> Callable:
-        """A compiled function for sizes of any kind."""
+    def _inference(self, function: Callable) -> Callable:
+        """A compiled function of one side of some scenes, for sizes of any kind."""
         signature = [
             tf.TensorSpec((None, self.hparams.edge_repr_net_hidden_size), tf.float32),  # vectors
             tf.TensorSpec((None, 4), tf.float32),  # boxes
@@ -326,13 +335,13 @@ class GraphAttention(Model):
             tf.TensorSpec((None, 3), tf.int32),  # triples
             tf.TensorSpec((), tf.int32),  # num_scenes
         ]
-        return tf.function(
-            lambda *arguments: self._side(*arguments, with_masks),
-            input_signature=signature,
-            autograph=False,
-        )
+        return tf.function(function, input_signature=signature, autograph=False)
 
     def _side(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks) -> SideOutputs:
         token, objects = self._contextualise(vectors, boxes, obj_to_img, triples, num_scenes)
         heads = self._heads(objects, objects if with_masks else None)
         return SideOutputs(token, self._scene_vectors(token), objects, *heads)
+
+    def _attention(self, vectors, boxes, obj_to_img, triples, num_scenes) -> Attention:
+        related = self._relate(vectors, boxes, triples)
+        return self.transformer.attention(related, boxes, obj_to_img, num_scenes)

@@ -216,6 +216,20 @@ def test_an_untrained_network_says_so(world, tmp_path, one_split, capsys):
     assert json.loads((own / "config.json").read_text())["model"]["checkpoint"] is None
 
 
+@pytest.mark.parametrize("name", ["attention-maps", "scene-layouts"])
+def test_pictures_of_a_network_on_real_sets(world, tmp_path, name, capsys):
+    argv = [name, "--model-name", STAGE2, "--model-id", "SD01", "-o", world.out, "--id", "x"]
+    more = ["--exp-hparams", f"results={tmp_path},scenes=2"]
+    assert cli.run(cli.run_experiment, list(map(str, [*argv, *more]))) == 0
+    stem = f"SD01_coco_tfrecord_test_{name.replace('-', '_')}"
+    assert all((tmp_path / f"{stem}{end}").is_file() for end in (".json", ".npz", "_1.jpg"))
+    content = json.loads((tmp_path / f"{stem}.json").read_text())
+    assert content["step"] == 3 and len(content["results"]) > 2
+    saved = np.load(tmp_path / f"{stem}.npz", allow_pickle=False)
+    assert saved["image_ids"].tolist() == list(range(100, 112))
+    assert f"saved: {tmp_path}/{stem}.npz" in capsys.readouterr().out
+
+
 # --- bad input ---
 
 

@@ -58,6 +58,20 @@ class Figure:
         text = f"{self.metric}{about}: {self.value:.3f}{between}"
         return f"{text} ({', '.join(beside)})" if beside else text
 
+    @property
+    def beside(self) -> str:
+        """The controls as one text; one with '_low' and '_high' beside it has them as interval."""
+        shown = []
+        for name, value in self.controls.items():
+            if name.endswith(("_low", "_high")):
+                continue
+            text = f"{name.replace('_', ' ')} {value:.3g}"
+            if {f"{name}_low", f"{name}_high"} <= self.controls.keys():
+                low, high = self.controls[f"{name}_low"], self.controls[f"{name}_high"]
+                text += f" [{low:.3f}, {high:.3f}]"
+            shown.append(text)
+        return ", ".join(shown)
+
     def to_json(self) -> dict:
         return asdict(self)
 

@@ -90,6 +90,17 @@ def test_inference_shapes_and_ranges(model, batch):
     np.testing.assert_array_equal(bare.scene_vector, side.scene_vector)
 
 
+def test_attention_is_that_of_the_scenes(model, batch):
+    """Of each object a share, less than 1 for those of a scene together."""
+    rows = batch.query.boxes, batch.query.obj_to_img, batch.query.triples, 3
+    found = model.attention(model.embed_sketches(batch.sketches).vector, *rows)
+    for values in found:
+        totals = np.bincount(batch.query.obj_to_img, values)
+        assert values.shape == batch.query.obj_to_img.shape
+        assert np.min(values) > 0 and np.max(totals) < 1
+    assert build("graph-attention", abbl_skip_transformer=True).attention is None
+
+
 def test_inference_does_not_retrace(model):
     for seed in range(3):
         other = scene_batch(seed, [1 + seed, 2])
