@@ -76,6 +76,9 @@ demo: $(STAMP)
 	    --base-hparams batch_size=8,iterations=$(DEMO_STAGE2_STEPS),log_every=20,notify_every=400,safety_save=400,save_every=$(DEMO_STAGE2_STEPS),seed=$(DEMO_SEED),slack_config=,goal="Scenes" \
 	    --data-hparams coco_dir=$(DEMO)/coco-graphs,crops_dir=$(DEMO)/coco-crops,qdraw_dir=$(DEMO)/quickdraw-indexed
 	$(PY) evaluate-metrics.py graph-attention -o $(DEMO)/runs --id SD01 --data-loader coco-tfrecord
+	$(PY) evaluate-metrics.py graph-attention -o $(DEMO)/runs --id SD01 --data-loader sketchycoco-sl \
+	    --data-hparams sl_dir=$(DEMO)/sample/sketchycoco-sl,crops_dir=$(DEMO)/coco-crops \
+	    --metrics sbir-mAP-test sbir-top1-test sbir-top5-test sbir-on-valid-test
 	$(PY) train.py graph-attention --data-loader sketchycoco-tf \
 	    -o $(DEMO)/runs --id SD01 --resume latest \
 	    --base-hparams iterations=$(DEMO_STAGE3_STEPS) \
@@ -91,4 +94,4 @@ demo: $(STAMP)
 	$(PY) run-experiment.py report -o $(DEMO)/runs --id demo --exp-hparams results=$(DEMO)
 	@echo
 	@echo "All of it on one page: $(DEMO)/report.html. What counts is recall with sketches=real"
-	@echo "against sketches=blank under boxes=jittered."
+	@echo "against sketches=blank under boxes=jittered, and boxes=own of scenes drawn from memory."

@@ -1,4 +1,5 @@
-"""The README's commands, taken from the page and run in its order on the drawn sample.
+"""The commands of the README and of docs/experiments.md, taken from the pages and run in their
+order on the drawn sample.
 
 What is replaced: paths, --val-size, the number of iterations, how long throughput is measured, and
 the weights that Keras would download. The networks and batch sizes are those of the page.
@@ -20,22 +21,28 @@ from core.run_dir import RunConfig, RunDir
 from prep_data import make_sample
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/experiments.md")
 ITERATIONS = {"100000": "2", "120000": "2", "125000": "3"}
 
 
 def commands():
-    """Every command of every bash block of the README, as the shell would split it."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Every command of every bash block of the pages, as the shell would split it."""
+    text = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
     lines = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     split = (shlex.split(line, comments=True) for line in lines.replace("\\\n", " ").splitlines())
     return [words for words in split if words]
 
 
 def name(words):
-    return "-".join(word for word in words[:4] if word != "python" and not word.startswith("-"))
+    named = (word for word in words[:4] if not word.startswith(("-", "/")))
+    return "-".join(word for word in named if word != "python")
 
 
-COMMANDS = [words for words in commands() if words[0] != "make"]
+# tests/experiments/test_experiments_ablations.py runs the ablations: at the sizes of the page they
+# take minutes.
+COMMANDS = [
+    words for words in commands() if words[0] != "make" and "experiments.ablations" not in words
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +64,9 @@ def place(world, path):
         "coco-stuff": world / "sample/coco-stuff",
         "sketchycoco": world / "sample/sketchycoco",
         "checkpoint": Checkpoints(RunDir(runs, "graph-attention", "SD01").checkpoints).latest(),
+        "graph-attention-SD01": runs / "graph-attention-SD01",
+        "sketchycoco-sl": world / "sample/sketchycoco-sl",
+        "train_feats.npz": world / "features/SD01_sketchycoco_tf_train_feats.npz",
         "feats.npz": world / "features/SD01_sketchycoco_tf_test_feats.npz",
     }.get(last, world / last)
 
@@ -106,6 +116,16 @@ def test_the_commands_are_those_known_here():
         "evaluate-metrics.py-graph-attention",
         "run-experiment.py-extract-features",
         "run-experiment.py-sbir-on-features-file",
+        "evaluate-metrics.py-graph-attention",
+        "run-experiment.py-extended-gallery",
+        "run-experiment.py-extract-features",
+        "run-experiment.py-scene-tsne",
+        "run-experiment.py-score-features",
+        "run-experiment.py-flipped-sketches",
+        "run-experiment.py-mixed-queries",
+        "run-experiment.py-attention-maps",
+        "run-experiment.py-scene-layouts",
+        "experiments.table",
     ]
 
 

@@ -25,11 +25,17 @@ GREEN, GREY, INK = (0, 150, 60), (190, 190, 190), (30, 30, 30)
 
 
 def composition(sketches: np.ndarray, boxes: np.ndarray, side: int = TILE) -> Image.Image:
-    """Sketches uint8 (n, H, W, 1) pasted into their boxes float32 (n, 4) on white paper.
+    """Sketches uint8 (n, H, W, 1) pasted into their boxes float32 (n, 4) on white paper: what is
+    drawn fills the box, without the margins of its canvas.
 
     The darker pixel wins where boxes overlap, so that no drawing hides another."""
     paper = np.full((side, side), 255, np.uint8)
     for sketch, box in zip(sketches, boxes):
+        ink = sketch[..., 0] < 192
+        rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+        if not len(rows):
+            continue  # white paper
+        sketch = sketch[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         x0, y0 = np.clip(np.floor(box[:2] * side).astype(int), 0, side - 1)
         x1, y1 = np.clip(np.ceil(box[2:] * side).astype(int), (x0 + 1, y0 + 1), side)
         size = (int(x1 - x0), int(y1 - y0))
