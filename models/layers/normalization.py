@@ -141,7 +141,7 @@ class SpectralConv(tf.keras.layers.Layer):
         return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
 
     def normalized_kernel(self, training: bool) -> tf.Tensor:
-        """float32 (size, size, in, filters). training: also move the estimate of the norm by a step."""
+        """float32 (size, size, in, filters). training: also move the norm's estimate by a step."""
         if not self.normalize:
             return tf.convert_to_tensor(self.kernel)
         matrix = tf.reshape(self.kernel, [-1, self.filters])

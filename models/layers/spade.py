@@ -69,9 +69,7 @@ class SpadeNorm(tf.keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(
-        self, inputs: tf.Tensor, around: Surroundings, training: bool = False
-    ) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, around: Surroundings, training: bool = False) -> tf.Tensor:
         """inputs float32 (B, h, w, C), around: of the semantic map at (h, w). Same shape out.
 
         training: statistics of the batch, which move the running ones; else the running ones."""
@@ -129,9 +127,7 @@ class SpadeBlock(tf.keras.layers.Layer):
         convs = {"conv_0": self.conv_0, "conv_1": self.conv_1}
         return {**convs, "conv_s": self.conv_s} if self.widens else convs
 
-    def call(
-        self, inputs: tf.Tensor, around: Surroundings, training: bool = False
-    ) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, around: Surroundings, training: bool = False) -> tf.Tensor:
         """inputs float32 (B, h, w, in) -> (B, h, w, out)."""
         maps = tf.nn.leaky_relu(self.norm_0(inputs, around, training=training), 0.2)
         maps = self.conv_0(maps, training=training)
@@ -170,8 +166,13 @@ class SpadeGenerator(tf.keras.layers.Layer):
             features = getattr(self, name)(features, around, training=training)
         return tf.nn.tanh(self.conv_img(tf.nn.leaky_relu(features, 0.2)))
 
+    def make(self) -> None:
+        """Make the variables, by looking at a small map."""
+        nothing = tf.zeros((1, SCALE, SCALE), tf.int32)
+        self(SemanticMaps(nothing, nothing > 0))
+
     def parameters(self) -> dict[str, tf.Variable]:
-        """What inference needs, by the names of parameter_shapes. The layer must be built."""
+        """What inference needs, by the names of parameter_shapes. The variables must be made."""
         names = parameter_shapes(self.width, self.hidden)
         return {name: operator.attrgetter(name)(self) for name in names}
 
