@@ -1,5 +1,7 @@
 """Weights of PyTorch: keys, spectral norm, equal pictures, and files that are not what they say."""
 
+import copy
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -149,26 +151,25 @@ def test_without_pytorch(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def layout():
-    """Blocks of labels and instances, half of the pictures unlike PyTorch's smooth ones: noise."""
+    """Blocks of labels and instances, with noise."""
     rng = np.random.default_rng(5)
     labels = np.append(np.arange(182), 255)
-    label = np.kron(rng.choice(labels, (2, 16, 16)), np.ones((1, 16, 16), int))
+    label = np.kron(rng.choice(labels, (2, 8, 16)), np.ones((1, 16, 16), int))
     noise = rng.random(label.shape) < 0.1
     label[noise] = rng.choice(labels, noise.sum())
-    instance = np.kron(rng.integers(0, 4, (2, 32, 32)), np.ones((1, 8, 8), int))
+    instance = np.kron(rng.integers(0, 4, (2, 16, 32)), np.ones((1, 8, 8), int))
     return tf.constant(label, tf.uint8), tf.constant(instance, tf.uint8)
 
 
 @pytest.fixture(scope="module")
 def reference(layout):
-    """The PyTorch generator, and its pictures float32 (B, H, W, 3)."""
+    """The PyTorch generator, and the layout as it sees it."""
     torch = pytest.importorskip("torch")
     from tests.SPADE import torch_generator
 
+    torch.set_num_threads(1)  # more wait for each other, on a machine that has other things to do
     seen = torch.tensor(semantic_input(*layout).numpy().transpose(0, 3, 1, 2).copy())
-    generator = torch_generator.trained(NGF, HIDDEN, seen[:, :, ::4, ::4])
-    with torch.no_grad():
-        return generator, generator(seen).numpy().transpose(0, 2, 3, 1)
+    return torch_generator.trained(NGF, HIDDEN, seen[:, :, ::2, ::2]), seen
 
 
 def _convert(tmp_path, content) -> int:
@@ -180,16 +181,24 @@ def _convert(tmp_path, content) -> int:
 
 @pytest.mark.parametrize("age", ["new", "without num_batches_tracked", "without weight_v"])
 def test_pictures_equal_pytorch(reference, layout, tmp_path, capsys, age):
-    generator, expected = reference
+    import torch
+
+    generator, seen = copy.deepcopy(reference[0]), reference[1]
     state = generator.state_dict()
     assert {key: tuple(value.shape) for key, value in state.items()} == _rules(NGF, HIDDEN)
+    if age == "without weight_v":
+        for module in generator.modules():
+            if hasattr(module, "weight_v"):
+                v = module.weight_orig.detach().flatten(1).T @ module.weight_u
+                module.weight_v.copy_(v / v.norm())
     state = {k: v for k, v in state.items() if not k.endswith(age.rpartition(" ")[2])}
     assert _convert(tmp_path, state) == 0, capsys.readouterr().err
     found = load_generator(tmp_path / "out.npz")(semantic_maps(*layout)).numpy()
-    assert found.shape == (2, 256, 256, 3)
+    assert found.shape == (2, 128, 256, 3)
+    with torch.no_grad():
+        expected = generator(seen).numpy().transpose(0, 2, 3, 1)
     assert expected.std() > 0.1  # they are pictures of something
-    # A recomputed v is one step nearer to the singular vector than the one that was saved.
-    np.testing.assert_allclose(found, expected, atol=1e-4 if age != "without weight_v" else 0.05)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 class _Program:

@@ -135,18 +135,18 @@ def test_training_norm_equals_pytorch():
 
 
 def test_eager_equals_graph(generator):
+    free = (None, None, None)
+    signature = [tf.TensorSpec(free, tf.int32), tf.TensorSpec(free, tf.bool)]
+    graph = tf.function(lambda *maps: generator(SemanticMaps(*maps)), input_signature=signature)
     maps = _maps()
-    graph = tf.function(lambda *maps: generator(SemanticMaps(*maps)))
     pictures = generator(maps)
     assert pictures.shape == (2, 64, 64, 3)
     np.testing.assert_allclose(graph(*maps), pictures, atol=1e-5)
-    # A picture does not depend on the others of its batch, nor on the shape that was traced.
-    np.testing.assert_allclose(
-        graph(*(x[1:, :32] for x in maps)),
-        generator(SemanticMaps(*(x[1:, :32] for x in maps))),
-        atol=1e-5,
-    )
+    # A picture does not depend on the others of its batch.
     np.testing.assert_allclose(graph(*(x[1:] for x in maps)), pictures[1:], atol=1e-5)
+    # Nor need it be square.
+    low = SemanticMaps(*(x[:, :32] for x in maps))
+    np.testing.assert_allclose(graph(*low), generator(low), atol=1e-5)
 
 
 def test_training_moves_everything():
@@ -158,7 +158,6 @@ def test_training_moves_everything():
     variables = generator.trainable_variables
     zeros = set()
     for gradient, variable in zip(tape.gradient(loss, variables), variables):
-        print(variable.name, np.abs(tf.convert_to_tensor(gradient)).max())
         if np.abs(tf.convert_to_tensor(gradient)).max() < 1e-6:
             zeros.add(variable.name.partition("/")[2])
         variable.assign_sub(gradient + 1e-3)
