@@ -18,7 +18,6 @@ import numpy as np
 from core import npz
 from core.errors import UserError
 from core.files import replacing
-from core.run_dir import check_keys
 from models.layers.spade import SpadeGenerator, parameter_shapes
 
 SCHEMA = 1
@@ -62,9 +61,10 @@ def load_generator(path: Path) -> SpadeGenerator:
 def _load(file: BinaryIO, size: int) -> SpadeGenerator:
     with zipfile.ZipFile(file) as archive:
         members = npz.members(archive)
-        if "metadata" not in members:
-            raise ValueError("without the key 'metadata'")
-        metadata = _metadata(npz.read_array(archive, members.pop("metadata"), size))
+        metadata = npz.read_metadata(archive, members, size, SCHEMA, METADATA)
+        for name in ("width", "hidden"):
+            if not 1 <= metadata[name] <= WIDEST:
+                raise ValueError(f"metadata: {name} is {metadata[name]}, expected 1..{WIDEST}")
         shapes = parameter_shapes(metadata["width"], metadata["hidden"])
         npz.check_names(set(members), set(shapes))
         # Before the network is made, which takes as much memory as they state.
@@ -82,16 +82,3 @@ def _load(file: BinaryIO, size: int) -> SpadeGenerator:
                 raise ValueError(f"{name} has values that are not finite")
             variable.assign(array)
     return generator
-
-
-def _metadata(array: np.ndarray) -> dict[str, int]:
-    if array.dtype.kind != "U" or array.shape:
-        raise ValueError("metadata is no text")
-    content = json.loads(str(array))
-    if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
-        raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA}")
-    check_keys(content, METADATA, "metadata")
-    for name in ("width", "hidden"):
-        if not 1 <= content[name] <= WIDEST:
-            raise ValueError(f"metadata: {name} is {content[name]}, expected 1..{WIDEST}")
-    return content

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
+from typing import Any
 
 import numpy as np
+
+from core.run_dir import check_keys
 
 
 def members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -44,3 +48,24 @@ def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> n
         if fortran or size != info.file_size - file.tell():
             raise ValueError(f"{name} states other sizes than it has")
         return np.frombuffer(file.read(), dtype).reshape(shape)
+
+
+def read_metadata(
+    archive: zipfile.ZipFile,
+    members: dict[str, zipfile.ZipInfo],
+    limit: int,
+    schema: int,
+    expected: dict[str, type],
+) -> dict[str, Any]:
+    """The JSON object in the text `metadata`, which is taken out of `members`. expected: its keys
+    and their types, `schema` among them. ValueError or UserError when it is anything else."""
+    if "metadata" not in members:
+        raise ValueError("without the key 'metadata'")
+    array = read_array(archive, members.pop("metadata"), limit)
+    if array.dtype.kind != "U" or array.shape:
+        raise ValueError("metadata is no text")
+    content = json.loads(str(array))
+    if isinstance(content, dict) and content.get("schema", schema) != schema:
+        raise ValueError(f"its schema is {content['schema']!r}, not {schema}")
+    check_keys(content, expected, "metadata")
+    return content
