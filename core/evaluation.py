@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from core import geometry
 from core.dataset import QueryProtocol
 from core.errors import EmptySplitError, UsageError, UserError
 from core.features import VECTORS
@@ -105,6 +106,17 @@ class Triplets:
     sketch_embedding: np.ndarray
 
 
+class Made(NamedTuple):
+    """What the model makes of the objects of some scenes of a side. masks: float32 (n, M, M),
+    probabilities within the box; boxes: float32 (n, 4), as it predicts them; rows, scenes: slices
+    of the side's objects and scenes."""
+
+    masks: np.ndarray
+    boxes: np.ndarray
+    rows: slice
+    scenes: slice
+
+
 class Objects(NamedTuple):
     """The objects of one side, out of context. embedding float32 (n, 128); classes, predicted
     int32 (n,); groups int (n,): values of one group (scene) are not independent."""
@@ -132,8 +144,10 @@ class Evaluation:
         """model: a `core.model.Model`; dataset: a `core.dataset.Dataset`; limit: at most so many
         scenes (or triples) of the split; folder: where pictures go; step: of the checkpoint;
         vectors: which scene vectors rank photographs, 'projection', 'token' or both (default: the
-        model's `retrieval_vector`); mirrored: photographs and drawings turned left to right. The
-        loader's seed also draws the bootstrap and chooses what is pictured."""
+        model's `retrieval_vector`); mirrored: photographs and drawings turned left to right, the
+        queries of a protocol as wholes, so that each is the mirror image of the one as drawn, with
+        its jitter and its dropped objects. The loader's seed also draws the bootstrap and chooses
+        what is pictured."""
         self.model, self.dataset = model, dataset
         self.split, self.limit, self.folder = split, limit, folder
         self.step, self.seed, self.mirrored = step, dataset.seed, mirrored
@@ -148,8 +162,9 @@ class Evaluation:
 
     def _like(self, split: str, step: int) -> Evaluation:
         other = Evaluation(
-            self.model, self.dataset, split, self.limit, self.folder, step, self.vectors
-        )
+            self.model, self.dataset, split, self.limit, self.folder, step, self.vectors,
+            self.mirrored,
+        )  # fmt: skip
         other._constants = self._constants
         return other
 
@@ -212,7 +227,9 @@ class Evaluation:
         (Q,), ascending, rows of the split's scenes, each at least once. directions, side: as of
         `Dataset.relations`."""
         columns = defaultdict(list)
-        for outputs, _ in self._contexts(objects, boxes, obj_to_img, directions, side):
+        scenes = (objects, boxes, obj_to_img, directions, side)
+        for arguments, _, _ in self._parts(*scenes, CONTEXT_SCENES):
+            outputs = self.model.contextualise(*arguments, False)
             columns["projection"].append(outputs.scene_vector)
             columns["token"].append(outputs.scene_token)
         vectors = {
@@ -278,17 +295,7 @@ class Evaluation:
             )
             depicts = own >= 0
             predicted = np.concatenate(
-                [
-                    layout.pack(self._finite(outputs.masks, "masks")[depicts[rows]])
-                    for outputs, rows in self._contexts(
-                        side.objects,
-                        side.boxes,
-                        side.obj_to_img,
-                        "canonical",
-                        "photo" if view == "photo" else "query",
-                        with_masks=True,
-                    )
-                ]
+                [layout.pack(part.masks[depicts[part.rows]]) for part in self.made(side)]
             )
             self._cache[key] = MaskPairs(
                 predicted=predicted,
@@ -298,6 +305,27 @@ class Evaluation:
                 objects=own[depicts],
             )
         return self._cache[key]
+
+    def made(self, side: Side) -> Iterator[Made]:
+        """Masks and boxes that the model makes of a side's objects, some scenes at a time."""
+        for arguments, rows, scenes in self._parts(*_scenes_of(side), MASK_SCENES):
+            outputs = self.model.contextualise(*arguments, True)
+            masks = self._finite(outputs.masks, "masks")
+            yield Made(masks, self._finite(outputs.boxes, "boxes"), rows, scenes)
+
+    def attention(self, side: Side) -> Any:
+        """What the scene tokens look at: what `model.attention` gives, with all O objects of a side
+        in its arrays. UsageError for a model without."""
+        if getattr(self.model, "attention", None) is None:
+            raise UsageError(
+                f"this {self.model.name} has no attention (it was trained with "
+                "abbl_skip_transformer): its scene vector is a sum of the objects"
+            )
+        parts = [
+            self.model.attention(*arguments)
+            for arguments, _, _ in self._parts(*_scenes_of(side), CONTEXT_SCENES)
+        ]
+        return type(parts[0])(*(self._finite(np.concatenate(c), "attention") for c in zip(*parts)))
 
     def class_mean_masks(self) -> np.ndarray:
         """Binarised mean mask of every class over train objects: packed uint8 (K, M * M / 8)."""
@@ -360,21 +388,16 @@ class Evaluation:
                 visit(batch)
             photos["image_ids"].append(batch.image_ids.numpy())
             if batch.masks is not None:
-                photos["masks"].append(layout.pack(batch.masks.numpy()))
+                masks = batch.masks.numpy()[:, :, :: -1 if self.mirrored else 1]
+                photos["masks"].append(layout.pack(masks))
             own = batch.query_to_photo.numpy()
             queries["query_to_photo"].append(np.where(own < 0, -1, own + objects))
             for columns, embed, images, graph in (
                 (photos, self.model.embed_photos, batch.crops, batch.photo),
                 (queries, self.model.embed_sketches, batch.sketches, batch.query),
             ):
-                boxes = graph.boxes.numpy()
-                if self.mirrored:
-                    images = tf.reverse(images, axis=[2])
-                    boxes = np.stack(
-                        [1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1
-                    )
-                self._add(columns, embed(images))
-                columns["boxes"].append(boxes)
+                self._add(columns, embed(tf.reverse(images, [2]) if self.mirrored else images))
+                columns["boxes"].append(graph.boxes.numpy())  # turned when a side is made of them
                 columns["classes"].append(graph.classes.numpy())
                 columns["obj_to_img"].append(graph.obj_to_img.numpy() + scenes)
             scenes += len(batch.image_ids)
@@ -401,32 +424,32 @@ class Evaluation:
         return self._cache[key]
 
     def _side(self, kind: type, columns: dict[str, Any], directions: str, side: str) -> Side:
+        if self.mirrored:
+            columns["boxes"] = geometry.mirrored(columns["boxes"])
         parts = (columns[name] for name in ("objects", "boxes", "obj_to_img"))
         columns["image_ids"] = self._cache["objects of photos"]["image_ids"]
         return kind(vectors=self.encode_scenes(*parts, directions, side), **columns)
 
-    def _contexts(
+    def _parts(
         self,
         objects: np.ndarray,
         boxes: np.ndarray,
         obj_to_img: np.ndarray,
         directions: str,
         side: str,
-        with_masks: bool = False,
-    ) -> Iterator[tuple[Any, slice]]:
-        """What the model says of some scenes at a time, and the rows of their objects."""
+        size: int,
+    ) -> Iterator[tuple[tuple, slice, slice]]:
+        """`size` scenes at a time: arguments of `model.contextualise`, and the slices of their
+        objects and scenes."""
         image_ids = self._cache["objects of photos"]["image_ids"]
-        size = MASK_SCENES if with_masks else CONTEXT_SCENES
         for first in range(0, len(image_ids), size):
             ids = image_ids[first : first + size]
             ends = np.searchsorted(obj_to_img, [first, first + len(ids)])
             rows = slice(*ends.tolist())
             local = (boxes[rows], obj_to_img[rows] - np.int32(first))
             triples = self.dataset.relations(*local, ids, directions, side)
-            yield (
-                self.model.contextualise(objects[rows], *local, triples, len(ids), with_masks),
-                rows,
-            )
+            arguments = (objects[rows], *local, triples, len(ids))
+            yield arguments, rows, slice(first, first + len(ids))
 
     def _finite(self, vectors, name: str) -> np.ndarray:
         vectors = np.asarray(vectors)
@@ -436,6 +459,12 @@ class Evaluation:
                 "diverged by then; evaluate an earlier checkpoint with --resume PATH"
             )
         return vectors
+
+
+def _scenes_of(side: Side) -> tuple:
+    """What says of a side which scenes it has, with the canonical directions of their pairs."""
+    name = "photo" if isinstance(side, Photos) else "query"
+    return side.objects, side.boxes, side.obj_to_img, "canonical", name
 
 
 def _argmax(logits) -> np.ndarray:

@@ -25,7 +25,7 @@ import numpy as np
 from core.dataset import QueryProtocol, pictured
 from core.dataset import protocols as shown
 from core.errors import UsageError, UserError
-from core.files import replacing
+from core.files import write_npz
 from core.run_dir import check_keys
 
 SCHEMA = 2
@@ -132,9 +132,7 @@ def write(path: Path, features: Features) -> None:
     """Atomically. UserError when it cannot be written."""
     kinds = _expected(len(features.protocols))
     arrays = {name: np.asarray(features.arrays[name], kind) for name, (kind, _) in kinds.items()}
-    text = json.dumps(features.metadata, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, metadata=np.array(text), **arrays)
+    write_npz(path, features.metadata, arrays)
 
 
 def _expected(protocols: int) -> dict[str, tuple[str, str]]:
@@ -143,9 +141,10 @@ def _expected(protocols: int) -> dict[str, tuple[str, str]]:
     return {**ARRAYS, **{name: kind for each in numbered for name, kind in each.items()}}
 
 
-def read(path: Path) -> Features:
+def read(path: Path, photos_only: bool = False) -> Features:
     """UserError naming the file unless all its keys, types, shapes and values are those of a
-    features file."""
+    features file. photos_only: without the arrays of the queries, most of a file; they are
+    neither read nor checked, and not in what is returned."""
     if not path.is_file():
         raise UserError(f"there is no features file {path}")
     try:
@@ -155,7 +154,9 @@ def read(path: Path) -> Features:
             metadata = _metadata(_array(archive, members.pop("metadata", None), size))
             expected = _expected(len(metadata["protocols"]))
             _check_names(set(members), set(expected))
-            arrays = {name: _array(archive, info, size) for name, info in members.items()}
+            if photos_only:
+                expected = {n: kind for n, kind in expected.items() if not n.startswith("query")}
+            arrays = {name: _array(archive, members[name], size) for name in expected}
         _check_shapes(arrays, expected)
         _check_values(arrays, metadata)
     except OSError as error:
@@ -255,7 +256,8 @@ def _check_values(arrays: Mapping[str, np.ndarray], metadata: dict[str, Any]) ->
             raise ValueError(f"{name} has values that are not finite")
     if arrays["photo_masks"].shape[1] * 8 != metadata["mask_size"] ** 2:
         raise ValueError("photo_masks are not of mask_size")
-    for side in ("photo", "query"):
+    sides = ("photo", "query") if "query_classes" in arrays else ("photo",)
+    for side in sides:
         owners, classes = arrays[f"{side}_obj_to_img"], arrays[f"{side}_classes"]
         # Ascending without a gap from the first scene to the last: every scene has an object.
         whole = len(owners) and owners[0] == 0 and owners[-1] == scenes - 1
@@ -263,6 +265,8 @@ def _check_values(arrays: Mapping[str, np.ndarray], metadata: dict[str, Any]) ->
             raise ValueError(f"{side}_obj_to_img does not go through the scenes in order")
         if classes.min() < 0 or classes.max() >= len(metadata["vocabulary"]):
             raise ValueError(f"{side}_classes are outside the vocabulary")
+    if "query" not in sides:
+        return
     own = arrays["query_to_photo"]
     if own.min() < -1 or own.max() >= len(arrays["photo_classes"]):
         raise ValueError("query_to_photo names objects that are not there")

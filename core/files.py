@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from core.errors import UserError
 
@@ -44,6 +46,14 @@ def replacing(path: Path) -> "Iterator[Path]":
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_npz(path: Path, metadata: Any, arrays: "Mapping[str, np.ndarray]") -> None:
+    """A plain .npz, uncompressed and without pickles, atomically: `arrays` by their names, and
+    `metadata` as JSON in the text `metadata`. UserError when it cannot be written."""
+    text = np.array(json.dumps(metadata, ensure_ascii=False, allow_nan=False))
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, metadata=text, **arrays)
 
 
 def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 LOCATION_GRID = 5  # cells a side
@@ -47,3 +48,8 @@ def jitter(boxes: tf.Tensor, shifts: tf.Tensor, scales: tf.Tensor, amount: float
     return tf.concat(
         [tf.where(thin, middle - least / 2, low), tf.where(thin, middle + least / 2, high)], 1
     )
+
+
+def mirrored(boxes: np.ndarray) -> np.ndarray:
+    """Boxes of an image turned left to right: float32 (O, 4). boxes: float32 (O, 4)."""
+    return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)

@@ -197,6 +197,12 @@ def to_dict(instance: Any) -> "dict[str, Any]":
     }
 
 
+def to_text(values: "Mapping[str, Any]") -> str:
+    """The comma string that `parse` reads as these values, which are of `to_dict`. HParamError for
+    a text that it cannot carry: one with both kinds of quotes."""
+    return ",".join(f"{name}={_written(name, value)}" for name, value in values.items())
+
+
 def from_dict(cls: "type[T]", values: Any, where: str) -> T:
     """The inverse of `to_dict`, strict: unknown, missing or ill-typed keys are a UserError.
 
@@ -354,6 +360,22 @@ def _from_json(value: Any, hint: Any) -> Any:
     if hint is float and not math.isfinite(value):
         raise ValueError
     return value
+
+
+def _written(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        parts = [str(part) for part in value]
+        if any(part != part.strip(" ") or not part or set(part) & set(",'\"]") for part in parts):
+            raise HParamError(f"{name}: {value!r} cannot be written as a list of a comma string")
+        return f"[{','.join(parts)}]"
+    if not isinstance(value, str):
+        return str(value)
+    quote = '"' if "'" in value else "'"
+    if quote in value:
+        raise HParamError(
+            f"{name}: {value!r} has both kinds of quotes, which no comma string takes"
+        )
+    return f"{quote}{value}{quote}"
 
 
 # --- fields ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -140,18 +140,53 @@ def jitter_curve(
 ) -> bytes:
     """Recall over the amount of jitter, as a PNG. curves: kind of sketches -> points (amount as a
     share of a box, recall, low, high)."""
-    figure = _figure((6.4, 4.2))
+    amounts = [point[0] for points in curves.values() for point in points]
+    return recall_curves(
+        {f"{name} sketches": points for name, points in curves.items()},
+        {"chance": [(amount, chance) for amount in (min(amounts), max(amounts))]},
+        "jitter of the query's boxes, share of a box (0: the photograph's own)",
+        "recall@1",
+        title,
+    )
+
+
+def recall_curves(
+    curves: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    chance: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    title: str,
+    logarithmic: bool = False,
+) -> bytes:
+    """Recall over something, as a PNG. curves: label -> points (x, recall, low, high). Those whose
+    label starts with 'blank' are dashed, in the colours of the others in their order. chance: label
+    -> points (x, recall). logarithmic: the x axis, with a tick at every x."""
+    from matplotlib.ticker import NullLocator
+
+    figure = _figure((6.4, 4.4))
     panel = figure.subplots()
-    for (name, points), colour in zip(curves.items(), ("C0", "C3")):
-        amounts, values, low, high = np.array(points, np.float64).T
-        panel.fill_between(amounts, low, high, color=colour, alpha=0.15, linewidth=0)
-        panel.plot(amounts, values, label=f"{name} sketches", color=colour, marker="o")
-    panel.axhline(chance, color="0.45", linestyle=":", label="chance")
+    drawn = {True: 0, False: 0}  # how many curves are: blank, others
+    for label, points in curves.items():
+        blank = label.startswith("blank")
+        x, values, low, high = np.array(points, np.float64).T
+        style = {"color": f"C{drawn[blank]}", "linestyle": "--" if blank else "-"}
+        drawn[blank] += 1
+        panel.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
+        panel.plot(x, values, label=label, marker="o", markersize=4, **style)
+    for (label, points), style in zip(chance.items(), (":", "-.")):
+        panel.plot(*np.array(points, np.float64).T, label=label, color="0.45", linestyle=style)
+    if logarithmic:
+        sizes = sorted({point[0] for points in curves.values() for point in points})
+        panel.set_xscale("log")
+        panel.set_xticks(sizes, [f"{size:g}" for size in sizes], rotation=45)
+        panel.xaxis.set_minor_locator(NullLocator())
     panel.set_ylim(-0.03, 1.03)
-    panel.set_xlabel("jitter of the query's boxes, share of a box (0: the photograph's own)")
-    panel.set_ylabel("recall@1")
+    panel.set_xlabel(x_label, fontsize=9)
+    panel.set_ylabel(y_label, fontsize=9)
     panel.set_title(title, fontsize=9)
-    panel.legend(frameon=False, fontsize=9)
+    panel.grid(alpha=0.3)
+    panel.tick_params(labelsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return _png(figure)
 
 

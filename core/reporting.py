@@ -37,7 +37,7 @@ from core.evaluation import Evaluation, metrics_of
 from core.files import write_atomic
 from core.metrics.base import Figure, Picture
 from core.notifier import Notifier
-from core.run_dir import RunDir
+from core.run_dir import RunDir, read_metrics
 from core.tensorboard import EventFiles
 
 log = logging.getLogger(__name__)
@@ -187,20 +187,6 @@ def _append(path: Path, line: "dict[str, Any]") -> None:
         raise UserError(
             f"cannot write {path}: {error.strerror}; free some space and go on with --resume latest"
         ) from None
-
-
-def read_metrics(path: Path) -> "list[dict[str, Any]]":
-    """The lines of metrics.jsonl or figures.jsonl; a last line cut short by a kill is left out."""
-    if not path.is_file():
-        return []
-    lines = []
-    for number, text in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
-        try:
-            line = json.loads(text)
-            lines.append({**line, "step": int(line["step"])})
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            log.warning("%s line %d is not a complete record: left out", path, number)
-    return lines
 
 
 def truncate_metrics(path: Path, step: int) -> None:

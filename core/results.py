@@ -14,13 +14,12 @@ import tensorflow as tf
 
 from core.errors import UsageError
 from core.evaluation import Evaluation, metrics_of, plain_name
+from core.figure_files import EVALUATION_SCHEMA
 from core.files import write_json
 from core.metrics import base
 from core.registry import METRICS
 
 log = logging.getLogger(__name__)
-
-SCHEMA = 2
 
 
 def check_metrics(names: Iterable[str], model) -> list[str]:
@@ -77,7 +76,7 @@ def run(
     saved = []
     for part in sorted({result.split for result in results}):
         report = {
-            "schema": SCHEMA,
+            "schema": EVALUATION_SCHEMA,
             "run": folder.parent.name,
             "command": list(command),
             "model": model.name,

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -135,6 +136,20 @@ class RunConfig:
             data=groups["data"],
             history=tuple(content["history"]),
         )
+
+
+def read_metrics(path: Path) -> "list[dict[str, Any]]":
+    """The lines of metrics.jsonl or figures.jsonl; a last line cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for number, text in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            lines.append({**line, "step": int(line["step"])})
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            log.warning("%s line %d is not a complete record: left out", path, number)
+    return lines
 
 
 def check_keys(content: Any, expected: "dict[str, type]", where: str) -> None:

@@ -55,7 +55,8 @@ class SceneBatch(NamedTuple):
     images: tf.Tensor  # uint8 (N, 256, 256, 3), for pictures; no model reads it
     photo: SceneGraph  # O objects
     crops: tf.Tensor  # uint8 (O, H, W, 3), photo objects cut from `images` by their boxes
-    masks: tf.Tensor  # uint8 (O, M, M), 0 or 1, segmentation within the box
+    # uint8 (O, M, M), 0 or 1, segmentation within the box; None: the set has none
+    masks: tf.Tensor | None
     query: SceneGraph  # Q objects
     sketches: tf.Tensor  # uint8 (Q, H, W, 1), 255 = white paper
     query_to_photo: tf.Tensor  # int32 (Q,), photo object a query object depicts, -1 = none

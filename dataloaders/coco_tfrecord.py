@@ -10,7 +10,7 @@ from typing import Any
 
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders.scene_loader import SceneLoader
+from dataloaders.scene_loader import PreparedScenes
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class HParams:
 
 
 @LOADERS.register("coco-tfrecord")
-class CocoScenes(SceneLoader):
+class CocoScenes(PreparedScenes):
     """Photographs with their scene graphs, a random sketch of its class for every object."""
 
     name = "coco-tfrecord"

@@ -422,6 +422,7 @@ _READ_NAMES = {
 }
 _READ_NUMBERS = {
     "coco-scenes": ("mask_size",),
+    "coco-crops": ("mask_size",),
     "sketchycoco-scenes": ("mask_size", "crop_size"),
 }
 

@@ -1,13 +1,14 @@
 """What the loaders of stages 2 and 3 share: scenes with a photo side and a query side.
 
-scene record            -> photo side: crops, masks, graph
-                        -> query side: a sketch of every object, same boxes
-crops (crops_dir)       -> synthetic negative: a crop of another class for every object
+scene             -> photo side: crops, masks, graph
+                  -> query side: sketches, their boxes, graph
+crops (crops_dir) -> synthetic negative: a crop of another class for every photo object
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Optional
 
 import numpy as np
@@ -22,9 +23,9 @@ from dataloaders.scene_graph import triples
 
 
 class SceneLoader(sources.ItemLoader):
-    """Photographs with their scene graphs and a sketch for every object.
+    """Photographs with their scene graphs, and queries with theirs.
 
-    A subclass says what its sets are; its hparams name `crops_dir`, `query_jitter` and
+    A subclass says where scenes come from; its hparams name `crops_dir`, `query_jitter` and
     `query_dropped`.
     """
 
@@ -32,6 +33,76 @@ class SceneLoader(sources.ItemLoader):
     # default, and hparams can jitter its boxes and drop objects, because people draw so.
 
     batch_type = SceneBatch
+    _vocabulary: Vocabulary
+    _crops: sources.Partners
+    _sides: assembling.Sides
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the scenes."""
+        return self._vocabulary
+
+    @property
+    def mask_size(self) -> int:
+        """M, the side of a batch's masks in pixels."""
+        return self._sides.mask
+
+    def _partners(self, split: str) -> dict[str, blocks.ClassPools]:
+        crops = self._crops.of(split)
+        check_negatives(crops, f"the {split} split of {self.hparams.crops_dir}")
+        return {"crops": crops}
+
+    def queries(self, protocol: QueryProtocol, *drawn: np.ndarray) -> queries.Query:
+        """What the queries of some scenes show under a protocol. drawn: as `queries.Drawn`.
+        UsageError for boxes that the set does not have."""
+        if protocol.boxes == "own" and not self.own_boxes:
+            raise UsageError(
+                f"the drawings of {self.name} have no boxes of their own: boxes=shared or jittered"
+            )
+        return queries.under(protocol, queries.Drawn(*drawn), self.seed)
+
+    def relations(
+        self,
+        boxes: np.ndarray,
+        obj_to_img: np.ndarray,
+        image_ids: np.ndarray,
+        directions: str,
+        side: str,
+    ) -> tf.Tensor:
+        """The triples of some scenes: int32 (T, 3), see `dataloaders.scene_graph.triples`.
+
+        boxes: float32 (O, 4). obj_to_img: int32 (O,), ascending. image_ids: int64 (N,). directions:
+        'canonical' or 'random', drawn for each `side` ('photo' or 'query') apart."""
+        words = None
+        if directions == "random":
+            stream = sources.PHOTO_DIRECTION if side == "photo" else sources.QUERY_DIRECTION
+            words = queries.direction_words(image_ids, obj_to_img, self.seed, stream)
+        return triples(tf.constant(boxes), tf.constant(obj_to_img), words)
+
+    def _parse(self, split: str) -> Callable[[sources.Items], assembling.Parsed]:
+        """The function that brings the scenes of a step together with their partners."""
+        raise NotImplementedError
+
+    def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
+        parse, sides, seed = self._parse(split), self._sides, self.seed
+        jitter, dropped = self.hparams.query_jitter, self.hparams.query_dropped
+        if not training:
+            jitter = dropped = 0.0
+        return (
+            ("parse", lambda items: assembling.thin_out(parse(items), seed, dropped)),
+            ("decode", lambda parsed: assembling.decode(parsed, sides)),
+            (
+                "assemble",
+                lambda parsed: assembling.assemble(
+                    parsed, sides, self.image_size, seed, training, jitter
+                ),
+            ),
+        )
+
+
+class PreparedScenes(SceneLoader):
+    """Scenes of a prepared set, a sketch for every object: the query has the photo's boxes."""
+
     scenes_kind: str  # kind of the set of scenes
 
     def __init__(
@@ -71,16 +142,6 @@ class SceneLoader(sources.ItemLoader):
             mask=int(scene_meta["mask_size"]),
         )
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The vocabulary of the scenes."""
-        return self._vocabulary
-
-    @property
-    def mask_size(self) -> int:
-        """M, the side of a batch's masks in pixels."""
-        return self._sides.mask
-
     def _usable(self, split: str) -> Any:
         if self._sketches is None:
             return sources.anything
@@ -88,54 +149,12 @@ class SceneLoader(sources.ItemLoader):
         return functools.partial(sources.any_object_usable, "obj_idx", drawable)
 
     def _partners(self, split: str) -> dict[str, blocks.ClassPools]:
-        crops = self._crops.of(split)
-        check_negatives(crops, f"the {split} split of {self.hparams.crops_dir}")
-        partners = {"crops": crops}
+        partners = super()._partners(split)
         if self._sketches:
             partners["sketches"] = self._sketches.of(split)
         return partners
 
-    def queries(self, protocol: QueryProtocol, *drawn: np.ndarray) -> queries.Query:
-        """What the queries of some scenes show under a protocol. drawn: as `queries.Drawn`.
-        UsageError for boxes that the set does not have."""
-        if protocol.boxes == "own" and not self.own_boxes:
-            raise UsageError(
-                f"the drawings of {self.name} have no boxes of their own: boxes=shared or jittered"
-            )
-        return queries.under(protocol, queries.Drawn(*drawn), self.seed)
-
-    def relations(
-        self,
-        boxes: np.ndarray,
-        obj_to_img: np.ndarray,
-        image_ids: np.ndarray,
-        directions: str,
-        side: str,
-    ) -> tf.Tensor:
-        """The triples of some scenes: int32 (T, 3), see `dataloaders.scene_graph.triples`.
-
-        boxes: float32 (O, 4). obj_to_img: int32 (O,), ascending. image_ids: int64 (N,). directions:
-        'canonical' or 'random', drawn for each `side` ('photo' or 'query') apart."""
-        words = None
-        if directions == "random":
-            stream = sources.PHOTO_DIRECTION if side == "photo" else sources.QUERY_DIRECTION
-            words = queries.direction_words(image_ids, obj_to_img, self.seed, stream)
-        return triples(tf.constant(boxes), tf.constant(obj_to_img), words)
-
-    def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
+    def _parse(self, split: str) -> Callable[[sources.Items], assembling.Parsed]:
         crops = self._crops.of(split)
         sketches = self._sketches.of(split) if self._sketches else None
-        sides, seed = self._sides, self.seed
-        jitter, dropped = self.hparams.query_jitter, self.hparams.query_dropped
-        if not training:
-            jitter = dropped = 0.0
-        return (
-            ("parse", lambda items: assembling.parse(items, sketches, crops, seed, dropped)),
-            ("decode", lambda parsed: assembling.decode(parsed, sides)),
-            (
-                "assemble",
-                lambda parsed: assembling.assemble(
-                    parsed, sides, self.image_size, seed, training, jitter
-                ),
-            ),
-        )
+        return lambda items: assembling.parse(items, sketches, crops, self.seed)

@@ -10,7 +10,7 @@ from typing import Any
 
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders.scene_loader import SceneLoader
+from dataloaders.scene_loader import PreparedScenes
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class HParams:
 
 
 @LOADERS.register("sketchycoco-tf")
-class SketchycocoScenes(SceneLoader):
+class SketchycocoScenes(PreparedScenes):
     """Photographs with their scene graphs, the paired sketch for every object."""
 
     name = "sketchycoco-tf"

@@ -82,7 +82,8 @@ def _report(name: str, noun: str, argv: Sequence[str]) -> None:
     except HParamError as error:
         raise HParamError(f"--data-hparams: {error}") from None
     base = parse(f"batch_size={args.batch_size},seed={args.seed}", BaseHParams)
-    with _damage_explained(to_dict(hparams).values()):
+    folders = [value for value in to_dict(hparams).values() if isinstance(value, str)]
+    with _damage_explained(folders):
         speed = measure(loader(hparams, base, args.image_size, args.seed), args.seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

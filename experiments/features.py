@@ -25,6 +25,7 @@ from core.files import make_folder, write_atomic
 from core.hparams import hp
 from core.metrics.visual import TILE, composition
 from core.registry import EXPERIMENTS
+from experiments import searching
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,8 @@ class ExtractFeatures(Experiment):
             print(f"saved: {path}")
 
     def _extract(self, trained: Trained, split: str) -> Path:
-        run_id, loader = trained.run_id, trained.dataset.name
-        path = self.results / f"{run_id}_{loader}_{split}{features.SUFFIX}".replace("-", "_")
         evaluation = Evaluation(trained.model, trained.dataset, split, step=trained.step)
+        path = self.results / searching.file_name(trained, split, features.SUFFIX)
         if self.hparams.save_images:
             folder = features.thumbnails(path)
             make_folder(folder, "the folder of thumbnails", "choose another results")
@@ -94,13 +94,7 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
         arrays[f"query{number}_boxes"] = queries.boxes
     metadata = {
         "schema": features.SCHEMA,
-        "model": trained.model.name,
-        "run": trained.run_id,
-        "step": trained.step,
-        "loader": trained.dataset.name,
-        "split": evaluation.split,
-        "seed": evaluation.seed,
-        "vector": evaluation.vectors[0],
+        **searching.about(trained, evaluation),
         "own_boxes": trained.dataset.own_boxes,
         "protocols": [dataclasses.asdict(protocol) for protocol in protocols],
         "mask_size": round((8 * arrays["photo_masks"].shape[1]) ** 0.5),

@@ -9,18 +9,22 @@ config.json and results of each experiment.
 from __future__ import annotations
 
 import base64
+import glob
 import html
 import logging
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from core import figure_files
 from core.errors import UserError
 from core.experiment import Experiment, ExperimentHParams, Trained
+from core.figure_files import FigureFile
 from core.files import read_json, write_atomic
+from core.metrics.base import Figure
 from core.registry import EXPERIMENTS
 from core.run_dir import RunConfig
 
@@ -32,8 +36,7 @@ _MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
 # Keys that tell one kind of file from another.
 RUN = {"model": str, "loader": str, "history": list}
 EXPERIMENT = {"experiment": str, "hparams": dict, "command": list, "time": str}
-EVALUATION = {"command": list, "loader": str, "split": str, "step": int, "results": list}
-SEARCH = {"featsfile": str, "results": list}
+CONTROLS = ("blank", "shuffled")  # sketches that say nothing
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1280px; margin: 2em auto;
@@ -156,17 +159,11 @@ def _step(path: Path) -> int:
 
 
 def _evaluation(path: Path) -> str:
-    report = _read(path, EVALUATION)
-    if report is None:
-        log.warning("left out: %s is no evaluation of this version; evaluate again", path)
+    file = _figures(path)
+    if file is None:
         return ""
-    title = f"Evaluation on {report['loader']}, {report['split']}, after step {report['step']}"
-    pictures = (path.parent / result["path"] for result in report["results"] if "path" in result)
-    return (
-        f"<h3>{html.escape(title)}</h3>{_command(report['command'])}"
-        + _table([result for result in report["results"] if "value" in result])
-        + "".join(_picture(picture) for picture in pictures if picture.is_file())
-    )
+    title = f"Evaluation on {file.loader}, {file.split}, after step {file.step}"
+    return f"<h3>{html.escape(title)}</h3>{_command(file.command)}{_shown(file)}"
 
 
 def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
@@ -174,25 +171,48 @@ def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
         record = _read(path, EXPERIMENT)
         if record is None or record["experiment"] == own_name:
             continue
-        hparams = record["hparams"]
         body = _command(record["command"])
-        if hparams.get("featsfile"):
-            folder = Path(hparams.get("results") or hparams.get("results_dir") or path.parent)
-            body += _search(folder / f"{Path(hparams['featsfile']).stem}_sbir.json")
+        body += "".join(_search(found) for found in _reports(record, path.parent))
         yield Section(path.parent.name, record["time"], "", body)
 
 
+def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
+    """What the experiment has written: named after its features files, or its model's run."""
+    hparams, ending = record["hparams"], record["experiment"].replace("-", "_")
+    folder = Path(hparams.get("results") or hparams.get("results_dir") or own_folder)
+    if hparams.get("featsfile"):
+        ending = "sbir" if ending == "sbir_on_features_file" else ending
+        return [folder / f"{Path(hparams['featsfile']).stem}_{ending}.json"]
+    if hparams.get("queries") and hparams.get("gallery"):
+        stems = (Path(hparams[side]).stem for side in ("queries", "gallery"))
+        return [folder / f"{'_in_'.join(stems)}_{ending}.json"]
+    run = record.get("model", {}).get("id", "").replace("-", "_")
+    return sorted(folder.glob(f"{glob.escape(run)}_*_{ending}.json"))
+
+
 def _search(path: Path) -> str:
-    """What a search in a features file has found."""
-    content = _read(path, SEARCH)
-    if content is None:
+    """What an experiment on search has found."""
+    file = _figures(path) if path.is_file() else None
+    if file is None:
         return ""
-    pictures = sorted(path.with_suffix("").glob("*.jpg"))
-    return (
-        f"<p>{html.escape(content['featsfile'])}</p>"
-        + _table([result for result in content["results"] if "value" in result])
-        + "".join(_picture(picture) for picture in pictures[:1])
-    )
+    sentences = (file.featsfile or path.stem, *file.notes)
+    text = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+    return text + _shown(file, sorted(path.with_suffix("").glob("*.jpg"))[:1])
+
+
+def _figures(path: Path) -> Optional[FigureFile]:
+    """The file; None, with a warning, when it cannot be used."""
+    try:
+        return figure_files.read(path)
+    except UserError as error:
+        log.warning("left out: %s", error)
+        return None
+
+
+def _shown(file: FigureFile, more: Sequence[Path] = ()) -> str:
+    """Its figures and pictures, and more pictures."""
+    pictures = (path for path in (*file.pictures, *more) if path.is_file())
+    return _table(file.figures) + "".join(map(_picture, pictures))
 
 
 def _read(path: Path, keys: dict[str, type]) -> Optional[dict[str, Any]]:
@@ -208,7 +228,7 @@ def _read(path: Path, keys: dict[str, type]) -> Optional[dict[str, Any]]:
 # ---- HTML ----------------------------------------------------------------------------------------
 
 
-def _command(words: list[str]) -> str:
+def _command(words: Sequence[str]) -> str:
     return f"<pre>python {html.escape(shlex.join(words))}</pre>"
 
 
@@ -221,29 +241,27 @@ def _picture(path: Path) -> str:
     )
 
 
-def _table(figures: list[dict[str, Any]]) -> str:
+def _table(figures: Sequence[Figure]) -> str:
     """Figures with their controls; all values shown lie in [0, 1]."""
     if not figures:
         return ""
     rows, before = [], None
     for figure in figures:
-        labels = figure["labels"]
-        classes = ["first"] if figure["metric"] != before else []
-        classes += ["control"] if labels.get("sketches") == "blank" else []
-        before = figure["metric"]
-        low_high = "{:.3f} to {:.3f}".format(*figure["interval"]) if figure["interval"] else ""
-        conditions = " ".join(f"{key}={value}" for key, value in labels.items())
-        gallery = f"of {figure['gallery']}" if figure["gallery"] else ""
+        classes = ["first"] if figure.metric != before else []
+        classes += ["control"] if figure.labels.get("sketches") in CONTROLS else []
+        before = figure.metric
+        low_high = "{:.3f} to {:.3f}".format(*figure.interval) if figure.interval else ""
+        gallery = f"of {figure.gallery}" if figure.gallery else ""
         cells = [
-            ("", html.escape(figure["metric"])),
-            ("", html.escape(conditions)),
-            ("number", f"{figure['value']:.3f}"),
+            ("", html.escape(figure.metric)),
+            ("", html.escape(figure.conditions)),
+            ("number", f"{figure.value:.3f}"),
             ("", _bar(figure)),
             ("number", low_high),
-            ("number", "" if figure["chance"] is None else f"{figure['chance']:.3f}"),
-            ("number", "" if figure["ceiling"] is None else f"{figure['ceiling']:.3f}"),
-            ("number", f"{figure['n']} {gallery}"),
-            ("beside", html.escape(_beside(figure["controls"]))),
+            ("number", "" if figure.chance is None else f"{figure.chance:.3f}"),
+            ("number", "" if figure.ceiling is None else f"{figure.ceiling:.3f}"),
+            ("number", f"{figure.n} {gallery}"),
+            ("beside", html.escape(figure.beside)),
         ]
         row = "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in cells)
         rows.append(f'<tr class="{" ".join(classes)}">{row}</tr>')
@@ -252,33 +270,20 @@ def _table(figures: list[dict[str, Any]]) -> str:
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
-def _beside(controls: dict[str, float]) -> str:
-    """Controls as text; one with '_low' and '_high' beside it has them as its interval."""
-    shown = []
-    for name, value in controls.items():
-        if name.endswith(("_low", "_high")):
-            continue
-        text = f"{name.replace('_', ' ')} {value:.3g}"
-        if f"{name}_low" in controls:
-            text += f" [{controls[f'{name}_low']:.3f}, {controls[f'{name}_high']:.3f}]"
-        shown.append(text)
-    return ", ".join(shown)
-
-
-def _bar(figure: dict[str, Any]) -> str:
+def _bar(figure: Figure) -> str:
     """A bar of 120 pixels for a value in [0, 1], with its interval and chance."""
 
     def x(value: float) -> str:
         return f"{120 * min(max(value, 0.0), 1.0):.1f}"
 
-    low, high = figure["interval"] or (figure["value"], figure["value"])
+    low, high = figure.interval or (figure.value, figure.value)
     mark = ""
-    if figure["chance"] is not None:
-        at = x(figure["chance"])
+    if figure.chance is not None:
+        at = x(figure.chance)
         mark = f'<line x1="{at}" x2="{at}" y1="0" y2="14" stroke="#c00" stroke-width="2"/>'
     return (
         '<svg width="121" height="14"><rect width="120" height="14" fill="#eee"/>'
-        f'<rect width="{x(figure["value"])}" y="2" height="10" fill="#7aa6d8"/>'
+        f'<rect width="{x(figure.value)}" y="2" height="10" fill="#7aa6d8"/>'
         f'<line x1="{x(low)}" x2="{x(high)}" y1="7" y2="7" stroke="#123" stroke-width="2"/>'
         f"{mark}</svg>"
     )

@@ -22,16 +22,15 @@ from core.dataset import QueryProtocol, pictured
 from core.dataset import protocols as shown
 from core.errors import UsageError, UserError
 from core.experiment import Experiment, ExperimentHParams, Trained
-from core.files import make_folder, write_atomic, write_json
+from core.files import make_folder, write_atomic
 from core.hparams import hp
 from core.metrics import retrieval, visual
-from core.metrics.base import Figure, table
+from core.metrics.base import Figure
 from core.registry import EXPERIMENTS
+from experiments import searching
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
-SCORES = {f"sbir-{kind}": kind for kind in ("mAP", *(f"top{k}" for k in retrieval.TOP))}
 GALLERY = "the whole split, whichever queries are looked at"
 
 
@@ -79,40 +78,24 @@ class Retrieval(Experiment):
             parts.append(
                 retrieval.scene_figures(
                     {protocol: ranks[protocol][rows] for protocol in looked_at},
-                    SCORES, file.scenes, metadata["split"], metadata["seed"],
-                    vector=metadata["vector"], objects=name,
+                    searching.scores("mAP", *retrieval.TOP), file.scenes, metadata["split"],
+                    metadata["seed"], vector=metadata["vector"], objects=name,
                 )
             )  # fmt: skip
-        path = self.results / f"{self.path.stem}_sbir.json"
-        report = {
-            "schema": SCHEMA,
-            "featsfile": self.path.name,
-            **{key: metadata[key] for key in ("model", "run", "step", "loader", "split", "seed")},
-            "gallery": GALLERY,
-            "results": [figure.to_json() for part in parts for figure in part],
-        }
-        write_json(path, report)
         curve = self.results / f"{self.path.stem}_jitter.png"
-        plots.save(curve, plots.jitter_curve(*_jitter_curve(parts[0]), self._of()))
+        plots.save(curve, plots.jitter_curve(*_jitter_curve(parts[0]), searching.subject(metadata)))
+        searching.report(
+            self.results / f"{self.path.stem}_sbir.json", metadata,
+            f"{GALLERY} ({file.scenes} photographs)", parts,
+            pictures=[curve], featsfile=self.path.name,
+        )  # fmt: skip
         count = self._save_pictures(ranks[self._pictured]) if self.hparams.save_images else 0
-
-        print(f"gallery: {GALLERY} ({file.scenes} photographs)")
-        for part in parts:
-            print(f"\n{table(part)}")
-        print(f"\nsaved: {path}\nsaved: {curve}")
         if count:
             print(f"saved: {count} pictures in {self._folder}")
 
     @property
     def _pictured(self) -> QueryProtocol:
         return pictured(self.features.metadata["own_boxes"])
-
-    def _of(self) -> str:
-        metadata = self.features.metadata
-        return (
-            f"{metadata['model']} {metadata['run']}, step {metadata['step']}, "
-            f"{metadata['loader']} {metadata['split']}"
-        )
 
     # ---- pictures
 
@@ -175,41 +158,47 @@ class Retrieval(Experiment):
     ) -> None:
         file, metadata = self.features, self.features.metadata
         shown = set(scenes.tolist()) | set(found.ravel().tolist())
-        images = {row: self._thumbnail(row, "photo") for row in shown}
+        ids = self.features.arrays["image_ids"]
+        images = {row: read_thumbnail(self.path, ids[row], "photo") for row in shown}
         names, classes = metadata["vocabulary"], file.arrays["query_classes"]
         rows = []
         for scene, order, near in zip(scenes.tolist(), found.tolist(), distances):
             objects = classes[file.arrays["query_obj_to_img"] == scene]
             caption = ", ".join(names[c] for c in objects)
             place = f"rank {rank[scene]} of {file.scenes}"
-            drawing = self._thumbnail(scene, "sketch")
+            drawing = read_thumbnail(self.path, ids[scene], "sketch")
             rows.append(visual.search_row(drawing, caption, scene, place, order, near, images))
         title = (
-            f"{self._of()}: {self._pictured}, by {metadata['vector']}; the right one has a green "
-            "frame"
+            f"{searching.subject(metadata)}: {self._pictured}, by {metadata['vector']}; the right "
+            "one has a green frame"
         )
         data = io.BytesIO()
         page = visual.grid(rows, visual.search_heads(found.shape[1]), title)
         page.save(data, "JPEG", quality=90)
         write_atomic(path, data.getvalue())
 
-    def _thumbnail(self, scene: int, side: str) -> Image.Image:
-        path = features.thumbnail(self.path, self.features.arrays["image_ids"][scene], side)
-        try:
-            with Image.open(path, formats=("JPEG", "PNG")) as image:
-                if image.size != (visual.TILE, visual.TILE):
-                    raise ValueError(f"it has {image.width} x {image.height} pixels")
-                return image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(
-                f"the thumbnail {path} cannot be read ({error}); run extract-features with "
-                "--exp-hparams save_images=True again"
-            ) from None
+
+def read_thumbnail(path: Path, image_id: int, side: str) -> Image.Image:
+    """The thumbnail of a scene of the features file, 'photo' or 'sketch'. UserError when it is not
+    there or is none."""
+    path = features.thumbnail(path, image_id, side)
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            if image.size != (visual.TILE, visual.TILE):
+                raise ValueError(f"it has {image.width} x {image.height} pixels")
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"the thumbnail {path} cannot be read ({reason}); run extract-features with "
+            "--exp-hparams save_images=True again"
+        ) from None
 
 
-def find_file(name: str, results: Path) -> Path:
+def find_file(name: str, results: Path, hparam: str = "featsfile") -> Path:
     """The features file: an existing path, or a name inside `results`. UsageError when none is
-    named, UserError when it is not there; both list the features files in `results`."""
+    named, UserError when it is not there; both list the features files in `results`. hparam: that
+    names it."""
     if name:
         for path in (Path(name), results / name):
             if path.is_file():
@@ -217,8 +206,8 @@ def find_file(name: str, results: Path) -> Path:
     there = sorted(path.name for path in results.glob(f"*{features.SUFFIX}"))
     listed = f"features files in {results}: {', '.join(there) or 'none'}"
     if not name:
-        raise UsageError(f"--exp-hparams featsfile is missing: name a features file; {listed}")
-    raise UserError(f"featsfile={name} is neither a file nor the name of one in results; {listed}")
+        raise UsageError(f"--exp-hparams {hparam} is missing: name a features file; {listed}")
+    raise UserError(f"{hparam}={name} is neither a file nor the name of one in results; {listed}")
 
 
 def _jitter_curve(figures: list[Figure]) -> tuple[dict[str, list[tuple[float, ...]]], float]:

@@ -13,6 +13,7 @@ Paper sections 3.2 (graph and Transformer), 3.3 (heads), 3.5 (synthetic negative
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ from models.layers.box_head import BoxHead
 from models.layers.discriminators import ARCHITECTURES, MaskDiscriminator
 from models.layers.graph_conv import GraphConvNet, box_attributes, join_graphs
 from models.layers.mask_net import MaskNet
-from models.layers.scene_transformer import SceneSum, SceneTransformer
+from models.layers.scene_transformer import Attention, SceneSum, SceneTransformer
 from models.optimizers import FusedAdam, trained
 from models.scene_losses import (
     Outputs,
@@ -91,7 +92,11 @@ class GraphAttention(Model):
 
         self.embed_photos, self.embed_sketches = self.objects.compiled(hparams.image_size)
         # A tuple: checkpoints cannot walk through a dict with keys that are no strings.
-        self._contextualised = tuple(self._inference(masks) for masks in (False, True))
+        self._contextualised = tuple(
+            self._inference(functools.partial(self._side, with_masks=masks))
+            for masks in (False, True)
+        )
+        self.attention = None if hparams.abbl_skip_transformer else self._inference(self._attention)
 
     def _make_gcn(self) -> GraphConvNet:
         hps = self.hparams
@@ -145,11 +150,14 @@ class GraphAttention(Model):
     def warm_start_parts(self) -> dict[str, tf.Module]:
         return {"objects": self.objects}
 
-    def generator_variables(self) -> tuple[tf.Variable, ...]:
+    def generator_variables(self, masked: bool = True) -> tuple[tf.Variable, ...]:
         """All that the main optimizer trains: not the discriminator, nor the parts of stage 1 that
-        nothing trains here because their loss is ablated."""
+        nothing trains here because their loss is ablated, nor, unless the batch is `masked`, the
+        mask network."""
         losses_here = self.loss_weights()
         idle = [] if self.discriminator is None else [self.discriminator]
+        if not masked:
+            idle.append(self.mask_net)
         if "enc_obj_clas_loss" not in losses_here:
             idle += [self.objects.photo_classifier, self.objects.sketch_classifier]
         if "obj_triplet_loss" not in losses_here:
@@ -159,7 +167,8 @@ class GraphAttention(Model):
     # --- training ---
 
     def forward(self, batch: Any, dropout_seed: tf.Tensor | None, training: bool) -> Outputs:
-        """All views of a batch, each thing computed once. dropout_seed: int (2,), None: none."""
+        """All views of a batch, each thing computed once. dropout_seed: int (2,), None: none.
+        Masks are made only for a batch that has them."""
         hps = self.hparams
         scenes = tf.shape(batch.image_ids)[0]
         crops = tf.concat([batch.crops, batch.negative_crops], axis=0)
@@ -186,10 +195,12 @@ class GraphAttention(Model):
         sizes = [tf.shape(batch.crops)[0], tf.shape(batch.sketches)[0]]
         ends = tf.concat([objects[0], objects[-1]], axis=0)  # (O + Q, D)
         masked = objects[0] if hps.abbl_no_skt_mask_loss else ends
+        masked = None if batch.masks is None else masked
         logits, boxes, masks = self._heads(ends, masked, training)
         logits = [None, None] if logits is None else tf.split(logits, sizes)
         boxes = tf.split(boxes, sizes)
-        masks = [masks, None] if hps.abbl_no_skt_mask_loss else tf.split(masks, sizes)
+        both_sides = masks is not None and not hps.abbl_no_skt_mask_loss
+        masks = tf.split(masks, sizes) if both_sides else [masks, None]
         photo_side, query_side = (
             SideOutputs(
                 tokens[i],
@@ -215,14 +226,18 @@ class GraphAttention(Model):
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Object vectors (O, D) -> scene tokens (N, D), contextual objects (O, D)."""
-        hps = self.hparams
-        if hps.use_pos_on_graph:
-            vectors = tf.concat([vectors, box_attributes(boxes)], axis=1)
-        if hps.abbl_skip_graph:
-            related = self.gcn(vectors)
-        else:
-            related = self.gcn(vectors, triples, training=training)
+        related = self._relate(vectors, boxes, triples, training)
         return self.transformer(related, boxes, obj_to_img, num_scenes, dropout_seed)
+
+    def _relate(
+        self, vectors: tf.Tensor, boxes: tf.Tensor, triples: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """Object vectors (O, D) -> (O, D) that know of their relations."""
+        if self.hparams.use_pos_on_graph:
+            vectors = tf.concat([vectors, box_attributes(boxes)], axis=1)
+        if self.hparams.abbl_skip_graph:
+            return self.gcn(vectors)
+        return self.gcn(vectors, triples, training=training)
 
     def _scene_vectors(self, tokens: tf.Tensor) -> tf.Tensor | None:
         if self.projection is None:
@@ -259,30 +274,32 @@ class GraphAttention(Model):
         features = list(zip(*(tf.split(maps, sizes) for maps in made_features)))
         return Scores(real, tf.split(made, sizes), real_features, features)
 
-    def loss_weights(self) -> dict[str, float]:
-        """The weight of each loss in the total; ablated ones are left out."""
-        return loss_weights(self.hparams)
+    def loss_weights(self, masked: bool = True) -> dict[str, float]:
+        """The weight of each loss in the total; ablated ones are left out, and those of masks for
+        batches that are not `masked`."""
+        return loss_weights(self.hparams, masked)
 
     @tf.autograph.experimental.do_not_convert  # no tensor decides a branch: tracing takes half
     def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         step_seed = tf.stack([tf.cast(seed, tf.int64), step])
         dropout_seed, noise_seed = tf.unstack(tf.random.experimental.stateless_split(step_seed, 2))
+        masked = batch.masks is not None  # of the loader, so known when this is traced
         scores, critic = None, {}
         with tf.GradientTape() as tape:
             outputs = self.forward(batch, dropout_seed, training=True)
-            if self.discriminator is not None:
+            if self.discriminator is not None and masked:
                 # One pass of it serves both optimizers: this inner tape sees nothing before it.
                 with tf.GradientTape() as critic_tape:
                     scores = self.score_masks(outputs, batch)
                     smooth = self.hparams.use_lab_smooth
                     critic["d_mask_loss"] = discriminator_loss(scores, noise_seed, smooth)
             named = scene_losses(self.hparams, outputs, scores, batch)
-            weights = self.loss_weights()
+            weights = self.loss_weights(masked)
             total = tf.add_n([weights[name] * loss for name, loss in named.items()])
         if critic:
             critic_variables = self.discriminator.trainable_variables
             critic_gradients = critic_tape.gradient(critic["d_mask_loss"], critic_variables)
-        variables = self.generator_variables()
+        variables = self.generator_variables(masked)
         gradients = tape.gradient(total, variables)
         self.optimizers["main"].apply_gradients(zip(gradients, variables))
         if critic:
@@ -309,8 +326,8 @@ class GraphAttention(Model):
         count = tf.cast(num_scenes, tf.int32)
         return self._contextualised[with_masks](vectors, boxes, obj_to_img, triples, count)
 
-    def _inference(self, with_masks: bool) -> Callable:
-        """A compiled function for sizes of any kind."""
+    def _inference(self, function: Callable) -> Callable:
+        """A compiled function of one side of some scenes, for sizes of any kind."""
         signature = [
             tf.TensorSpec((None, self.hparams.edge_repr_net_hidden_size), tf.float32),  # vectors
             tf.TensorSpec((None, 4), tf.float32),  # boxes
@@ -318,13 +335,13 @@ class GraphAttention(Model):
             tf.TensorSpec((None, 3), tf.int32),  # triples
             tf.TensorSpec((), tf.int32),  # num_scenes
         ]
-        return tf.function(
-            lambda *arguments: self._side(*arguments, with_masks),
-            input_signature=signature,
-            autograph=False,
-        )
+        return tf.function(function, input_signature=signature, autograph=False)
 
     def _side(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks) -> SideOutputs:
         token, objects = self._contextualise(vectors, boxes, obj_to_img, triples, num_scenes)
         heads = self._heads(objects, objects if with_masks else None)
         return SideOutputs(token, self._scene_vectors(token), objects, *heads)
+
+    def _attention(self, vectors, boxes, obj_to_img, triples, num_scenes) -> Attention:
+        related = self._relate(vectors, boxes, triples)
+        return self.transformer.attention(related, boxes, obj_to_img, num_scenes)

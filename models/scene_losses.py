@@ -49,10 +49,9 @@ class Scores(NamedTuple):
     made_features: list[tuple[tf.Tensor, ...]]  # a side: maps (O, ...)
 
 
-def loss_weights(hparams: GraphAttentionHParams) -> dict[str, float]:
+def loss_weights(hparams: GraphAttentionHParams, masked: bool = True) -> dict[str, float]:
     """The weight of each loss in the total. One of weight 0 is ablated: it is left out here, so
-    it is neither computed nor logged."""
-    gan = 0.0 if hparams.abbl_no_mask_gan else 0.5
+    it is neither computed nor logged. masked: of batches that have masks."""
     weights = {
         "obj_triplet_loss": hparams.obj_emb_weight * hparams.abbl_triplet_loss,
         "enc_sketch_clas_loss": hparams.obj_emb_weight * hparams.abbl_clas_loss,
@@ -60,11 +59,14 @@ def loss_weights(hparams: GraphAttentionHParams) -> dict[str, float]:
         "global_triplet_loss": 0.0 if hparams.no_global_contrastive else 1.0,
         "bbox_recon_loss": 10.0,
         "end_clas_loss": 1.0 if hparams.clas_on_final else 0.0,
-        "g_mask_loss": gan,
-        "g_mask_sketch_loss": 0.0 if hparams.abbl_no_skt_mask_loss else gan,
-        "mask_recon_loss": hparams.abbl_mask_recon_loss,
-        "g_mask_feat_loss": hparams.g_layout_feat_weight if hparams.abbl_include_feat_loss else 0.0,
     }
+    if masked:
+        gan = 0.0 if hparams.abbl_no_mask_gan else 0.5
+        features = hparams.g_layout_feat_weight if hparams.abbl_include_feat_loss else 0.0
+        weights["g_mask_loss"] = gan
+        weights["g_mask_sketch_loss"] = 0.0 if hparams.abbl_no_skt_mask_loss else gan
+        weights["mask_recon_loss"] = hparams.abbl_mask_recon_loss
+        weights["g_mask_feat_loss"] = features
     return {name: weight for name, weight in weights.items() if weight}
 
 
@@ -73,7 +75,7 @@ def scene_losses(
 ) -> dict[str, tf.Tensor]:
     """The unweighted losses of all but the discriminator, those that have a weight, by name.
 
-    batch: a SceneBatch. scores: None without a discriminator.
+    batch: a SceneBatch. scores: None without a discriminator or masks.
     """
     photo, query = outputs.photo, outputs.query
     crops, sketches, negative_crops = outputs.crops, outputs.sketches, outputs.negative_crops
@@ -128,7 +130,7 @@ def scene_losses(
         "mask_recon_loss": masks,
         "g_mask_feat_loss": features,
     }
-    return {name: compute[name]() for name in loss_weights(hparams)}
+    return {name: compute[name]() for name in loss_weights(hparams, batch.masks is not None)}
 
 
 def discriminator_loss(scores: Scores, noise_seed: tf.Tensor, smooth: bool) -> tf.Tensor:

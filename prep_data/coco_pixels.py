@@ -6,57 +6,19 @@ this module (see prep_data.common).
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from dataloaders.pictures import CROP_QUALITY, SCENE_QUALITY, Skip, encode_jpeg, load_photo
 from prep_data.coco_annotations import CocoHParams, Photo, Region
 from prep_data.common import Done, Problem
 
-# Mean record on 751 photographs of COCO: scene 37 kB at 43 dB, crop 4.7 kB at 40 dB (12 and 10
-# times smaller than gzipped float32). 4:4:4: colour is half of what tells classes apart.
-SCENE_QUALITY = 95
-CROP_QUALITY = 90
-
-
-class Skip(Exception):  # noqa: N818
-    """The photograph or region at hand cannot be used; says why, fit for a report's heading."""
-
-
-# ---- photographs -----------------------------------------------------------------------------
-
-
-def load_photo(path: Path, width: int, height: int, side: int) -> np.ndarray:
-    """The photograph resized to uint8 (side, side, 3), aspect not kept, antialiased bilinear.
-
-    Raises Skip when it is missing, broken, or not of the (width, height) its annotations are for.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.size != (width, height):
-                raise Skip("photograph of another size than its annotation says")
-            # Grey, CMYK and palette photographs become RGB here.
-            rgb = image.convert("RGB")
-    except Skip:
-        raise
-    except FileNotFoundError as error:
-        raise Skip("photograph missing") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        raise Skip("photograph broken") from error
-    return np.asarray(rgb.resize((side, side), Image.Resampling.BILINEAR))
-
-
-def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """pixels: uint8 (H, W, 3); quality: 1..95. Without chroma subsampling."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
+# ---- crops -----------------------------------------------------------------------------------
 
 
 def bilinear_crop(pixels: np.ndarray, box: Sequence[float], side: int) -> np.ndarray:
@@ -230,7 +192,7 @@ def make_scene(photo: Photo, hparams: CocoHParams) -> Done:
     problems: list[Problem] = []
     try:
         objects = _objects(photo, hparams, problems)
-        pixels = load_photo(photo.path, photo.width, photo.height, hparams.image_size)
+        pixels = load_photo(photo.path, hparams.image_size, (photo.width, photo.height)).pixels
     except Skip as reason:
         return _skipped(photo, reason, problems)
     stuff = cut_regions(photo, photo.stuff, hparams.mask_size, problems)
@@ -261,7 +223,7 @@ def make_crops(photo: Photo, hparams: CocoHParams, names: Sequence[str], masked:
     problems: list[Problem] = []
     try:
         objects = _objects(photo, hparams, problems)
-        pixels = load_photo(photo.path, photo.width, photo.height, hparams.image_size)
+        pixels = load_photo(photo.path, hparams.image_size, (photo.width, photo.height)).pixels
     except Skip as reason:
         return _skipped(photo, reason, problems)
     records = []

@@ -1,11 +1,12 @@
-"""Draws a small learnable world in the public layouts of Quick, Draw!, COCO-Stuff and SketchyCOCO.
+"""Draws a small learnable world in the public layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO and
+SketchyCOCO-SL.
 
     python -m prep_data.make_sample --target-dir sample
 
-gives sample/quickdraw, sample/coco-stuff and sample/sketchycoco, format for format, so that every
-command and loader takes the path it takes on the real sets. What the objects look like is in
-`prep_data.sample_world`. The same flags give the same bytes. The folder appears under its name
-only when it is whole.
+gives sample/quickdraw, sample/coco-stuff, sample/sketchycoco and sample/sketchycoco-sl, format for
+format, so that every command and loader takes the path it takes on the real sets. What the objects
+look like is in `prep_data.sample_world`. The same flags give the same bytes. The folder appears
+under its name only when it is whole.
 """
 
 from __future__ import annotations
@@ -30,16 +31,13 @@ from core import commands
 from core.errors import UsageError, UserError
 from core.files import read_json, write_json
 from dataloaders import sketches
-from prep_data import common
+from prep_data import common, sample_sl
 from prep_data import sample_world as world
+from prep_data.sample_scenes import Object, make_scene
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # of the world: raised when the same flags give other bytes
-_SIZES = ((320, 240), (320, 240), (320, 214), (360, 240), (240, 320), (280, 280))  # width, height
-_CROWDS = ("apple", "banana", "cup")  # what lies about in heaps
-# How far objects at the border of a scene lean outwards, radians (the middle: upright).
-_LEAN = 0.8
+_VERSION = 2  # of the sample: raised when the same flags give other bytes
 _SKETCHY_SIDE = 128
 _BATCH = 10  # scenes of one task
 
@@ -52,142 +50,8 @@ class Settings(NamedTuple):
     val_images: int = 200
     drawings: int = 150
     eval_drawings: int = 40
-
-
-# ---- scenes ------------------------------------------------------------------------------------
-
-
-class _Object(NamedTuple):
-    cls: world.ObjectClass
-    individuals: list[world.Individual]  # several in a crowd
-    coverage: np.ndarray  # float32 (h, w): what of it can be seen
-
-
-class _Scene(NamedTuple):
-    image: np.ndarray  # uint8 (h, w, 3)
-    objects: list[_Object]
-    labels: np.ndarray  # uint8 (h, w): category id of every pixel, OTHER under things
-
-
-def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two or three bands of stuff: float32 picture (h, w, 3) and category ids (h, w)."""
-    grounds = rng.permutation([world.GRASS, world.SAND, world.SEA]).tolist()
-    bands = [world.SKY, *grounds[: rng.integers(1, 3)]] if rng.random() < 0.8 else grounds[:2]
-    cuts = np.sort(rng.uniform(0.2, 0.85, len(bands) - 1))
-    if len(cuts) == 2 and cuts[1] - cuts[0] < 0.15:
-        cuts = np.array([0.35, 0.65])
-    picture = world.paint_ground(bands[0], height, width, rng)
-    labels = np.full((height, width), bands[0], np.uint8)
-    x = np.linspace(0, 1, width)
-    for cut, band in zip(cuts, bands[1:]):
-        wave = rng.uniform(0.005, 0.03) * np.sin(
-            2 * np.pi * rng.uniform(0.5, 2.5) * x + rng.uniform(0, 6)
-        )
-        below = np.arange(height)[:, None] > (cut + wave) * height
-        ground = world.paint_ground(band, height, width, rng)
-        picture = np.where(below[..., None], ground, picture)
-        labels[below] = band
-    return picture.astype(np.float32), labels
-
-
-def _boxes(
-    rng: np.random.Generator, aspects: Sequence[float], height: int, width: int
-) -> list[Optional[np.ndarray]]:
-    """A place for every object (pixels x0, y0, x1, y1), later ones lie on top. Most pass the rule
-    of 5 % of the image, some do not; overlaps leave most of every object to be seen. None where
-    there was no room."""
-    boxes: list[Optional[np.ndarray]] = []
-    hidden: list[float] = []
-    for aspect in aspects:
-        small = rng.random() < 0.1
-        found = None
-        for _ in range(40):
-            share = (
-                rng.uniform(0.012, 0.04) if small else rng.uniform(0.06, 0.26 / len(aspects) ** 0.3)
-            )
-            size = np.sqrt(share * width * height * np.array([aspect, 1 / aspect]))
-            size = np.minimum(size, [0.95 * width, 0.95 * height])
-            corner = rng.uniform(0, 1, 2) * ([width, height] - size)
-            box = np.concatenate([corner, corner + size])
-            new = [_covered(other, box) if other is not None else 0.0 for other in boxes]
-            if all(h + n < 0.4 for h, n in zip(hidden, new)):
-                hidden = [h + n for h, n in zip(hidden, new)]
-                found = box
-                break
-        boxes.append(found)
-        hidden.append(0.0)
-    return boxes
-
-
-def _covered(box: np.ndarray, by: np.ndarray) -> float:
-    """The share of a box that another one hides."""
-    sides = np.minimum(box[2:], by[2:]) - np.maximum(box[:2], by[:2])
-    return float(np.prod(np.maximum(sides, 0)) / np.prod(box[2:] - box[:2]))
-
-
-def _aside(box: np.ndarray, width: int) -> float:
-    """How far a box stands from the middle: -1 at the left border of the image, 1 at the right."""
-    return float((box[0] + box[2]) / width - 1)
-
-
-def make_scene(rng: np.random.Generator) -> _Scene:
-    """A photograph of 1 to 6 objects (and now and then a heap of small ones).
-
-    Objects face the middle of the scene and lean away from it, more at the borders. So what an
-    object looks like depends on where it stands: a model that reads the arrangement can draw
-    better masks than the mean of a class, from a sketch too.
-    """
-    width, height = _SIZES[rng.integers(len(_SIZES))]
-    picture, labels = _background(rng, height, width)
-    wanted = 1 + rng.choice(6, p=[0.12, 0.22, 0.24, 0.2, 0.13, 0.09])
-    classes: list[world.ObjectClass] = []
-    for i in rng.integers(len(world.CLASSES), size=wanted).tolist():
-        cls = world.CLASSES[i]
-        # Stuff has no instances: COCO-Stuff would merge two houses into one annotation.
-        if cls.category_id < 92 or cls not in classes:
-            classes.append(cls)
-    variants = [world.variant_of(cls, rng) for cls in classes]
-    boxes = _boxes(rng, [variant.aspect for variant in variants], height, width)
-    individuals = [
-        [world.mirrored(variant) if box is not None and _aside(box, width) > 0 else variant]
-        for variant, box in zip(variants, boxes)
-    ]
-    if rng.random() < 0.06:
-        heap = str(rng.choice(_CROWDS))
-        cls = next(c for c in world.CLASSES if c.name == heap)
-        classes.insert(0, cls)
-        individuals.insert(0, [world.individual_of(cls, rng) for _ in range(rng.integers(4, 8))])
-        boxes.insert(0, np.concatenate([rng.uniform(0, 0.6, 2), [0, 0]]) * [width, height, 0, 0])
-    objects: list[_Object] = []
-    for cls, mine, box in zip(classes, individuals, boxes):
-        if box is None:
-            continue
-        coverage = np.zeros((height, width), np.float32)
-        for individual in mine:
-            place = box
-            if len(mine) > 1:
-                corner = box[:2] + rng.uniform(0, 0.25, 2) * [width, height]
-                size = 0.11 * np.sqrt(
-                    width * height * np.array([individual.aspect, 1 / individual.aspect])
-                )
-                place = np.concatenate([corner, np.minimum(corner + size, [width, height])])
-            tilt = _LEAN * _aside(place, width) + rng.normal(0, 0.05)
-            drawn = world.render(individual, place, tilt, rng)
-            h, w = drawn.coverage.shape
-            window = np.s_[drawn.top : drawn.top + h, drawn.left : drawn.left + w]
-            clear = 1 - drawn.coverage
-            picture[window] = picture[window] * clear[..., None] + drawn.colour
-            for other in objects:
-                other.coverage[window] *= clear
-            coverage[window] = coverage[window] * clear + drawn.coverage
-        objects.append(_Object(cls, mine, coverage))
-    for thing in objects:
-        labels[thing.coverage >= 0.5] = (
-            thing.cls.category_id if thing.cls.category_id > 91 else world.OTHER[1]
-        )
-    light = rng.uniform(0.85, 1.1) + 0.015 * rng.standard_normal((height, width, 1), np.float32)
-    image = np.clip(picture * light.astype(np.float32) * 255, 0, 255).astype(np.uint8)
-    return _Scene(image, objects, labels)
+    sl_train_pairs: int = 100
+    sl_test_pairs: int = 100
 
 
 # ---- annotations -------------------------------------------------------------------------------
@@ -222,7 +86,7 @@ def _ring_area(ring: np.ndarray) -> float:
     return abs(float(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1]))) / 2
 
 
-def _thing(annotation_id: int, image_id: int, thing: _Object) -> Optional[dict[str, Any]]:
+def _thing(annotation_id: int, image_id: int, thing: Object) -> Optional[dict[str, Any]]:
     """An annotation of instances_*.json; None when hardly anything can be seen."""
     height, width = thing.coverage.shape
     if len(thing.individuals) > 1:  # a crowd: uncompressed RLE, as officially
@@ -278,7 +142,7 @@ def _stuff(first_id: int, image_id: int, labels: np.ndarray) -> list[dict[str, A
     return annotations
 
 
-# ---- the three layouts -------------------------------------------------------------------------
+# ---- the layouts -----------------------------------------------------------------------------
 
 
 class _Made(NamedTuple):
@@ -336,7 +200,7 @@ def _sketchycoco(
     index: int,
     image_id: int,
     picture: Image.Image,
-    sketchable: list[tuple[_Object, dict[str, Any]]],
+    sketchable: list[tuple[Object, dict[str, Any]]],
     rng: np.random.Generator,
 ) -> None:
     """Part of the scenes also become SketchyCOCO's, each object with a sketch of itself."""
@@ -380,7 +244,7 @@ def _write_annotations(folder: Path, split: str, made: Sequence[_Made]) -> None:
     info = {
         "description": "A drawn sample in the layout of the COCO 2017 Dataset",
         "url": "",
-        "version": str(_VERSION),
+        "version": "1",
         "year": 2017,
         "contributor": "prep_data.make_sample",
         "date_created": "2017/01/01",
@@ -405,7 +269,7 @@ def _write_annotations(folder: Path, split: str, made: Sequence[_Made]) -> None:
         path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _folders(folder: Path) -> Iterator[Path]:
+def _folders(folder: Path, settings: Settings) -> Iterator[Path]:
     yield folder / "quickdraw"
     yield folder / "coco-stuff" / "annotations"
     for split in ("train", "val"):
@@ -415,11 +279,14 @@ def _folders(folder: Path) -> Iterator[Path]:
                 yield folder / "sketchycoco" / "Object" / kind / split / cls.name
     for scenes in ("trainInTrain", "valInTrain", "val"):
         yield folder / "sketchycoco" / "Scene" / "GT" / scenes
+    for split, count in (("train", settings.sl_train_pairs), ("test", settings.sl_test_pairs)):
+        if count:  # the published set has no train
+            yield from sample_sl.folders(folder / "sketchycoco-sl" / split)
 
 
 def write_sample(folder: Path, settings: Settings, workers: int) -> None:
-    """Writes the three layouts into an empty folder."""
-    for place in _folders(folder):
+    """Writes all layouts into an empty folder."""
+    for place in _folders(folder, settings):
         place.mkdir(parents=True)
     names = [(i, name) for i, c in enumerate(world.CLASSES) for name in c.sketch_classes]
     counts = {"train": settings.train_images, "val": settings.val_images}
@@ -427,7 +294,12 @@ def write_sample(folder: Path, settings: Settings, workers: int) -> None:
         split: [(split, k, min(k + _BATCH, n)) for k in range(0, n, _BATCH)]
         for split, n in counts.items()
     }
-    n_tasks = len(names) + sum(map(len, tasks.values()))
+    pairs = [
+        (split, index)
+        for split, count in (("train", settings.sl_train_pairs), ("test", settings.sl_test_pairs))
+        for index in range(count)
+    ]
+    n_tasks = len(names) + sum(map(len, tasks.values())) + len(pairs)
     ahead = 4 * max(workers, 1)
     with common.worker_pool(workers) as pool, tqdm(total=n_tasks, disable=None) as bar:
         for _ in common.ordered_map(pool, partial(_drawings_of, folder, settings), names, ahead):
@@ -439,6 +311,9 @@ def write_sample(folder: Path, settings: Settings, workers: int) -> None:
                 made += part
                 bar.update()
             _write_annotations(folder, split, made)
+        work = partial(sample_sl.write_pair, folder / "sketchycoco-sl", settings.seed)
+        for _ in common.ordered_map(pool, work, pairs, ahead):
+            bar.update()
     write_json(folder / "sample.json", {"version": _VERSION, **settings._asdict()})
 
 
@@ -486,7 +361,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """argv: the flags, sys.argv's when None. Raises UserError."""
     parser = commands.Parser(
         prog="python -m prep_data.make_sample",
-        description="Draws a small world in the layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO.",
+        description="Draws a small world in the layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO "
+        "and SketchyCOCO-SL.",
     )
     parser.add_argument("--target-dir", type=Path, required=True, help="folder to write to")
     helps = {
@@ -495,6 +371,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         "val_images": "photographs of val2017",
         "drawings": "training drawings of each Quick, Draw! class",
         "eval_drawings": "drawings of valid and of test, of each class",
+        "sl_train_pairs": "photographs with a drawing of the scene, train",
+        "sl_test_pairs": "the same of test",
     }
     for name, default in Settings()._asdict().items():
         parser.add_argument(
@@ -508,7 +386,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     )
     args = parser.parse_args(argv)
     settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
-    for name, least in (*((name, 1) for name in Settings._fields[1:]), ("seed", 0), ("workers", 0)):
+    for name in (*Settings._fields, "workers"):
+        least = 0 if name in ("seed", "workers", "sl_train_pairs", "sl_test_pairs") else 1
         if getattr(args, name) < least:
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"{flag} is {getattr(args, name)}: it must be at least {least}")
@@ -530,7 +409,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     drawings = settings.drawings + 2 * settings.eval_drawings
     print(
         f"{target}: {len(world.CLASSES)} object classes, {settings.train_images} + "
-        f"{settings.val_images} photographs, {drawings} drawings of each Quick, Draw! class"
+        f"{settings.val_images} photographs, {drawings} drawings of each Quick, Draw! class, "
+        f"{settings.sl_train_pairs} + {settings.sl_test_pairs} drawn scenes"
     )
 
 

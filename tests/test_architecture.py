@@ -28,8 +28,11 @@ RULES = {
     "SPADE": {"models", "core"},
 }
 ROOMS = {"core", "models", "dataloaders", "experiments", "prep_data", "SPADE", "tests"}
-# Of dataloaders, preparation uses what a record is, and how it is drawn; never a loader.
-FOR_PREPARATION = {"dataloaders.records", "dataloaders.scene_graph", "dataloaders.sketches"}
+# Of dataloaders, preparation uses what a record is and how pictures and drawings are made; never a
+# loader.
+FOR_PREPARATION = {
+    f"dataloaders.{name}" for name in ("records", "scene_graph", "pictures", "sketches", "sl_pairs")
+}
 # Of core, preparation uses the errors, small files and what all command lines share.
 CORE_FOR_PREPARATION = {
     "core.commands", "core.errors", "core.files", "core.hparams", "core.registry",

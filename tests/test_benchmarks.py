@@ -42,7 +42,7 @@ def test_table():
     assert "1,234" in lines[2]
 
 
-@pytest.mark.parametrize("bench", [search.BENCHES["search"], scale.BENCHES["scale"]])
+@pytest.mark.parametrize("bench", [*search.BENCHES.values(), *scale.BENCHES.values()])
 def test_quick(bench, tmp_path: Path):
     setting = Setting(True, tmp_path)
     found = {part: {**peak_megabytes(), **run(setting)} for part, run in bench.parts.items()}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from core import cli, features, hparams
+from core import cli, features, figure_files, hparams
 from core.checkpoints import Checkpoints
 from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
@@ -149,9 +149,29 @@ def test_sbir_on_features_file_as_the_readme_says(world, extracted, tmp_path):
     assert "Traceback" not in done.stderr
     report = tmp_path / "SD01_sketchycoco_tf_test_feats_sbir.json"
     assert done.stdout.splitlines()[-1] == f"saved: {report}"
-    assert {r["gallery"] for r in json.loads(report.read_text())["results"]} == {12}
+    assert {figure.gallery for figure in figure_files.read(report).figures} == {12}
     record = world.out / "sbir-on-features-file-exp-sbir" / "config.json"
     assert "model" not in json.loads(record.read_text())
+
+
+@pytest.mark.parametrize("name", ["flipped-sketches", "mixed-queries"])
+def test_experiments_on_a_model(world, tmp_path, name):
+    argv = [name, "--model-name", STAGE2, "--model-id", "SD01", "-o", world.out, "--exp-hparams"]
+    argv = [*argv, f"results={tmp_path},split=valid", "--data-loader", "coco-tfrecord"]
+    assert cli.run(cli.run_experiment, list(map(str, argv))) == 0
+    report = tmp_path / f"SD01_coco_tfrecord_valid_{name.replace('-', '_')}.json"
+    results = json.loads(report.read_text())["results"]
+    assert {r["split"] for r in results} == {"valid"} and {r["n"] for r in results} == {12}
+
+
+def test_extended_gallery(world, extracted, tmp_path):
+    """24 photographs of train, of which the 12 of test have the first ids."""
+    files = [extracted / f"SD01_sketchycoco_tf_{split}_feats.npz" for split in ("test", "train")]
+    text = f"results={tmp_path},featsfile={files[0]},distractors=[{files[1]}]"
+    argv = ["extended-gallery", "-o", str(world.out), "--id", "x", "--exp-hparams", text]
+    assert cli.run(cli.run_experiment, argv) == 0
+    report = figure_files.read(tmp_path / f"{files[0].stem}_extended_gallery.json")
+    assert {figure.gallery for figure in report.figures} == {12, 24}
 
 
 def test_search_loads_no_model():
@@ -196,6 +216,20 @@ def test_an_untrained_network_says_so(world, tmp_path, one_split, capsys):
     assert json.loads((own / "config.json").read_text())["model"]["checkpoint"] is None
 
 
+@pytest.mark.parametrize("name", ["attention-maps", "scene-layouts"])
+def test_pictures_of_a_network_on_real_sets(world, tmp_path, name, capsys):
+    argv = [name, "--model-name", STAGE2, "--model-id", "SD01", "-o", world.out, "--id", "x"]
+    more = ["--exp-hparams", f"results={tmp_path},scenes=2"]
+    assert cli.run(cli.run_experiment, list(map(str, [*argv, *more]))) == 0
+    stem = f"SD01_coco_tfrecord_test_{name.replace('-', '_')}"
+    assert all((tmp_path / f"{stem}{end}").is_file() for end in (".json", ".npz", "_1.jpg"))
+    content = json.loads((tmp_path / f"{stem}.json").read_text())
+    assert content["step"] == 3 and len(content["results"]) > 2
+    saved = np.load(tmp_path / f"{stem}.npz", allow_pickle=False)
+    assert saved["image_ids"].tolist() == list(range(100, 112))
+    assert f"saved: {tmp_path}/{stem}.npz" in capsys.readouterr().out
+
+
 # --- bad input ---
 
 
@@ -207,7 +241,7 @@ def extract(world, *more, model=STAGE2, run_id="SD01"):
 @pytest.mark.parametrize(
     ("argv", "pieces"),
     [
-        ([], ["missing: experiment", "extract-features, report, sbir-on-features-file"]),
+        ([], ["missing: experiment; experiments: ", "extract-features", "sbir-on-features-file"]),
         (["extract-feature"], ["unknown experiment", "Did you mean 'extract-features'?"]),
         (["extract-features", "-o", "o", "--id", "x"],
          ["missing: --model-name, --model-id;", "models: graph-attention"]),

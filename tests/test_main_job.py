@@ -69,6 +69,7 @@ def sample(tmp_path_factory):
     """The drawn world in the public layouts."""
     folder = tmp_path_factory.mktemp("world") / "sample"
     sizes = "--train-images 40 --val-images 16 --drawings 12 --eval-drawings 6 --workers 0"
+    sizes += " --sl-train-pairs 8 --sl-test-pairs 8"
     make_sample.main(["--target-dir", str(folder), *sizes.split()])
     return folder
 
@@ -228,6 +229,31 @@ def test_stage_2_after_sigterm_goes_on_to_the_same_bits(out, stopped, stage2):
         f"{name}-{LOADER[STAGE2]}-step-{steps - 1}.png"
         for name in ("sbir-on-valid", "generated-masks", "common-embedding-tsne")
     }
+
+
+def test_stage_2_goes_on_with_drawings_that_have_no_masks(sample, sets, out, stage2):
+    """On SketchyCOCO-SL, then resumed on it: the same bits as without the stop. Its drawings are
+    looked at in their own boxes too."""
+    data = f"sl_dir={sample}/sketchycoco-sl,crops_dir={sets.crops}"
+    steps = len(stage2)
+    for run_id, stops in (("sl", [4]), ("sl-cut", [2, 4])):
+        shutil.copytree(RunDir(out, STAGE2, "SD01").root, RunDir(out, STAGE2, run_id).root)
+        more = ["--data-loader", "sketchycoco-sl", "--data-hparams", data]
+        for stop in stops:
+            argv = [STAGE2, "-o", str(out), "--id", run_id, "--resume", "latest", *more]
+            assert cli.run(cli.train, [*argv, "--base-hparams", f"iterations={steps + stop}"]) == 0
+            more = []  # the run knows its loader by now
+    mine = losses(out, STAGE2, "sl")
+    assert mine == losses(out, STAGE2, "sl-cut") and list(mine) == list(range(1, steps + 5))
+    gone = set(mine[steps]) - set(mine[steps + 1])
+    assert gone == {"g_mask_loss", "g_mask_sketch_loss", "mask_recon_loss", "d_mask_loss"}
+
+    argv = [STAGE2, "-o", str(out), "--id", "sl", "--data-loader", "sketchycoco-sl"]
+    assert cli.run(cli.evaluate, [*argv, "--metrics", "sbir-top1-test"]) == 0
+    folder = RunDir(out, STAGE2, "sl").evaluation
+    report = json.loads((folder / f"sketchycoco-sl-test-step-{steps + 4}.json").read_text())
+    assert {row["labels"]["boxes"] for row in report["results"]} == {"shared", "jittered", "own"}
+    assert {row["gallery"] for row in report["results"]} == {8}
 
 
 def test_a_second_training_of_a_run_is_turned_away(stopped):

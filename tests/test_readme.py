@@ -43,6 +43,7 @@ def world(tmp_path_factory):
     """A folder with the sample in it; everything else comes of the commands."""
     folder = tmp_path_factory.mktemp("readme")
     sizes = "--train-images 40 --val-images 24 --drawings 12 --eval-drawings 6 --workers 0"
+    sizes += " --sl-train-pairs 8 --sl-test-pairs 8"
     make_sample.main(["--target-dir", str(folder / "sample"), *sizes.split()])
     return folder
 

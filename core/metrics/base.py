@@ -58,6 +58,20 @@ class Figure:
         text = f"{self.metric}{about}: {self.value:.3f}{between}"
         return f"{text} ({', '.join(beside)})" if beside else text
 
+    @property
+    def beside(self) -> str:
+        """The controls as one text; one with '_low' and '_high' beside it has them as interval."""
+        shown = []
+        for name, value in self.controls.items():
+            if name.endswith(("_low", "_high")):
+                continue
+            text = f"{name.replace('_', ' ')} {value:.3g}"
+            if {f"{name}_low", f"{name}_high"} <= self.controls.keys():
+                low, high = self.controls[f"{name}_low"], self.controls[f"{name}_high"]
+                text += f" [{low:.3f}, {high:.3f}]"
+            shown.append(text)
+        return ", ".join(shown)
+
     def to_json(self) -> dict:
         return asdict(self)
 
@@ -117,20 +131,36 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def bootstrap_intervals(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+def bootstrap_intervals(
+    values: np.ndarray,
+    groups: Optional[np.ndarray] = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
     """`bootstrap_interval` of the mean of each column of values float (n, c), all from the same
     resamples (drawing them is what costs): float64 (c, 2), low and high."""
-    means = [weights @ values / len(values) for weights in _redrawn(len(values), resamples, seed)]
+    group = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(group)
+    sums = np.zeros((len(sizes), values.shape[1]))
+    np.add.at(sums, group, values)
+    means = [
+        weights @ sums / (weights @ sizes)[:, None]
+        for weights in _redrawn(len(sizes), resamples, seed)
+    ]
     return np.percentile(np.concatenate(means), [2.5, 97.5], axis=0).T
 
 
 def _redrawn(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each of n units is drawn in each resample: float64 (rows, n), in blocks."""
+    """How often each of n units is drawn in each resample: float64 (rows, n), in blocks.
+
+    Drawn one by one and counted, which is many times faster than multinomial numbers."""
     rng = np.random.default_rng(seed)
-    block = max(1, 4_000_000 // n)  # keeps the weights of a block at 32 MB
-    even = np.full(n, 1 / n)
+    block = max(1, 1_000_000 // n)  # keeps the weights of a block at 8 MB
     for start in range(0, resamples, block):
-        yield rng.multinomial(n, even, size=min(block, resamples - start)).astype(np.float64)
+        rows = min(block, resamples - start)
+        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * n)
+        yield counts.reshape(rows, n).astype(np.float64)
 
 
 def table(figures: Sequence[Figure]) -> str:

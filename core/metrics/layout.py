@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from core.layouts import BACKGROUND
 from core.metrics.base import Figure, bootstrap_interval, macro_average
 from core.registry import METRICS
 
@@ -65,34 +66,81 @@ class MeanMasks:
         return pack(means)
 
 
+def scene_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How far two layouts of a scene agree, float64 (N,): the intersection over union of each class
+    over the pixels of the scene, averaged over the classes that either shows; 1 for two empty ones.
+
+    a, b: labels uint8 (N, S, S) of `core.layouts`; the background is no class.
+    """
+    scenes, labels = len(a), BACKGROUND + 1
+    keys = labels * np.arange(scenes)[:, None, None]
+
+    def pixels(of: np.ndarray) -> np.ndarray:
+        counts = np.bincount(of.ravel(), minlength=scenes * labels)
+        return counts.reshape(scenes, labels)[:, :BACKGROUND]
+
+    both = pixels((keys + a)[a == b])
+    either = pixels(keys + a) + pixels(keys + b) - both
+    seen = either > 0
+    ratios = np.where(seen, both / np.maximum(either, 1), 0.0)
+    return np.where(seen.any(1), ratios.sum(1) / np.maximum(seen.sum(1), 1), 1.0)
+
+
+def beside_baselines(
+    metric: str,
+    split: str,
+    labels: dict[str, str],
+    values: np.ndarray,
+    all_ones: np.ndarray,
+    class_mean: np.ndarray,
+    scenes: np.ndarray,
+    seed: int,
+    **controls: float,
+) -> Figure:
+    """The mean of overlaps (n,), beside those that masks without a model reach at the same places:
+    boxes filled, and the mean mask of the class. scenes: int (n,), of each."""
+    # The same objects: a paired difference.
+    low, high = bootstrap_interval(values - class_mean, scenes, seed=seed)
+    return Figure(
+        metric=metric,
+        split=split,
+        value=float(values.mean()),
+        n=len(values),
+        labels=labels,
+        interval=bootstrap_interval(values, scenes, seed=seed),
+        controls={
+            "all_ones": float(all_ones.mean()),
+            "class_mean": float(class_mean.mean()),
+            "minus_class_mean": float((values - class_mean).mean()),
+            "minus_class_mean_low": low,
+            "minus_class_mean_high": high,
+            **controls,
+        },
+    )
+
+
 @METRICS.register("mask-iou")
 def _mask_iou(evaluation, name: str) -> list[Figure]:
     """Mean IoU of the predicted masks of both views with the photograph's true masks."""
-    figures = []
     class_means = evaluation.class_mean_masks()
-    ones = np.full((1, class_means.shape[1]), 255, np.uint8)
-    for view in ("photo", "sketch"):
-        pairs = evaluation.masks(view)
-        values = mask_iou(pairs.predicted, pairs.true)
-        mean = mask_iou(class_means[pairs.classes], pairs.true)
-        # The same objects: a paired difference.
-        low, high = bootstrap_interval(values - mean, pairs.scenes, seed=evaluation.seed)
-        figures.append(
-            Figure(
-                metric=name,
-                split=evaluation.split,
-                value=float(values.mean()),
-                n=len(values),
-                labels={"view": view},
-                interval=bootstrap_interval(values, pairs.scenes, seed=evaluation.seed),
-                controls={
-                    "all_ones": float(mask_iou(ones, pairs.true).mean()),
-                    "class_mean": float(mean.mean()),
-                    "minus_class_mean": float((values - mean).mean()),
-                    "minus_class_mean_low": low,
-                    "minus_class_mean_high": high,
-                    "macro": macro_average(values, pairs.classes),
-                },
-            )
-        )
-    return figures
+    return [
+        mask_figure(name, evaluation, view, evaluation.masks(view), class_means)
+        for view in ("photo", "sketch")
+    ]
+
+
+def mask_figure(name: str, evaluation, view: str, pairs, class_means: np.ndarray) -> Figure:
+    """Mean IoU of masks predicted from one view (`core.evaluation.MaskPairs`). class_means: as of
+    `Evaluation.class_mean_masks`."""
+    values = mask_iou(pairs.predicted, pairs.true)
+    return beside_baselines(
+        name,
+        evaluation.split,
+        {"view": view},
+        values,
+        mask_iou(np.full((1, class_means.shape[1]), 255, np.uint8), pairs.true),
+        mask_iou(class_means[pairs.classes], pairs.true),
+        pairs.scenes,
+        evaluation.seed,
+        macro=macro_average(values, pairs.classes),
+    )

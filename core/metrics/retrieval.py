@@ -1,18 +1,22 @@
 """Sketch-based image retrieval: exact ranks, recall and what they are worth.
 
-One right answer a query. Ties count against the query, so that an embedding collapsed to a point
-ranks every answer last instead of first.
+Scenes and objects have one right answer a query, features of other systems any number. Ties count
+against the query, so that an embedding collapsed to a point ranks every answer last instead of
+first.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
+from typing import Optional, Union
 
 import numpy as np
-import tensorflow as tf
+from scipy.spatial.distance import cdist
 
 from core.dataset import QueryProtocol, protocols
+from core.metrics import search
 from core.metrics.base import Figure, bootstrap_interval, bootstrap_intervals, macro_average
 from core.registry import METRICS
 
@@ -26,54 +30,72 @@ TOLERANCE = 1e-5
 # ---------------------------------------------------------------- numerics
 
 
-def answer_distances(queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Euclidean distance float64 (Q,) of each query (Q, D) to gallery (G, D) row answers[q]."""
-    out = np.empty(len(queries))
-    for start in range(0, len(queries), 4096):
-        rows = slice(start, start + 4096)
-        gap = queries[rows].astype(np.float64) - gallery[answers[rows]]
-        out[rows] = np.sqrt(np.einsum("ij,ij->i", gap, gap))
-    return out
-
-
 def ranks(
     queries: np.ndarray,
     gallery: np.ndarray,
     answers: np.ndarray,
     query_block: int = 512,
-    gallery_block: int = 8192,
+    gallery_block: Optional[int] = None,
     tolerance: float = TOLERANCE,
 ) -> np.ndarray:
     """The rank of each query's right answer by Euclidean distance: int64 (Q,), 1 = nearest.
 
     queries: float (Q, D). gallery: float (G, D). answers: int (Q,), the gallery row that is right.
     rank = 1 + the number of other rows not farther than the right one (ties against the query).
-    Exact, in blocks: memory beyond the arguments is one block of query_block x gallery_block
-    float64. ValueError for a vector that is not finite, or an answer outside the gallery.
+    Exact, in blocks: see `core.metrics.search`. ValueError for a vector that is not finite, or an
+    answer outside the gallery.
     """
     queries, gallery, answers = np.asarray(queries), np.asarray(gallery), np.asarray(answers)
     _check(queries, gallery, answers)
-    if len(queries) == 0:
-        return np.zeros(0, np.int64)
-    query_norms, gallery_norms = _squared_norms(queries), _squared_norms(gallery)
-    slack = tolerance * np.sqrt(max(query_norms.max(), gallery_norms.max()))
-    limit = (answer_distances(queries, gallery, answers) + slack) ** 2
+    owners = np.arange(len(queries))
+    blocks = (query_block, gallery_block)
+    return search.not_farther(queries, gallery, owners, answers, tolerance, *blocks)[0]
 
-    # |q - g|^2 <= limit  <=>  |g|^2 - 2 q.g <= limit - |q|^2. Only this comparison is needed, so
-    # no root of a difference that rounds below zero is ever taken; in float64 the rounding
-    # (about 1e-14) is far below the tolerance.
-    counts = np.zeros(len(queries), np.int64)
-    for start in range(0, len(gallery), gallery_block):
-        columns = slice(start, start + gallery_block)
-        block = tf.constant(gallery[columns], tf.float64)
-        norms = tf.constant(gallery_norms[columns])
-        for first in range(0, len(queries), query_block):
-            rows = slice(first, first + query_block)
-            left = tf.constant(-2.0 * queries[rows].astype(np.float64))
-            score = tf.matmul(left, block, transpose_b=True) + norms
-            near = score <= tf.constant((limit[rows] - query_norms[rows])[:, None])
-            counts[rows] += tf.math.count_nonzero(near, axis=1).numpy()
-    return np.maximum(counts, 1)  # the right row is within its own limit: it is the 1
+
+def all_ranks(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    query_keys: np.ndarray,
+    gallery_keys: np.ndarray,
+    tolerance: float = TOLERANCE,
+) -> list[np.ndarray]:
+    """The ranks of all right answers of each query, the gallery rows that share its key: a list of
+    Q arrays int64 (R,), ascending, R >= 1.
+
+    queries: float (Q, D). gallery: float (G, D). query_keys (Q,), gallery_keys (G,): integers or
+    texts. Of all orders in which rows closer than the tolerance can stand, it is the worst: a right
+    answer stands behind every wrong row not farther than it, as in `ranks`, which this equals where
+    R is 1. ValueError as `ranks`, and for a query without a right answer.
+    """
+    queries, gallery = np.asarray(queries), np.asarray(gallery)
+    query_keys, gallery_keys = np.asarray(query_keys), np.asarray(gallery_keys)
+    _check_shapes(queries, gallery, query_keys)
+    if gallery_keys.shape != gallery.shape[:1]:
+        raise ValueError(f"{len(gallery)} gallery rows, but keys of shape {gallery_keys.shape}")
+    owners, rows = right_rows(query_keys, gallery_keys)
+    ends = np.searchsorted(owners, np.arange(1, len(queries)))
+    counts, distances, slack = search.not_farther(queries, gallery, owners, rows, tolerance)
+    found = []
+    for count, distance in zip(np.split(counts, ends), np.split(distances, ends)):
+        # Of the rows counted these are right: they stand before or behind, but not in the way.
+        right = np.searchsorted(distance, distance + slack, side="right")
+        found.append(np.arange(1, len(count) + 1) + count - right)
+    return found[: len(queries)]
+
+
+def right_rows(query_keys: np.ndarray, gallery_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every pair of a query (Q,) and a gallery row (G,) of its key: query and row, int64 (P,) each,
+    queries ascending. ValueError naming a key that the gallery lacks."""
+    order = np.argsort(gallery_keys, kind="stable")
+    known = gallery_keys[order]
+    first = np.searchsorted(known, query_keys, "left")
+    right = np.searchsorted(known, query_keys, "right") - first
+    if not right.all():
+        missing = query_keys[right == 0]
+        raise ValueError(f"{len(missing)} queries have no right answer: {missing[0]} is the first")
+    owners = np.repeat(np.arange(len(query_keys)), right)
+    before = np.cumsum(right) - right
+    return owners, order[np.arange(len(owners)) + (first - before)[owners]]
 
 
 def nearest(
@@ -84,13 +106,12 @@ def nearest(
     In the order of `ranks`: the right answer stands behind the rows it ties with.
     """
     _check(queries, gallery, answers)
-    queries, gallery = queries.astype(np.float64), gallery.astype(np.float64)
-    squared = _squared_norms(queries)[:, None] + _squared_norms(gallery)
-    slack = TOLERANCE * np.sqrt(squared.max() / 2)
-    distances = np.sqrt(np.maximum(squared - 2 * queries @ gallery.T, 0))
+    norms = [search.squared_norms(queries, "queries"), search.squared_norms(gallery, "gallery")]
+    slack = TOLERANCE * np.sqrt(np.concatenate(norms).max())
+    distances = cdist(queries, gallery)
     rows = np.arange(len(queries))
     keys = distances.copy()
-    keys[rows, answers] = answer_distances(queries, gallery, answers) + slack
+    keys[rows, answers] += slack
     right = np.zeros(keys.shape, bool)
     right[rows, answers] = True
     order = np.lexsort((right, keys), axis=1)[:, :k]
@@ -98,12 +119,19 @@ def nearest(
 
 
 def recall_at_k(rank: np.ndarray, k: int) -> np.ndarray:
-    """1.0 where the right answer is among the k nearest, else 0.0: float64 (Q,)."""
+    """1.0 where a right answer is among the k nearest, else 0.0: float64 (Q,). rank: int (Q,), of
+    the right answer, or of the nearest of several."""
     return (np.asarray(rank) <= k).astype(np.float64)
 
 
-def average_precision(rank: np.ndarray) -> np.ndarray:
-    """Average precision of each query, float64 (Q,): 1 / rank, as there is one right answer."""
+def average_precision(rank: Union[np.ndarray, list[np.ndarray]]) -> np.ndarray:
+    """Average precision of each query, float64 (Q,).
+
+    rank: int (Q,), of the one right answer: 1 / rank. Or a list of int (R,), ascending, of all
+    right answers: the mean over i = 1 .. R of i / rank_i, the precision down to each of them.
+    """
+    if isinstance(rank, list):
+        return np.array([np.mean(np.arange(1, len(each) + 1) / each) for each in rank])
     return 1.0 / np.asarray(rank, np.float64)
 
 
@@ -119,9 +147,21 @@ def scores(kind: str, rank: np.ndarray) -> np.ndarray:
     return average_precision(rank) if kind == "mAP" else recall_at_k(rank, _k(kind))
 
 
-def chance(kind: str, n: int) -> float:
-    """Expected score of a random order of a gallery of n."""
-    return float(harmonic_mean_chance(n)) if kind == "mAP" else min(_k(kind), n) / n
+def chance(kind: str, n: int, right: Union[int, np.ndarray] = 1) -> float:
+    """Expected score of a random order of a gallery of n, of which `right` are right answers: int,
+    or int (Q,), of each query, for the mean over queries."""
+    if kind == "mAP":
+        # AP = 1/R sum_k [row k is right] / k * (right rows down to k). Row k is right with
+        # probability R/n, rows j < k and k both are with R(R-1) / (n(n-1)), so that
+        # E[AP] = 1/n sum_k (1 + (k-1)(R-1)/(n-1)) / k = H_n/n + (1 - H_n/n) (R-1)/(n-1).
+        alone = harmonic_mean_chance(n)
+        return float(np.mean(alone + (1 - alone) * (np.asarray(right) - 1) / max(n - 1, 1)))
+    # Of all sets of k rows, those that hold a right one.
+    k = min(_k(kind), n)
+    sets = math.comb(n, k)
+    values, queries = np.unique(right, return_counts=True)
+    hit = [(sets - math.comb(n - each, k)) / sets for each in values.tolist()]
+    return float(np.average(hit, weights=queries))
 
 
 def classifier_ceiling(kind: str, classes: np.ndarray, gallery_classes: np.ndarray) -> float:
@@ -142,26 +182,17 @@ def _k(kind: str) -> int:
     return int(kind.removeprefix("top"))
 
 
-def _squared_norms(vectors: np.ndarray) -> np.ndarray:
-    """float64 (n,), computed in blocks so that no second copy of the vectors is made."""
-    out = np.empty(len(vectors))
-    for start in range(0, len(vectors), 4096):
-        block = vectors[start : start + 4096].astype(np.float64)
-        out[start : start + 4096] = np.einsum("ij,ij->i", block, block)
-    return out
-
-
 def _check(queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray) -> None:
+    _check_shapes(queries, gallery, answers)
+    if answers.size and (answers.min() < 0 or answers.max() >= len(gallery)):
+        raise ValueError(f"an answer lies outside the gallery of {len(gallery)}")
+
+
+def _check_shapes(queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray) -> None:
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise ValueError(f"queries {queries.shape} and gallery {gallery.shape} do not match")
     if answers.shape != queries.shape[:1]:
         raise ValueError(f"{len(queries)} queries, but answers of shape {answers.shape}")
-    if answers.size and (answers.min() < 0 or answers.max() >= len(gallery)):
-        raise ValueError(f"an answer lies outside the gallery of {len(gallery)}")
-    for name, vectors in (("queries", queries), ("gallery", gallery)):
-        for start in range(0, len(vectors), 4096):
-            if not np.isfinite(vectors[start : start + 4096]).all():
-                raise ValueError(f"a vector of the {name} is not finite")
 
 
 # ---------------------------------------------------------------- metrics

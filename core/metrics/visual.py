@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -45,10 +45,13 @@ def frame(tile: Image.Image, colour: tuple[int, int, int], width: int) -> Image.
     return tile
 
 
-def grid(rows: list[list[tuple[Image.Image, str]]], heads: list[str], title: str) -> Image.Image:
-    """Tiles with a caption below each, a head above each column and a title on top."""
+def grid(
+    rows: list[list[tuple[Image.Image, str]]], heads: list[str], title: str, tile: int = TILE
+) -> Image.Image:
+    """Tiles with a caption below each, a head above each column and a title on top. tile: their
+    side in pixels."""
     font, small = ImageFont.load_default(size=15), ImageFont.load_default(size=12)
-    step_x, step_y = TILE + GAP, TILE + CAPTION + GAP
+    step_x, step_y = tile + GAP, tile + CAPTION + GAP
     top = 2 * CAPTION + 2 * GAP
     size = (GAP + len(heads) * step_x, top + len(rows) * step_y)
     page = Image.new("RGB", size, "white")
@@ -57,18 +60,18 @@ def grid(rows: list[list[tuple[Image.Image, str]]], heads: list[str], title: str
     for column, head in enumerate(heads):
         draw.text((GAP + column * step_x, GAP + CAPTION + 4), head, INK, font)
     for row, tiles in enumerate(rows):
-        for column, (tile, caption) in enumerate(tiles):
+        for column, (image, caption) in enumerate(tiles):
             x, y = GAP + column * step_x, top + row * step_y
-            page.paste(tile.resize((TILE, TILE), Image.Resampling.LANCZOS), (x, y))
-            draw.text((x, y + TILE + 3), _fit(caption, small), INK, small)
+            page.paste(image.resize((tile, tile), Image.Resampling.LANCZOS), (x, y))
+            draw.text((x, y + tile + 3), _fit(caption, small, tile), INK, small)
     return page
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """The text, cut to the width of a tile."""
-    if font.getlength(text) <= TILE:
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, cut to a width in pixels."""
+    if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + " ...") > TILE:
+    while text and font.getlength(text + " ...") > width:
         text = text[:-1]
     return text + " ..."
 
@@ -103,12 +106,12 @@ def _search(evaluation, name: str) -> list[Picture]:
     protocol = pictured(evaluation.dataset.own_boxes)
     vector = evaluation.vectors[0]
     photos, queries = evaluation.photos, evaluation.queries(protocol)
-    chosen = _some(photos.scenes, ROWS, evaluation.seed)
+    chosen = some(photos.scenes, ROWS, evaluation.seed)
     found, distances = retrieval.nearest(
         queries.vectors[vector][chosen], photos.vectors[vector], chosen, TOP
     )
     rank = evaluation.scene_ranks(protocol, vector)[chosen]
-    images, drawings = _collect(evaluation, queries, set(chosen) | set(found.ravel()), set(chosen))
+    images, drawings = collect(evaluation, queries, set(chosen) | set(found.ravel()), set(chosen))
 
     names = evaluation.dataset.vocabulary.names
     rows = []
@@ -117,16 +120,16 @@ def _search(evaluation, name: str) -> list[Picture]:
         caption, place = ", ".join(names[c] for c in objects), f"rank {place} of {photos.scenes}"
         rows.append(search_row(drawings[scene], caption, scene, place, order, near, images))
     heads = search_heads(found.shape[1])
-    title = f"{_of(evaluation)}: {protocol}, by {vector}; the right one has a green frame"
+    title = f"{subject(evaluation)}: {protocol}, by {vector}; the right one has a green frame"
     labels = {**protocol.labels, "vector": vector}
-    return _picture(evaluation, name, _png(grid(rows, heads, title)), labels)
+    return _picture(evaluation, name, encoded(grid(rows, heads, title)), labels)
 
 
 @METRICS.register("generated-masks")
 def _generated_masks(evaluation, name: str) -> list[Picture]:
     """Some objects that a sketch depicts, with the masks made from photograph and sketch."""
     photo, sketch = evaluation.masks("photo"), evaluation.masks("sketch")
-    chosen = _some(len(sketch.objects), ROWS, evaluation.seed)
+    chosen = some(len(sketch.objects), ROWS, evaluation.seed)
     objects = sketch.objects[chosen]
     crops, drawings = _collect_objects(evaluation, set(objects))
 
@@ -146,15 +149,15 @@ def _generated_masks(evaluation, name: str) -> list[Picture]:
             (masks[2], f"IoU {overlaps[1][row]:.2f}"),
         ])  # fmt: skip
     heads = ["photo", "true mask", "mask from photo", "sketch", "mask from sketch"]
-    title = f"{_of(evaluation)}: masks within the object's box"
-    return _picture(evaluation, name, _png(grid(rows, heads, title)))
+    title = f"{subject(evaluation)}: masks within the object's box"
+    return _picture(evaluation, name, encoded(grid(rows, heads, title)))
 
 
 @METRICS.register("common-embedding-tsne")
 def _embedding_map(evaluation, name: str) -> list[Picture]:
     """Objects of both sides in the common embedding, brought to two dimensions by t-SNE."""
     sides = [evaluation.objects(side) for side in ("photo", "sketch")]
-    chosen = [_some(len(side.classes), POINTS, evaluation.seed) for side in sides]
+    chosen = [some(len(side.classes), POINTS, evaluation.seed) for side in sides]
     vectors = np.concatenate([side.embedding[rows] for side, rows in zip(sides, chosen)])
     classes = np.concatenate([side.classes[rows] for side, rows in zip(sides, chosen)])
     photos, sketches = (len(rows) for rows in chosen)
@@ -164,7 +167,7 @@ def _embedding_map(evaluation, name: str) -> list[Picture]:
         classes,
         np.repeat([False, True], [photos, sketches]),
         evaluation.dataset.vocabulary.names,
-        f"{_of(evaluation)}\n{title}",
+        f"{subject(evaluation)}\n{title}",
     )
     return _picture(evaluation, name, png)
 
@@ -192,12 +195,12 @@ def tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
 # ---------------------------------------------------------------- helpers
 
 
-def _some(count: int, wanted: int, seed: int) -> np.ndarray:
+def some(count: int, wanted: int, seed: int) -> np.ndarray:
     """At most `wanted` different rows of `count`, int64, drawn by the seed."""
     return np.random.default_rng(seed).permutation(count)[:wanted]
 
 
-def _of(evaluation) -> str:
+def subject(evaluation) -> str:
     """What a picture is of, as a title begins."""
     return (
         f"{evaluation.model.name}, step {evaluation.step}, "
@@ -213,9 +216,10 @@ def _picture(
     return [Picture(name, evaluation.split, path, labels or {})]
 
 
-def _png(page: Image.Image) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """A picture as the bytes of a 'PNG' or 'JPEG' file. options: as of Pillow's `save`."""
     file = io.BytesIO()
-    page.save(file, format="PNG")
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -226,20 +230,20 @@ def _mask_tile(packed: np.ndarray, side: int) -> Image.Image:
     return tile.resize((TILE, TILE), Image.Resampling.NEAREST)
 
 
-def _collect(evaluation, queries, wanted: set, drawn: set):
+def collect(evaluation, queries, wanted: set, drawn: set, side: int = TILE):
     """({scene row: photograph}, {scene row: composition of its query}) in one more pass over the
     data: keeping every photograph from the first pass would take 200 kB a scene. queries: as the
-    compositions show them, with their own sketches."""
+    compositions show them, with their own sketches. side: of the pictures, in pixels."""
     images, drawings, first, sketched = {}, {}, 0, 0
     for batch in evaluation.batches("pictures"):
         count = len(batch.image_ids)
         for scene in wanted.intersection(range(first, first + count)):
             photo = Image.fromarray(batch.images[scene - first].numpy())
-            images[scene] = photo.resize((TILE, TILE), Image.Resampling.LANCZOS)
+            images[scene] = photo.resize((side, side), Image.Resampling.LANCZOS)
             if scene in drawn:
                 own = np.flatnonzero(queries.obj_to_img == scene)
                 sketches = batch.sketches.numpy()[queries.rows[own] - sketched]
-                drawings[scene] = composition(sketches, queries.boxes[own])
+                drawings[scene] = composition(sketches, queries.boxes[own], side)
         first += count
         sketched += len(batch.sketches)
     return images, drawings

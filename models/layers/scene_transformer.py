@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -68,26 +69,51 @@ class EncoderBlock(tf.keras.layers.Layer):
         self.narrow = tf.keras.layers.Dense(dim)
         self.norm_net = tf.keras.layers.LayerNormalization(epsilon=1e-6)
 
-    def call(self, slots: tf.Tensor, taken: tf.Tensor, dropout: Dropout) -> tf.Tensor:
-        """slots (N, S, D), taken (N, S) -> (N, S, D). What empty slots hold is never read."""
-        attended = self.join(self._attend(slots, taken))
-        slots = self.norm_attention(slots + dropout(attended))
-        return self.norm_net(slots + dropout(self.narrow(self.widen(slots))))
+    def call(
+        self, slots: tf.Tensor, taken: tf.Tensor, dropout: Dropout
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """slots (N, S, D), taken (N, S) -> the new slots (N, S, D) and the attention (N, heads, S,
+        S): how much slot i (third) looks at slot j (last). What empty slots hold is never read."""
+        attended, attention = self._attend(slots, taken)
+        slots = self.norm_attention(slots + dropout(self.join(attended)))
+        return self.norm_net(slots + dropout(self.narrow(self.widen(slots)))), attention
 
-    def _attend(self, slots: tf.Tensor, taken: tf.Tensor) -> tf.Tensor:
+    def _attend(self, slots: tf.Tensor, taken: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         query, key, value = (
             self._split_heads(dense(slots)) for dense in (self.query, self.key, self.value)
         )  # (N, heads, S, D / heads)
         scores = tf.matmul(query, key, transpose_b=True) / math.sqrt(query.shape[-1])
         scores += (taken[:, None, None, :] - 1.0) * 1e9
-        joined = tf.transpose(tf.matmul(tf.nn.softmax(scores), value), [0, 2, 1, 3])
-        return tf.reshape(joined, tf.shape(slots))
+        attention = tf.nn.softmax(scores)
+        joined = tf.transpose(tf.matmul(attention, value), [0, 2, 1, 3])
+        return tf.reshape(joined, tf.shape(slots)), attention
 
     def _split_heads(self, inputs: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(inputs)
         depth = inputs.shape[-1] // self.heads
         split = tf.reshape(inputs, [shape[0], shape[1], self.heads, depth])
         return tf.transpose(split, [0, 2, 1, 3])
+
+
+class Attention(NamedTuple):
+    """How much the scene token looks at each of O objects, float32 (O,) in [0, 1]; what is missing
+    to 1 in a scene is how much it looks at itself."""
+
+    last: tf.Tensor  # in the last layer, mean over the heads
+    rollout: tf.Tensor  # through all layers, see `rollout`
+
+
+def rollout(layers: list[tf.Tensor]) -> tf.Tensor:
+    """Attention through all layers to the inputs of the first: float32 (N, S, S).
+
+    layers: first to last, (N, S, S), means over the heads. Attention rollout (Abnar and Zuidema
+    2020, section 3): the product of (A + I) / 2, of which I is the residual connection. Rows go on
+    summing to 1.
+    """
+    through = tf.eye(tf.shape(layers[0])[-1])
+    for attention in layers:
+        through = (tf.matmul(attention, through) + through) / 2
+    return through
 
 
 class SceneSum(tf.keras.layers.Layer):
@@ -147,6 +173,29 @@ class SceneTransformer(tf.keras.layers.Layer):
         seed: int (2,) for dropout in training; None in inference. Returns the scene tokens (N, D)
         and the objects (O, D), both float32.
         """
+        slots, indices, _ = self._encode(objects, boxes, obj_to_img, num_scenes, seed)
+        return slots[:, 0], tf.gather_nd(slots, indices)
+
+    def attention(
+        self, objects: tf.Tensor, boxes: tf.Tensor, obj_to_img: tf.Tensor, num_scenes: tf.Tensor
+    ) -> Attention:
+        """What the scene tokens look at in inference; arguments as of `call`."""
+        _, indices, layers = self._encode(objects, boxes, obj_to_img, num_scenes)
+        means = [tf.reduce_mean(attention, axis=1) for attention in layers]
+        return Attention(
+            *(tf.gather_nd(table[:, 0], indices) for table in (means[-1], rollout(means)))
+        )
+
+    def _encode(
+        self,
+        objects: tf.Tensor,
+        boxes: tf.Tensor,
+        obj_to_img: tf.Tensor,
+        num_scenes: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Slots (N, S, D), where each object is in them, int32 (O, 2), and the attention of each
+        layer (N, heads, S, S)."""
         inputs = objects * math.sqrt(self.dim)
         if self.positions is not None:
             inputs += tf.gather(self.positions, location_cells(boxes))
@@ -158,6 +207,8 @@ class SceneTransformer(tf.keras.layers.Layer):
 
         dropout = Dropout(self.rate, seed)
         slots = dropout(slots)
+        layers = []
         for block in self.blocks:
-            slots = block(slots, taken, dropout)
-        return slots[:, 0], tf.gather_nd(slots, indices)
+            slots, attention = block(slots, taken, dropout)
+            layers.append(attention)
+        return slots, indices, layers

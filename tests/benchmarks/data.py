@@ -37,7 +37,7 @@ def sample(setting: Setting) -> Path:
         from prep_data import make_sample
 
         sizes = ["--train-images", "40", "--val-images", "20", "--drawings", "8"]
-        sizes += ["--eval-drawings", "4"]
+        sizes += ["--eval-drawings", "4", "--sl-train-pairs", "0", "--sl-test-pairs", "0"]
         with _quiet():
             make_sample.main(["--target-dir", str(folder), *(sizes if setting.quick else [])])
     return folder

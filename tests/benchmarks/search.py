@@ -1,4 +1,4 @@
-"""Exact search."""
+"""Exact search, and the bootstrap of what it finds."""
 
 from __future__ import annotations
 
@@ -44,4 +44,81 @@ def _rows(found: dict[str, Numbers]) -> list[Row]:
     ]
 
 
-BENCHES = {"search": Bench({"ours": _ours, "naive": _naive}, _rows)}
+def _gallery(setting: Setting) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """200 queries, the gallery, and the right rows; a query lies nearer to its own than to most."""
+    n = setting.size(1_000_000, 2000)
+    rng = np.random.default_rng(0)
+    gallery = rng.standard_normal((n, 256), dtype=np.float32)
+    answers = np.linspace(0, n - 1, 200).astype(int)
+    return gallery[answers] + 3 * rng.standard_normal((200, 256), np.float32), gallery, answers
+
+
+def _million(setting: Setting) -> Numbers:
+    from core.metrics.retrieval import ranks
+
+    imported = psutil.Process().memory_info().rss / (1 << 20)
+    vectors = _gallery(setting)
+    numbers = repeat(lambda: ranks(*vectors), 3)
+    return {**numbers, "above_import": peak_megabytes()["peak"] - imported}
+
+
+def _million_naive(setting: Setting) -> Numbers:
+    """Query by query, of which five stand for all."""
+    queries, gallery, answers = _gallery(setting)
+
+    def step() -> None:
+        for query, right in zip(queries[:5], answers):
+            distances = np.linalg.norm(gallery - query, axis=1)
+            int(np.count_nonzero(distances <= distances[right]))
+
+    return {"median": repeat(step, 1)["median"] * len(queries) / 5}
+
+
+def _million_rows(found: dict[str, Numbers]) -> list[Row]:
+    ours, naive = found["ours"], found["naive"]
+    what = "ranks of 200 queries in 1,000,000 x 256"
+    return [
+        slower(what, "s", ours["median"], naive["median"], "under 1.5 s"),
+        Row(
+            "memory above import of the same", ours["above_import"], "MB",
+            aim="under 1,177 MB: the gallery and 200",
+        ),
+    ]  # fmt: skip
+
+
+def _scored(setting: Setting) -> np.ndarray:
+    """Scores of queries, a column a figure."""
+    return np.random.default_rng(0).random((setting.size(5000, 100), 20))
+
+
+def _bootstrap(setting: Setting) -> Numbers:
+    from core.metrics.base import bootstrap_intervals
+
+    values = _scored(setting)
+    return repeat(lambda: bootstrap_intervals(values), 3)
+
+
+def _bootstrap_naive(setting: Setting) -> Numbers:
+    """Resample by resample, figure by figure."""
+    values = _scored(setting)
+
+    def step() -> None:
+        rng = np.random.default_rng(0)
+        for column in values.T:
+            means = [column[rng.integers(0, len(column), len(column))].mean() for _ in range(1000)]
+            np.percentile(means, [2.5, 97.5])
+
+    return repeat(step, 1)
+
+
+def _bootstrap_rows(found: dict[str, Numbers]) -> list[Row]:
+    what = "intervals of 20 figures of 5,000 queries"
+    ours, naive = found["ours"], found["naive"]
+    return [slower(what, "s", ours["median"], naive["median"], "under 1 s")]
+
+
+BENCHES = {
+    "search": Bench({"ours": _ours, "naive": _naive}, _rows),
+    "million": Bench({"ours": _million, "naive": _million_naive}, _million_rows),
+    "bootstrap": Bench({"ours": _bootstrap, "naive": _bootstrap_naive}, _bootstrap_rows),
+}

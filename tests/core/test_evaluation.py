@@ -32,6 +32,7 @@ class Outputs(NamedTuple):
     scene_token: tf.Tensor
     scene_vector: tf.Tensor
     masks: tf.Tensor
+    boxes: tf.Tensor = None
 
 
 class FakeScenes:
@@ -152,7 +153,7 @@ class FakeModel:
         masks = np.zeros((len(numbers), SIDE, SIDE), np.float32)
         for mask, number in zip(masks, numbers):
             mask[: 4 + int(number) % 8, : SIDE // 2] = 0.9  # the left half of the true mask
-        return Outputs(vector * 0 + 1.0, vector, masks if with_masks else None)
+        return Outputs(vector * 0 + 1.0, vector, masks if with_masks else None, boxes)
 
 
 def evaluate(model, names, tmp_path, dataset=None, **options):
@@ -452,6 +453,31 @@ def test_an_error_in_a_metric_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         evaluate(FakeModel(), ["sbir-mAP"], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_made_of_a_side_comes_with_its_rows(monkeypatch):
+    monkeypatch.setattr(evaluation, "MASK_SCENES", 6)
+    own = evaluation.Evaluation(FakeModel(), FakeScenes())
+    queries = own.queries(QueryProtocol("jittered"))
+    parts = list(own.made(queries))
+    assert [(part.scenes.start, part.scenes.stop) for part in parts] == [
+        (0, 6), (6, 12), (12, 18), (18, 20)
+    ]  # fmt: skip
+    for part in parts:
+        rows = np.flatnonzero(
+            (queries.obj_to_img >= part.scenes.start) & (queries.obj_to_img < part.scenes.stop)
+        )
+        assert range(part.rows.start, part.rows.stop) == range(rows[0], rows[-1] + 1)
+        np.testing.assert_array_equal(part.boxes, queries.boxes[part.rows])
+        numbers = queries.objects[part.rows, 0].astype(int)
+        heights = (part.masks[:, :, 0] > 0.5).sum(1)
+        np.testing.assert_array_equal(heights, 4 + numbers % 8)
+
+
+def test_a_model_without_attention_says_so():
+    own = evaluation.Evaluation(FakeModel(), FakeScenes())
+    with pytest.raises(UsageError, match="abbl_skip_transformer"):
+        own.attention(own.photos)
 
 
 def test_stage_one_accuracy(tmp_path):

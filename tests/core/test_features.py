@@ -95,6 +95,20 @@ def test_metadata_that_no_search_could_use(tmp_path, wrong):
         features.read(tmp_path / "a_feats.npz")
 
 
+def test_the_photographs_alone(tmp_path):
+    made = make(5)
+    features.write(tmp_path / "a", made)
+    read = features.read(tmp_path / "a", photos_only=True)
+    assert set(read.arrays) == {n for n in made.arrays if not n.startswith("query")}
+    for name, array in read.arrays.items():
+        np.testing.assert_array_equal(array, made.arrays[name])
+    (tmp_path / "b").write_bytes(altered("query1_token", (3, 5), np.nan))
+    features.read(tmp_path / "b", photos_only=True)  # nobody asks
+    (tmp_path / "b").write_bytes(altered("photo_token", (3, 5), np.nan))
+    with pytest.raises(UserError, match="photo_token has values that are not finite"):
+        features.read(tmp_path / "b", photos_only=True)
+
+
 def test_equal_features_give_equal_bytes(tmp_path):
     for name in "ab":
         features.write(tmp_path / name, make())

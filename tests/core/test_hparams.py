@@ -16,6 +16,7 @@ from core.hparams import (
     parse,
     route,
     to_dict,
+    to_text,
 )
 from core.registry import LOADERS, MODELS
 
@@ -164,6 +165,30 @@ def test_dicts_round_trip_through_json():
     toy = parse("sizes=[4,5],names=[a],limit=5,text='a, b'", Toy)
     assert from_dict(Toy, json.loads(json.dumps(to_dict(toy))), "here") == toy
     assert from_dict(Toy, {**to_dict(toy), "rate": 2}, "here").rate == 2.0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"text": "a, b=c", "count": 4, "flag": True, "rate": 1e-4, "kind": "small", "mode": "avg"},
+        {"text": "it's, b", "pt_mdomain_id": "01", "limit": 5, "sizes": (), "names": ("a b", "c")},
+        {"text": '"[x],', "limit": None, "sizes": (3,)},
+        {"text": " padded ", "pt_mdomain_id": "none"},
+    ],
+)
+def test_a_comma_string_carries_all_values(values):
+    toy = Toy(**values)
+    assert parse(to_text(to_dict(toy)), Toy) == toy
+
+
+@pytest.mark.parametrize(
+    "values", [{"text": "'\""}, {"names": ("a,b",)}, {"names": ("a]",)}, {"names": (" a",)},
+               {"names": ("",)}]
+)  # fmt: skip
+def test_what_no_comma_string_can_carry(values):
+    with pytest.raises(HParamError, match=next(iter(values))):
+        to_text(to_dict(Toy(**values)))
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,25 @@ def test_saving_where_no_folder_can_be_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make the folder"):
         plots.save(tmp_path / "file" / "x.png", b"")
+
+
+def test_recall_curves_dash_blank_sketches_in_the_colour_of_the_real_ones():
+    """Along both lines, across the axis from 100 to 1600: the dashed one has less blue."""
+    points = [(100 * 2**i, 0.8 - 0.1 * i, 0.8 - 0.1 * i, 0.8 - 0.1 * i) for i in range(5)]
+    lower = [(x, y - 0.35, y - 0.35, y - 0.35) for x, y, *_ in points]
+
+    def image(curves):
+        png = plots.recall_curves(
+            curves, {"chance": [(100, 0.01), (1600, 0.0)]}, "x", "y", "t", logarithmic=True
+        )
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+    def blue(picture):
+        return (abs(picture - (31, 119, 180)).sum(-1) < 30).sum()
+
+    solid, dashed = blue(image({"real": points})), blue(image({"blank": points}))
+    assert dashed > 200 and solid > 1.2 * dashed
+    assert blue(image({"real": points, "blank": lower})) > 1.2 * solid
+    two = image({"real": points, "other": lower})
+    orange = (abs(two - (255, 127, 14)).sum(-1) < 30).sum()
+    assert orange > 200

@@ -172,7 +172,7 @@ def test_meta_checks(tmp_path):
     with pytest.raises(UserError, match=r"has no meta.json"):
         records.read_meta(tmp_path, "coco-crops")
     whole = {"kind": "coco-crops", "schema": records.SCHEMA, "a": 1}
-    whole.update(obj_idx_to_name=["cat", "dog"], concrete_objs=["cat"])
+    whole.update(obj_idx_to_name=["cat", "dog"], concrete_objs=["cat"], mask_size=64)
     write(**whole)
     assert records.read_meta(tmp_path, "coco-crops")["a"] == 1
     assert records.read_meta(str(tmp_path), ("quickdraw", "coco-crops"))["a"] == 1

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from dataloaders import records
 from dataloaders.scene_graph import PREDICATES
@@ -151,10 +151,11 @@ def write_crops(
     per_class: int = 20,
     vocabulary: tuple[str, ...] = VOCABULARY,
     absent: dict[str, tuple[str, ...]] = {},  # noqa: B006 (read only)
+    things: tuple[str, ...] = THINGS,
 ) -> str:
     """A crop set; a crop is marked (vocabulary index x 20, number in its class mod 200)."""
     for split in records.SPLITS:
-        classes = [n for n in vocabulary if n in THINGS and n not in absent.get(split, ())]
+        classes = [n for n in vocabulary if n in things and n not in absent.get(split, ())]
         shards = {}
         for name in classes:
             k = vocabulary.index(name)
@@ -233,6 +234,46 @@ def write_scenes(
         write_shards(folder, split, shards)
     kind = "sketchycoco-scenes" if paired else "coco-scenes"
     write_meta(folder, kind, **_coco_meta(vocabulary, mask_size=mask_side))
+    return str(folder)
+
+
+SL_NUMBERS = {"cat": 7, "dog": 8, "traffic light": 5}  # of those above
+
+
+def sl_table(path: Path, objects: list[tuple[int, list[float]]]) -> None:
+    """A features file of SketchyCOCO-SL. objects: class number and box in pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["id,className,bboxleft,bboxtop,bboxright,bboxbottom"]
+    lines += [",".join(map(str, (k, c, *box))) for k, (c, box) in enumerate(objects)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_sl(folder: Path, *, test: int = 9, train: int = 7, seed: int = 0) -> str:
+    """Pairs in the layout of SketchyCOCO-SL: pictures of several sizes, boxes of either side drawn
+    apart, a drawing a crossed rectangle for each box (not to its edges); ids 101, 104, ..."""
+    rng = np.random.default_rng(seed)
+    numbers = list(SL_NUMBERS.values())
+    for split, count in (("train", train), ("test", test)):
+        for i in range(count):
+            image_id = 101 + 3 * i + (split == "test")
+            for side, suffix in (("image", "jpg"), ("sketch", "png")):
+                width, height = rng.integers(120, 200, 2).tolist()
+                boxes = scene_boxes(rng, int(rng.integers(1, 5))) * ([width, height] * 2)
+                boxes = boxes if side == "image" else boxes.round()
+                objects = [(int(rng.choice(numbers)), box.tolist()) for box in boxes]
+                sl_table(folder / split / side / "GraphFeatures" / f"{image_id}.csv", objects)
+                if side == "image":
+                    picture = Image.fromarray(scene_image(rng)).resize((width, height))
+                else:
+                    picture = Image.new("RGB", (width, height), "white")
+                    pen = ImageDraw.Draw(picture)
+                    for _, (x0, y0, x1, y1) in objects:
+                        inner = (x0 + 2, y0 + 3, x1 - 4, y1 - 3)
+                        pen.rectangle(inner, outline=(40, 40, 40), width=2)
+                        pen.line(inner, fill="black", width=int(rng.integers(1, 4)))
+                place = folder / split / side / "Image"
+                place.mkdir(parents=True, exist_ok=True)
+                picture.save(place / f"{image_id:012d}.{suffix}", quality=95)
     return str(folder)
 
 

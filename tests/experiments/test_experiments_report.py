@@ -3,13 +3,20 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from core import cli
 from core.errors import UserError
+from core.metrics.base import Figure
 from core.run_dir import RunConfig, RunDir
-from experiments.report import Report, ReportHParams, _bar, _beside
+from experiments.report import Report, ReportHParams, _bar
+
+ABOUT = {
+    "schema": 1, "model": "graph-attention", "run": "SD01", "step": 1000,
+    "loader": "coco-tfrecord", "split": "test",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -38,9 +45,10 @@ def out(tmp_path):
     blank = {**figure, "labels": {"boxes": "jittered", "sketches": "blank"}, "controls": {}}
     masks = {**figure, "metric": "mask-iou", "labels": {}, "chance": None, "gallery": None}
     report = {
+        "schema": 2, "run": "graph-attention-SD01",
         "loader": "coco-tfrecord", "split": "valid", "step": 1000,
         "command": ["evaluate-metrics.py", "graph-attention"],
-        "results": [figure, blank, masks, {"metric": "m", "path": "masks-step-1000.png"}],
+        "results": [figure, blank, masks, {"path": "masks-step-1000.png"}],
     }  # fmt: skip
     (run.evaluation / "coco-tfrecord-valid-step-1000.json").write_text(json.dumps(report))
     return tmp_path / "runs"
@@ -76,7 +84,7 @@ def test_an_experiment_and_its_figures(out, tmp_path):
     results = tmp_path / "found"
     results.mkdir()
     content = json.loads(next(out.glob("*/evaluation/*.json")).read_text())
-    content = {"featsfile": "SD01_feats.npz", "results": content["results"][:2]}
+    content = {**ABOUT, "featsfile": "SD01_feats.npz", "results": content["results"][:2]}
     (results / "SD01_feats_sbir.json").write_text(json.dumps(content))
     folder = out / "sbir-on-features-file-x"
     folder.mkdir()
@@ -96,7 +104,7 @@ def test_two_searches_in_one_folder_stand_under_their_own_commands(out, tmp_path
     results = tmp_path / "found"
     results.mkdir()
     for name in ("valid", "test"):
-        content = {"featsfile": f"{name}_feats.npz", "results": []}
+        content = {**ABOUT, "featsfile": f"{name}_feats.npz", "results": []}
         (results / f"{name}_feats_sbir.json").write_text(json.dumps(content))
         folder = out / f"sbir-on-features-file-{name}"
         folder.mkdir()
@@ -113,6 +121,43 @@ def test_two_searches_in_one_folder_stand_under_their_own_commands(out, tmp_path
         assert re.findall(r"<p>(\w+_feats.npz)</p>", part) == [f"{name}_feats.npz"]
 
 
+def test_experiments_on_a_model_with_what_they_have_written(out, tmp_path):
+    """Those of the same name on another run, in the same folder, stand elsewhere."""
+    results = tmp_path / "found"
+    results.mkdir()
+    for run in ("SD-01", "SD02"):
+        Image.new("RGB", (4, 4)).save(results / f"curve-{run}.png")
+        content = {
+            **ABOUT, "results": [], "notes": [f"<note> of {run}"], "pictures": [f"curve-{run}.png"],
+        }  # fmt: skip
+        name = f"{run}_coco_tfrecord_test_mixed_queries.json".replace("-", "_")
+        (results / name).write_text(json.dumps(content))
+    folder = out / "mixed-queries-x"
+    folder.mkdir()
+    record = {
+        "experiment": "mixed-queries", "time": "2026-02-01", "command": ["run-experiment.py"],
+        "hparams": {"results": str(results)}, "model": {"id": "SD-01"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(record))
+    text = page(out, tmp_path / "results")
+    assert "<p>&lt;note&gt; of SD-01</p>" in text and "SD02" not in text
+    assert "<figcaption>curve-SD-01</figcaption>" in text
+
+
+def test_features_of_another_system(out, tmp_path):
+    ids, vectors = np.arange(4), np.eye(4)
+    for name in ("q", "g"):
+        np.savez(tmp_path / f"{name}.npz", ids=ids, vectors=vectors)
+    hparams = f"queries={tmp_path}/q.npz,gallery={tmp_path}/g.npz,results={tmp_path}/found"
+    argv = ["score-features", "-o", str(out), "--id", "x", "--exp-hparams", hparams]
+    assert cli.run(cli.run_experiment, argv) == 0
+    (part,) = (
+        part for part in page(out, tmp_path / "results").split("<h2 ") if "q.npz</p>" in part
+    )
+    assert re.findall(r'<tr class="(.*?)">', part) == ["first", "control"] * 2
+    assert "minus shuffled 1 [1.000, 1.000]" in part
+
+
 @pytest.mark.parametrize("content", ["5", "[]", '{"experiment": "x"}', '{"model": "m"}'])
 def test_files_of_others_are_passed_over(out, tmp_path, content, caplog):
     (out / "strange").mkdir()
@@ -120,7 +165,27 @@ def test_files_of_others_are_passed_over(out, tmp_path, content, caplog):
     (out / "graph-attention-SD01/evaluation/old.json").write_text(content)
     text = page(out, tmp_path / "results")
     assert "strange" not in text and "Evaluation on coco-tfrecord" in text
-    assert "old.json is no evaluation of this version" in caplog.text
+    assert "left out: " in caplog.text and "old.json holds no figures" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "piece"),
+    [
+        (lambda results: results[0].update(value="high"), "'value' must be a number"),
+        (lambda results: results[0].update(interval=[1]), "'interval' must be two numbers"),
+        (lambda results: results[3].update(path="/etc/hostname"), "the picture '/etc/hostname'"),
+        (lambda results: results[3].update(path="../plots/losses.png"), "the picture '../plots"),
+        (lambda results: results.append("x"), "'results' must be"),
+    ],
+)
+def test_an_evaluation_that_is_not_whole_is_left_out(out, tmp_path, change, piece, caplog):
+    path = next(out.glob("*/evaluation/*.json"))
+    content = json.loads(path.read_text())
+    change(content["results"])
+    path.write_text(json.dumps(content))
+    text = page(out, tmp_path / "results")
+    assert "python train.py x" in text and "Evaluation on coco-tfrecord" not in text
+    assert f"left out: {path}" in caplog.text and piece in caplog.text
 
 
 def test_nothing_to_report(tmp_path):
@@ -140,12 +205,7 @@ def test_the_command_line(out, tmp_path, capsys):
 def test_a_bar_worked_by_hand():
     """120 pixels are 1: a value of 0.25 is 30, an interval of 0.1 to 0.5 from 12 to 60, chance
     0.125 at 15."""
-    bar = _bar({"value": 0.25, "interval": [0.1, 0.5], "chance": 0.125})
+    bar = _bar(Figure("m", "valid", 0.25, 8, chance=0.125, interval=(0.1, 0.5)))
     assert '<rect width="30.0"' in bar
     assert 'x1="12.0" x2="60.0"' in bar and 'x1="15.0" x2="15.0"' in bar
-    assert "#c00" not in _bar({"value": 1.5, "interval": None, "chance": None})
-
-
-def test_controls_as_text():
-    controls = {"minus_blank": 0.5, "minus_blank_low": 0.25, "minus_blank_high": 0.75, "rank": 2.0}
-    assert _beside(controls) == "minus blank 0.5 [0.250, 0.750], rank 2"
+    assert "#c00" not in _bar(Figure("m", "valid", 1.5, 8))

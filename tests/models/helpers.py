@@ -124,9 +124,12 @@ def step_args(step: int = 0, seed: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
 
 def signature_of(batch):
     """The batch's TensorSpecs with every leading size unknown, as a loader's element_spec has."""
-    return tf.nest.map_structure(
-        lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), batch
-    )
+    nothing = tf.data.Dataset.from_tensors((0, None)).element_spec[1]
+
+    def spec(tensor):
+        return nothing if tensor is None else tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
+
+    return tf.nest.map_structure(spec, batch)
 
 
 def compiled_step(model, batch):

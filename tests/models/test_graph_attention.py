@@ -12,6 +12,7 @@ from tests.models.helpers import (
     CLASSES,
     MASK,
     build,
+    compiled_step,
     photo_side,
     query_side,
     scene_batch,
@@ -87,6 +88,17 @@ def test_inference_shapes_and_ranges(model, batch):
     bare = query_side(model, batch.sketches, batch.query, with_masks=False)
     assert bare.masks is None
     np.testing.assert_array_equal(bare.scene_vector, side.scene_vector)
+
+
+def test_attention_is_that_of_the_scenes(model, batch):
+    """Of each object a share, less than 1 for those of a scene together."""
+    rows = batch.query.boxes, batch.query.obj_to_img, batch.query.triples, 3
+    found = model.attention(model.embed_sketches(batch.sketches).vector, *rows)
+    for values in found:
+        totals = np.bincount(batch.query.obj_to_img, values)
+        assert values.shape == batch.query.obj_to_img.shape
+        assert np.min(values) > 0 and np.max(totals) < 1
+    assert build("graph-attention", abbl_skip_transformer=True).attention is None
 
 
 def test_inference_does_not_retrace(model):
@@ -261,6 +273,72 @@ def test_one_pass_gives_the_gradients_of_two():
         gradients.append(tape.gradient(loss, variables))
     for shared, detached in zip(*gradients):
         np.testing.assert_allclose(shared, detached, rtol=1e-4, atol=1e-7)
+
+
+# --- batches without masks ---
+
+OF_MASKS = {"g_mask_loss", "g_mask_sketch_loss", "mask_recon_loss", "d_mask_loss"}
+
+
+def changed(model, before):
+    """Names of the variables that are no longer what they were."""
+    pairs = zip(before, model.variables)
+    return {v.name for old, v in pairs if not np.array_equal(old, v.numpy())}
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ("", set()),
+        ("abbl_no_skt_mask_loss=True", {"g_mask_sketch_loss"}),
+        ("abbl_no_mask_gan=True,abbl_include_feat_loss=False", OF_MASKS - {"mask_recon_loss"}),
+        ("abbl_include_feat_loss=True", set()),
+    ],
+)
+def test_without_masks_everything_else_is_as_with_them(batch, options, more):
+    """Of two equal models one sees the batch without its masks: its first step has the same other
+    losses, changes all but the mask net and the discriminator (their states too), and counts in
+    the main optimizer alone."""
+    plain, blind = (build("graph-attention", options, batch_norm="trained") for _ in range(2))
+    before = [v.numpy() for v in blind.variables]
+    full = {k: float(v) for k, v in plain.train_step(batch, *step_args()).items()}
+    bare = batch._replace(masks=None)
+    named = {k: float(v) for k, v in compiled_step(blind, bare)(bare, *step_args()).items()}
+    assert set(named) == LOGGED - OF_MASKS
+    total = 0.0
+    for name, value in named.items():
+        if name != "total_loss":
+            assert value == pytest.approx(full[name], rel=1e-4, abs=1e-6), name
+            total += blind.loss_weights()[name] * value
+    assert named["total_loss"] == pytest.approx(total, rel=1e-5)
+    assert set(full) - set(named) - {"g_mask_feat_loss"} == OF_MASKS - more
+
+    idle = [blind.mask_net] + ([blind.discriminator] if blind.discriminator else [])
+    still = {v.name for part in idle for v in part.variables}
+    after = changed(blind, before)
+    assert not after & still
+    assert after >= {v.name for v in blind.trainable_variables} - still
+    assert {name: int(o.iterations) for name, o in blind.optimizers.items()} == {
+        name: int(name == "main") for name in blind.optimizers
+    }
+
+
+def test_masks_may_come_and_go(batch, tmp_path):
+    """From a set with masks to one without and back, over checkpoints: nothing is lost."""
+    bare = batch._replace(masks=None)
+    model, other = build("graph-attention"), build("graph-attention")
+    model.train_step(batch, *step_args(0))
+    model.train_step(bare, *step_args(1))
+    path = tf.train.Checkpoint(model=model).write(str(tmp_path / "ckpt"))
+    tf.train.Checkpoint(model=other).read(path).assert_consumed()
+    for steps in ([(bare, 2)], [(bare, 3), (batch, 4)]):
+        for each, number in steps:
+            first, second = (m.train_step(each, *step_args(number)) for m in (model, other))
+            for name, value in first.items():
+                assert float(second[name]) == pytest.approx(float(value), rel=1e-5), name
+    assert {name: int(o.iterations) for name, o in other.optimizers.items()} == {
+        "main": 5, "discriminator": 2,
+    }  # fmt: skip
 
 
 # --- ablations and options ---

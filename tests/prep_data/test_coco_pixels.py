@@ -1,11 +1,8 @@
 """Masks, crops and photographs against hand-worked cases and slow references."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 from pycocotools import mask as coco_mask
 from tiny_coco import rectangle
 
@@ -158,37 +155,3 @@ def test_crops_are_those_of_the_loaders():
         crop = coco_pixels.bilinear_crop(pixels, (x0, y0, x1, y1), 24)
         assert crop.dtype == np.uint8
         assert abs(crop - expected.numpy()).max() <= 0.51
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_photographs_of_every_colour_mode(tmp_path, mode):
-    path = tmp_path / "a.jpg"
-    Image.new("RGB", (50, 30), (120, 120, 120)).convert(mode).save(path, quality=95)
-    pixels = coco_pixels.load_photo(path, 50, 30, 16)
-    assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
-    assert abs(pixels.astype(int) - 120).max() <= 3
-
-
-def test_unusable_photographs_say_why(tmp_path):
-    load = partial(coco_pixels.load_photo, width=50, height=30, side=16)
-    noise = np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)
-    good = tmp_path / "a.jpg"
-    Image.fromarray(noise).save(good)
-    with pytest.raises(coco_pixels.Skip, match="missing"):
-        load(tmp_path / "none.jpg")
-    with pytest.raises(coco_pixels.Skip, match="another size"):
-        coco_pixels.load_photo(good, 30, 50, 16)
-    good.write_bytes(good.read_bytes()[:900])
-    with pytest.raises(coco_pixels.Skip, match="broken"):
-        load(good)
-    for content in (b"", b"<html>not found</html>"):
-        good.write_bytes(content)
-        with pytest.raises(coco_pixels.Skip, match="broken"):
-            load(good)
-
-
-def test_jpeg_of_a_smooth_picture_is_close():
-    y, x = np.mgrid[:64, :64]
-    pixels = np.stack([x * 4, y * 4, 255 - x * 2], -1).astype(np.uint8)
-    back = tf.io.decode_jpeg(coco_pixels.encode_jpeg(pixels, coco_pixels.SCENE_QUALITY)).numpy()
-    assert abs(back.astype(int) - pixels).mean() < 2

@@ -11,11 +11,14 @@ from pycocotools.coco import COCO
 
 from core.errors import UsageError, UserError
 from dataloaders import sketches
-from prep_data import make_sample, quickdraw_drawings
+from prep_data import make_sample, quickdraw_drawings, sample_scenes
 from prep_data import sample_world as world
 from prep_data.npz import read_drawings
 
 FLAGS = ["--train-images", "40", "--val-images", "13", "--drawings", "5", "--eval-drawings", "2"]
+FLAGS += ["--sl-train-pairs", "5", "--sl-test-pairs", "30"]
+SMALL = ["--train-images", "2", "--val-images", "1", "--drawings", "1", "--eval-drawings", "1"]
+SMALL += ["--sl-train-pairs", "0", "--sl-test-pairs", "1"]
 
 
 def run(target: Path, *more: str) -> None:
@@ -122,7 +125,7 @@ def test_annotation_fields(coco):
 
 def test_scenes_vary(coco):
     rng = np.random.default_rng(3)
-    scenes = [make_sample.make_scene(rng) for _ in range(60)]
+    scenes = [sample_scenes.make_scene(rng) for _ in range(60)]
     alone = [[o for o in s.objects if len(o.individuals) == 1] for s in scenes]
     counts = [len(mine) for mine in alone]
     assert min(counts) >= 1 and max(counts) == 6
@@ -184,6 +187,61 @@ def test_sketchycoco_layout(sample, coco):
     assert objects["val"].keys() & both  # valid has objects of both parts
 
 
+def test_sketchycoco_sl_layout(sample, coco):
+    """Each side has its own pictures and objects; no photograph is one of the COCO part."""
+    root = sample / "sketchycoco-sl"
+    ids = {}
+    for split, count in (("train", 5), ("test", 30)):
+        kept = moved = drawn = 0
+        for photo in sorted((root / split / "image" / "Image").iterdir()):
+            pair = {}
+            for side, suffix in (("image", "jpg"), ("sketch", "png")):
+                path = root / split / side / "Image" / f"{photo.stem}.{suffix}"
+                table = root / split / side / "GraphFeatures" / f"{int(photo.stem)}.csv"
+                rows = [row.split(",") for row in table.read_text().splitlines()]
+                assert rows[0] == ["id", "className", "bboxleft", "bboxtop", "bboxright",
+                                   "bboxbottom"]  # fmt: skip
+                table = np.array(rows[1:], float)
+                assert table[:, 0].tolist() == list(range(len(table)))
+                assert set(table[:, 1]) <= {2, 4, 5, 7}  # car, airplane, traffic light, cat
+                with Image.open(path) as picture:
+                    assert picture.mode == ("RGB" if side == "image" else "L")
+                    assert (table[:, 2:4] >= 0).all() and (table[:, 4:] > table[:, 2:4]).all()
+                    assert (table[:, 4:] <= picture.size).all()
+                    pixels = np.asarray(picture.convert("L"))
+                pair[side] = table
+            # What was drawn fills its box, on paper that is white.
+            for x0, y0, x1, y1 in table[:, 2:].astype(int):
+                ink = pixels[y0:y1, x0:x1] < 128
+                rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+                assert rows[0] <= 3 and columns[0] <= 3
+                assert len(ink) - rows[-1] <= 4 and len(ink[0]) - columns[-1] <= 4
+            assert (pixels > 250).mean() > 0.5
+            assert 1 <= len(pair["sketch"]) <= len(pair["image"]) <= 5
+            boxes = pair["image"][:, 2:].tolist()
+            moved += sum(box not in boxes for box in pair["sketch"][:, 2:].tolist())
+            kept, drawn = kept + len(pair["sketch"]), drawn + len(pair["image"])
+            ids.setdefault(split, set()).add(int(photo.stem))
+        assert len(ids[split]) == count and moved == kept
+        if count > 20:  # a fifth is forgotten, but at least one is drawn
+            assert 0.7 < kept / drawn < 0.95
+    others = set(coco["instances", "train"].imgs) | set(coco["instances", "val"].imgs)
+    assert not ids["train"] & ids["test"] and not others & (ids["train"] | ids["test"])
+
+
+def test_the_published_set_has_no_train_part(tmp_path):
+    run(tmp_path / "a", *SMALL)
+    assert [p.name for p in (tmp_path / "a" / "sketchycoco-sl").iterdir()] == ["test"]
+    run(tmp_path / "b", *SMALL, "--sl-test-pairs", "0")
+    assert not (tmp_path / "b" / "sketchycoco-sl").exists()
+    # How many pairs there are changes nothing else.
+    a, b = (contents(tmp_path / name) for name in "ab")
+    mine = {name for name in a if name.startswith("sketchycoco-sl") or name == "sample.json"}
+    assert {name: a[name] for name in a.keys() - mine} == {
+        name: b[name] for name in b.keys() - {"sample.json"}
+    }
+
+
 # ---- how it is written -------------------------------------------------------------------------
 
 
@@ -195,9 +253,8 @@ def test_the_same_flags_give_the_same_bytes(sample, tmp_path):
 
 
 def test_another_seed_gives_another_world(sample, tmp_path):
-    small = ["--train-images", "2", "--val-images", "1", "--drawings", "1", "--eval-drawings", "1"]
-    run(tmp_path / "a", *small)
-    run(tmp_path / "b", *small, "--seed", "1")
+    run(tmp_path / "a", *SMALL)
+    run(tmp_path / "b", *SMALL, "--seed", "1")
     a, b = (contents(tmp_path / name) for name in "ab")
     assert a["quickdraw/cat.npz"] != b["quickdraw/cat.npz"]
     key = "coco-stuff/annotations/stuff_val2017.json"
@@ -235,8 +292,7 @@ def test_places_that_are_taken(sample, tmp_path, capsys):
 
 
 def test_an_empty_folder_is_used(tmp_path):
-    small = ["--train-images", "1", "--val-images", "1", "--drawings", "1", "--eval-drawings", "1"]
-    run(tmp_path, *small)
+    run(tmp_path, *SMALL)
     assert json.loads((tmp_path / "sample.json").read_text())["seed"] == 0
 
 

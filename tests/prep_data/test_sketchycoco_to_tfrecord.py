@@ -16,6 +16,7 @@ from core.errors import UsageError, UserError
 from core.files import read_json
 from core.registry import LOADERS
 from dataloaders import records
+from dataloaders.pictures import fit, load_sketch
 from prep_data import (
     coco_to_tfrecord,
     cococrops_to_tfrecord,
@@ -23,7 +24,6 @@ from prep_data import (
     make_sample,
     sketchycoco_to_tfrecord,
 )
-from prep_data.sketchycoco_pixels import fit, load_sketch
 
 ROOT = Path(__file__).parents[2]
 
@@ -392,6 +392,7 @@ def sample(tmp_path_factory):
     """The drawn sample, its paired scenes and its crops."""
     folder = tmp_path_factory.mktemp("sample")
     sizes = ["--train-images", "36", "--val-images", "12", "--drawings", "1"]
+    sizes += ["--sl-train-pairs", "0", "--sl-test-pairs", "0"]
     make_sample.main(["--target-dir", str(folder / "s"), *sizes, "--eval-drawings", "1"])
     coco = ["--dataset-dir", str(folder / "s" / "coco-stuff"), "--workers", "0"]
     sketchycoco = ["--sketchycoco-dir", str(folder / "s" / "sketchycoco")]

@@ -60,6 +60,21 @@ def test_intervals_of_columns_equal_those_of_each():
     together = base.bootstrap_intervals(values, resamples=300, seed=5)
     each = [base.bootstrap_interval(column, resamples=300, seed=5) for column in values.T]
     np.testing.assert_allclose(together, each, rtol=1e-12)
+    groups = np.random.default_rng(3).integers(0, 20, 70)
+    together = base.bootstrap_intervals(values, groups, resamples=300, seed=5)
+    each = [base.bootstrap_interval(column, groups, resamples=300, seed=5) for column in values.T]
+    np.testing.assert_allclose(together, each, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 3, 700])
+def test_every_resample_draws_as_many_as_there_are(n):
+    blocks = list(base._redrawn(n, 2000, seed=1))
+    weights = np.concatenate(blocks)
+    assert weights.shape == (2000, n)
+    assert np.all(weights.sum(axis=1) == n)
+    # How often a unit is drawn has variance n (1/n) (1 - 1/n); the mean over 2000 n draws is 1.
+    assert weights.var() == pytest.approx(1 - 1 / n, abs=0.05)
+    assert np.abs(weights.mean(axis=0) - 1).max() < 5 / np.sqrt(2000)
 
 
 def test_table_is_aligned_and_complete():

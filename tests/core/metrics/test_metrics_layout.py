@@ -48,3 +48,21 @@ def test_class_mean_masks_worked_by_hand():
 def test_no_train_masks_is_an_error():
     with pytest.raises(ValueError, match="no masks"):
         layout.MeanMasks(3, 4).result()
+
+
+def test_layout_iou_worked_by_hand():
+    """First: class 0 has 2 of 3 pixels in common, class 7 is only in one; the background, alike in
+    two pixels, does not count: (2/3 + 0) / 2. Second: nothing in either. Third: all alike."""
+    a = np.full((3, 2, 3), 255, np.uint8)
+    b = a.copy()
+    a[0, 0], b[0, 0, :2] = 0, 0
+    b[0, 0, 2] = 7
+    a[2, 0, 0] = b[2, 0, 0] = 254
+    np.testing.assert_allclose(layout.scene_iou(a, b), [1 / 3, 1, 1])
+
+
+def test_layout_iou_equals_a_plain_one_on_random_layouts():
+    a, b = np.random.default_rng(0).choice([0, 3, 9, 255], (2, 5, 16, 16)).astype(np.uint8)
+    for x, y, value in zip(a, b, layout.scene_iou(a, b)):
+        ratios = [((x == k) & (y == k)).sum() / ((x == k) | (y == k)).sum() for k in (0, 3, 9)]
+        assert value == pytest.approx(np.mean(ratios))

@@ -1,5 +1,6 @@
 """Ranks and recall against hand-worked tables, a slow reference and scikit-learn."""
 
+import itertools
 import subprocess
 import sys
 
@@ -116,6 +117,112 @@ def test_average_precision_equals_sklearn_without_ties():
         relevant = np.arange(40) == answer
         near = -np.linalg.norm(gallery - query, axis=1)
         assert own == pytest.approx(average_precision_score(relevant, near))
+
+
+def test_several_right_answers_worked_by_hand():
+    gallery = np.array([[1.0], [2.0], [3.0], [4.0], [5.0], [-2.0]])
+    keys = np.array(["a", "b", "a", "b", "a", "c"])
+    # From 0 the rows lie at 1 2 3 4 5 2: a b a b a c, and b and c are a tie.
+    ranks = retrieval.all_ranks(np.zeros((3, 1)), gallery, np.array(["a", "b", "c"]), keys)
+    # a: first; then behind b and c; last. b: behind a and c; behind a, c, b, a. c: behind a and b.
+    assert [rank.tolist() for rank in ranks] == [[1, 4, 6], [3, 5], [3]]
+    precision = [(1 / 1 + 2 / 4 + 3 / 6) / 3, (1 / 3 + 2 / 5) / 2, 1 / 3]
+    assert retrieval.average_precision(ranks).tolist() == pytest.approx(precision)
+    first = np.array([rank[0] for rank in ranks])
+    assert retrieval.recall_at_k(first, 1).tolist() == [1, 0, 0]
+    assert retrieval.recall_at_k(first, 3).tolist() == [1, 1, 1]
+    assert np.median(first) == 3
+
+
+def test_several_right_answers_in_the_worst_of_all_orders():
+    """Every order of the rows that their distances allow, tried."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        distances = rng.integers(1, 4, 6)
+        right = rng.permutation(np.arange(6) < rng.integers(1, 6))
+        worst = min(
+            np.mean([
+                np.mean(right[list(order[: place + 1])])
+                for place, row in enumerate(order) if right[row]
+            ])
+            for order in itertools.permutations(range(6))
+            if np.all(np.diff(distances[list(order)]) >= 0)
+        )  # fmt: skip
+        ranks = retrieval.all_ranks(
+            np.zeros((1, 1)), distances[:, None].astype(float), np.array([1]), right.astype(int)
+        )
+        assert retrieval.average_precision(ranks)[0] == pytest.approx(worst)
+
+
+@pytest.mark.parametrize("classes", [1, 4, 25])
+def test_several_right_answers_equal_sklearn_without_ties(classes):
+    rng = np.random.default_rng(classes)
+    gallery, queries = vectors(60, seed=1), vectors(30, seed=2)
+    gallery_keys = np.concatenate([np.arange(classes), rng.integers(0, classes, 60 - classes)])
+    keys = rng.integers(0, classes, 30)
+    ranks = retrieval.all_ranks(queries, gallery, keys, gallery_keys)
+    precision = retrieval.average_precision(ranks)
+    for query, key, own, rank in zip(queries, keys, precision, ranks):
+        near = -np.linalg.norm(gallery - query, axis=1)
+        assert own == pytest.approx(average_precision_score(gallery_keys == key, near))
+        order = np.argsort(-near)
+        assert rank.tolist() == (1 + np.flatnonzero(gallery_keys[order] == key)).tolist()
+
+
+def test_one_right_answer_of_all_ranks_is_that_of_ranks():
+    gallery, queries = vectors(40, seed=1), vectors(40, seed=2)
+    gallery[5:9] = gallery[1]  # ties
+    answers = np.random.default_rng(0).permutation(40)
+    ranks = retrieval.all_ranks(queries, gallery, answers + 100, np.arange(100, 140))
+    np.testing.assert_array_equal(np.concatenate(ranks), retrieval.ranks(queries, gallery, answers))
+
+
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_chance_is_the_mean_of_all_orders(size):
+    for right in range(1, size + 1):
+        orders = [np.array(o) + 1 for o in itertools.combinations(range(size), right)]
+        precision = retrieval.average_precision(orders).mean()
+        assert retrieval.chance("mAP", size, right) == pytest.approx(precision)
+        first = np.array([order[0] for order in orders])
+        for k in (1, 2, 5, 10):
+            recall = retrieval.recall_at_k(first, k).mean()
+            assert retrieval.chance(f"top{k}", size, right) == pytest.approx(recall)
+
+
+def test_chance_of_queries_is_the_mean_over_them():
+    for kind in ("mAP", "top2"):
+        each = [retrieval.chance(kind, 9, right) for right in (1, 4)]
+        assert retrieval.chance(kind, 9, np.array([1, 4, 4])) == pytest.approx(
+            (each[0] + 2 * each[1]) / 3
+        )
+
+
+def test_several_right_answers_of_features_that_know_them():
+    keys = np.arange(60) % 6
+    ranks = retrieval.all_ranks(np.eye(6), np.eye(6)[keys], np.arange(6), keys)
+    assert [rank.tolist() for rank in ranks] == [list(range(1, 11))] * 6
+
+
+@pytest.mark.parametrize("right", [1, 3, 12])
+def test_several_right_answers_of_a_collapsed_embedding_are_at_or_below_chance(right):
+    keys = np.arange(36) // right
+    collapsed = np.ones((36, 8), np.float32) + vectors(36, 8, 1, 1e-7)
+    ranks = retrieval.all_ranks(collapsed, collapsed, keys, keys)
+    assert [rank.tolist() for rank in ranks] == [list(range(37 - right, 37))] * 36
+    assert retrieval.average_precision(ranks).mean() <= retrieval.chance("mAP", 36, right)
+    first = np.array([rank[0] for rank in ranks])
+    assert retrieval.scores("top5", first).mean() <= retrieval.chance("top5", 36, right)
+
+
+def test_keys_that_do_not_fit_are_refused():
+    keys = np.array(["x", "y", "z"])
+    with pytest.raises(ValueError, match="1 queries have no right answer: z is the first"):
+        retrieval.all_ranks(vectors(3), vectors(2), keys, keys[:2])
+    with pytest.raises(ValueError, match="3 queries, but"):
+        retrieval.all_ranks(vectors(3), vectors(3), keys[:2], keys)
+    with pytest.raises(ValueError, match="2 gallery rows, but"):
+        retrieval.all_ranks(vectors(3), vectors(2), keys, keys)
+    assert retrieval.all_ranks(vectors(0), vectors(2), keys[:0], keys[:2]) == []
 
 
 def test_identical_features_are_perfect():

@@ -8,9 +8,11 @@ import tensorflow as tf
 
 from core.geometry import location_cells
 from models.layers.scene_transformer import (
+    Attention,
     Dropout,
     SceneSum,
     SceneTransformer,
+    rollout,
     sinusoids,
     slot_indices,
 )
@@ -107,6 +109,51 @@ def test_equals_slow_reference_scene_by_scene(layer):
             contextual[first : first + size], slots[1:], rtol=1e-3, atol=1e-4
         )
         first += size
+
+
+def test_attention_sums_to_one_over_the_taken_slots(layer):
+    """Of every slot, the empty ones too; in scenes of 2, 1 and 5 objects."""
+    _, _, layers = layer._encode(*scenes([2, 1, 5]))
+    assert [attention.shape for attention in layers] == [(3, HEADS, 9, 9)] * 2
+    for attention in layers:
+        for n, taken in enumerate((3, 2, 6)):
+            np.testing.assert_allclose(attention[n, :, :, :taken].numpy().sum(-1), 1, rtol=1e-5)
+            assert not attention[n, :, :, taken:].numpy().any()
+
+
+def test_attention_of_the_token_scene_by_scene(layer):
+    """Each scene alone, with matrices of its taken slots only."""
+    counts = [2, 1, 5]
+    arguments = scenes(counts)
+    found = layer.attention(*arguments)
+    _, _, layers = layer._encode(*arguments)
+    through, first = [], 0
+    for n, size in enumerate(counts):
+        matrices = [each[n, :, : size + 1, : size + 1].numpy().mean(0) for each in layers]
+        np.testing.assert_allclose(found.last[first : first + size], matrices[1][0, 1:], rtol=1e-5)
+        kept = [(matrix + np.eye(size + 1)) / 2 for matrix in matrices]
+        through.append((kept[1] @ kept[0])[0])
+        np.testing.assert_allclose(found.rollout[first : first + size], through[-1][1:], rtol=1e-5)
+        first += size
+    np.testing.assert_allclose([row.sum() for row in through], 1, rtol=1e-5)
+    assert isinstance(found, Attention)
+
+
+def test_asking_for_attention_changes_no_output(layer):
+    arguments = scenes([2, 1, 5])
+    alone = tf.function(lambda *rows: layer(*rows))(*arguments)
+    both = tf.function(lambda *rows: (layer(*rows), layer.attention(*rows)))(*arguments)
+    for one, other in zip(alone, both[0]):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_rollout_by_hand():
+    """Slot 0 looks at slot 1 alone, slot 1 at itself: (A + I) / 2 = [[1/2, 1/2], [0, 1]]; twice:
+    [[1/4, 3/4], [0, 1]]. Uniform attention: [[3/4, 1/4], [1/4, 3/4]] on top of the first gives
+    [3/8, 3/8 + 1/4]."""
+    looks = tf.constant([[[0.0, 1.0], [0.0, 1.0]]])
+    assert rollout([looks, looks])[0].numpy().tolist() == [[0.25, 0.75], [0, 1]]
+    assert rollout([looks, tf.fill((1, 2, 2), 0.5)])[0, 0].numpy().tolist() == [0.375, 0.625]
 
 
 def test_crowded_batch_leaves_small_scenes_alone(layer):

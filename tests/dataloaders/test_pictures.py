@@ -1,17 +1,18 @@
-"""Sketches of any picture file on the canvas of our own raster."""
+"""Photographs of any picture file, and sketches on the canvas of our own raster."""
 
 import csv
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from dataloaders import sketches
-from prep_data.coco_pixels import Skip
-from prep_data.sketchycoco_pixels import MAX_SIDE, fit, load_sketch
+from dataloaders import pictures, sketches
+from dataloaders.pictures import MAX_SIDE, Skip, fit, load_sketch
 
 HOUSE = np.array(
     [[0, 0, 0], [0, 300, 0], [200, 0, 0], [0, -300, 0], [-100, -120, 0], [-100, 120, 1]], np.int16
@@ -187,6 +188,51 @@ def test_cut_short(tmp_path):
         load_sketch(path, 96)
     with pytest.raises(Skip, match="sketch broken"):
         load_sketch(tmp_path / "gone.png", 96)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_photographs_of_every_colour_mode(tmp_path, mode):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (50, 30), (120, 120, 120)).convert(mode).save(path, quality=95)
+    pixels = pictures.load_photo(path, 16, (50, 30)).pixels
+    assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
+    assert abs(pixels.astype(int) - 120).max() <= 3
+
+
+def test_unusable_photographs_say_why(tmp_path):
+    load = partial(pictures.load_photo, side=16, size=(50, 30))
+    noise = np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)
+    good = tmp_path / "a.jpg"
+    Image.fromarray(noise).save(good)
+    with pytest.raises(pictures.Skip, match="missing"):
+        load(tmp_path / "none.jpg")
+    with pytest.raises(pictures.Skip, match="another size"):
+        pictures.load_photo(good, 16, (30, 50))
+    good.write_bytes(good.read_bytes()[:900])
+    with pytest.raises(pictures.Skip, match="broken"):
+        load(good)
+    for content in (b"", b"<html>not found</html>"):
+        good.write_bytes(content)
+        with pytest.raises(pictures.Skip, match="broken"):
+            load(good)
+
+
+def test_a_photograph_that_would_fill_the_memory(tmp_path):
+    """Its header is enough: there are no pixels in the file."""
+    side = pictures.MAX_PHOTO_SIDE + 1
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 9) + b"IDAT")
+    with pytest.raises(Skip, match="more than 8192 pixels"):
+        pictures.load_photo(path, 16)
+
+
+def test_jpeg_of_a_smooth_picture_is_close():
+    y, x = np.mgrid[:64, :64]
+    pixels = np.stack([x * 4, y * 4, 255 - x * 2], -1).astype(np.uint8)
+    back = tf.io.decode_jpeg(pictures.encode_jpeg(pixels, pictures.SCENE_QUALITY)).numpy()
+    assert abs(back.astype(int) - pixels).mean() < 2
 
 
 def test_real_sketches(real_data):

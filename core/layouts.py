@@ -1,0 +1,85 @@
+"""Layouts: the masks of a scene's objects put together into one map of classes.
+
+    masks (O, M, M) --threshold--bilinear into the box--one half--> which pixels each object covers
+                                      of all that cover a pixel, the smallest object is in front
+
+Also the colours that show them. Letters: N scenes, O objects, M side of a mask, S side of a map.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+SIDE = 256
+SOLID = 0.6  # a mask's probability from which it is solid
+COVERED = 0.5  # share of a pixel, between solid and not, from which the object covers it
+BACKGROUND = 255  # label of a pixel that no object covers
+
+
+def label_maps(
+    masks: tf.Tensor,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    obj_to_img: tf.Tensor,
+    num_scenes: int,
+    side: int = SIDE,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The layouts of N scenes: labels and instances, both uint8 (N, S, S).
+
+    masks: (O, M, M), probabilities or 0/1, within the box. boxes: float32 (O, 4). classes: int
+    (O,), any numbers below 255. obj_to_img: int32 (O,), ascending; a scene may have no object, and
+    at most 255. A label is the class of the object in front, or BACKGROUND; an instance is its
+    place in its scene, counted from 1, or 0.
+
+    An object covers pixels whose centre lies in its box. In front is the object that covers fewer
+    pixels, so that none hides a smaller one; of equals the first.
+    """
+    solid = tf.cast(tf.cast(masks, tf.float32) >= SOLID, tf.float32)
+    columns = _weights(boxes[:, 0], boxes[:, 2], solid.shape[1], side)
+    rows = _weights(boxes[:, 1], boxes[:, 3], solid.shape[1], side)
+    # Bilinear interpolation is linear along each axis: two products do all pixels of all objects.
+    covers = tf.matmul(rows @ solid, columns, transpose_b=True) >= COVERED  # (O, S, S)
+
+    pixels = tf.reduce_sum(tf.cast(covers, tf.int32), axis=[1, 2])
+    order = tf.argsort(pixels, stable=True)  # front to back
+    places = tf.math.invert_permutation(order)
+    none = tf.size(order)
+    front = tf.math.unsorted_segment_min(
+        tf.where(covers, places[:, None, None], none), obj_to_img, num_scenes
+    )  # (N, S, S)
+    front = tf.minimum(front, none)
+    slots = tf.range(none) - tf.searchsorted(obj_to_img, obj_to_img)
+
+    def shown(values: tf.Tensor, otherwise: int) -> tf.Tensor:
+        ordered = tf.gather(tf.cast(values, tf.uint8), order)
+        return tf.gather(tf.concat([ordered, tf.constant([otherwise], tf.uint8)], 0), front)
+
+    return shown(classes, BACKGROUND), shown(1 + slots, 0)
+
+
+def _weights(low: tf.Tensor, high: tf.Tensor, mask_side: int, side: int) -> tf.Tensor:
+    """How much each mask cell counts in each pixel along one axis, for boxes from low to high (O,):
+    float32 (O, S, M). Zero for pixels outside the box."""
+    centres = (tf.range(side, dtype=tf.float32) + 0.5) / side
+    low, high = low[:, None], high[:, None]
+    share = tf.math.divide_no_nan(centres - low, high - low)
+    # Cells too are at their centres; beyond the outermost, those go on.
+    cell = tf.clip_by_value(share * mask_side - 0.5, 0.0, mask_side - 1.0)  # (O, S)
+    distance = tf.abs(cell[..., None] - tf.range(mask_side, dtype=tf.float32))
+    inside = (centres >= low) & (centres < high)
+    return tf.nn.relu(1.0 - distance) * tf.cast(inside, tf.float32)[..., None]
+
+
+def _palette() -> np.ndarray:
+    """Points of the additive recurrence with the powers of 1/g, g = 1.2207 the real root of
+    x^4 = x + 1: any number of them is spread evenly in the cube of colours, and neighbours in the
+    vocabulary are far apart. Neither near black nor near white."""
+    steps = 1.2207440846057596 ** -np.arange(1.0, 4.0)
+    colours = np.round(20 + 215 * ((0.5 + np.arange(BACKGROUND)[:, None] * steps) % 1))
+    return np.concatenate([colours, [[255, 255, 255]]]).astype(np.uint8)
+
+
+# uint8 (256, 3): the red, green and blue of a class by its index in the vocabulary; the background
+# is white.
+PALETTE = _palette()

@@ -1,0 +1,112 @@
+"""Layouts out of masks and boxes."""
+
+import math
+
+import numpy as np
+import pytest
+
+from core.layouts import BACKGROUND, PALETTE, label_maps
+
+
+def layouts(masks, boxes, classes, obj_to_img, scenes, side):
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    obj_to_img = np.asarray(obj_to_img, np.int32)
+    maps = label_maps(np.asarray(masks), boxes, np.asarray(classes), obj_to_img, scenes, side)
+    return tuple(each.numpy() for each in maps)
+
+
+def test_drawn_by_hand():
+    """A sea (class 4) in the lower three of 5 x 5 pixels, in front of it a boat (class 2). Its
+    columns 1 to 3 are the columns of its mask of 3 x 3. Its box begins at row 1 and is 6 rows high,
+    2 for each row of the mask: pixel rows 1 to 4 have their centres at -1/4 (so 0), 1/4, 3/4 and
+    5/4 of the mask's. Solid, the mask's rows are 010, 111, 000, so that the pixels are
+    0 1 0,  1/4 1 1/4,  3/4 1 3/4,  3/4 3/4 3/4."""
+    masks = np.ones((2, 3, 3))
+    masks[0] = [[0.0, 0.7, 0.59], [1.0, 1.0, 0.6], [0.0, 0.3, 0.0]]
+    boxes = [[0.2, 0.2, 0.8, 1.4], [0.0, 0.4, 1.0, 1.0]]
+    labels, instances = layouts(masks, boxes, [2, 4], [0, 0], 1, 5)
+    x, s, b = BACKGROUND, 4, 2
+    assert labels[0].tolist() == [
+        [x, x, x, x, x],
+        [x, x, b, x, x],
+        [s, s, b, s, s],
+        [s, b, b, b, s],
+        [s, b, b, b, s],
+    ]
+    assert instances[0].tolist() == [
+        [{x: 0, s: 2, b: 1}[label] for label in row] for row in labels[0].tolist()
+    ]
+    assert labels.dtype == instances.dtype == np.uint8
+
+
+def slow(masks, boxes, classes, obj_to_img, scenes, side):
+    """A pixel at a time, the larger objects first."""
+    covers = np.zeros((len(masks), side, side), bool)
+    for o, (mask, box) in enumerate(zip(masks >= 0.6, boxes.astype(float))):
+        size = len(mask)
+        for i in range(side):
+            for j in range(side):
+                px, py = (j + 0.5) / side, (i + 0.5) / side
+                if not (box[0] <= px < box[2] and box[1] <= py < box[3]):
+                    continue
+                u = (px - box[0]) / (box[2] - box[0]) * size - 0.5
+                v = (py - box[1]) / (box[3] - box[1]) * size - 0.5
+                u, v = (min(max(place, 0), size - 1) for place in (u, v))
+                left, top = math.floor(u), math.floor(v)
+                total = 0.0
+                for row, down in ((top, 1 - (v - top)), (top + 1, v - top)):
+                    for column, across in ((left, 1 - (u - left)), (left + 1, u - left)):
+                        if row < size and column < size:
+                            total += down * across * mask[row, column]
+                covers[o, i, j] = total >= 0.5
+    labels = np.full((scenes, side, side), BACKGROUND, np.uint8)
+    instances = np.zeros((scenes, side, side), np.uint8)
+    for o in sorted(range(len(masks)), key=lambda o: (-covers[o].sum(), -o)):
+        n = obj_to_img[o]
+        labels[n][covers[o]] = classes[o]
+        instances[n][covers[o]] = o - list(obj_to_img).index(n) + 1
+    return labels, instances
+
+
+def test_equals_a_slow_one():
+    """Scenes of 3, no, 1 and 8 objects; boxes of all shapes, some over the border of the image."""
+    rng = np.random.default_rng(0)
+    obj_to_img = np.repeat([0, 2, 3], [3, 1, 8])
+    masks = rng.random((12, 6, 6)) ** 0.5
+    low, size = rng.uniform(-0.1, 0.7, (12, 2)), rng.uniform(0.02, 0.8, (12, 2))
+    boxes = np.concatenate([low, low + size], 1).astype(np.float32)
+    arguments = (masks, boxes, rng.integers(0, 255, 12), obj_to_img, 4, 23)
+    for found, expected in zip(layouts(*arguments), slow(*arguments)):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_none_hides_a_smaller_one_and_the_first_of_equals_is_in_front():
+    full = np.ones((3, 4, 4))
+    boxes = [[0, 0, 1, 1], [0.25, 0.25, 0.75, 0.75], [0.25, 0.25, 0.75, 0.75]]
+    labels, instances = layouts(full, boxes, [7, 8, 9], [0, 0, 0], 1, 8)
+    expected = np.full((8, 8), 1)
+    expected[2:6, 2:6] = 2
+    np.testing.assert_array_equal(instances[0], expected)
+    assert set(np.unique(labels)) == {7, 8}
+
+
+@pytest.mark.parametrize("box", [[0.5, 0.2, 0.5, 0.8], [0.6, 0.2, 0.4, 0.8], [1.2, 0, 2, 1]])
+def test_a_box_without_pixels_shows_nothing(box):
+    labels, instances = layouts(np.ones((1, 4, 4)), [box], [3], [0], 1, 8)
+    assert (labels == BACKGROUND).all() and not instances.any()
+
+
+def test_no_objects_at_all():
+    labels, instances = layouts(np.ones((0, 4, 4)), [], np.zeros(0, int), [], 2, 8)
+    assert labels.shape == (2, 8, 8)
+    assert (labels == BACKGROUND).all() and not instances.any()
+
+
+def test_colours_are_told_apart():
+    colours = PALETTE.astype(int)
+    apart = np.linalg.norm(colours[:, None] - colours, axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    assert apart.min() > 20
+    neighbours = [apart[i, i + step] for step in (1, 2, 3) for i in range(252)]
+    assert min(neighbours) > 60
+    assert colours[BACKGROUND].tolist() == [255] * 3
