@@ -24,6 +24,7 @@ class Vocabulary:
     names: tuple[str, ...]  # (K,), `__image__` last
     predicates: tuple[str, ...] = ()  # names of predicate 0, 1, ...
     objects: tuple[int, ...] = ()  # ascending indices of the classes that can be objects
+    ids: tuple[int, ...] = ()  # (K,): COCO-Stuff category ids, 0 of `__image__`
 
     @property
     def num_classes(self) -> int:

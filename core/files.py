@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,24 @@ def replacing(path: Path) -> "Iterator[Path]":
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> "Iterator[Path]":
+    """A folder to write files into: it becomes `path`, in the place of what is there, when the
+    block ends without an error. UserError when it cannot be written."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+        temporary.mkdir()
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_npz(path: Path, metadata: Any, arrays: "Mapping[str, np.ndarray]") -> None:

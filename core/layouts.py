@@ -8,6 +8,8 @@ Also the colours that show them. Letters: N scenes, O objects, M side of a mask,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -15,6 +17,7 @@ SIDE = 256
 SOLID = 0.6  # a mask's probability from which it is solid
 COVERED = 0.5  # share of a pixel, between solid and not, from which the object covers it
 BACKGROUND = 255  # label of a pixel that no object covers
+COCO_LABELS = 182  # ids of things (1-90) and stuff (92-182); 183 is "other"
 
 
 def label_maps(
@@ -56,6 +59,13 @@ def label_maps(
         return tf.gather(tf.concat([ordered, tf.constant([otherwise], tf.uint8)], 0), front)
 
     return shown(classes, BACKGROUND), shown(1 + slots, 0)
+
+
+def coco_labels(ids: Sequence[int]) -> np.ndarray:
+    """The label of each class in layouts for SPADE: uint8 (K,), COCO-Stuff id - 1, or BACKGROUND
+    where that is none. ids: COCO-Stuff category ids, of the vocabulary's classes."""
+    ids = np.array(ids, np.int64)
+    return np.where((ids >= 1) & (ids <= COCO_LABELS), ids - 1, BACKGROUND).astype(np.uint8)
 
 
 def _weights(low: tf.Tensor, high: tf.Tensor, mask_side: int, side: int) -> tf.Tensor:

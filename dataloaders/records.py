@@ -460,6 +460,8 @@ def read_meta(folder: Union[str, Path], kind: Union[str, Sequence[str]]) -> dict
         )
     bad = [key for key in _READ_NAMES[meta["kind"]] if not _is_names(meta.get(key))]
     bad += [key for key in _READ_NUMBERS.get(meta["kind"], ()) if type(meta.get(key)) is not int]
+    if not bad and _is_coco(meta) and not _are_ids(meta.get("obj_idx_to_ID"), meta):
+        bad.append("obj_idx_to_ID")
     if bad:
         raise UserError(
             f"{path} was edited or damaged: {bad[0]!r} is missing or of another type; "
@@ -470,6 +472,11 @@ def read_meta(folder: Union[str, Path], kind: Union[str, Sequence[str]]) -> dict
 
 def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _are_ids(value: Any, meta: Mapping[str, Any]) -> bool:
+    ids = isinstance(value, list) and all(type(each) is int for each in value)
+    return ids and len(value) == len(meta["obj_idx_to_name"])
 
 
 def check_same_vocabulary(metas: Mapping[Union[str, Path], Mapping[str, Any]]) -> None:

@@ -61,7 +61,10 @@ def coco_vocabulary(meta: dict[str, Any]) -> Vocabulary:
     names = tuple(meta["obj_idx_to_name"])
     objects = set(meta["concrete_objs"])
     return Vocabulary(
-        names, PREDICATES, tuple(k for k, name in enumerate(names) if name in objects)
+        names,
+        PREDICATES,
+        tuple(k for k, name in enumerate(names) if name in objects),
+        tuple(meta["obj_idx_to_ID"]),
     )
 
 

@@ -23,7 +23,7 @@ RULES = {
     **{path: {"models", "dataloaders", "experiments"} for path in COMPOSERS},
     "models": CORE,
     "dataloaders": CORE,
-    "experiments": CORE,
+    "experiments": {"core", "SPADE"},
     "prep_data": {"dataloaders", "core"},
     "SPADE": {"models", "core"},
 }

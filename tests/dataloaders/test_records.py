@@ -173,6 +173,7 @@ def test_meta_checks(tmp_path):
         records.read_meta(tmp_path, "coco-crops")
     whole = {"kind": "coco-crops", "schema": records.SCHEMA, "a": 1}
     whole.update(obj_idx_to_name=["cat", "dog"], concrete_objs=["cat"], mask_size=64)
+    whole.update(obj_idx_to_ID=[17, 18])
     write(**whole)
     assert records.read_meta(tmp_path, "coco-crops")["a"] == 1
     assert records.read_meta(str(tmp_path), ("quickdraw", "coco-crops"))["a"] == 1
@@ -182,6 +183,9 @@ def test_meta_checks(tmp_path):
         ("obj_idx_to_name", 3),
         ("obj_idx_to_name", ["cat", 3]),
         ("concrete_objs", None),
+        ("obj_idx_to_ID", None),
+        ("obj_idx_to_ID", [17, "18"]),
+        ("obj_idx_to_ID", [17]),
     ):
         write(**{**whole, key: bad})
         with pytest.raises(UserError, match=f"'{key}' is missing or of another type"):

@@ -91,6 +91,7 @@ def _sketch_meta(classes: dict[str, tuple[str, ...]]) -> dict[str, object]:
 def _coco_meta(vocabulary: tuple[str, ...], **keys: object) -> dict[str, object]:
     return {
         "obj_idx_to_name": list(vocabulary),
+        "obj_idx_to_ID": [*range(1, len(vocabulary)), 0],
         "pred_idx_to_name": list(PREDICATES),
         "concrete_objs": [name for name in vocabulary if name in THINGS],
         "image_size": 256,

@@ -1,0 +1,226 @@
+"""Serves a SPADE generator over HTTP. Drop this one file into a clone of NVlabs/SPADE and start it:
+
+    pip install flask waitress
+    python api.py [--host 127.0.0.1] [--port 5000] [options of the clone's test.py]
+
+Without options of the clone it takes the pretrained COCO-Stuff network (--name coco_pretrained), on
+the processor where there is no GPU (--gpu_ids -1).
+
+    POST /       {"layout": (256, 256), "instances": (256, 256), "real_image": (256, 256, 3)}
+                 -> (1, 3, 256, 256): the photograph's red, green and blue, -1..1
+    GET /health  {"status": "ok"}
+
+All arrays are nested lists. layout: COCO-Stuff id - 1 of each pixel (0 person .. 181), 255 where it
+is unknown. instances: 0..255, different in each thing and piece of stuff that touch. real_image:
+0..255; may be left out, for a network without an encoder does not look at it. What is wrong with a
+request is answered as {"error": "a sentence"} with a status of 400 and more.
+"""
+
+# It runs in the clone's environment: nothing of this project, and no Python or Flask newer than
+# SPADE needs.
+import argparse
+import json
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import flask
+import numpy as np
+from werkzeug.exceptions import HTTPException
+
+SIDE = 256
+LABELS = 182  # COCO-Stuff ids 1..182
+UNKNOWN = 255
+MOST_BYTES = 16 * 2**20  # of a request; ours have 1.5 MB
+IDLE_SECONDS = 60  # after which a client that sends nothing is dropped
+
+log = logging.getLogger("spade")
+
+
+class BadRequestError(ValueError):
+    """What is wrong with a request, as a sentence."""
+
+
+def read_request(body):
+    """The bytes of a request -> (layout, instances uint8 (256, 256), image uint8 (256, 256, 3))."""
+    try:
+        content = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"the body is not JSON ({type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise BadRequestError("the body is not a JSON object with the keys layout and instances")
+    layout = _array(content, "layout", (SIDE, SIDE))
+    wrong = layout[(layout >= LABELS) & (layout != UNKNOWN)]
+    if wrong.size:
+        raise BadRequestError(
+            f"layout holds {wrong[0]}: labels are COCO-Stuff ids less one, 0..{LABELS - 1}, or "
+            f"{UNKNOWN} for unknown"
+        )
+    instances = _array(content, "instances", (SIDE, SIDE))
+    if content.get("real_image") is None:
+        return layout, instances, np.zeros((SIDE, SIDE, 3), np.uint8)
+    return layout, instances, _array(content, "real_image", (SIDE, SIDE, 3))
+
+
+def _array(content, key, shape):
+    if key not in content:
+        raise BadRequestError(f"{key} is missing")
+    try:
+        values = np.array(content[key])
+    except (ValueError, OverflowError):  # ragged
+        values = np.array(None)
+    if values.shape != shape or values.dtype.kind not in "iu":
+        raise BadRequestError(f"{key} must be a nested list of integers of shape {shape}")
+    if values.min() < 0 or values.max() > 255:
+        wrong = values.min() if values.min() < 0 else values.max()
+        raise BadRequestError(f"{key} holds {wrong}: its values are 0..255")
+    return values.astype(np.uint8)
+
+
+def create_app(generate):
+    """The Flask application. generate: (layout, instances, image), as read_request gives them, ->
+    float array (1, 3, 256, 256) in [-1, 1]; it is called by one thread at a time."""
+    app = flask.Flask("spade")
+    app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
+    lock = threading.Lock()
+
+    def answer(content, status=200):
+        return flask.Response(json.dumps(content), status, mimetype="application/json")
+
+    @app.route("/", methods=["POST"])
+    def post():
+        layout = read_request(flask.request.get_data(cache=False))
+        with lock:
+            picture = np.asarray(generate(*layout), np.float64)
+        if picture.shape != (1, 3, SIDE, SIDE) or not np.isfinite(picture).all():
+            log.error("the generator made an array %s, or values not finite", picture.shape)
+            return answer({"error": "the generator made no picture of it: see its weights"}, 500)
+        # Five digits are much finer than the 256 levels of a picture, and a third of the bytes.
+        return answer(np.round(np.clip(picture, -1, 1), 5).tolist())
+
+    @app.route("/health")
+    def health():
+        return answer({"status": "ok"})
+
+    @app.errorhandler(BadRequestError)
+    def refuse(error):
+        return answer({"error": str(error)}, 400)
+
+    @app.errorhandler(HTTPException)
+    def explain(error):
+        return answer({"error": error.description or error.name}, error.code or 500)
+
+    @app.errorhandler(Exception)
+    def fail(error):
+        log.error("a request failed", exc_info=error)
+        return answer({"error": "the generator failed: its console says why"}, 500)
+
+    return app
+
+
+def add_flags(parser):
+    """The flags --host and --port."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument("--port", type=int, default=5000, help="0: any that is free")
+
+
+def serve(app, host, port):
+    """Serve until the process ends; prints the address. OSError with a sentence when it cannot be
+    listened at."""
+    try:
+        run, port = _server(app, host, port)
+    except (OSError, OverflowError, ValueError) as error:
+        raise OSError(f"cannot listen at {host}:{port} ({error}): choose another --port") from None
+    print(f"listening at http://{host}:{port}", flush=True)
+    run()
+
+
+def _server(app, host, port):
+    """(the function that serves, the port)."""
+    try:
+        from waitress import create_server
+    except ImportError:
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        class Handler(WSGIRequestHandler):
+            timeout = IDLE_SECONDS
+
+        server = make_server(host, port, app, threaded=True, request_handler=Handler)
+        return server.serve_forever, server.port
+    # Clients that send slowly wait in its loop and take no thread.
+    server = create_server(
+        app, host=host, port=port, threads=8, ident="", channel_timeout=IDLE_SECONDS,
+        max_request_body_size=MOST_BYTES,
+    )  # fmt: skip
+    return server.run, getattr(server, "effective_port", port)
+
+
+# ---- in a clone of NVlabs/SPADE ------------------------------------------------------------------
+
+
+def clone_arguments(arguments, has_gpu):
+    """The arguments of the clone's own parser, with what a plain `python api.py` leaves out."""
+
+    def given(flag):
+        return any(each == flag or each.startswith(flag + "=") for each in arguments)
+
+    added = [] if given("--name") else ["--name", "coco_pretrained"]
+    if not has_gpu and not given("--gpu_ids"):
+        added += ["--gpu_ids", "-1"]
+    return added + list(arguments)
+
+
+def load_clone(arguments):
+    """The clone's network as a function for create_app."""
+    import torch
+
+    sys.argv[1:] = clone_arguments(arguments, torch.cuda.is_available())
+    try:
+        from models.pix2pix_model import Pix2PixModel
+        from options.test_options import TestOptions
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("models", "options"):
+            raise SystemExit(f"error: {error}: install the requirements of SPADE") from None
+        folder = Path(__file__).resolve().parent
+        raise SystemExit(
+            f"error: {folder} is no clone of NVlabs/SPADE: drop api.py beside its test.py"
+        ) from None
+    options = TestOptions().parse()
+    try:
+        model = Pix2PixModel(options)
+    except OSError as error:
+        raise SystemExit(
+            f"error: the network {options.name} cannot be loaded ({error}): unpack SPADE's "
+            "pretrained weights into its folder checkpoints"
+        ) from None
+    model.eval()
+
+    def generate(layout, instances, image):
+        label = np.where(layout == UNKNOWN, LABELS, layout)  # the channel after the classes
+        data = {
+            "label": torch.from_numpy(label.astype(np.float32))[None, None],
+            "instance": torch.from_numpy(instances.astype(np.int64))[None, None],
+            "image": torch.from_numpy(image.transpose(2, 0, 1) / np.float32(127.5) - 1)[None],
+        }
+        with torch.no_grad():
+            return model(data, mode="inference").float().cpu().numpy()
+
+    return generate
+
+
+def main():
+    """`python api.py`."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_flags(parser)
+    own, others = parser.parse_known_args()
+    app = create_app(load_clone(others))
+    try:
+        serve(app, own.host, own.port)
+    except OSError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

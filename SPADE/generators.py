@@ -1,0 +1,204 @@
+"""Generators of photographs from layouts: one behind an address, or one in this process.
+
+A layout is a label map (COCO-Stuff id - 1, 255 = unknown) and an instance map, uint8 (256, 256);
+a picture is float32 (256, 256, 3) in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Optional, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from core.errors import UsageError, UserError
+
+SIDE = 256
+NONE = "none"
+DEFAULT = "http://127.0.0.1:5000"
+TIMEOUT = 120.0  # seconds for one picture: a slow processor takes some 10
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between attempts
+MOST_BYTES = 64 * 2**20  # of an answer; with all digits of a float32 it has 4 MB
+START = (
+    "start it with `python api.py` in a SPADE clone (SPADE/api.py), or with "
+    "`python -m SPADE.serve --weights FILE`; or take generator=none for layouts alone"
+)
+
+log = logging.getLogger(__name__)
+
+
+class Generator(Protocol):
+    """What makes pictures. identity: tells it from other ones."""
+
+    identity: str
+
+    def check(self) -> None:
+        """UserError when it cannot be used, as far as that is seen without TensorFlow."""
+
+    def open(self) -> None:
+        """Whatever is left to do before the first picture. UserError when it cannot be used."""
+
+    def generate(self, label: np.ndarray, instance: np.ndarray, photo: np.ndarray) -> np.ndarray:
+        """The picture of a layout. photo: uint8 (256, 256, 3), for generators with an encoder.
+        UserError when there is none to be had."""
+
+
+def find(text: str) -> Optional[Generator]:
+    """The generator that an hparam names: an address, a weights file, or 'none'. UsageError for an
+    address that is none."""
+    if text == NONE:
+        return None
+    return Served(text) if "://" in text else Local(Path(text))
+
+
+class _TroubleError(Exception):
+    """What went wrong in one attempt; the next may do better."""
+
+
+class Served:
+    """A server with the contract of SPADE/api.py, whoever wrote it."""
+
+    def __init__(self, address: str, timeout: float = TIMEOUT, waits: Sequence[float] = WAITS):
+        """timeout: seconds for an attempt; waits: seconds between attempts, one more than these."""
+        try:
+            parts = urlsplit(address)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise UsageError(f"{address!r} is no address as {DEFAULT}")
+        self.identity = address
+        self._timeout, self._waits = timeout, waits
+        # No proxy: it would be asked for 127.0.0.1 too.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def check(self) -> None:
+        self._patiently(self._healthy)
+
+    def open(self) -> None:
+        pass
+
+    def generate(self, label: np.ndarray, instance: np.ndarray, photo: np.ndarray) -> np.ndarray:
+        body = json.dumps({
+            "layout": label.tolist(), "instances": instance.tolist(), "real_image": photo.tolist(),
+        }).encode()  # fmt: skip
+        return self._patiently(lambda: _picture(self._ask("", body)))
+
+    def _patiently(self, attempt: Callable[[], Any]) -> Any:
+        for wait in (*self._waits, None):
+            try:
+                return attempt()
+            except _TroubleError as error:
+                trouble = f"the generator at {self.identity} {error}"
+            if wait is not None:
+                log.warning("%s; again in %g s", trouble, wait)
+                time.sleep(wait)
+        raise UserError(f"{trouble}, {len(self._waits) + 1} times: {START}")
+
+    def _healthy(self) -> None:
+        """A server without /health says 404, and is there."""
+        try:
+            self._ask("/health")
+        except UserError:
+            log.debug("%s has no /health", self.identity)
+
+    def _ask(self, path: str, body: Optional[bytes] = None) -> bytes:
+        """The body of the answer. UserError for a request that the server refuses."""
+        end = time.monotonic() + self._timeout
+        request = urllib.request.Request(
+            self.identity.rstrip("/") + (path or "/"), body, {"Content-Type": "application/json"}
+        )
+        try:
+            with self._opener.open(request, timeout=self._timeout) as answer:
+                return _read(answer, end)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = _sentence(error)
+            if error.code < 500:
+                raise UserError(
+                    f"the generator at {self.identity} refused a layout with status {error.code}"
+                    f"{said}"
+                ) from None
+            raise _TroubleError(f"failed with status {error.code}{said}") from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, socket.timeout):
+                raise _TroubleError(f"did not answer within {self._timeout:g} s") from None
+            text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+            raise _TroubleError(f"cannot be reached ({text})") from None
+
+
+def _read(answer: http.client.HTTPResponse, end: float) -> bytes:
+    """All of it. A timeout of sockets alone lets a server send a byte at a time for ever."""
+    chunks, size = [], 0
+    while chunk := answer.read1(1 << 16):
+        chunks.append(chunk)
+        size += len(chunk)
+        if time.monotonic() > end:
+            raise socket.timeout
+        if size > MOST_BYTES:
+            raise _TroubleError(f"answered more than {MOST_BYTES >> 20} MB")
+    return b"".join(chunks)
+
+
+def _sentence(answer: urllib.error.HTTPError) -> str:
+    """What our servers say of a failure, if it is one of them."""
+    try:
+        return f": {json.loads(answer.read(4096))['error']}"
+    except Exception:  # of a stranger: anything
+        return ""
+
+
+def _picture(body: bytes) -> np.ndarray:
+    try:
+        values = np.array(json.loads(body), np.float32)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        text = body[:60].decode("utf-8", "replace").strip()
+        raise _TroubleError(f"answered no picture but {text!r}") from None
+    if values.shape != (1, 3, SIDE, SIDE):
+        raise _TroubleError(f"answered numbers of shape {values.shape}, not {(1, 3, SIDE, SIDE)}")
+    if not (np.abs(values) <= 1.001).all():  # false for NaN
+        raise _TroubleError("answered numbers that are not in [-1, 1]")
+    return values[0].transpose(1, 2, 0)
+
+
+class Local:
+    """A weights file, as `python -m SPADE.convert` writes."""
+
+    def __init__(self, path: Path):
+        self._path, self._network = path, None
+
+    @property
+    def identity(self) -> str:
+        """The file as it is now."""
+        stat = self._path.stat()
+        return f"{self._path.resolve()}, {stat.st_size} bytes, {stat.st_mtime_ns}"
+
+    def check(self) -> None:
+        if not self._path.is_file():
+            raise UserError(
+                f"there is no weights file {self._path}; generator is an address as {DEFAULT}, a "
+                "weights file, or none"
+            )
+
+    def open(self) -> None:
+        from SPADE import weights
+
+        self._network = self._network or weights.load_generator(self._path)
+
+    def generate(self, label: np.ndarray, instance: np.ndarray, photo: np.ndarray) -> np.ndarray:
+        from models.layers import semantic, spade
+
+        self.open()
+        label, instance = label[None], instance[None]
+        semantic.check_layout(label, instance, spade.SCALE)
+        return self._network(semantic.semantic_maps(label, instance))[0].numpy()

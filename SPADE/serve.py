@@ -1,0 +1,44 @@
+"""Serves a generator's weights over HTTP, as SPADE/api.py serves a SPADE clone; without PyTorch.
+
+python -m SPADE.serve --weights FILE [--host 127.0.0.1] [--port 5000]
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from core.commands import Parser, run
+from core.errors import UserError
+from SPADE import api
+from SPADE.generators import Local
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Runs the command until it is stopped; raises UserError for what a user can mend."""
+    parser = Parser(prog="python -m SPADE.serve", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="what python -m SPADE.convert wrote"
+    )
+    api.add_flags(parser)
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    generator = Local(args.weights)
+    generator.open()
+
+    def generate(*layout: np.ndarray) -> np.ndarray:
+        return generator.generate(*layout).transpose(2, 0, 1)[None]
+
+    try:
+        api.serve(api.create_app(generate), args.host, args.port)
+    except OSError as error:
+        raise UserError(str(error)) from None
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))
