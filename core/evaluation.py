@@ -343,7 +343,7 @@ class Evaluation:
 
     def label_colours(self) -> np.ndarray:
         """Mean colour of the train photographs' pixels of every label of layouts: float32 (256, 3),
-        -1..1; of a label never seen, of all pixels."""
+        0..1; of a label never seen, of all pixels."""
         if "label colours" not in self._constants:
             sums, counts = np.zeros((256, 3)), np.zeros(256)
             for batch in self.on("train").batches("colours of labels", COLOURED_SCENES):
@@ -354,7 +354,7 @@ class Evaluation:
                     sums[:, channel] += np.bincount(labels, pixels[:, channel], 256)
             means = sums / np.maximum(counts, 1)[:, None]
             means[counts == 0] = sums.sum(0) / counts.sum()
-            self._constants["label colours"] = (means / 127.5 - 1).astype(np.float32)
+            self._constants["label colours"] = (means / 255).astype(np.float32)
         return self._constants["label colours"]
 
     def triplets(self) -> Triplets:

@@ -23,7 +23,7 @@ SCENES = 64  # at most, spread over the split: a picture takes seconds on a slow
 
 @METRICS.register("picture-error")
 def _picture_error(evaluation, name: str) -> list[Figure]:
-    """Mean absolute difference of pixels, of 0..1, and SSIM, of generated pictures and photographs.
+    """Mean absolute difference of pixels in 0..1, and SSIM, of generated pictures and photographs.
 
     Beside them what is reached by the mean colour of each label, without a network, and by the
     picture of another scene. Blurred pictures have small differences: a picture that looks real
@@ -60,8 +60,8 @@ def _picture_error(evaluation, name: str) -> list[Figure]:
 
 
 def _compare(columns: dict, kind: str, pictures: np.ndarray, photos: np.ndarray) -> None:
-    columns["l1", kind].append(np.abs(pictures - photos).mean(axis=(1, 2, 3)) / 2)
-    columns["ssim", kind].append(tf.image.ssim(pictures, photos, max_val=2.0).numpy())
+    columns["l1", kind].append(np.abs(pictures - photos).mean(axis=(1, 2, 3)))
+    columns["ssim", kind].append(tf.image.ssim(pictures, photos, max_val=1.0).numpy())
 
 
 @METRICS.register("generated-pictures")
@@ -78,15 +78,15 @@ def _generated_pictures(evaluation, name: str) -> list[Picture]:
 
 
 def _generated(evaluation, most: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Photographs float32 (n, S, S, 3), labels uint8 (n, S, S) and pictures as photographs, -1..1,
-    of at most so many scenes of the split."""
+    """Photographs float32 (n, S, S, 3), labels uint8 (n, S, S) and pictures like photographs, of at
+    most so many scenes of the split; colours in 0..1."""
     model = evaluation.model
     for batch in evaluation.batches("generated pictures", min(evaluation.limit or most, most)):
         labels, instances = model.layouts(batch)
-        photos = batch.images.numpy().astype(np.float32) / 127.5 - 1
-        yield photos, labels.numpy(), model.generate(labels, instances).numpy()
+        photos = batch.images.numpy().astype(np.float32) / 255
+        yield photos, labels.numpy(), (model.generate(labels, instances).numpy() + 1) / 2
 
 
 def _pixels(values: np.ndarray) -> np.ndarray:
-    """-1..1 -> uint8."""
-    return np.round((values + 1) * 127.5).astype(np.uint8)
+    """0..1 -> uint8."""
+    return np.round(values * 255).astype(np.uint8)
