@@ -38,7 +38,8 @@ def label_maps(
     masks: (O, M, M), probabilities or 0/1, within the box. boxes: float32 (O, 4), drawn or
     predicted. classes: int (O,), any numbers up to 255. obj_to_img: int32 (O,), ascending; a scene
     may have no object. stuff: masks, boxes, classes and scenes of the U pieces of background stuff,
-    as those of objects. A scene has at most 255 objects and pieces.
+    as those of objects; pieces of the class BACKGROUND count for nothing. A scene has at most 255
+    objects and pieces.
 
     A label is the class of the object in front; where there is none, of the stuff in front; in
     scenes with stuff, where there is none either, of the nearest pixel of stuff that objects do not
@@ -50,11 +51,15 @@ def label_maps(
     pixels, so that none hides a smaller one; of equals the first.
     """
     # Paper (its code): holes take the last stuff in raster order; here: the nearest, because that
-    # one goes on over the edges of rows.
+    # one goes on over the edges of rows. COCO-Stuff's "other" is all that is no stuff, the outlines
+    # of all objects too: as a class of its own it would give away where they were.
     labels, instances = _layer(masks, boxes, classes, obj_to_img, num_scenes, side)
     if stuff is None:
         return labels, instances
-    ground = _layer(*stuff, num_scenes, side)
+    masks, boxes, classes, stuff_to_img = stuff
+    known = tf.cast(tf.cast(classes, tf.int32) != BACKGROUND, tf.float32)[:, None, None]
+    masks = tf.cast(masks, tf.float32) * known
+    ground = _layer(masks, boxes, classes, stuff_to_img, num_scenes, side)
     nearest = tf.numpy_function(_nearest, [ground[1] > 0], tf.int32)
     nearest = tf.ensure_shape(nearest, labels.shape)
     behind_labels, behind = (tf.gather(tf.reshape(each, [-1]), nearest) for each in ground)

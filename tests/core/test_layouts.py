@@ -153,13 +153,15 @@ def test_equals_a_slow_one_over_stuff():
     assert holes > 100
 
 
-def test_stuff_of_one_class_in_two_pieces_and_unknown_stuff_are_told_apart():
-    """Two pieces of class 7 that touch, and one of no known class (255), which is no hole."""
+def test_stuff_of_one_class_in_two_pieces_is_told_apart_and_unknown_stuff_is_none():
+    """Two pieces of class 7 that touch, and below them one of no known class."""
     full = np.ones((3, 4, 4))
     boxes = [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 1, 1]]
     labels, instances = layouts(*NOTHING, 1, 4, (full, boxes, [7, 7, BACKGROUND], [0, 0, 0]))
-    assert labels[0].tolist() == [[7] * 4] * 2 + [[BACKGROUND] * 4] * 2
-    assert instances[0].tolist() == [[1, 1, 2, 2]] * 2 + [[3] * 4] * 2
+    assert labels[0].tolist() == [[7] * 4] * 4
+    assert instances[0].tolist() == [[1, 1, 2, 2]] * 4
+    unknown = layouts(*NOTHING, 1, 4, (full[:1], boxes[:1], [BACKGROUND], [0]))
+    assert (unknown[0] == BACKGROUND).all() and not unknown[1].any()
 
 
 def test_scenes_without_stuff_and_without_anything():
