@@ -174,12 +174,15 @@ class Published(Protocol):
         """The Keras model with its initial (None) or ImageNet ('imagenet') weights."""
 
 
-def read_weights(backbone: Published, weights: str, image_size: int) -> tf.keras.Model:
-    """The backbone's Keras model (without top) with weights 'imagenet' or of the file `weights`.
+def read_weights(
+    backbone: Published, weights: str, image_size: int, hparam: str = "pretrained_weights"
+) -> tf.keras.Model:
+    """The backbone's Keras model (without top) with weights 'imagenet' or of the file `weights`,
+    which stands in that hparam.
 
     Raises UserError, naming the alternatives, when they cannot be had or do not fit.
     """
-    others = "Give pretrained_weights another value: imagenet, a path to a weights file, or none"
+    others = f"Give {hparam} another value: imagenet, a path to a weights file, or none"
     if weights == "imagenet":
         try:
             return backbone.published("imagenet", image_size)

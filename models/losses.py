@@ -103,3 +103,22 @@ def feature_matching(
         rows = tf.reduce_mean(tf.abs(tf.stop_gradient(true) - made), axis=[1, 2, 3])
         total += tf.reduce_mean(rows) if valid is None else mean_where(rows, valid)
     return 0.8 * total
+
+
+def hinge_discriminator(real: tf.Tensor, made: tf.Tensor) -> tf.Tensor:
+    """Mean of max(0, 1 - score) of what is real and of max(0, 1 + score) of what is made."""
+    return tf.reduce_mean(tf.nn.relu(1.0 - real)) + tf.reduce_mean(tf.nn.relu(1.0 + made))
+
+
+def hinge_generator(made: tf.Tensor) -> tf.Tensor:
+    """What the maker's side of the hinge loss is: higher scores for what it made."""
+    return -tf.reduce_mean(made)
+
+
+def relative_difference(real: list[tf.Tensor], made: list[tf.Tensor]) -> tf.Tensor:
+    """Mean over layers of mean |real - made| / mean |real|; no gradient reaches the real side."""
+    shares = []
+    for true, found in zip(map(tf.stop_gradient, real), made):
+        size = tf.reduce_mean(tf.abs(true))
+        shares.append(tf.reduce_mean(tf.abs(true - found)) / tf.maximum(size, 1e-6))
+    return tf.add_n(shares) / len(shares)

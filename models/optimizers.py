@@ -65,3 +65,12 @@ class FallingRate(tf.keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         """As Keras asks."""
         return {"rate": self.rate, "iterations": self.iterations}
+
+
+class LateFallingRate(FallingRate):
+    """The rate for the first half of T optimizer steps, then along a line to zero (Park et al.
+    2019, section 4)."""
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        left = 1.0 - tf.cast(step, tf.float32) / self.iterations
+        return self.rate * tf.clip_by_value(2.0 * left, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""PatchGAN discriminators (Isola et al. 2017) with spectral norm."""
+"""PatchGAN discriminators (Isola et al. 2017) with spectral norm: of masks, and of photographs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.layers.normalization import NORMS, SpectralConv
+from models.layers.normalization import NORMS, InstanceNorm, SpectralConv
+from models.layers.semantic import CHANNELS
 
 ARCHITECTURES = {"big": (64, 3), "small": (32, 3), "verysmall": (16, 2)}  # filters, stride-2 layers
 
@@ -102,3 +103,71 @@ class MaskDiscriminator(tf.keras.layers.Layer):
         features.append(_leaky_relu(self.norms[-1](maps)))
         scores = self.scores(features[-1], training=training)
         return tf.nn.sigmoid(scores[..., 0]), features
+
+
+class LayoutConv(SpectralConv):
+    """SpectralConv over pictures with the one-hot layout joined to every pixel.
+
+    Layouts may be fewer than the pictures: they belong to every B-th one, as when photographs and
+    generated pictures of one layout are scored together, and their share is convolved once.
+    """
+
+    def build(self, input_shape):
+        super().build((*input_shape[:-1], input_shape[-1] + CHANNELS))
+
+    def call(self, inputs: tf.Tensor, layouts: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """inputs (kB, H, W, c), layouts (B, H, W, CHANNELS) -> (kB, h, w, filters)."""
+        kernel = self.normalized_kernel(training)
+        of_layouts, of_pictures = kernel[:, :, :CHANNELS], kernel[:, :, CHANNELS:]
+        shared = tf.nn.conv2d(layouts, of_layouts, self.stride, "SAME") + self.bias
+        outputs = tf.nn.conv2d(inputs, of_pictures, self.stride, "SAME")
+        shape = tf.shape(outputs)
+        by_layout = tf.reshape(outputs, [-1, *tf.unstack(tf.shape(shared))])
+        return tf.reshape(by_layout + shared, shape)
+
+
+class PatchDiscriminator(tf.keras.layers.Layer):
+    """Pictures and their layouts -> a score of each patch, high = a photograph, and the maps after
+    each inner layer (Park et al. 2019, appendix A).
+
+    Three convolutions of stride 2, doubling in width from `filters`, a fourth and the scores at
+    stride 1; 4x4 kernels; instance norm on all but the first and the last.
+    """
+
+    def __init__(self, filters: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        conv = functools.partial(SpectralConv, kernel_size=4)
+        self.joined = LayoutConv(filters, stride=2, kernel_size=4, name="joined")
+        self.convs = [
+            conv(filters * 2**i, stride=2 if i < 3 else 1, use_bias=False, name=f"conv_{i}")
+            for i in (1, 2, 3)
+        ]
+        self.norms = [InstanceNorm() for _ in self.convs]
+        self.scores = conv(1, name="scores")
+
+    def call(
+        self, pictures: tf.Tensor, layouts: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """pictures float32 (kB, H, W, 3), layouts (B, H, W, CHANNELS): see LayoutConv."""
+        features = [_leaky_relu(self.joined(pictures, layouts, training=training))]
+        for conv, norm in zip(self.convs, self.norms):
+            features.append(_leaky_relu(norm(conv(features[-1], training=training))))
+        return self.scores(features[-1], training=training)[..., 0], features
+
+
+class MultiScaleDiscriminator(tf.keras.layers.Layer):
+    """PatchDiscriminators of the pictures at full size and at half of it (Wang et al. 2018)."""
+
+    def __init__(self, filters: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.scales = [PatchDiscriminator(filters, name=f"scale_{i}") for i in range(2)]
+
+    def call(
+        self, pictures: tf.Tensor, layouts: tf.Tensor, training: bool = False
+    ) -> list[tuple[tf.Tensor, list[tf.Tensor]]]:
+        """As PatchDiscriminator, for each scale."""
+        found = []
+        for scale in self.scales:
+            found.append(scale(pictures, layouts, training=training))
+            pictures, layouts = (tf.nn.avg_pool2d(x, 3, 2, "SAME") for x in (pictures, layouts))
+        return found

@@ -98,7 +98,7 @@ class ConvBatchNorm(tf.keras.layers.Layer):
 
 
 class SpectralConv(tf.keras.layers.Layer):
-    """'same' 3x3 convolution whose kernel is divided by its spectral norm (Miyato et al. 2018).
+    """'same' convolution whose kernel is divided by its spectral norm (Miyato et al. 2018).
 
     One step of power iteration a training call; the vector it moves is saved with the weights.
     Own code, because the wrappers of Keras and TensorFlow Addons overwrite the kernel by its
@@ -107,16 +107,23 @@ class SpectralConv(tf.keras.layers.Layer):
     """
 
     def __init__(
-        self, filters: int, stride: int = 1, use_bias: bool = True, normalize: bool = True, **kwargs
+        self,
+        filters: int,
+        stride: int = 1,
+        use_bias: bool = True,
+        normalize: bool = True,
+        kernel_size: int = 3,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters = filters
+        self.kernel_size = kernel_size
         self.stride = stride
         self.use_bias = use_bias
         self.normalize = normalize
 
     def build(self, input_shape):
-        shape = (3, 3, input_shape[-1], self.filters)
+        shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
         self.kernel = self.add_weight("kernel", shape, initializer="glorot_uniform")
         self.bias = None
         if self.use_bias:
@@ -134,7 +141,7 @@ class SpectralConv(tf.keras.layers.Layer):
         return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
 
     def normalized_kernel(self, training: bool) -> tf.Tensor:
-        """float32 (3, 3, in, filters). training: also move the estimate of the norm by a step."""
+        """float32 (size, size, in, filters). training: also move the norm's estimate by a step."""
         if not self.normalize:
             return tf.convert_to_tensor(self.kernel)
         matrix = tf.reshape(self.kernel, [-1, self.filters])

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import data, evaluation, models, scale, search, start
+from tests.benchmarks import data, evaluation, models, scale, search, spade, start
 from tests.benchmarks.harness import Row, Setting, markdown, peak_megabytes, run_part
 
 BENCHES = {
@@ -18,6 +18,7 @@ BENCHES = {
     **evaluation.BENCHES,
     **data.BENCHES,
     **scale.BENCHES,
+    **spade.BENCHES,
     **start.BENCHES,
 }
 

@@ -138,3 +138,21 @@ def test_feature_matching_by_hand_and_without_gradient_to_real():
     gradients = tape.gradient(value, [*real, *fake])
     assert gradients[:2] == [None, None]
     assert all(gradient is not None for gradient in gradients[2:])
+
+
+def test_hinge_by_hand():
+    # Real 2 and 0.5: 0 and 0.5. Made -3 and 0.5: 0 and 1.5. Means 0.25 + 0.75.
+    real, made = tf.constant([2.0, 0.5]), tf.constant([-3.0, 0.5])
+    assert float(losses.hinge_discriminator(real, made)) == pytest.approx(1.0)
+    assert float(losses.hinge_generator(made)) == pytest.approx(1.25)
+
+
+def test_relative_difference_by_hand():
+    # First layer: mean |2, -2| = 2 and a mean difference of 1: 1/2. Second: 4 and 1: 1/4.
+    real = [tf.constant([[2.0, -2.0]]), tf.constant([[4.0]])]
+    made = [tf.Variable([[3.0, -1.0]]), tf.Variable([[5.0]])]
+    with tf.GradientTape() as tape:
+        tape.watch(real)
+        value = losses.relative_difference(real, made)
+    assert float(value) == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert tape.gradient(value, real) == [None, None]

@@ -1,0 +1,207 @@
+"""Weights of NVlabs/SPADE's COCO-Stuff generator, as PyTorch saved them, to a file for ours.
+
+    pip install -r SPADE/requirements.txt
+    python -m SPADE.convert checkpoints/coco_pretrained/latest_net_G.pth coco-generator.npz
+
+Nothing in the file is executed (`weights_only`). Every key of it must be one that the generator
+has, and none may be missing, but for two that older versions of PyTorch did not write. Spectral
+norm is folded into the kernels. Those weights are under CC BY-NC-SA 4.0, and so is what is made of
+them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from core.commands import Parser, run
+from core.errors import UserError
+from core.files import make_folder
+from models.layers.semantic import CHANNELS
+from models.layers.spade import parameter_shapes
+from SPADE import weights
+
+log = logging.getLogger(__name__)
+
+# ends of our names -> of PyTorch's
+NORM = {
+    "shared_kernel": "mlp_shared.0.weight",
+    "shared_bias": "mlp_shared.0.bias",
+    "gamma_kernel": "mlp_gamma.weight",
+    "gamma_bias": "mlp_gamma.bias",
+    "beta_kernel": "mlp_beta.weight",
+    "beta_bias": "mlp_beta.bias",
+    "mean": "param_free_norm.running_mean",
+    "variance": "param_free_norm.running_var",
+}
+COUNTER = "param_free_norm.num_batches_tracked"
+# What sizes are read from: key -> axis, divisor.
+WIDTH = ("conv_img.weight", 1)
+HIDDEN = ("head_0.norm_0.mlp_shared.0.weight", 0)
+
+
+class Expected(NamedTuple):
+    """A key of the state_dict. shape: of PyTorch; optional: older files lack it."""
+
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+class Network(NamedTuple):
+    """width, hidden: of SpadeGenerator; values: float32 by parameter_shapes' names."""
+
+    width: int
+    hidden: int
+    values: dict[str, np.ndarray]
+
+
+def torch_name(name: str) -> str:
+    """The key of one of our parameters; of a kernel under spectral norm without `_orig`."""
+    place, _, end = name.rpartition(".")
+    return f"{place}.{NORM.get(end, 'weight' if end == 'kernel' else end)}"
+
+
+def _spectral(name: str) -> bool:
+    return name.endswith(".kernel") and name.count(".") == 2
+
+
+def state_keys(width: int, hidden: int) -> dict[str, Expected]:
+    """All keys of a generator's state_dict."""
+    keys = {}
+    for name, shape in parameter_shapes(width, hidden).items():
+        key = torch_name(name)
+        if len(shape) == 4:
+            height, breadth, inputs, outputs = shape
+            shape = (outputs, inputs, height, breadth)
+        if _spectral(name):
+            keys[f"{key}_orig"] = Expected(shape)
+            keys[f"{key}_u"] = Expected(shape[:1])
+            keys[f"{key}_v"] = Expected((int(np.prod(shape[1:])),), optional=True)
+        else:
+            keys[key] = Expected(shape)
+        if name.endswith(".mean"):
+            counter = key.replace(NORM["mean"], COUNTER)
+            keys[counter] = Expected((), optional=True)
+    return keys
+
+
+def convert(state: Mapping[str, np.ndarray]) -> Network:
+    """A generator's state_dict to our parameters. UserError naming the key for one that is
+    unknown, missing, of another shape or type, or holds what no network does."""
+    width, hidden = (_size(state, key, axis) for key, axis in (WIDTH, HIDDEN))
+    _check(state, state_keys(width, hidden))
+    values = {}
+    for name, shape in parameter_shapes(width, hidden).items():
+        key = torch_name(name)
+        value = _folded(state, key) if _spectral(name) else state[key]
+        value = value.transpose(2, 3, 1, 0) if len(shape) == 4 else value
+        values[name] = np.ascontiguousarray(value, np.float32)
+    return Network(width, hidden, values)
+
+
+def _size(state: Mapping[str, np.ndarray], key: str, axis: int) -> int:
+    if key not in state:
+        raise UserError(f"the key {key!r} is missing: these are not a SPADE generator's weights")
+    shape = state[key].shape
+    if len(shape) != 4 or not 1 <= shape[axis] <= weights.WIDEST:
+        raise UserError(f"{key} has shape {shape}: these are not a SPADE generator's weights")
+    return shape[axis]
+
+
+def _check(state: Mapping[str, np.ndarray], expected: Mapping[str, Expected]) -> None:
+    for key in state:
+        if key not in expected:
+            raise UserError(f"the key {key!r} is unknown: these are not this generator's weights")
+    for key, (shape, optional) in expected.items():
+        if key not in state:
+            if optional:
+                continue
+            raise UserError(f"the key {key!r} is missing: these are not this generator's weights")
+        value = state[key]
+        if value.shape != shape:
+            raise UserError(
+                f"{key} has shape {value.shape}, expected {shape} for COCO-Stuff's {CHANNELS} "
+                "channels"
+            )
+        if value.dtype.kind != ("i" if key.endswith(COUNTER) else "f"):
+            raise UserError(f"{key} holds {value.dtype}, which are no weights")
+        if not np.isfinite(value).all() or (key.endswith(NORM["variance"]) and value.min() < 0):
+            raise UserError(f"{key} holds values that no network has (not finite, or below zero)")
+
+
+def _folded(state: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    """weight_orig / sigma, sigma = u^T W v (Miyato et al. 2018, section 2.1)."""
+    kernel = state[f"{key}_orig"].astype(np.float64)
+    u = state[f"{key}_u"].astype(np.float64)
+    matrix = kernel.reshape(len(kernel), -1)
+    v = state.get(f"{key}_v")
+    if v is None:
+        v = u @ matrix
+        v = v / max(np.linalg.norm(v), 1e-12)
+    sigma = u @ matrix @ v
+    if not sigma > 0:
+        raise UserError(
+            f"{key}_orig has spectral norm {sigma:.3g} by its vectors: not a trained one"
+        )
+    return kernel / sigma
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """The tensors that PyTorch saved. UserError for a file that holds anything else, and without
+    PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            "converting weights needs PyTorch: pip install -r SPADE/requirements.txt"
+        ) from None
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # damaged files show as many types, forged ones as UnpicklingError
+        log.debug("torch.load", exc_info=error)
+        raise UserError(
+            f"{path} is damaged or holds more than tensors; a generator's weights are a "
+            "state_dict, as latest_net_G.pth"
+        ) from None
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
+        raise UserError(f"{path} is not a state_dict of tensors, as latest_net_G.pth is")
+    return {key: _array(value) for key, value in state.items()}
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """A tensor that is no plain one (sparse, quantised) becomes an array that no key admits."""
+    if tensor.is_quantized or tensor.is_sparse or tensor.is_complex():
+        return np.array("no plain tensor")
+    return tensor.detach().float().numpy() if tensor.is_floating_point() else tensor.numpy()
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Runs the command; raises UserError for what a user can mend."""
+    parser = Parser(prog="python -m SPADE.convert", description=__doc__.partition("\n")[0])
+    parser.add_argument("weights", type=Path, help="PyTorch's file, latest_net_G.pth")
+    parser.add_argument("out", type=Path, help="the file to write, .npz")
+    args = parser.parse_args(argv)
+    make_folder(args.out.parent, "the folder", "choose another")
+    state = read_state_dict(args.weights)
+    try:
+        network = convert(state)
+    except UserError as error:
+        raise UserError(f"{args.weights}: {error}") from None
+    weights.write(args.out, *network)
+    count = sum(value.size for value in network.values.values())
+    print(f"{args.out}: width {network.width}, {count / 1e6:.2f} M numbers")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:], clean_up=True))

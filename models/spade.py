@@ -1,0 +1,150 @@
+"""'spade': photographs from layouts (Park et al. 2019).
+
+labels, instances (N, H, W) -> semantic maps -> generator -> pictures (N, H, W, 3)
+photographs and pictures, each with the layout -> discriminators at two scales
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from core.dataset import Vocabulary
+from core.hparams import hp
+from core.model import Model
+from models import losses
+from models.backbones import read_weights
+from models.encoders import photo_pixels
+from models.layers.discriminators import MultiScaleDiscriminator
+from models.layers.perceptual import PerceptualFeatures
+from models.layers.semantic import SemanticMaps, semantic_maps
+from models.layers.spade import SpadeGenerator
+from models.optimizers import FusedAdam, LateFallingRate
+
+
+@dataclass(frozen=True)
+class SpadeHParams:
+    """The generator of photographs and what trains it."""
+
+    learning_rate: float = hp(
+        1e-4, "of the generator (discriminator: 4 times); falls in the second half", low=0.0
+    )
+    generator_width: int = hp(64, "channels of the generator's last block", low=1)
+    spade_hidden: int = hp(128, "channels between layout and modulation", low=1)
+    discriminator_width: int = hp(64, "channels of the discriminators' first layer", low=1)
+    feature_weight: float = hp(10.0, "weight of feature matching (0: ablated)", low=0.0)
+    perceptual_weight: float = hp(10.0, "weight of the perceptual loss", low=0.0)
+    vgg19_weights: str = hp(
+        "none", "of the perceptual loss: imagenet, a path, or none (without that loss)"
+    )
+
+
+class Spade(Model):
+    """Generator, discriminators, and one step of both.
+
+    A batch needs `images` uint8 (N, H, W, 3), `labels` uint8 (N, H, W) and `instances` int32
+    (N, H, W): see models.layers.semantic. H and W are multiples of 32.
+    """
+
+    name = "spade"
+    HParams = SpadeHParams
+    batch_type = "SceneBatch"
+
+    def __init__(
+        self,
+        hparams: SpadeHParams,
+        vocabulary: Vocabulary,
+        iterations: int,
+        mask_size: int = 64,
+    ):
+        super().__init__(hparams, vocabulary, iterations, mask_size)
+        self.generator = SpadeGenerator(hparams.generator_width, hparams.spade_hidden)
+        self.generator.make()
+        self.discriminator = MultiScaleDiscriminator(hparams.discriminator_width)
+        nothing = tf.zeros((1, 32, 32), tf.int32)
+        layout = SemanticMaps(nothing, nothing > 0).one_hot()
+        self.discriminator(tf.zeros((1, 32, 32, 3)), layout)
+        perceptual = hparams.vgg19_weights != "none" and hparams.perceptual_weight
+        self.perceptual = PerceptualFeatures() if perceptual else None
+
+        # Park et al. 2019, section 4: Adam with beta_1 0, and the two time-scales of Heusel et al.
+        self.optimizers = {}
+        for name, part, rate in (
+            ("main", self.generator, 1),
+            ("discriminator", self.discriminator, 4),
+        ):
+            schedule = LateFallingRate(rate * hparams.learning_rate, iterations)
+            self.optimizers[name] = FusedAdam(schedule, 0.0, 0.999)
+            self.optimizers[name].build(part.trainable_variables)
+
+        free = (None, None, None)
+        # labels uint8, instances int32 (B, H, W) -> pictures float32 (B, H, W, 3) in [-1, 1]
+        self.generate = tf.function(
+            lambda labels, instances: self.generator(semantic_maps(labels, instances)),
+            input_signature=[tf.TensorSpec(free, tf.uint8), tf.TensorSpec(free, tf.int32)],
+            autograph=False,
+        )
+
+    def load_pretrained(self) -> None:
+        if self.perceptual is not None:
+            weights = self.hparams.vgg19_weights
+            self.perceptual.load_from(read_weights(self.perceptual, weights, 0, "vgg19_weights"))
+
+    def warm_start_parts(self) -> dict[str, tf.Module]:
+        return {}
+
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of each loss in the generator's total; ablated ones are left out."""
+        weights = {
+            "g_gan_loss": 1.0,
+            "g_feat_loss": self.hparams.feature_weight,
+            "g_perceptual_loss": 0.0 if self.perceptual is None else self.hparams.perceptual_weight,
+        }
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def compute_losses(
+        self, found: list, pictures: tf.Tensor, photos: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """The generator's unweighted losses by name. found: of the discriminators for pictures and
+        then photographs."""
+        named, weights = {}, self.loss_weights()
+        made = [tf.split(scores, 2)[0] for scores, _ in found]
+        named["g_gan_loss"] = tf.add_n([losses.hinge_generator(s) for s in made]) / len(made)
+        if "g_feat_loss" in weights:
+            matched = []
+            for _, features in found:
+                of_made, of_real = zip(*(tf.split(maps, 2) for maps in features))
+                matched.append(losses.feature_matching(of_real, of_made))
+            named["g_feat_loss"] = tf.add_n(matched) / len(matched)
+        if "g_perceptual_loss" in weights:
+            # Paper: absolute differences, as pix2pixHD. Here: relative to the photograph's
+            # features, because Keras' VGG19 sees pixels of 0..255, and its maps grow with them.
+            named["g_perceptual_loss"] = losses.relative_difference(
+                self.perceptual(photos), self.perceptual(pictures)
+            )
+        return named
+
+    @tf.autograph.experimental.do_not_convert  # no tensor decides a branch: tracing takes half
+    def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        maps, photos = semantic_maps(batch.labels, batch.instances), photo_pixels(batch.images)
+        layouts, weights = maps.one_hot(), self.loss_weights()
+        with tf.GradientTape() as tape:
+            pictures = self.generator(maps, training=True)
+            # One pass serves both optimizers: this inner tape sees nothing before it.
+            with tf.GradientTape() as critic_tape:
+                both = tf.concat([pictures, photos], axis=0)
+                found = self.discriminator(both, layouts, training=True)
+                hinges = [losses.hinge_discriminator(*tf.split(s, 2)[::-1]) for s, _ in found]
+                critic = tf.add_n(hinges) / len(hinges)
+            named = self.compute_losses(found, pictures, photos)
+            total = tf.add_n([weights[name] * loss for name, loss in named.items()])
+        for name, part, loss, recorded in (
+            ("discriminator", self.discriminator, critic, critic_tape),
+            ("main", self.generator, total, tape),
+        ):
+            variables = part.trainable_variables
+            gradients = recorded.gradient(loss, variables)
+            self.optimizers[name].apply_gradients(zip(gradients, variables))
+        return {**named, "d_loss": critic, "total_loss": total}

@@ -1,0 +1,150 @@
+"""The weights file: there and back, and files that are not whole."""
+
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core.errors import UserError
+from models.layers.semantic import SemanticMaps
+from models.layers.spade import SpadeGenerator, parameter_shapes
+from SPADE import weights
+
+
+def _arrays(path):
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A trained generator and its weights file."""
+    tf.keras.utils.set_random_seed(0)
+    generator = SpadeGenerator(1, 2)
+    generator.make()
+    path = tmp_path_factory.mktemp("weights") / "generator.npz"
+    weights.save_generator(path, generator)
+    return generator, path
+
+
+def test_there_and_back(written):
+    generator, path = written
+    classes = tf.random.stateless_uniform((1, 64, 64), (0, 1), 0, 183, tf.int32)
+    maps = SemanticMaps(classes, classes % 3 == 0)
+    np.testing.assert_allclose(weights.load_generator(path)(maps), generator(maps), atol=1e-5)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]  # no temporary file is left
+    assert set(_arrays(path)) == {"metadata", *parameter_shapes(1, 2)}
+
+
+def test_a_write_that_fails_leaves_the_old_file(written, tmp_path):
+    generator, path = written
+    copy = tmp_path / "generator.npz"
+    copy.write_bytes(path.read_bytes())
+    values = generator.folded()
+    values["conv_img.bias"] = "no number"
+    with pytest.raises(ValueError):
+        weights.write(copy, 1, 2, values)
+    assert copy.read_bytes() == path.read_bytes()
+    assert list(tmp_path.iterdir()) == [copy]
+    with pytest.raises(UserError, match="cannot write"):
+        weights.save_generator(tmp_path / "nowhere" / "generator.npz", generator)
+
+
+def _stating(**changes):
+    stated = {"schema": weights.SCHEMA, "width": 1, "hidden": 2, **changes}
+    text = json.dumps({name: value for name, value in stated.items() if value is not None})
+    return lambda arrays: arrays.update(metadata=np.array(text))
+
+
+BROKEN = [
+    (lambda arrays: arrays.pop("metadata"), "without the key 'metadata'"),
+    (lambda arrays: arrays.pop("fc.bias"), "without the key 'fc.bias'"),
+    (lambda arrays: arrays.update(more=np.zeros(3)), "with the key 'more'"),
+    (lambda arrays: arrays.update(metadata=np.zeros(3)), "metadata is no text"),
+    (lambda arrays: arrays.update(metadata=np.array("{")), "Expecting"),
+    (lambda arrays: arrays.update(metadata=np.array("[]")), "expected an object"),
+    (lambda arrays: arrays.update({"fc.bias": np.zeros(16)}), "fc.bias is float64"),
+    (lambda arrays: arrays.update({"fc.bias": np.zeros(17, "f4")}), r"fc.bias is float32 \(17,\)"),
+    (lambda arrays: arrays.update({"fc.bias": np.full(16, np.inf, "f4")}), "not finite"),
+    (_stating(schema=2), "its schema is 2, not 1"),
+    (_stating(width=None), "'width' is missing"),
+    (_stating(width=2.0), "'width' must be int"),
+    (_stating(width=0), "width is 0"),
+    # Another architecture, and one that would take 1,600 GB of memory.
+    (_stating(width=2), "state a larger network"),
+    (_stating(width=1024, hidden=1024), "state a larger network"),
+    (_stating(width=10**9), "expected 1..1024"),
+    (_stating(hidden=1), r"shared_kernel is float32 \(3, 3, 184, 2\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change, words", BROKEN)
+def test_other_files(written, tmp_path, change, words):
+    arrays = _arrays(written[1])
+    change(arrays)
+    path = tmp_path / "broken.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match=words) as found:
+        weights.load_generator(path)
+    assert str(path) in str(found.value)
+    assert "SPADE.convert" in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+def test_no_zip_no_file_compressed_twice_named(written, tmp_path):
+    arrays, path = _arrays(written[1]), tmp_path / "broken.npz"
+    with pytest.raises(UserError, match="there is no weights file"):
+        weights.load_generator(path)
+    path.write_text("<html>404</html>")
+    with pytest.raises(UserError, match="not a zip"):
+        weights.load_generator(path)
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(UserError, match="is compressed"):
+        weights.load_generator(path)
+    np.savez(path, **{**arrays, "fc.bias": np.array([None] * 16)})
+    with pytest.raises(UserError, match="pickled objects"):
+        weights.load_generator(path)
+    np.savez(path, **arrays)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning):
+        archive.writestr("fc.bias.npy", b"")
+    with pytest.raises(UserError, match="one name"):
+        weights.load_generator(path)
+
+
+def test_damage_is_seen(written, tmp_path):
+    """Every cut, and every flipped bit but those that mean nothing (dates, say), is an error; a
+    file that is read all the same gives the same weights."""
+    generator, whole = written
+    data = whole.read_bytes()
+    path, rng = tmp_path / "broken.npz", np.random.default_rng(0)
+    expected = {name: value.numpy() for name, value in generator.folded().items()}
+    read = []
+
+    def attempt(content: bytes) -> None:
+        path.write_bytes(content)
+        try:
+            found = weights.load_generator(path).parameters()
+        except UserError as error:
+            assert re.search(
+                r"is not a generator's weights file of this version \(.+\); write", str(error)
+            )
+        else:
+            read.append(len(content))
+            assert len(content) == len(data)
+            for name, value in found.items():
+                np.testing.assert_array_equal(value, expected[name])
+
+    for length in (0, 1, 100, len(data) // 3, len(data) - 1):
+        attempt(data[:length])
+    assert not read
+    starts = [data.index(b"metadata.npy"), data.rindex(b"fc.kernel.npy"), len(data) - 22]
+    for _ in range(8):
+        for start in (int(rng.integers(len(data))), *starts):
+            broken = bytearray(data)
+            at = start + int(rng.integers(min(60, len(data) - start)))
+            broken[at] ^= 1 << int(rng.integers(8))
+            attempt(bytes(broken))
+    assert len(read) < 16
