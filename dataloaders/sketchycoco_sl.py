@@ -1,7 +1,7 @@
 """'sketchycoco-sl': drawings of whole scenes, with boxes of their own, beside photographs.
 
-SketchyCOCO-SL in its published layout (docs/data_formats.md). A person drew each scene from a
-photograph: boxes differ from the photograph's, and objects may be missing. The set has no masks.
+SketchyCOCO-SL in its published layout (docs/data_formats.md). Boxes differ from the photograph's
+(mostly in size), and objects may be missing. The set has no masks.
 
 When a split is first used, its pairs are read, resized and encoded as prepared sets store them
 (some 45 kB a pair, which then stay in memory): published splits have 210 and about 1,000 pairs. A

@@ -52,6 +52,9 @@ def world(tmp_path_factory):
     sizes = "--train-images 40 --val-images 24 --drawings 12 --eval-drawings 6 --workers 0"
     sizes += " --sl-train-pairs 8 --sl-test-pairs 8"
     make_sample.main(["--target-dir", str(folder / "sample"), *sizes.split()])
+    for letter in "qg":  # of another system
+        vectors = np.random.default_rng(ord(letter)).standard_normal((6, 4))
+        np.savez(folder / f"{letter}.npz", ids=np.arange(6), vectors=vectors)
     return folder
 
 
@@ -144,7 +147,7 @@ def test_what_they_left(world):
         (2, "sketchycoco-tf"),
     ]
     assert set(config.data) == {"coco-tfrecord", "sketchycoco-tf"}
-    (report,) = run_dir.evaluation.glob("*.json")
+    (report,) = run_dir.evaluation.glob("sketchycoco-tf-*.json")
     results = json.loads(report.read_text())["results"]
     asked = ["sbir-on-valid", "sbir-mAP", "sbir-top1", "sbir-top10", "sbir-top5", "generated-masks"]
     assert list(dict.fromkeys(result["metric"] for result in results)) == asked

@@ -351,4 +351,7 @@ def test_real_pairs(real_data, tmp_path, caplog):
             assert sketch.min() == 0 and 0.04 < (sketch < 255).mean() < 0.8
         shared = batch.photo.boxes[np.maximum(batch.query_to_photo, 0)]
         assert (batch.query.boxes != shared).any(axis=1).all()
-        assert (batch.query_to_photo >= 0).mean() > 0.9
+        # Who depicts whom: centres nearly coincide in the published pairs.
+        assert (batch.query_to_photo >= 0).all()
+        gaps = (batch.query.boxes - shared)[:, :2] + (batch.query.boxes - shared)[:, 2:]
+        assert np.median(abs(gaps) / 2) < 0.01
