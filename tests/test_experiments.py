@@ -254,7 +254,7 @@ def test_generate_images_as_the_readme_says(world, tmp_path, capsys):
     file = tmp_path / "generator.npz"
     weights.save_generator(file, generator)
     with servers.started("-m", "SPADE.serve", "--weights", file) as port:
-        for where, name in (("served", f"http://127.0.0.1:{port}"), ("local", file)):
+        for where, name in (("served", f"http://127.0.0.1:{port}"), ("local", f"{file},scenes=4")):
             line = GENERATE.format(
                 paired=world.paired, crops=world.sets.crops, out=world.out,
                 checkpoint=world.checkpoint(), images=tmp_path / where,
@@ -262,8 +262,10 @@ def test_generate_images_as_the_readme_says(world, tmp_path, capsys):
             argv = [*words(line), "--exp-hparams", f"generator={name}"]
             assert cli.run(cli.run_experiment, argv) == 0
     folder = "SD01_sketchycoco_tf_test_images"
-    assert f"saved: 12 scenes in {tmp_path}/local/{folder}; kept: 0" in capsys.readouterr().out
-    for scene in range(100, 112):
+    assert f"saved: 12 scenes in {tmp_path}/served/{folder}; kept: 0" in capsys.readouterr().out
+    scenes = sorted(path.name for path in (tmp_path / "local" / folder).iterdir())
+    assert len(scenes) == 4
+    for scene in scenes:
         both = [
             np.asarray(Image.open(tmp_path / where / folder / f"{scene}/sketch-generated.png"))
             for where in ("served", "local")

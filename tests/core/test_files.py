@@ -84,7 +84,10 @@ def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
     assert [entry.name for entry in path.iterdir()] == ["two"]
     assert list(tmp_path.iterdir()) == [path]
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write .*file"), replacing_folder(tmp_path / "file"):
+    with (
+        pytest.raises(UserError, match=r"cannot write .*file"),
+        replacing_folder(tmp_path / "file"),
+    ):
         pass
     with pytest.raises(UserError, match="cannot write"), replacing_folder(tmp_path / "no" / "a"):
         pass
