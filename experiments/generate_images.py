@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 TITLES = {
     "sketch": "sketches",
     "image": "crops",
-    "mixed": "sketches and crops",
-    "flipped": "flipped sketches",
+    "mixed": "mixed",
+    "flipped": "flipped",
     "gt": "true masks",
 }
 CROPS = 0.5  # share of the objects of mixed scenes

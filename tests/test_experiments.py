@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from core import cli, features, figure_files, hparams
@@ -22,8 +21,6 @@ from core.checkpoints import Checkpoints
 from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
 from dataloaders import records
-from models.layers.spade import SpadeGenerator
-from SPADE import weights
 from tests.dataloaders import tiny_sets
 from tests.SPADE import servers
 
@@ -50,16 +47,7 @@ python run-experiment.py sbir-on-features-file \
     --gpu 0 --resume /path/to/checkpoint \
     --exp-hparams results='{results}',featsfile='{features}/SD01_sketchycoco_tf_test_feats.npz'
 """
-GENERATE = r"""
-python run-experiment.py generate-images \
-    --model-name graph-attention \
-    --model-id SD01 \
-    --data-loader sketchycoco-tf \
-    --model-hparams sketchycoco_dir='{paired}',crops_dir='{crops}'\
-    -o {out} --id exp-sbir \
-    --gpu 0 --resume {checkpoint} \
-    --exp-hparams results='{images}'
-"""
+GENERATE = EXTRACT.replace("extract-features", "generate-images")
 
 
 class World(NamedTuple):
@@ -248,16 +236,12 @@ def test_pictures_of_a_network_on_real_sets(world, tmp_path, name, capsys):
 
 def test_generate_images_as_the_readme_says(world, tmp_path, capsys):
     """With a server of ours, and with the same weights in the process."""
-    tf.keras.utils.set_random_seed(0)
-    generator = SpadeGenerator(1, 2)
-    generator.make()
-    file = tmp_path / "generator.npz"
-    weights.save_generator(file, generator)
+    file = servers.write_weights(tmp_path / "generator.npz")
     with servers.started("-m", "SPADE.serve", "--weights", file) as port:
         for where, name in (("served", f"http://127.0.0.1:{port}"), ("local", f"{file},scenes=4")):
             line = GENERATE.format(
                 paired=world.paired, crops=world.sets.crops, out=world.out,
-                checkpoint=world.checkpoint(), images=tmp_path / where,
+                checkpoint=world.checkpoint(), features=tmp_path / where,
             )  # fmt: skip
             argv = [*words(line), "--exp-hparams", f"generator={name}"]
             assert cli.run(cli.run_experiment, argv) == 0

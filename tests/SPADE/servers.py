@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tensorflow as tf
+
+from models.layers.spade import SpadeGenerator
+from SPADE import weights
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # What api.py uses of a clone of NVlabs/SPADE. The network says what it was given: red is the label,
@@ -72,6 +77,15 @@ def make_clone(folder: Path, waitress: bool) -> Path:
     if not waitress:
         (folder / "waitress.py").write_text("raise ImportError")
     return folder
+
+
+def write_weights(path: Path) -> Path:
+    """Weights of a small generator, for python -m SPADE.serve."""
+    tf.keras.utils.set_random_seed(0)
+    generator = SpadeGenerator(1, 2)
+    generator.make()
+    weights.save_generator(path, generator)
+    return path
 
 
 @contextlib.contextmanager

@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from core.commands import run
-from models.layers.spade import SpadeGenerator
-from SPADE import serve, weights
+from SPADE import serve
 from SPADE.generators import Local
 from tests.SPADE import servers
 from tests.SPADE.servers import ask
@@ -45,13 +43,7 @@ def body(**changes):
 
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory):
-    """Of a small generator."""
-    tf.keras.utils.set_random_seed(0)
-    generator = SpadeGenerator(1, 2)
-    generator.make()
-    path = tmp_path_factory.mktemp("weights") / "generator.npz"
-    weights.save_generator(path, generator)
-    return path
+    return servers.write_weights(tmp_path_factory.mktemp("weights") / "generator.npz")
 
 
 @pytest.fixture(scope="module", params=["clone", "clone-without-waitress", "ours"])
