@@ -134,7 +134,7 @@ class Served:
             if isinstance(reason, socket.timeout):
                 raise _TroubleError(f"did not answer within {self._timeout:g} s") from None
             text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-            raise _TroubleError(f"cannot be reached ({text})") from None
+            raise _TroubleError(f"cannot be reached ({_line(text)})") from None
 
 
 def _read(answer: http.client.HTTPResponse, end: float) -> bytes:
@@ -153,16 +153,21 @@ def _read(answer: http.client.HTTPResponse, end: float) -> bytes:
 def _sentence(answer: urllib.error.HTTPError) -> str:
     """What our servers say of a failure, if it is one of them."""
     try:
-        return f": {json.loads(answer.read(4096))['error']}"
+        return f": {_line(json.loads(answer.read(4096))['error'])}"
     except Exception:  # of a stranger: anything
         return ""
+
+
+def _line(text: str) -> str:
+    """What a stranger says, short and on one line."""
+    return " ".join(text.split())[:200]
 
 
 def _picture(body: bytes) -> np.ndarray:
     try:
         values = np.array(json.loads(body), np.float32)
     except (ValueError, TypeError, OverflowError, RecursionError):
-        text = body[:60].decode("utf-8", "replace").strip()
+        text = _line(body[:60].decode("utf-8", "replace"))
         raise _TroubleError(f"answered no picture but {text!r}") from None
     if values.shape != (1, 3, SIDE, SIDE):
         raise _TroubleError(f"answered numbers of shape {values.shape}, not {(1, 3, SIDE, SIDE)}")

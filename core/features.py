@@ -13,15 +13,15 @@ projection.
 from __future__ import annotations
 
 import dataclasses
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
+from core import npz
 from core.dataset import QueryProtocol, pictured
 from core.dataset import protocols as shown
 from core.errors import UsageError, UserError
@@ -150,13 +150,13 @@ def read(path: Path, photos_only: bool = False) -> Features:
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            metadata = _metadata(_array(archive, members.pop("metadata", None), size))
+            members = npz.members(archive)
+            metadata = _metadata(archive, members, size)
             expected = _expected(len(metadata["protocols"]))
-            _check_names(set(members), set(expected))
+            npz.check_names(set(members), set(expected))
             if photos_only:
                 expected = {n: kind for n, kind in expected.items() if not n.startswith("query")}
-            arrays = {name: _array(archive, members[name], size) for name in expected}
+            arrays = {name: npz.read_array(archive, members[name], size) for name in expected}
         _check_shapes(arrays, expected)
         _check_values(arrays, metadata)
     except OSError as error:
@@ -170,42 +170,8 @@ def read(path: Path, photos_only: bool = False) -> Features:
     return Features(metadata, arrays)
 
 
-def _check_names(found: set[str], expected: set[str]) -> None:
-    for what, names in (("without", expected - found), ("with", found - expected)):
-        if names:
-            raise ValueError(f"{what} the key {min(names)!r}")
-
-
-def _array(archive: zipfile.ZipFile, info: Optional[zipfile.ZipInfo], limit: int) -> np.ndarray:
-    """limit: bytes of the archive."""
-    if info is None:
-        raise ValueError("without the key 'metadata'")
-    name = info.filename
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-        raise ValueError(f"{name} is compressed")
-    if info.file_size > limit:
-        raise ValueError(f"{name} states other sizes than it has")
-    with archive.open(info) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{name} is of another .npy version")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        size = dtype.itemsize
-        for length in shape:
-            size *= length  # of Python: no overflow
-        if dtype.hasobject:
-            raise ValueError(f"{name} holds pickled objects")
-        if fortran or size != info.file_size - file.tell():
-            raise ValueError(f"{name} states other sizes than it has")
-        return np.frombuffer(file.read(), dtype).reshape(shape)
-
-
-def _metadata(array: np.ndarray) -> dict[str, Any]:
-    if array.dtype.kind != "U" or array.shape:
-        raise ValueError("metadata is no text")
-    content = json.loads(str(array))
-    if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
-        raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA}")
-    check_keys(content, METADATA, "metadata")
+def _metadata(archive: zipfile.ZipFile, members: dict, limit: int) -> dict[str, Any]:
+    content = npz.read_metadata(archive, members, limit, SCHEMA, METADATA)
     if content["seed"] < 0 or content["mask_size"] < 0:
         raise ValueError("metadata: seed and mask_size cannot be negative")
     if not all(isinstance(name, str) for name in content["vocabulary"]):

@@ -63,7 +63,13 @@ def run(
     figures and pictures. UsageError for metrics that do not fit, UserError for an empty split or a
     diverged model; an error inside a metric is raised, not recorded as a number.
     """
-    names = check_metrics(metrics_of(model, dataset) if names is None else names, model)
+    fitting = metrics_of(model, dataset)
+    names = check_metrics(fitting if names is None else names, model)
+    for name in names:
+        if plain_name(name) not in fitting:
+            raise UsageError(
+                f"metric '{name}' compares with true masks, which {dataset.name} does not have"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(model, dataset, split, limit, folder, step, vectors)
     results: list[base.Result] = []

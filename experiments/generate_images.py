@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 TITLES = {
     "sketch": "sketches",
     "image": "crops",
-    "mixed": "sketches and crops",
-    "flipped": "flipped sketches",
+    "mixed": "mixed",
+    "flipped": "flipped",
     "gt": "true masks",
 }
 CROPS = 0.5  # share of the objects of mixed scenes
@@ -121,12 +121,12 @@ class GenerateImages(Experiment):
         path = self.results / searching.file_name(trained, evaluation.split, "_images.json")
         folder = path.with_suffix("")
         make_folder(folder, "the folder of scenes", "choose another results")
-        settings = {
-            **{key: about[key] for key in searching.ABOUT},
+        how = {
             "kinds": list(self.hparams.kinds),
             "boxes": self.hparams.boxes,
             "generator": self.generator.identity if self.generator else generators.NONE,
         }
+        settings = {**{key: about[key] for key in searching.ABOUT}, **how}
 
         ids = evaluation.photos.image_ids
         wanted = visual.some(len(ids), self.hparams.scenes or len(ids), evaluation.seed)
@@ -144,7 +144,7 @@ class GenerateImages(Experiment):
         tiles = _grid(pictures, [scene.name for scene in some], title, visual.TILE)
         write_atomic(page, visual.encoded(tiles, "JPEG", quality=90))
         searching.report(
-            path, settings, None, [], pictures=[page], scenes=len(wanted), made=len(todo)
+            path, about, None, [], pictures=[page], scenes=len(wanted), made=len(todo), **how
         )
         print(f"saved: {len(todo)} scenes in {folder}; kept: {len(wanted) - len(todo)}")
 

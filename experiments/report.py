@@ -59,8 +59,9 @@ img { max-width: 100%; border: 1px solid #ddd; }
 
 NOTE = """A query carries the boxes that its objects were drawn in. Under <b>boxes=shared</b> (the
 paper's protocol) these are the boxes of the very photograph it looks for, which alone can identify
-it; under <b>boxes=jittered</b> each is shifted and scaled at random. What counts is the row of
-<b>sketches=real</b> against the grey one of <b>sketches=blank</b> below it. In the bars, the line
+it; under <b>boxes=jittered</b> each is shifted and scaled at random; <b>boxes=own</b> are those of
+the drawing. What counts is the row of <b>sketches=real</b> against the grey ones of
+<b>sketches=blank</b> and <b>shuffled</b> (those of another scene) below it. In the bars, the line
 is the 95 % interval, the red mark chance."""
 
 

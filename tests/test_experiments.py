@@ -14,12 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from core import cli, features, figure_files, hparams
 from core.checkpoints import Checkpoints
 from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
+from dataloaders import records
 from tests.dataloaders import tiny_sets
+from tests.SPADE import servers
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE1, STAGE2 = "multidomain-representation", "graph-attention"
@@ -44,6 +47,7 @@ python run-experiment.py sbir-on-features-file \
     --gpu 0 --resume /path/to/checkpoint \
     --exp-hparams results='{results}',featsfile='{features}/SD01_sketchycoco_tf_test_feats.npz'
 """
+GENERATE = EXTRACT.replace("extract-features", "generate-images")
 
 
 class World(NamedTuple):
@@ -228,6 +232,34 @@ def test_pictures_of_a_network_on_real_sets(world, tmp_path, name, capsys):
     saved = np.load(tmp_path / f"{stem}.npz", allow_pickle=False)
     assert saved["image_ids"].tolist() == list(range(100, 112))
     assert f"saved: {tmp_path}/{stem}.npz" in capsys.readouterr().out
+
+
+def test_generate_images_as_the_readme_says(world, tmp_path, capsys):
+    """With a server of ours, and with the same weights in the process."""
+    file = servers.write_weights(tmp_path / "generator.npz")
+    with servers.started("-m", "SPADE.serve", "--weights", file) as port:
+        for where, name in (("served", f"http://127.0.0.1:{port}"), ("local", f"{file},scenes=4")):
+            line = GENERATE.format(
+                paired=world.paired, crops=world.sets.crops, out=world.out,
+                checkpoint=world.checkpoint(), features=tmp_path / where,
+            )  # fmt: skip
+            argv = [*words(line), "--exp-hparams", f"generator={name}"]
+            assert cli.run(cli.run_experiment, argv) == 0
+    folder = "SD01_sketchycoco_tf_test_images"
+    assert f"saved: 12 scenes in {tmp_path}/served/{folder}; kept: 0" in capsys.readouterr().out
+    scenes = sorted(path.name for path in (tmp_path / "local" / folder).iterdir())
+    assert len(scenes) == 4
+    for scene in scenes:
+        both = [
+            np.asarray(Image.open(tmp_path / where / folder / f"{scene}/sketch-generated.png"))
+            for where in ("served", "local")
+        ]
+        assert both[0].shape == (256, 256, 3) and both[0].std() > 0
+        np.testing.assert_allclose(*[each.astype(int) for each in both], atol=1)
+        label = np.asarray(Image.open(tmp_path / "local" / folder / f"{scene}/sketch-labels.png"))
+        known = np.unique(label[label < 255])
+        ids = records.read_meta(world.sets.crops, "coco-crops")["obj_idx_to_ID"]
+        assert set(known + 1) <= set(ids)
 
 
 # --- bad input ---

@@ -84,6 +84,6 @@ def test_both_stages_and_figures(sets, out, stage1):
     assert cli.run(cli.evaluate, [*argv, "--metrics", "sbir-mAP", "obj-sbir-top10"]) == 0
     folder = RunDir(out, STAGE2, "SD01").evaluation
     figures = json.loads((folder / "coco-tfrecord-valid-step-3.json").read_text())["results"]
-    assert [figure["metric"] for figure in figures] == ["sbir-mAP"] * 4 + ["obj-sbir-top10"]
+    assert [figure["metric"] for figure in figures] == ["sbir-mAP"] * 6 + ["obj-sbir-top10"]
     assert all(math.isfinite(figure["value"]) for figure in figures)
     assert all(figure["gallery"] > 100 for figure in figures)

@@ -113,8 +113,8 @@ class Surroundings(NamedTuple):
 
 
 def surroundings(maps: SemanticMaps) -> Surroundings:
-    """A layout is mostly flat: of the 65,536 pixels of COCO-Stuff's maps at 256x256 some 10 %
-    have surroundings (5x5) that no other pixel has, and 4 % windows of 3x3."""
+    """A layout is mostly flat: 21 of COCO-Stuff's maps at 256x256 have on average 9 % as many
+    distinct surroundings (5x5) as pixels (0.3 to 20 %), and 3 % as many windows of 3x3."""
     near = distinct_windows(maps.codes(), OUTSIDE)
     around = distinct_windows(near.index, tf.shape(near.windows)[0])
     return Surroundings(near.windows, around.windows, around.index)

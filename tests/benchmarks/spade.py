@@ -11,7 +11,7 @@ from tests.benchmarks.harness import Bench, Numbers, Row, Setting, repeat, slowe
 
 def _layout(side: int):
     """A scene as COCO-Stuff has them: bands of stuff, some things with round borders before them.
-    Of its 5x5 surroundings 10 % are distinct, as of COCO-Stuff's own maps."""
+    It has 11 % as many distinct 5x5 surroundings as pixels; COCO-Stuff's own, 9 % on average."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] / side
     border = 0.5 + 0.03 * np.cumsum(rng.standard_normal(side)) / np.sqrt(side) * 10

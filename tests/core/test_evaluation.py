@@ -426,6 +426,17 @@ def test_metrics_that_do_not_fit_are_named():
         reported.check_metrics(["sbir-map"], model)
 
 
+def test_a_set_without_masks_has_all_other_figures(tmp_path):
+    dataset = FakeScenes()
+    dataset.has_masks = False
+    batch = dataset.batch
+    dataset.batch = lambda scenes: batch(scenes)._replace(masks=None)
+    found = {result.metric for result in evaluate(FakeModel(), None, tmp_path, dataset)}
+    assert found == set(SCENE_METRICS) - {"mask-iou", "generated-masks"}
+    with pytest.raises(UsageError, match=r"'mask-iou-test' compares with .*does not have"):
+        evaluate(FakeModel(), ["sbir-top1", "mask-iou-test"], tmp_path, dataset)
+
+
 def test_every_name_is_registered():
     for name in SCENE_METRICS:
         assert name in METRICS

@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import UserError
-from core.files import read_json, replacing, write_atomic, write_json
+from core.files import read_json, replacing, replacing_folder, write_atomic, write_json
 
 
 def test_no_json_and_no_file(tmp_path):
@@ -67,3 +67,27 @@ def test_nested_without_end_is_no_json(tmp_path):
     (tmp_path / "a.json").write_text("[" * 200_000)
     with pytest.raises(UserError, match="is not valid JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
+    path = tmp_path / "scene"
+    (tmp_path / ".scene.partial").mkdir()  # of a run that was killed
+    (tmp_path / ".scene.partial" / "half").write_text("")
+    for name in ("one", "two"):
+        with replacing_folder(path) as temporary:
+            (temporary / name).write_text(name)
+            assert not (path / name).exists()
+        assert [entry.name for entry in path.iterdir()] == [name]
+    with pytest.raises(ZeroDivisionError), replacing_folder(path) as temporary:
+        (temporary / "three").write_text("")
+        raise ZeroDivisionError
+    assert [entry.name for entry in path.iterdir()] == ["two"]
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"cannot write .*file"),
+        replacing_folder(tmp_path / "file"),
+    ):
+        pass
+    with pytest.raises(UserError, match="cannot write"), replacing_folder(tmp_path / "no" / "a"):
+        pass

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from core.layouts import BACKGROUND, PALETTE, label_maps
+from core.layouts import BACKGROUND, PALETTE, coco_labels, label_maps
 
 
 def things(masks, boxes, classes, to_img):
@@ -217,3 +217,9 @@ def test_colours_are_told_apart():
     neighbours = [apart[i, i + step] for step in (1, 2, 3) for i in range(252)]
     assert min(neighbours) > 60
     assert colours[BACKGROUND].tolist() == [255] * 3
+
+
+def test_labels_are_ids_less_one():
+    ids = (1, 90, 92, 182, 183, 0, 500)
+    assert coco_labels(ids).tolist() == [0, 89, 91, 181, 255, 255, 255]
+    assert coco_labels(()).shape == (0,)

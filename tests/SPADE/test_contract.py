@@ -1,0 +1,216 @@
+"""One contract, and all that keep it: SPADE/api.py in a clone, with and without waitress, and
+SPADE.serve."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from core.commands import run
+from SPADE import serve
+from SPADE.generators import Local
+from tests.SPADE import servers
+from tests.SPADE.servers import ask
+
+RNG = np.random.default_rng(0)
+LABEL = np.kron(RNG.integers(0, 182, (8, 8)), np.ones((32, 32), int)).astype(np.uint8)
+LABEL[:40] = 255
+INSTANCE = np.kron(RNG.integers(0, 256, (8, 8)), np.ones((32, 32), int)).astype(np.uint8)
+PHOTO = RNG.integers(0, 256, (256, 256, 3), np.uint8)
+
+
+class Server(NamedTuple):
+    kind: str
+    port: int
+    expected: np.ndarray  # of LABEL, INSTANCE and PHOTO: (3, 256, 256)
+
+
+def content(**changes):
+    whole = {"layout": LABEL.tolist(), "instances": INSTANCE.tolist(), "real_image": PHOTO.tolist()}
+    whole.update(changes)
+    return {key: value for key, value in whole.items() if value is not Ellipsis}
+
+
+def body(**changes):
+    return json.dumps(content(**changes))
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    return servers.write_weights(tmp_path_factory.mktemp("weights") / "generator.npz")
+
+
+@pytest.fixture(scope="module", params=["clone", "clone-without-waitress", "ours"])
+def server(request, tmp_path_factory):
+    if request.param == "ours":
+        path = request.getfixturevalue("weights_file")
+        expected = Local(path).generate(LABEL, INSTANCE, PHOTO).transpose(2, 0, 1)
+        with servers.started("-m", "SPADE.serve", "--weights", path) as port:
+            yield Server(request.param, port, expected)
+        return
+    pytest.importorskip("torch")
+    folder = servers.make_clone(tmp_path_factory.mktemp("clone"), request.param == "clone")
+    # 255 is the channel after the 182 classes; a pixel of 0..255 is -1..1.
+    channels = [
+        np.where(LABEL == 255, 182, LABEL) / 182, INSTANCE / 255, PHOTO.mean(2) / 127.5 - 1,
+    ]  # fmt: skip
+    with servers.started("api.py", cwd=folder) as port:
+        yield Server(request.param, port, np.stack(channels))
+
+
+def test_a_layout_becomes_a_picture(server):
+    status, picture = ask(server.port, body())
+    assert status == 200
+    np.testing.assert_allclose(picture, server.expected[None], atol=2e-5)
+
+
+def test_the_photograph_may_be_left_out(server):
+    for nothing in (..., None):
+        status, picture = ask(server.port, body(real_image=nothing))
+        assert status == 200
+        np.testing.assert_allclose(picture[0][0], server.expected[0], atol=2e-5)
+
+
+def test_it_says_that_it_is_there(server):
+    assert ask(server.port, method="GET", path="/health") == (200, {"status": "ok"})
+
+
+ROWS = LABEL.tolist()
+BAD = {
+    "nothing": ("", "not JSON"),
+    "HTML": ("<html>", "not JSON"),
+    "latin-1": ("\xff".encode("latin-1"), "not JSON"),
+    "deep": ("[" * 100_000, "not JSON"),
+    "a list": (json.dumps(ROWS), "not a JSON object"),
+    "no layout": (body(layout=...), "layout is missing"),
+    "no instances": (body(instances=...), "instances is missing"),
+    "a row too few": (body(layout=ROWS[1:]), "layout must be a nested list .*(256, 256)"),
+    "ragged": (body(layout=[*ROWS[1:], [1]]), "layout must be"),
+    "deep layout": (json.dumps(content(layout=0)).replace('"layout": 0', '"layout": ' + "[" * 50
+                                                          + "]" * 50), "layout must be"),
+    "three axes": (body(instances=[ROWS]), "instances must be"),
+    "fractions": (body(layout=(LABEL / 2).tolist()), "layout must be"),
+    "NaN": (body(layout=np.full((256, 256), np.nan).tolist()), "layout must be"),
+    "text": (body(instances=LABEL.astype(str).tolist()), "instances must be"),
+    "truths": (body(layout=(LABEL > 3).tolist()), "layout must be"),
+    "an object": (body(layout={"0": 1}), "layout must be"),
+    "huge": (body(layout=[*ROWS[1:], [10**30] * 256]), "layout must be"),
+    "the label 182": (body(layout=[*ROWS[1:], [182] * 256]), r"layout holds 182: .*0\.\.181"),
+    "the label 254": (body(layout=[*ROWS[1:], [254] * 256]), "layout holds 254"),
+    "the label 256": (body(layout=[*ROWS[1:], [256] * 256]), "layout holds 256"),
+    "a label below 0": (body(layout=[*ROWS[1:], [-1] * 256]), "layout holds -1"),
+    "an instance below 0": (body(instances=[*ROWS[1:], [-1] * 256]), "instances holds -1"),
+    "a flat photograph": (body(real_image=ROWS), "real_image must be .*3"),
+    "a bright photograph": (body(real_image=(PHOTO + 1.0).astype(int).tolist()),
+                            "real_image holds 256"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_answered_with_a_sentence(server, name):
+    sent, sentence = BAD[name]
+    status, answer = ask(server.port, sent)
+    assert status == 400 and list(answer) == ["error"]
+    pattern = sentence.replace("(", r"\(").replace(")", r"\)")
+    assert re.search(pattern, answer["error"]), answer
+
+
+def test_other_places_and_methods(server):
+    assert ask(server.port, body(), path="/other")[0] == 404
+    assert ask(server.port, method="GET")[0] == 405
+    assert ask(server.port, body(), path="/health")[0] == 405
+
+
+def raw(port, data, wait=True):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(data)
+    if not wait:
+        return connection
+    with connection:
+        return connection.recv(4096)
+
+
+def test_a_body_too_large_is_refused_unread(server):
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (17 * 2**20)
+    assert raw(server.port, head).startswith(b"HTTP/1.1 413 ")
+
+
+def test_garbage_and_slow_clients_do_not_stop_it(server):
+    raw(server.port, b"\x00\xff" * 5000 + b"\r\n\r\n")
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+    slow = [raw(server.port, head, wait=False) for _ in range(20)]
+    raw(server.port, head, wait=False).close()
+    assert ask(server.port, body())[0] == 200
+    for each in slow:
+        each.close()
+
+
+def test_one_picture_at_a_time(server):
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ask(server.port, body()), range(4)))
+    assert all(answer == answers[0] for answer in answers) and answers[0][0] == 200
+
+
+def test_it_listens_at_loopback_alone(server):
+    # On Linux all of 127.0.0.0/8 is this machine; a server at 0.0.0.0 would answer.
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.2", server.port), timeout=5)
+
+
+@pytest.mark.parametrize("label", [7, 8])
+def test_a_network_that_fails(server, label):
+    """7: it raises; 8: it gives NaN."""
+    if server.kind == "ours":
+        pytest.skip("the network of the clone fails when it is told to")
+    status, answer = ask(server.port, body(layout=np.full((256, 256), label).tolist()))
+    assert status == 500 and "generator" in answer["error"] and "SECRET" not in str(answer)
+    assert ask(server.port, body())[0] == 200
+
+
+# ---- what keeps a server from starting -----------------------------------------------------------
+
+
+def start(*arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.strip().splitlines()[-1]
+
+
+def test_api_outside_a_clone_and_without_weights(tmp_path):
+    pytest.importorskip("torch")
+    folder = servers.make_clone(tmp_path / "clone", waitress=True)
+    code, error = start("api.py", "--name=mine", "--how_many", "3", cwd=folder)
+    assert code == 1 and error.startswith("error: the network mine cannot be loaded")
+    (folder / "options" / "test_options.py").unlink()
+    code, error = start("api.py", cwd=folder)
+    assert code == 1 and f"{folder} is no clone of NVlabs/SPADE" in error
+
+
+def test_serve_says_what_keeps_it_from_starting(weights_file, tmp_path, capsys):
+    def refused(*argv):
+        code = run(serve.main, [str(each) for each in argv])
+        return code, capsys.readouterr().err
+
+    truncated, other = tmp_path / "truncated.npz", tmp_path / "other.npz"
+    truncated.write_bytes(weights_file.read_bytes()[:-1000])
+    np.savez(other, metadata=np.array(json.dumps({"schema": 1})), weight=np.zeros(3))
+    for path in (truncated, other):
+        code, error = refused("--weights", path)
+        assert code == 1 and f"{path} is not a generator's weights file" in error
+    assert refused("--weights", tmp_path / "none.npz")[0] == 1
+    assert refused()[0] == 2
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, error = refused("--weights", weights_file, "--port", port)
+    assert code == 1 and f"cannot listen at 127.0.0.1:{port}" in error
+    for port in (70_000, "x"):
+        code, error = refused("--weights", weights_file, "--port", port)
+        assert code == 2 and f"'{port}' is no port" in error

@@ -1,0 +1,181 @@
+"""The client of a server: what it does when that is down, slow or answers nonsense."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from core.errors import UsageError, UserError
+from SPADE import generators
+from SPADE.generators import Local, Served
+
+LABEL = np.zeros((256, 256), np.uint8)
+PHOTO = np.zeros((256, 256, 3), np.uint8)
+PICTURE = np.linspace(-1, 1, 3 * 256 * 256).reshape(1, 3, 256, 256)
+GOOD = (200, json.dumps(PICTURE.tolist()))
+HEAD = "HTTP/1.0 200 OK\r\n\r\n"
+
+
+def numbers(values, shape=(1, 3, 256, 256)):
+    return 200, json.dumps(np.broadcast_to(values, shape).tolist())
+
+
+class Server:
+    """Answers requests with `script`, its last entry again and again: (status, text), text sent as
+    it is, or seconds of silence."""
+
+    def __init__(self, script):
+        self.requests, self.script = [], list(script)
+        self.released = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                server._answer(self)
+
+            do_GET = do_POST  # noqa: N815
+
+            def log_message(self, *arguments):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self.http.server_address[1]}"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self):
+        self.released.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+    def _answer(self, request):
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        self.requests.append((request.path, body))
+        answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        with contextlib.suppress(OSError):  # who asked may have gone
+            if answer == "drip":
+                request.wfile.write(HEAD.encode())
+                while not self.released.wait(0.02):
+                    request.wfile.write(b" ")
+            elif isinstance(answer, float):
+                self.released.wait(answer)
+            elif isinstance(answer, str):
+                request.wfile.write(answer.encode())
+            else:
+                request.send_response(answer[0])
+                request.end_headers()
+                request.wfile.write(answer[1].encode())
+
+
+@pytest.fixture
+def served():
+    """Starts a Server and gives a client of it."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*script, timeout=5.0):
+            server = Server(script)
+            stack.callback(server.close)
+            return server, Served(server.address, timeout, waits=(0.01, 0.02))
+
+        yield start
+
+
+def test_a_picture_and_what_was_asked(served):
+    server, client = served(GOOD)
+    label = np.arange(65536).reshape(256, 256).astype(np.uint8) % 182
+    photo = np.full((256, 256, 3), 9, np.uint8)
+    picture = client.generate(label, LABEL, photo)
+    assert picture.dtype == np.float32 and picture.shape == (256, 256, 3)
+    np.testing.assert_allclose(picture[3, 5], PICTURE[0, :, 3, 5], atol=1e-6)
+    ((path, body),) = server.requests
+    sent = json.loads(body)
+    assert path == "/" and list(sent) == ["layout", "instances", "real_image"]
+    for key, values in zip(sent, (label, LABEL, photo)):
+        np.testing.assert_array_equal(sent[key], values)
+
+
+NONSENSE = {
+    "HTML": ((200, "<html>please log in</html>"), "answered no picture but '<html>please"),
+    "an error page": ((502, "<html>bad gateway</html>"), "failed with status 502"),
+    "its own failure": ((500, '{"error": "out of memory"}'), "status 500: out of memory"),
+    "nothing": ((200, ""), "answered no picture"),
+    "half of it": ((200, GOOD[1][:1000]), "answered no picture"),
+    "text": ((200, '"picture"'), "answered no picture"),
+    "null": ((200, "null"), r"answered numbers of shape \(\)"),
+    "ragged": ((200, "[[1], [1, 2]]"), "answered no picture"),
+    "deep": ((200, "[" * 100_000), "answered no picture"),
+    "a wrong shape": (numbers(0.0, (3, 256, 256)), r"of shape \(3, 256, 256\), not \(1, 3,"),
+    "NaN": (numbers(np.nan), r"not in \[-1, 1\]"),
+    "infinity": (numbers(np.inf), r"not in \[-1, 1\]"),
+    "pixels": (numbers(200.0), r"not in \[-1, 1\]"),
+    "no HTTP": ("hello\r\n\r\n", "cannot be reached"),
+    "a closed door": ("", "cannot be reached"),
+    "short": ("HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n[1]", "of shape|cannot be reached"),
+    "late": (2.0, r"did not answer within 0\.2 s"),
+    "a byte at a time": ("drip", r"did not answer within 0\.2 s"),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_nonsense_is_asked_again_and_then_told(served, name, caplog):
+    answer, sentence = NONSENSE[name]
+    server, client = served(answer, timeout=0.2 if name in ("late", "a byte at a time") else 5.0)
+    with pytest.raises(UserError, match=sentence) as error:
+        client.generate(LABEL, LABEL, PHOTO)
+    for piece in (server.address, "3 times", "python api.py", "python -m SPADE.serve", "=none"):
+        assert piece in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(server.requests) == 3 and caplog.text.count("again in") == 2
+
+
+def test_what_gets_well_is_not_told(served):
+    server, client = served((503, ""), (200, "<html>"), GOOD)
+    assert client.generate(LABEL, LABEL, PHOTO).shape == (256, 256, 3)
+    assert len(server.requests) == 3
+
+
+def test_a_refusal_is_not_asked_again(served):
+    server, client = served((400, '{"error": "layout holds 182"}'))
+    with pytest.raises(UserError, match=r"refused .* status 400: layout holds 182"):
+        client.generate(LABEL, LABEL, PHOTO)
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_is_down():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    client = Served(address, waits=(0.01, 0.05, 0.2))
+    start = time.monotonic()
+    with pytest.raises(UserError, match=rf"{address} cannot be reached .*refused.*, 4 times"):
+        client.check()
+    assert 0.25 < time.monotonic() - start < 5
+
+
+def test_any_server_that_answers_is_there(served):
+    for answer in ((200, '{"status": "ok"}'), (404, "<html>not found</html>")):
+        server, client = served(answer)
+        client.check()
+        assert server.requests == [("/health", b"")]
+
+
+def test_proxies_are_not_asked(served, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    _, client = served(GOOD)
+    client.generate(LABEL, LABEL, PHOTO)
+
+
+def test_names_of_generators(tmp_path):
+    assert generators.find("none") is None
+    assert generators.find("https://gpu:8080/spade").identity == "https://gpu:8080/spade"
+    local = generators.find(str(tmp_path / "weights.npz"))
+    assert isinstance(local, Local)
+    with pytest.raises(UserError, match=r"no weights file .*weights.npz; generator is an address"):
+        local.check()
+    for bad in ("ftp://host", "http://", "http://host:70000", "http://[::1", "file:///etc/passwd"):
+        with pytest.raises(UsageError, match="is no address"):
+            generators.find(bad)

@@ -1,0 +1,223 @@
+"""'generate-images' with a model and a generator whose answers are known."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.dataset import QueryProtocol
+from core.errors import EmptySplitError, UsageError, UserError
+from core.evaluation import Evaluation
+from core.experiment import Trained
+from core.hparams import parse
+from core.layouts import PALETTE, label_maps
+from experiments.generate_images import GenerateImages
+from SPADE import generators
+from tests.core.test_evaluation import SIDE, FakeScenes
+from tests.experiments.test_experiments_features import Splits
+from tests.experiments.test_experiments_scene_layouts import Maskless, Paints
+
+NAME = "SD01_fake_scenes_test_images"
+# Of labels 0, none ("other"), 12, 91, 181; none (`__image__`).
+IDS = (1, 183, 13, 92, 182, 0)
+LABELS = np.array([0, 255, 12, 91, 181, 255])
+ALL = "generate_from_image=True,generate_from_mixed=True,flipped_sketches=True," + (
+    "generate_from_gt=True"
+)
+KINDS = ("sketch", "image", "mixed", "flipped", "gt")
+
+
+def with_ids(dataset, ids=IDS):
+    dataset.vocabulary = dataclasses.replace(FakeScenes.vocabulary, ids=ids)
+    return dataset
+
+
+class Generator:
+    """Pictures of grey level label, one channel the instance; fails after some."""
+
+    def __init__(self, identity="fake", most=10**6):
+        self.identity, self.most, self.made = identity, most, 0
+        self.checked = self.opened = False
+
+    def check(self):
+        self.checked = True
+
+    def open(self):
+        self.opened = True
+
+    def generate(self, label, instance, photo):
+        assert self.checked and self.opened and photo.shape == (256, 256, 3)
+        assert label.dtype == instance.dtype == np.uint8
+        if self.made == self.most:
+            raise UserError("the generator at fake cannot be reached")
+        self.made += 1
+        return np.stack([label, instance, label], 2) / np.float32(127.5) - 1
+
+
+@pytest.fixture
+def generator(monkeypatch):
+    """Stands for any that an hparam names, but none."""
+    own = Generator()
+    real = generators.find
+    monkeypatch.setattr(
+        generators, "find", lambda text: own if text == generators.DEFAULT else real(text)
+    )
+    return own
+
+
+def run(tmp_path, text="", dataset=None, model=None):
+    experiment = GenerateImages(parse(text, GenerateImages.HParams), tmp_path)
+    experiment.prepare()
+    dataset = dataset or with_ids(Splits(batch_size=6))
+    experiment.run(Trained(model or Paints(), dataset, "SD01", 7))
+    return json.loads((tmp_path / f"{NAME}.json").read_text())
+
+
+def pixels(folder, name):
+    return np.asarray(Image.open(folder / f"{name}.png"))
+
+
+@pytest.mark.parametrize("boxes", ["drawn", "predicted"])
+def test_everything_of_every_scene(tmp_path, generator, boxes):
+    content = run(tmp_path, f"{ALL},boxes={boxes}")
+    assert (content["scenes"], content["made"], content["kinds"]) == (20, 20, list(KINDS))
+    assert (tmp_path / content["pictures"][0]).is_file()
+    assert generator.made == 20 * 5
+    evaluation = Evaluation(Paints(), Splits(batch_size=50), "test")
+    photos, queries = evaluation.photos, evaluation.queries(QueryProtocol())
+    turned = Evaluation(Paints(), Splits(batch_size=50), "test", mirrored=True)
+    sides = {
+        "sketch": queries, "image": photos, "gt": photos, "flipped": turned.queries(QueryProtocol())
+    }  # fmt: skip
+    names = ["photo", *(f"{kind}{end}" for kind in KINDS for end in ENDS)]
+    names = {f"{name}.png" for name in names} - {"image.png", "gt.png"}
+    for n, image_id in enumerate(photos.image_ids):
+        folder = tmp_path / NAME / str(image_id)
+        assert {p.name for p in folder.iterdir()} == names | {"strip.jpg", "scene.json"}
+        for kind, side in sides.items():
+            rows = side.obj_to_img == n
+            # Objects' vectors are their numbers; the masks that Paints makes of them, by hand.
+            masks = np.zeros((rows.sum(), SIDE, SIDE))
+            for mask, number in zip(masks, side.objects[rows, 0].astype(int)):
+                mask[: 4 + number % 8, : SIDE // (1 if kind == "gt" else 2)] = 1
+            predicted = boxes == "predicted" and kind != "gt"
+            where = np.tile(np.float32([0, 0, 1, 1]), (len(masks), 1)) if predicted else (
+                side.boxes[rows]
+            )  # fmt: skip
+            label, instance = label_maps(
+                masks, where, LABELS[side.classes[rows]], np.zeros(len(masks), np.int32), 1
+            )
+            np.testing.assert_array_equal(pixels(folder, f"{kind}-labels"), label[0])
+            np.testing.assert_array_equal(pixels(folder, f"{kind}-instances"), instance[0])
+            np.testing.assert_array_equal(
+                pixels(folder, f"{kind}-layout"), PALETTE[label[0].numpy()]
+            )
+            np.testing.assert_array_equal(pixels(folder, f"{kind}-generated")[..., 0], label[0])
+            np.testing.assert_array_equal(pixels(folder, f"{kind}-generated")[..., 1], instance[0])
+
+
+ENDS = ("", "-labels", "-instances", "-layout", "-generated")
+
+
+def test_mixed_scenes_show_crops_in_the_place_of_some_sketches(tmp_path, generator):
+    class Numbers(Paints):
+        """Remembers the vectors of the last scenes it made masks of."""
+
+        def contextualise(self, vectors, boxes, obj_to_img, triples, scenes, with_masks=True):
+            if with_masks:
+                self.seen.append(np.asarray(vectors)[:, 0])
+            return super().contextualise(vectors, boxes, obj_to_img, triples, scenes, with_masks)
+
+        def embed_photos(self, crops):
+            encoded = super().embed_photos(crops)
+            encoded.vector = encoded.vector + 1000
+            return encoded
+
+    model = Numbers()
+    model.seen = []
+    run(tmp_path, "generate_from_mixed=True", model=model)
+    sketches, both = model.seen
+    crops = both >= 1000
+    np.testing.assert_array_equal(both % 1000, sketches)  # of the same objects
+    assert 5 < crops.sum() < len(crops) - 5
+    differ = [
+        not np.array_equal(pixels(folder, "sketch"), pixels(folder, "mixed"))
+        for folder in sorted((tmp_path / NAME).iterdir())
+    ]
+    queries = Evaluation(Paints(), Splits(batch_size=50), "test").queries(QueryProtocol())
+    shown = np.bincount(queries.obj_to_img[crops], minlength=20) > 0
+    assert (shown[np.array(differ)]).all() and any(differ)
+
+
+def test_finished_scenes_are_kept_and_others_made_again(tmp_path, generator, capsys):
+    folder = tmp_path / NAME
+    run(tmp_path)
+    assert generator.made == 20
+    mark = folder / "100" / "strip.jpg"
+    mark.write_bytes(b"mine")
+    (folder / "101" / "scene.json").unlink()  # half-written, one way or another
+    (folder / "102" / "scene.json").write_text('{"settings"')
+    (folder / "103" / "photo.png").unlink()
+    (folder / "104" / "scene.json").write_text("[]")
+    (folder / ".105.partial").mkdir()
+    (folder / ".105.partial" / "photo.png").write_bytes(b"half")
+    for path in (folder / "105").iterdir():
+        path.unlink()
+    content = run(tmp_path)
+    assert (content["scenes"], content["made"], generator.made) == (20, 5, 25)
+    assert "saved: 5 scenes" in capsys.readouterr().out and mark.read_bytes() == b"mine"
+    assert {p.name for p in folder.iterdir()} == {str(100 + n) for n in range(20)}
+    assert pixels(folder / "103", "photo").shape == (256, 256, 3)
+    assert run(tmp_path)["made"] == 0
+    generator.identity = "another"
+    assert run(tmp_path)["made"] == 20 and mark.read_bytes() != b"mine"
+
+
+def test_a_server_that_goes_down_costs_no_finished_scene(tmp_path, generator):
+    generator.most = 3
+    with pytest.raises(UserError, match="cannot be reached"):
+        run(tmp_path)
+    assert len(list((tmp_path / NAME).iterdir())) == 3
+    generator.most = 10**6
+    assert run(tmp_path)["made"] == 17
+
+
+def test_layouts_alone_and_some_scenes(tmp_path):
+    content = run(tmp_path, "generator=none,scenes=4")
+    assert (content["scenes"], content["generator"]) == (4, "none")
+    folders = list((tmp_path / NAME).iterdir())
+    assert len(folders) == 4
+    assert not list((tmp_path / NAME).rglob("*-generated.png"))
+    assert all((each / "sketch-labels.png").is_file() for each in folders)
+
+
+def test_a_server_that_is_down_is_told_before_a_model_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        generators, "find", lambda text: generators.Served("http://127.0.0.1:9", waits=())
+    )
+    experiment = GenerateImages(parse("", GenerateImages.HParams), tmp_path)
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be reached .* start it with"):
+        experiment.prepare()
+
+
+def test_bad_input(tmp_path, generator):
+    with pytest.raises(UsageError, match="is no address"):
+        parse("generator=ftp://x", GenerateImages.HParams)
+    with pytest.raises(UserError, match="no weights file"):
+        run(tmp_path, "generator=/nowhere/weights.npz")
+    with pytest.raises(UserError, match="have no COCO-Stuff ids"):
+        run(tmp_path, dataset=Splits())
+    with pytest.raises(EmptySplitError, match="empty"):
+        run(tmp_path, "split=valid", dataset=with_ids(Splits(empty=("valid",))))
+    with pytest.raises(UserError, match="has no masks: generate_from_gt"):
+        run(tmp_path, "generate_from_gt=True", dataset=with_ids(Maskless()))
+    truncated = tmp_path / "weights.npz"
+    truncated.write_bytes(b"PK\x03\x04 half")
+    with pytest.raises(UserError, match="is not a generator's weights file"):
+        run(tmp_path, f"generator={truncated}")
+
+
+def test_a_set_with_boxes_of_its_own_and_without_masks(tmp_path, generator):
+    assert run(tmp_path, dataset=with_ids(Maskless(batch_size=6)))["made"] == 20
