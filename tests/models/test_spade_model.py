@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 from core.dataset import Vocabulary
-from core.errors import UserError
+from core.errors import UsageError, UserError
 from core.hparams import parse
+from core.registry import EXPERIMENTS
 from models.optimizers import LateFallingRate
 from models.spade import Spade
 from tests.models.helpers import build, compiled_step, scene_batch, step_args
@@ -94,6 +95,12 @@ def test_data_without_masks_or_ids():
         _build().train_step(batch._replace(masks=None), *step_args())
     with pytest.raises(UserError, match="COCO-Stuff ids"):
         Spade(_build().hparams, Vocabulary(("a", "b")), 9)
+
+
+def test_no_experiment_that_encodes_objects_takes_it():
+    for name in ("scene-layouts", "generate-images", "extract-features"):
+        with pytest.raises(UsageError, match=f"{name} does not fit the model 'spade'"):
+            EXPERIMENTS[name].check_fit(Spade)
 
 
 def test_learns_colours():
