@@ -5,6 +5,7 @@ What is replaced: paths, --val-size, the number of iterations, how long throughp
 the weights that Keras would download. The networks and batch sizes are those of the page.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 from core.checkpoints import Checkpoints
 from core.run_dir import RunConfig, RunDir
 from prep_data import make_sample
+from tests.SPADE import servers
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/experiments.md")
@@ -119,6 +121,7 @@ def test_the_commands_are_those_known_here():
         "evaluate-metrics.py-graph-attention",
         "run-experiment.py-extract-features",
         "run-experiment.py-sbir-on-features-file",
+        "run-experiment.py-generate-images",
         "evaluate-metrics.py-graph-attention",
         "run-experiment.py-extended-gallery",
         "run-experiment.py-extract-features",
@@ -134,7 +137,15 @@ def test_the_commands_are_those_known_here():
 
 @pytest.mark.parametrize("words", COMMANDS, ids=name)
 def test_command(words, world, monkeypatch):
-    assert run(substituted(world, words), monkeypatch) == 0
+    words = substituted(world, words)
+    server = contextlib.nullcontext()
+    if "generate-images" in words:  # from our own server, wherever it may listen
+        weights = servers.write_weights(world / "generator.npz")
+        server = servers.started("-m", "SPADE.serve", "--weights", weights)
+    with server as port:
+        if port:
+            words[-1] += f",generator=http://127.0.0.1:{port},scenes=2"
+        assert run(words, monkeypatch) == 0
 
 
 def test_what_they_left(world):
