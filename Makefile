@@ -13,13 +13,15 @@ DEMO_VAL_SIZE := 100
 DEMO_STAGE1_STEPS := 300
 DEMO_STAGE2_STEPS := 1600
 DEMO_STAGE3_STEPS := 1800
+DEMO_GENERATOR_STEPS := 200
 DEMO_NETWORK := pretrained_e_model=shallow,pretrained_weights=none,image_size=48
 DEMO_SCENE_NETWORK := gconv_num_layers=2,gconv_hidden_dim=256,g_enc_n_layers=2,mask_width=32,layout_d_arch=verysmall
+DEMO_GENERATOR := generator_width=6,spade_hidden=24,discriminator_width=16
 
 .PHONY: help install demo test lint bench clean
 help:
 	@echo "make install   a virtual environment in $(VENV) with the pinned requirements"
-	@echo "make demo      the whole job on a small drawn world: prepare, train, search"
+	@echo "make demo      the whole job on a small drawn world: prepare, train, search, synthesise"
 	@echo "make test      all tests"
 	@echo "make lint      style and static checks"
 	@echo "make bench     speed and memory, with ratios to naive versions"
@@ -91,6 +93,14 @@ demo: $(STAMP)
 	    --exp-hparams results=$(DEMO)/features,save_images=True
 	$(PY) run-experiment.py sbir-on-features-file -o $(DEMO)/runs --id demo \
 	    --exp-hparams results=$(DEMO)/search,featsfile=$(DEMO)/features/SD01_coco_tfrecord_test_feats.npz,save_images=True
+	$(PY) train.py spade --data-loader coco-tfrecord \
+	    -o $(DEMO)/runs --id 01 --resume latest --hparams learning_rate=1e-3,$(DEMO_GENERATOR) \
+	    --base-hparams batch_size=4,iterations=$(DEMO_GENERATOR_STEPS),log_every=10,notify_every=$(DEMO_GENERATOR_STEPS),seed=$(DEMO_SEED),slack_config=,goal="Photographs from layouts" \
+	    --data-hparams coco_dir=$(DEMO)/coco-graphs,crops_dir=$(DEMO)/coco-crops,qdraw_dir=$(DEMO)/quickdraw-indexed
+	$(PY) -m SPADE.export $(DEMO)/runs/spade-01 $(DEMO)/generator.npz
+	$(PY) run-experiment.py generate-images --model-name graph-attention --model-id SD01 \
+	    --data-loader coco-tfrecord -o $(DEMO)/runs --id images \
+	    --exp-hparams results=$(DEMO)/images,generator=$(DEMO)/generator.npz,scenes=16,flipped_sketches=True,generate_from_gt=True
 	$(PY) run-experiment.py report -o $(DEMO)/runs --id demo --exp-hparams results=$(DEMO)
 	@echo
 	@echo "All of it on one page: $(DEMO)/report.html. What counts is recall with sketches=real"

@@ -32,11 +32,12 @@ from core.registry import METRICS
 
 log = logging.getLogger(__name__)
 
-NEED_MASKS = ("mask-iou", "generated-masks")
+NEED_MASKS = ("mask-iou", "generated-masks", "picture-error", "generated-pictures")
 CONTEXT_SCENES = 256  # that the model sees at a time; with masks, its largest output, MASK_SCENES
 MASK_SCENES = 32
 # Train scenes behind the class-mean mask: means over more change nothing that can be seen.
 MEAN_MASK_SCENES = 2000
+COLOURED_SCENES = 500  # train scenes behind the mean colours of labels
 
 
 @dataclass(frozen=True)
@@ -339,6 +340,22 @@ class Evaluation:
                 means.add(batch.photo.classes.numpy(), masks)
             self._constants["class means"] = means.result()
         return self._constants["class means"]
+
+    def label_colours(self) -> np.ndarray:
+        """Mean colour of the train photographs' pixels of every label of layouts: float32 (256, 3),
+        0..1; of a label never seen, of all pixels."""
+        if "label colours" not in self._constants:
+            sums, counts = np.zeros((256, 3)), np.zeros(256)
+            for batch in self.on("train").batches("colours of labels", COLOURED_SCENES):
+                labels = self.model.layouts(batch)[0].numpy().ravel()
+                pixels = batch.images.numpy().reshape(-1, 3)
+                counts += np.bincount(labels, minlength=256)
+                for channel in range(3):
+                    sums[:, channel] += np.bincount(labels, pixels[:, channel], 256)
+            means = sums / np.maximum(counts, 1)[:, None]
+            means[counts == 0] = sums.sum(0) / counts.sum()
+            self._constants["label colours"] = (means / 255).astype(np.float32)
+        return self._constants["label colours"]
 
     def triplets(self) -> Triplets:
         """Stage 1's features of the split."""

@@ -1,22 +1,26 @@
-"""Layouts: the masks of a scene's objects put together into one map of classes.
+"""Layouts: the masks of a scene's objects and stuff put together into one map of classes.
 
     masks (O, M, M) --threshold--bilinear into the box--one half--> which pixels each object covers
                                       of all that cover a pixel, the smallest object is in front
+    stuff, if any: the same, behind all objects --> pixels without any take the nearest one's
 
-Also the colours that show them. Letters: N scenes, O objects, M side of a mask, S side of a map.
+Also the colours that show them. Letters: N scenes, O objects, U pieces of stuff, M side of a mask,
+S side of a map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
+from scipy import ndimage
 
 SIDE = 256
 SOLID = 0.6  # a mask's probability from which it is solid
 COVERED = 0.5  # share of a pixel, between solid and not, from which the object covers it
-BACKGROUND = 255  # label of a pixel that no object covers
+BACKGROUND = 255  # label of a pixel that nothing covers
 COCO_LABELS = 182  # ids of things (1-90) and stuff (92-182); 183 is "other"
 
 
@@ -27,17 +31,53 @@ def label_maps(
     obj_to_img: tf.Tensor,
     num_scenes: int,
     side: int = SIDE,
+    stuff: Optional[tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]] = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The layouts of N scenes: labels and instances, both uint8 (N, S, S).
 
-    masks: (O, M, M), probabilities or 0/1, within the box. boxes: float32 (O, 4). classes: int
-    (O,), any numbers below 255. obj_to_img: int32 (O,), ascending; a scene may have no object, and
-    at most 255. A label is the class of the object in front, or BACKGROUND; an instance is its
-    place in its scene, counted from 1, or 0.
+    masks: (O, M, M), probabilities or 0/1, within the box. boxes: float32 (O, 4), drawn or
+    predicted. classes: int (O,), any numbers up to 255. obj_to_img: int32 (O,), ascending; a scene
+    may have no object. stuff: masks, boxes, classes and scenes of the U pieces of background stuff,
+    as those of objects; pieces of the class BACKGROUND count for nothing. A scene has at most 255
+    objects and pieces.
 
-    An object covers pixels whose centre lies in its box. In front is the object that covers fewer
+    A label is the class of the object in front; where there is none, of the stuff in front; in
+    scenes with stuff, where there is none either, of the nearest pixel of stuff that objects do not
+    count for; else BACKGROUND. An instance is the object's place in its scene, counted from 1; the
+    scene's stuff counts on from there; 0 where the layout is empty. So no two instances share a
+    number, and all that touches is told apart.
+
+    Objects and stuff cover pixels whose centre lies in their box. In front is what covers fewer
     pixels, so that none hides a smaller one; of equals the first.
     """
+    # Paper (its code): holes take the last stuff in raster order; here: the nearest, because that
+    # one goes on over the edges of rows. COCO-Stuff's "other" is all that is no stuff, the outlines
+    # of all objects too: as a class of its own it would give away where they were.
+    labels, instances = _layer(masks, boxes, classes, obj_to_img, num_scenes, side)
+    if stuff is None:
+        return labels, instances
+    masks, boxes, classes, stuff_to_img = stuff
+    known = tf.cast(tf.cast(classes, tf.int32) != BACKGROUND, tf.float32)[:, None, None]
+    masks = tf.cast(masks, tf.float32) * known
+    ground = _layer(masks, boxes, classes, stuff_to_img, num_scenes, side)
+    nearest = tf.numpy_function(_nearest, [ground[1] > 0], tf.int32)
+    nearest = tf.ensure_shape(nearest, labels.shape)
+    behind_labels, behind = (tf.gather(tf.reshape(each, [-1]), nearest) for each in ground)
+    count = tf.math.unsorted_segment_sum(tf.ones_like(obj_to_img), obj_to_img, num_scenes)
+    behind = tf.where(behind > 0, behind + tf.cast(count, tf.uint8)[:, None, None], behind)
+    bare = instances == 0
+    return tf.where(bare, behind_labels, labels), tf.where(bare, behind, instances)
+
+
+def _layer(
+    masks: tf.Tensor,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    to_img: tf.Tensor,
+    num_scenes: int,
+    side: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels and instances of objects alone, or of stuff alone."""
     solid = tf.cast(tf.cast(masks, tf.float32) >= SOLID, tf.float32)
     columns = _weights(boxes[:, 0], boxes[:, 2], solid.shape[1], side)
     rows = _weights(boxes[:, 1], boxes[:, 3], solid.shape[1], side)
@@ -49,16 +89,29 @@ def label_maps(
     places = tf.math.invert_permutation(order)
     none = tf.size(order)
     front = tf.math.unsorted_segment_min(
-        tf.where(covers, places[:, None, None], none), obj_to_img, num_scenes
+        tf.where(covers, places[:, None, None], none), to_img, num_scenes
     )  # (N, S, S)
     front = tf.minimum(front, none)
-    slots = tf.range(none) - tf.searchsorted(obj_to_img, obj_to_img)
+    slots = tf.range(none) - tf.searchsorted(to_img, to_img)
 
     def shown(values: tf.Tensor, otherwise: int) -> tf.Tensor:
         ordered = tf.gather(tf.cast(values, tf.uint8), order)
         return tf.gather(tf.concat([ordered, tf.constant([otherwise], tf.uint8)], 0), front)
 
     return shown(classes, BACKGROUND), shown(1 + slots, 0)
+
+
+def _nearest(covered: np.ndarray) -> np.ndarray:
+    """Of each pixel the nearest that is covered, in its scene: int32 (N, S, S), places in all N S S
+    pixels. In a scene without any, the pixel itself; of equally near ones always the same."""
+    places = np.arange(covered.size, dtype=np.int32).reshape(covered.shape)
+    for known, own in zip(covered, places):
+        if known.any() and not known.all():
+            index = ndimage.distance_transform_edt(
+                ~known, return_distances=False, return_indices=True
+            )
+            own[:] = own[tuple(index)]
+    return places
 
 
 def coco_labels(ids: Sequence[int]) -> np.ndarray:

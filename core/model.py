@@ -23,6 +23,8 @@ class Model(tf.Module, abc.ABC):
     # Names of the metrics it can be asked for. All of them are computed during training, but they
     # are slow: every notify_every steps.
     metrics: tuple[str, ...] = ()
+    # Whether it encodes crops and sketches: what most experiments ask of a model.
+    encodes: bool = True
     optimizers: dict[str, tf.keras.optimizers.Optimizer]
     # Hparams that may differ between this model and the one it is warm started from; all others
     # that both have must be equal.

@@ -4,7 +4,7 @@
     decode    encoded images -> pixels
     assemble  crops, masks, both graphs -> SceneBatch
 
-Letters: N scenes, O photo objects, Q query objects, M mask side.
+Letters: N scenes, O photo objects, Q query objects, U pieces of stuff, M mask side.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional
 import tensorflow as tf
 
 from dataloaders import blocks, draws, queries, records, sources
-from dataloaders.batches import SceneBatch, SceneGraph
+from dataloaders.batches import SceneBatch, SceneGraph, Stuff
 from dataloaders.negatives import negative_rows
 from dataloaders.scene_graph import triples
 
@@ -60,6 +60,7 @@ class Parsed(NamedTuple):
     sketches: tf.Tensor  # string (Q,), then uint8 (Q, S, S, 1)
     negative_crops: tf.Tensor  # string (O,), then uint8 (O, S, S, 3)
     negative_classes: tf.Tensor  # int32 (O,)
+    stuff: Optional[Stuff]  # masks: string (N,), packed; None: the set has none
 
 
 class Sides(NamedTuple):
@@ -103,6 +104,12 @@ def parse(
         sketches=drawings,
         negative_crops=negative_crops,
         negative_classes=negative_classes,
+        stuff=Stuff(
+            tf.cast(scenes.stuff_idx.flat_values, tf.int32),
+            scenes.stuff_boxes.flat_values,
+            scenes.stuff_masks,
+            tf.cast(scenes.stuff_idx.value_rowids(), tf.int32),
+        ),
     )
 
 
@@ -143,7 +150,7 @@ def assemble(
 ) -> SceneBatch:
     """The finished batch. training: the direction of each pair of each side is drawn anew; the
     query side never learns the photo side's directions. jitter: of the query's boxes."""
-    photo, query = parsed.photo, parsed.query
+    photo, query, stuff = parsed.photo, parsed.query, parsed.stuff
     if jitter:
         names = query.positions, query.slots
         query = query._replace(boxes=queries.jittered(query.boxes, jitter, seed, *names))
@@ -161,4 +168,5 @@ def assemble(
         query_to_photo=parsed.query_to_photo,
         negative_crops=blocks.resize_images(parsed.negative_crops, image_size),
         negative_classes=parsed.negative_classes,
+        stuff=stuff and stuff._replace(masks=records.unpack_masks(stuff.masks, sides.mask)),
     )

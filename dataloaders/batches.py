@@ -1,8 +1,9 @@
 """What a loader hands to a model: batches with named fields.
 
 Letters: N scenes, O photo objects in the batch (all scenes together), Q query objects, T triples,
-B batch size of triplets, H = W = image size, M mask side, K classes of the vocabulary. Boxes are
-[x0, y0, x1, y1] in [0, 1] of the image. Images stay uint8 until they are on the device.
+U pieces of background stuff, B batch size of triplets, H = W = image size, M mask side, K classes
+of the vocabulary. Boxes are [x0, y0, x1, y1] in [0, 1] of the image. Images stay uint8 until they
+are on the device.
 """
 
 from __future__ import annotations
@@ -47,12 +48,21 @@ class SceneGraph(NamedTuple):
     triples: tf.Tensor  # int32 (T, 3), subject, predicate, object; both ends index this side
 
 
+class Stuff(NamedTuple):
+    """Background stuff (sky, grass ...) of N scenes: U pieces, grouped by scene."""
+
+    classes: tf.Tensor  # int32 (U,), vocabulary index
+    boxes: tf.Tensor  # float32 (U, 4)
+    masks: tf.Tensor  # uint8 (U, M, M), 0 or 1, within the box
+    stuff_to_img: tf.Tensor  # int32 (U,), ascending; a scene may have none
+
+
 class SceneBatch(NamedTuple):
     """Stages 2 and 3: N scenes with two sides. Photo and query are separate graphs: the query has
     its own boxes and may have another number of objects. Every scene has at least one of each."""
 
     image_ids: tf.Tensor  # int64 (N,), id of the photograph in its data set
-    images: tf.Tensor  # uint8 (N, 256, 256, 3), for pictures; no model reads it
+    images: tf.Tensor  # uint8 (N, 256, 256, 3), for pictures, and what 'spade' learns to make
     photo: SceneGraph  # O objects
     crops: tf.Tensor  # uint8 (O, H, W, 3), photo objects cut from `images` by their boxes
     # uint8 (O, M, M), 0 or 1, segmentation within the box; None: the set has none
@@ -62,3 +72,4 @@ class SceneBatch(NamedTuple):
     query_to_photo: tf.Tensor  # int32 (Q,), photo object a query object depicts, -1 = none
     negative_crops: tf.Tensor  # uint8 (O, H, W, 3), paper section 3.5: the photo's graph again,
     negative_classes: tf.Tensor  # int32 (O,), every object replaced by one of another class
+    stuff: Stuff | None = None  # None: the set has none

@@ -170,6 +170,7 @@ class SketchycocoSl(SceneLoader):
                 sketches=flat(pairs.sketches),
                 negative_crops=negatives[0],
                 negative_classes=negatives[1],
+                stuff=None,
             )
 
         return parse

@@ -1,7 +1,8 @@
 """'generate-images': photographs from sketched scenes.
 
 trained model -> Evaluation.made -> masks and boxes of the objects of each scene
-              -> core.layouts -> maps of labels and instances -> generator -> picture
+              -> core.layouts, over the photograph's background stuff
+              -> maps of labels and instances -> generator -> picture
 
 Always from sketches; by hparams also from the photograph's crops, from both mixed, from the
 mirrored drawing, and from the true masks.
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 from PIL import Image
 
-from core import layouts
+from core import geometry, layouts
 from core.dataset import QueryProtocol
 from core.errors import UserError
 from core.evaluation import Evaluation, Queries, Side
@@ -189,9 +190,12 @@ class GenerateImages(Experiment):
             rows = range(first, first + len(batch.image_ids))
             if not todo.isdisjoint(rows):
                 maps = {
-                    kind: compose(each, rows, labels, evaluation.model.mask_size)
+                    kind: compose(
+                        each, rows, labels, evaluation.model.mask_size,
+                        _behind(batch.stuff, labels, mirrored=kind == "flipped"),
+                    )
                     for kind, each in objects.items()
-                }
+                }  # fmt: skip
                 crops, sketches = batch.crops.numpy(), batch.sketches.numpy()
             for place, row in enumerate(rows):
                 if row not in todo:
@@ -220,10 +224,14 @@ class GenerateImages(Experiment):
 
 
 def compose(
-    objects: Objects, rows: range, labels: np.ndarray, mask_side: int
+    objects: Objects,
+    rows: range,
+    labels: np.ndarray,
+    mask_side: int,
+    stuff: Optional[tuple[np.ndarray, ...]],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The layouts of some scenes: maps of labels (COCO-Stuff id - 1, 255 = unknown) and instances,
-    both uint8 (n, 256, 256). labels: uint8 (K,), of each class."""
+    both uint8 (n, 256, 256). labels: uint8 (K,), of each class. stuff: as of `label_maps`."""
     side = objects.side
     mine = slice(*np.searchsorted(side.obj_to_img, [rows.start, rows.stop]).tolist())
     label, instance = layouts.label_maps(
@@ -232,8 +240,19 @@ def compose(
         labels[side.classes[mine]],
         side.obj_to_img[mine] - np.int32(rows.start),
         len(rows),
+        stuff=stuff,
     )
     return label.numpy(), instance.numpy()
+
+
+def _behind(stuff: Any, labels: np.ndarray, mirrored: bool) -> Optional[tuple[np.ndarray, ...]]:
+    """A batch's background stuff, for `label_maps`; None of a set without."""
+    if stuff is None:
+        return None
+    masks, boxes = stuff.masks.numpy(), stuff.boxes.numpy()
+    if mirrored:
+        masks, boxes = masks[:, :, ::-1], geometry.mirrored(boxes)
+    return masks, boxes, labels[stuff.classes.numpy()], stuff.stuff_to_img.numpy()
 
 
 def _boxes_of_queries(own_boxes: bool) -> str:

@@ -64,6 +64,9 @@ the drawing. What counts is the row of <b>sketches=real</b> against the grey one
 <b>sketches=blank</b> and <b>shuffled</b> (those of another scene) below it. In the bars, the line
 is the 95 % interval, the red mark chance."""
 
+# Of the files of experiments that are not named as they are.
+ENDINGS = {"sbir-on-features-file": "sbir", "generate-images": "images"}
+
 
 @dataclass(frozen=True)
 class ReportHParams(ExperimentHParams):
@@ -179,10 +182,10 @@ def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
 
 def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
     """What the experiment has written: named after its features files, or its model's run."""
-    hparams, ending = record["hparams"], record["experiment"].replace("-", "_")
+    hparams = record["hparams"]
+    ending = ENDINGS.get(record["experiment"], record["experiment"].replace("-", "_"))
     folder = Path(hparams.get("results") or hparams.get("results_dir") or own_folder)
     if hparams.get("featsfile"):
-        ending = "sbir" if ending == "sbir_on_features_file" else ending
         return [folder / f"{Path(hparams['featsfile']).stem}_{ending}.json"]
     if hparams.get("queries") and hparams.get("gallery"):
         stems = (Path(hparams[side]).stem for side in ("queries", "gallery"))

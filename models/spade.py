@@ -1,6 +1,7 @@
 """'spade': photographs from layouts (Park et al. 2019).
 
-labels, instances (N, H, W) -> semantic maps -> generator -> pictures (N, H, W, 3)
+true masks and boxes of objects and stuff -> core.layouts -> labels, instances (N, H, W)
+labels, instances -> semantic maps -> generator -> pictures (N, H, W, 3)
 photographs and pictures, each with the layout -> discriminators at two scales
 """
 
@@ -11,9 +12,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from core import layouts
 from core.dataset import Vocabulary
+from core.errors import UserError
 from core.hparams import hp
 from core.model import Model
+from core.registry import MODELS
 from models import losses
 from models.backbones import read_weights
 from models.encoders import photo_pixels
@@ -41,16 +45,15 @@ class SpadeHParams:
     )
 
 
+@MODELS.register("spade")
 class Spade(Model):
-    """Generator, discriminators, and one step of both.
-
-    A batch needs `images` uint8 (N, H, W, 3), `labels` uint8 (N, H, W) and `instances` int32
-    (N, H, W): see models.layers.semantic. H and W are multiples of 32.
-    """
+    """Generator, discriminators, and one step of both, from photographs with their true layouts."""
 
     name = "spade"
     HParams = SpadeHParams
     batch_type = "SceneBatch"
+    metrics = ("picture-error", "generated-pictures")
+    encodes = False
 
     def __init__(
         self,
@@ -60,6 +63,9 @@ class Spade(Model):
         mask_size: int = 64,
     ):
         super().__init__(hparams, vocabulary, iterations, mask_size)
+        if len(vocabulary.ids) != vocabulary.num_classes:
+            raise UserError("spade needs the COCO-Stuff ids of all classes: these data have none")
+        self._labels = layouts.coco_labels(vocabulary.ids)
         self.generator = SpadeGenerator(hparams.generator_width, hparams.spade_hidden)
         self.generator.make()
         self.discriminator = MultiScaleDiscriminator(hparams.discriminator_width)
@@ -80,10 +86,10 @@ class Spade(Model):
             self.optimizers[name].build(part.trainable_variables)
 
         free = (None, None, None)
-        # labels uint8, instances int32 (B, H, W) -> pictures float32 (B, H, W, 3) in [-1, 1]
+        # labels, instances uint8 (B, H, W) -> pictures float32 (B, H, W, 3) in [-1, 1]
         self.generate = tf.function(
             lambda labels, instances: self.generator(semantic_maps(labels, instances)),
-            input_signature=[tf.TensorSpec(free, tf.uint8), tf.TensorSpec(free, tf.int32)],
+            input_signature=[tf.TensorSpec(free, tf.uint8)] * 2,
             autograph=False,
         )
 
@@ -94,6 +100,26 @@ class Spade(Model):
 
     def warm_start_parts(self) -> dict[str, tf.Module]:
         return {}
+
+    def layouts(self, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The true layouts of a batch's photographs, whose side H is a multiple of 32: labels and
+        instances, uint8 (N, H, H), see models.layers.semantic. UserError for sets without masks."""
+        if batch.masks is None:
+            raise UserError("spade learns from layouts: these data have no masks to make them of")
+        photo, stuff = batch.photo, batch.stuff
+        behind = None
+        if stuff is not None:
+            labels = tf.gather(self._labels, stuff.classes)
+            behind = (stuff.masks, stuff.boxes, labels, stuff.stuff_to_img)
+        return layouts.label_maps(
+            batch.masks,
+            photo.boxes,
+            tf.gather(self._labels, photo.classes),
+            photo.obj_to_img,
+            tf.shape(batch.image_ids)[0],
+            batch.images.shape[1],
+            behind,
+        )
 
     def loss_weights(self) -> dict[str, float]:
         """The weight of each loss in the generator's total; ablated ones are left out."""
@@ -128,7 +154,7 @@ class Spade(Model):
 
     @tf.autograph.experimental.do_not_convert  # no tensor decides a branch: tracing takes half
     def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        maps, photos = semantic_maps(batch.labels, batch.instances), photo_pixels(batch.images)
+        maps, photos = semantic_maps(*self.layouts(batch)), photo_pixels(batch.images)
         layouts, weights = maps.one_hot(), self.loss_weights()
         with tf.GradientTape() as tape:
             pictures = self.generator(maps, training=True)

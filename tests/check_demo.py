@@ -1,8 +1,10 @@
-"""`python -m tests.check_demo DIR`: fails unless a demo in DIR has really learned to search.
+"""`python -m tests.check_demo DIR`: fails unless a demo in DIR has really learned to search, and to
+make pictures of layouts.
 
 What is asserted is the margin over the controls, not a level: under jittered boxes the real
 sketches must find photographs that blank ones do not, and masks must fit better than a full box
-and than the mean mask of the class.
+and than the mean mask of the class. Generated pictures must be much nearer to their photographs
+than those of other scenes.
 """
 
 import json
@@ -55,9 +57,21 @@ def check(folder: Path) -> None:
         assert row["interval"][0] > all_ones + 0.05, f"{view} masks are no better than full boxes"
         gap = row["controls"]["minus_class_mean_low"]
         assert gap > 0, f"{view} masks are no better than the mean of the class"
+    figures = (folder / "runs/spade-01/figures.jsonl").read_text().splitlines()
+    row = find(json.loads(figures[-1])["figures"], "picture-error", measure="l1")
+    other = row["controls"]["other_scene"]
+    print(f"picture-error: {row['value']:.3f}, pictures of other scenes {other:.3f}")
+    assert row["interval"][1] < 0.75 * other, "generated pictures do not fit their photographs"
+    scenes = list((folder / "images/SD01_coco_tfrecord_test_images").glob("*/scene.json"))
+    assert scenes, "no pictures were generated"
+    for scene in scenes:
+        for kind in ("sketch", "flipped", "gt"):
+            assert (scene.parent / f"{kind}-generated.png").is_file(), f"{scene.parent}: no {kind}"
     page = (folder / "report.html").read_text(encoding="utf-8")
     for loader in ("coco-tfrecord", "sketchycoco-tf"):
         assert f"Evaluation on {loader}" in page, f"the report has no evaluation on {loader}"
+    for picture in ("generated-pictures-coco-tfrecord", "SD01_coco_tfrecord_test_images_1"):
+        assert picture in page, f"the report does not show {picture}"
 
 
 if __name__ == "__main__":

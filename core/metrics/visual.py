@@ -128,7 +128,7 @@ def _search(evaluation, name: str) -> list[Picture]:
     heads = search_heads(found.shape[1])
     title = f"{subject(evaluation)}: {protocol}, by {vector}; the right one has a green frame"
     labels = {**protocol.labels, "vector": vector}
-    return _picture(evaluation, name, encoded(grid(rows, heads, title)), labels)
+    return saved_picture(evaluation, name, encoded(grid(rows, heads, title)), labels)
 
 
 @METRICS.register("generated-masks")
@@ -156,7 +156,7 @@ def _generated_masks(evaluation, name: str) -> list[Picture]:
         ])  # fmt: skip
     heads = ["photo", "true mask", "mask from photo", "sketch", "mask from sketch"]
     title = f"{subject(evaluation)}: masks within the object's box"
-    return _picture(evaluation, name, encoded(grid(rows, heads, title)))
+    return saved_picture(evaluation, name, encoded(grid(rows, heads, title)))
 
 
 @METRICS.register("common-embedding-tsne")
@@ -175,7 +175,7 @@ def _embedding_map(evaluation, name: str) -> list[Picture]:
         evaluation.dataset.vocabulary.names,
         f"{subject(evaluation)}\n{title}",
     )
-    return _picture(evaluation, name, png)
+    return saved_picture(evaluation, name, png)
 
 
 def tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
@@ -214,9 +214,10 @@ def subject(evaluation) -> str:
     )
 
 
-def _picture(
+def saved_picture(
     evaluation, name: str, png: bytes, labels: Optional[dict[str, str]] = None
 ) -> list[Picture]:
+    """A picture of a metric, saved where those of the evaluation go."""
     path = evaluation.folder / f"{name}-{evaluation.dataset.name}-step-{evaluation.step}.png"
     plots.save(path, png)
     return [Picture(name, evaluation.split, path, labels or {})]

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import data, evaluation, models, scale, search, spade, start
+from tests.benchmarks import data, evaluation, layouts, models, scale, search, spade, start
 from tests.benchmarks.harness import Row, Setting, markdown, peak_megabytes, run_part
 
 BENCHES = {
@@ -19,6 +19,7 @@ BENCHES = {
     **data.BENCHES,
     **scale.BENCHES,
     **spade.BENCHES,
+    **layouts.BENCHES,
     **start.BENCHES,
 }
 

@@ -85,6 +85,13 @@ def test_a_training_batch_is_what_it_says(sets):
             packed = np.frombuffer(scene["masks"].bytes_list.value[0], np.uint8)
             masks = np.unpackbits(packed).reshape(-1, 16, 16)
             np.testing.assert_array_equal(batch.masks[mine], masks)
+            behind = batch.stuff.stuff_to_img == n
+            assert batch.stuff.classes[behind].tolist() == list(scene["stuff_idx"].int64_list.value)
+            boxes = np.array(scene["stuff_boxes"].float_list.value, np.float32).reshape(-1, 4)
+            np.testing.assert_array_equal(batch.stuff.boxes[behind], boxes)
+            packed = np.frombuffer(scene["stuff_masks"].bytes_list.value[0], np.uint8)
+            masks = np.unpackbits(packed).reshape(-1, 16, 16)
+            np.testing.assert_array_equal(batch.stuff.masks[behind], masks)
             encoded = scene["image"].bytes_list.value[0]
             pixels = np.asarray(Image.open(io.BytesIO(encoded))).astype(int)
             assert abs(batch.images[n] - pixels).max() <= 8  # two JPEG decoders

@@ -96,7 +96,7 @@ def test_evaluation_batches_are_what_the_files_say(pairs, crops):
     assert [i for b in batches for i in b.image_ids] == sorted(photos)
     seen = 0
     for batch in batches:
-        assert isinstance(batch, SceneBatch) and batch.masks is None
+        assert isinstance(batch, SceneBatch) and batch.masks is None and batch.stuff is None
         for graph in (batch.photo, batch.query):
             check_graph(graph, len(batch.image_ids), canonical=True)
         assert (batch.negative_classes != batch.photo.classes).all()

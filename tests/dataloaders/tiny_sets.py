@@ -210,7 +210,8 @@ def write_scenes(
             count = int(rng.integers(objects[0], objects[1] + 1))
             classes = rng.choice(things, count)
             masks = rng.integers(0, 2, (count, mask_side, mask_side))
-            stuff_mask = np.ones((1, mask_side, mask_side), np.uint8)
+            pieces = i % 3  # of stuff
+            stuff_masks = np.tril(np.ones((mask_side, mask_side), np.uint8))[None].repeat(pieces, 0)
             serialized.append(
                 records.SceneRecord.encode(
                     encode(scene_image(rng), "PNG" if lossless else "JPEG"),
@@ -219,9 +220,9 @@ def write_scenes(
                     scene_boxes(rng, count).reshape(-1).tolist(),
                     records.pack_masks(masks),
                     list(range(count)),
-                    [vocabulary.index("sky-other")],
-                    [0.0, 0.0, 1.0, 0.5],
-                    records.pack_masks(stuff_mask),
+                    [vocabulary.index("sky-other")] * pieces,
+                    [0.0, 0.0, 1.0, 0.5, 0.2, 0.6, 0.9, 1.0][: 4 * pieces],
+                    records.pack_masks(stuff_masks),
                     [encode(marked(96, 100 + i, o, k), "PNG") for o, k in enumerate(classes)]
                     if paired
                     else None,

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from core.dataset import QueryProtocol
@@ -13,6 +14,7 @@ from core.evaluation import Evaluation
 from core.experiment import Trained
 from core.hparams import parse
 from core.layouts import PALETTE, label_maps
+from dataloaders.batches import Stuff
 from experiments.generate_images import GenerateImages
 from SPADE import generators
 from tests.core.test_evaluation import SIDE, FakeScenes
@@ -119,6 +121,35 @@ def test_everything_of_every_scene(tmp_path, generator, boxes):
 
 
 ENDS = ("", "-labels", "-instances", "-layout", "-generated")
+
+
+class Behind(Splits):
+    """Two pieces of stuff behind each scene: class 4 in the left half, class 3 in the right."""
+
+    def batch(self, scenes):
+        n = len(scenes)
+        halves = [[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]]
+        stuff = Stuff(
+            tf.constant([4, 3] * n),
+            tf.constant(halves * n),
+            tf.ones((2 * n, SIDE, SIDE), tf.uint8),
+            tf.repeat(tf.range(n), 2),
+        )
+        return super().batch(scenes)._replace(stuff=stuff)
+
+
+def test_over_background_stuff(tmp_path, generator):
+    run(tmp_path, "flipped_sketches=True,scenes=4", with_ids(Behind(batch_size=6)))
+    queries = Evaluation(Paints(), Splits(batch_size=50), "test").queries(QueryProtocol())
+    left = np.broadcast_to(np.arange(256) < 128, (256, 256))
+    for folder in (tmp_path / NAME).iterdir():
+        count = (queries.obj_to_img == int(folder.name) - 100).sum()
+        for kind, first in (("sketch", left), ("flipped", ~left)):
+            label, instance = (pixels(folder, f"{kind}-{what}") for what in ("labels", "instances"))
+            ground = instance > count
+            assert ground.sum() > 5000 and instance.all()
+            np.testing.assert_array_equal(label[ground], np.where(first, 181, 91)[ground])
+            np.testing.assert_array_equal((instance == count + 1)[ground], first[ground])
 
 
 def test_mixed_scenes_show_crops_in_the_place_of_some_sketches(tmp_path, generator):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from core.dataset import Vocabulary
 from core.hparams import parse
 from core.registry import MODELS
-from dataloaders.batches import SceneBatch, SceneGraph, TripletBatch
+from dataloaders.batches import SceneBatch, SceneGraph, Stuff, TripletBatch
 
 SIDE, MASK, CLASSES = 32, 16, 7
 PREDICATES = ("__in_image__", "left of", "right of", "above", "below", "inside", "surrounding")
@@ -29,15 +29,24 @@ SMALL_SCENES = {
     "gconv_hidden_dim": 64,
 }
 
+SMALL_SPADE = {
+    "generator_width": 2,
+    "spade_hidden": 8,
+    "discriminator_width": 4,
+    "learning_rate": 1e-3,
+}
+# Of the registered models.
+SIZES = {"graph-attention": SMALL_SCENES, "multidomain-representation": SMALL, "spade": SMALL_SPADE}
+
 
 def build(name: str, options: str = "", **changes):
     """A small model of that registered name, the same at every call. options: a comma string of
     hparams over `changes`."""
     tf.keras.utils.set_random_seed(0)
     cls = MODELS[name]
-    small = SMALL_SCENES if cls.batch_type == "SceneBatch" else SMALL
-    vocabulary = Vocabulary(tuple(f"class {i}" for i in range(CLASSES)), PREDICATES)
-    hparams = parse(options, cls.HParams, **{**small, **changes})
+    names = tuple(f"class {i}" for i in range(CLASSES))
+    vocabulary = Vocabulary(names, PREDICATES, ids=tuple(range(1, CLASSES + 1)))
+    hparams = parse(options, cls.HParams, **{**SIZES[name], **changes})
     return cls(hparams, vocabulary, iterations=100, mask_size=MASK)
 
 
@@ -104,9 +113,10 @@ def scene_batch(seed: int, counts: list[int], query_counts: list[int] | None = N
         for i in range(count)
     ]
     objects, queries = sum(counts), sum(query_counts)
+    pieces = np.arange(len(counts)).repeat([(seed + n) % 3 for n in range(len(counts))])
     return SceneBatch(
         tf.range(len(counts), dtype=tf.int64),
-        tf.zeros((len(counts), 256, 256, 3), tf.uint8),
+        images(np.random.default_rng(seed), len(counts), 3, 64),
         photo,
         images(rng, objects, 3),
         tf.constant(rng.integers(0, 2, (objects, MASK, MASK)), tf.uint8),
@@ -115,6 +125,12 @@ def scene_batch(seed: int, counts: list[int], query_counts: list[int] | None = N
         tf.constant(depicted, tf.int32),
         images(rng, objects, 3),
         (photo.classes + 1) % CLASSES,
+        Stuff(
+            tf.constant(pieces % CLASSES, tf.int32),
+            tf.constant(random_boxes(rng, len(pieces))),
+            tf.constant(rng.integers(0, 2, (len(pieces), MASK, MASK)), tf.uint8),
+            tf.constant(pieces, tf.int32),
+        ),
     )
 
 
