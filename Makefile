@@ -13,7 +13,7 @@ DEMO_VAL_SIZE := 100
 DEMO_STAGE1_STEPS := 300
 DEMO_STAGE2_STEPS := 1600
 DEMO_STAGE3_STEPS := 1800
-DEMO_GENERATOR_STEPS := 200
+DEMO_GENERATOR_STEPS := 150
 DEMO_NETWORK := pretrained_e_model=shallow,pretrained_weights=none,image_size=48
 DEMO_SCENE_NETWORK := gconv_num_layers=2,gconv_hidden_dim=256,g_enc_n_layers=2,mask_width=32,layout_d_arch=verysmall
 DEMO_GENERATOR := generator_width=6,spade_hidden=24,discriminator_width=16

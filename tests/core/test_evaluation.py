@@ -116,6 +116,7 @@ class FakeModel:
 
     name = "fake-model"
     batch_type = "SceneBatch"
+    encodes = True
     metrics = SCENE_METRICS
     mask_size = SIDE
 
