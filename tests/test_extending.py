@@ -30,7 +30,7 @@ def blocks(language):
 def house(tmp_path_factory):
     """The copy, the page's files dropped in, and tiny sets where its commands look for them."""
     house = tmp_path_factory.mktemp("house")
-    for room in ("core", "models", "dataloaders", "experiments"):
+    for room in ("core", "models", "dataloaders", "experiments", "SPADE"):
         shutil.copytree(ROOT / room, house / room, ignore=shutil.ignore_patterns("__pycache__"))
     for script in ROOT.glob("*.py"):
         shutil.copy(script, house)
