@@ -18,10 +18,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.dataset import QueryProtocol, pictured
-from core.evaluation import Evaluation, Side
+from core.evaluation import Evaluation
 from core.experiment import Experiment, Trained
 from core.figure_files import EXPERIMENT_SCHEMA
 from core.files import write_atomic, write_npz
+from core.gathered import Side
 from core.hparams import hp
 from core.metrics import visual
 from core.metrics.base import Figure, bootstrap_interval

@@ -23,9 +23,10 @@ from PIL import Image
 from core import geometry, layouts
 from core.dataset import QueryProtocol
 from core.errors import UserError
-from core.evaluation import Evaluation, Queries, Side
+from core.evaluation import Evaluation
 from core.experiment import Experiment, Trained
 from core.files import make_folder, replacing_folder, write_atomic
+from core.gathered import Queries, Side
 from core.hparams import hp
 from core.metrics import layout, visual
 from core.registry import EXPERIMENTS

@@ -19,10 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.dataset import QueryProtocol
 from core.errors import UserError
-from core.evaluation import Evaluation, Made, MaskPairs, Photos, Queries, Side
+from core.evaluation import Evaluation
 from core.experiment import Experiment, Trained
 from core.figure_files import EXPERIMENT_SCHEMA
 from core.files import make_folder, write_atomic, write_npz
+from core.gathered import Made, MaskPairs, Photos, Queries, Side
 from core.hparams import hp
 from core.layouts import BACKGROUND, PALETTE, label_maps
 from core.metrics import layout, visual
