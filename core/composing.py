@@ -100,12 +100,18 @@ class Job:
 
     def build(self) -> "tuple[Any, Any]":
         """(dataset, model)."""
+        from core.model import Numerics
+
         # A model without an image_size looks at no crops and sketches: small ones cost least.
         image_size = getattr(self.model_hparams, "image_size", 32)
         dataset = self.loader_cls(self.data_hparams, self.base, image_size, self.base.seed)
         mask_size = getattr(dataset, "mask_size", 64)
         model = self.model_cls(
-            self.model_hparams, dataset.vocabulary, self.base.iterations, mask_size
+            self.model_hparams,
+            dataset.vocabulary,
+            self.base.iterations,
+            mask_size,
+            Numerics(self.base.mixed_precision, self.base.clip_norm),
         )
         return dataset, model
 

@@ -4,11 +4,21 @@ checkpoint, no report."""
 from __future__ import annotations
 
 import abc
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
 from core.dataset import Vocabulary
+
+
+class Numerics(NamedTuple):
+    """How a step computes, the same for all models; see the base hparams of these names."""
+
+    mixed_precision: str = "none"
+    clip_norm: float = 0.0
+
+
+PLAIN = Numerics()
 
 
 class Model(tf.Module, abc.ABC):
@@ -30,7 +40,14 @@ class Model(tf.Module, abc.ABC):
     # that both have must be equal.
     warm_start_may_differ: tuple[str, ...] = ("learning_rate",)
 
-    def __init__(self, hparams: Any, vocabulary: Vocabulary, iterations: int, mask_size: int = 64):
+    def __init__(
+        self,
+        hparams: Any,
+        vocabulary: Vocabulary,
+        iterations: int,
+        mask_size: int = 64,
+        numerics: Numerics = PLAIN,
+    ):
         """hparams: an instance of HParams. iterations: last step of the run, for schedules.
         mask_size: M, side of the loader's masks in pixels."""
         super().__init__()
@@ -38,6 +55,7 @@ class Model(tf.Module, abc.ABC):
         self.vocabulary = vocabulary
         self.iterations = iterations
         self.mask_size = mask_size
+        self.numerics = numerics
 
     def load_pretrained(self) -> None:
         """Reads the weights files that hparams name, at the start of a fresh run. UserError when

@@ -1,11 +1,13 @@
-"""Adam in one operation a variable, and the learning rate schedule of stage 1."""
+"""How all models descend: Adam in one operation a variable, and learning rate schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from core.model import PLAIN, Numerics
 
 
 def trained(model: tf.Module, idle: Iterable[tf.Module]) -> tuple[tf.Variable, ...]:
@@ -22,11 +24,20 @@ class FusedAdam(tf.keras.optimizers.Adam):
     time to trace it.
     """
 
-    def __init__(self, learning_rate: Any, beta_1: float = 0.9, beta_2: float = 0.999):
-        super().__init__(learning_rate, beta_1, beta_2, jit_compile=False)
+    def __init__(
+        self,
+        learning_rate: Any,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        numerics: Numerics = PLAIN,
+    ):
+        clip_norm = numerics.clip_norm or None
+        super().__init__(
+            learning_rate, beta_1, beta_2, global_clipnorm=clip_norm, jit_compile=False
+        )
 
     def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> tf.Tensor:
-        """Moves the variables by their gradients, [(gradient, variable)]."""
+        """Moves the variables by their dense gradients, [(gradient, variable)], after clipping."""
         step = tf.cast(self.iterations + 1, tf.float32)
         # Once for all variables; the names are those of the kernel's arguments.
         self._shared = {
@@ -39,16 +50,30 @@ class FusedAdam(tf.keras.optimizers.Adam):
         return super().apply_gradients(grads_and_vars, **kwargs)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """Moves one float32 variable by its gradient (dense, or slices that are made dense)."""
+        """Moves one float32 variable by its dense gradient."""
         index = self._index_dict[self._var_key(variable)]
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].handle,
             v=self._velocities[index].handle,
             lr=self.learning_rate,
-            grad=tf.convert_to_tensor(gradient),
+            grad=gradient,
             **self._shared,
         )
+
+
+def descend(
+    optimizer: FusedAdam,
+    tape: tf.GradientTape,
+    loss: tf.Tensor,
+    variables: Sequence[tf.Variable],
+) -> None:
+    """Moves the variables down the gradient of a loss that the tape has recorded. All gradients of
+    all models pass here: made dense, then clipped and applied by the optimizer."""
+    gradients = tape.gradient(loss, variables)
+    # Dense, because the norm of slices would count the rows of one index apart.
+    gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
+    optimizer.apply_gradients(zip(gradients, variables))
 
 
 class FallingRate(tf.keras.optimizers.schedules.LearningRateSchedule):

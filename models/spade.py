@@ -16,7 +16,7 @@ from core import layouts
 from core.dataset import Vocabulary
 from core.errors import UserError
 from core.hparams import hp
-from core.model import Model
+from core.model import PLAIN, Model, Numerics
 from core.registry import MODELS
 from models import losses
 from models.backbones import read_weights
@@ -25,7 +25,7 @@ from models.layers.discriminators import MultiScaleDiscriminator
 from models.layers.perceptual import PerceptualFeatures
 from models.layers.semantic import SemanticMaps, semantic_maps
 from models.layers.spade import SpadeGenerator
-from models.optimizers import FusedAdam, LateFallingRate
+from models.optimizers import FusedAdam, LateFallingRate, descend
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ class Spade(Model):
         vocabulary: Vocabulary,
         iterations: int,
         mask_size: int = 64,
+        numerics: Numerics = PLAIN,
     ):
-        super().__init__(hparams, vocabulary, iterations, mask_size)
+        super().__init__(hparams, vocabulary, iterations, mask_size, numerics)
         if len(vocabulary.ids) != vocabulary.num_classes:
             raise UserError("spade needs the COCO-Stuff ids of all classes: these data have none")
         self._labels = layouts.coco_labels(vocabulary.ids)
@@ -82,7 +83,7 @@ class Spade(Model):
             ("discriminator", self.discriminator, 4),
         ):
             schedule = LateFallingRate(rate * hparams.learning_rate, iterations)
-            self.optimizers[name] = FusedAdam(schedule, 0.0, 0.999)
+            self.optimizers[name] = FusedAdam(schedule, 0.0, 0.999, numerics)
             self.optimizers[name].build(part.trainable_variables)
 
         free = (None, None, None)
@@ -170,7 +171,5 @@ class Spade(Model):
             ("discriminator", self.discriminator, critic, critic_tape),
             ("main", self.generator, total, tape),
         ):
-            variables = part.trainable_variables
-            gradients = recorded.gradient(loss, variables)
-            self.optimizers[name].apply_gradients(zip(gradients, variables))
+            descend(self.optimizers[name], recorded, loss, part.trainable_variables)
         return {**named, "d_loss": critic, "total_loss": total}

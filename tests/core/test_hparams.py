@@ -253,6 +253,8 @@ def test_the_base_defaults_of_the_specification():
         "autograph": True,
         "distribute": "none",
         "seed": 0,
+        "mixed_precision": "none",
+        "clip_norm": 0.0,
         "deterministic": False,
     }
 
