@@ -41,15 +41,10 @@ def body(**changes):
     return json.dumps(content(**changes))
 
 
-@pytest.fixture(scope="module")
-def weights_file(tmp_path_factory):
-    return servers.write_weights(tmp_path_factory.mktemp("weights") / "generator.npz")
-
-
 @pytest.fixture(scope="module", params=["clone", "clone-without-waitress", "ours"])
 def server(request, tmp_path_factory):
     if request.param == "ours":
-        path = request.getfixturevalue("weights_file")
+        path = request.getfixturevalue("exported")
         expected = Local(path).generate(LABEL, INSTANCE, PHOTO).transpose(2, 0, 1)
         with servers.started("-m", "SPADE.serve", "--weights", path) as port:
             yield Server(request.param, port, expected)
@@ -229,13 +224,13 @@ def test_what_keeps_api_from_starting(tmp_path):
             assert re.search(expected, found), found
 
 
-def test_serve_says_what_keeps_it_from_starting(weights_file, tmp_path, capsys):
+def test_serve_says_what_keeps_it_from_starting(exported, tmp_path, capsys):
     def refused(*argv):
         code = run(serve.main, [str(each) for each in argv])
         return code, capsys.readouterr().err
 
     truncated, other = tmp_path / "truncated.npz", tmp_path / "other.npz"
-    truncated.write_bytes(weights_file.read_bytes()[:-1000])
+    truncated.write_bytes(exported.read_bytes()[:-1000])
     np.savez(other, metadata=np.array(json.dumps({"schema": 1})), weight=np.zeros(3))
     for path in (truncated, other):
         code, error = refused("--weights", path)
@@ -244,8 +239,8 @@ def test_serve_says_what_keeps_it_from_starting(weights_file, tmp_path, capsys):
     assert refused()[0] == 2
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, error = refused("--weights", weights_file, "--port", port)
+        code, error = refused("--weights", exported, "--port", port)
     assert code == 1 and f"cannot listen at 127.0.0.1:{port}" in error
     for port in (70_000, "x"):
-        code, error = refused("--weights", weights_file, "--port", port)
+        code, error = refused("--weights", exported, "--port", port)
         assert code == 2 and f"'{port}' is no port" in error
