@@ -25,9 +25,13 @@ import sys
 import threading
 from pathlib import Path
 
-import flask
 import numpy as np
-from werkzeug.exceptions import HTTPException
+
+try:
+    import flask
+    from werkzeug.exceptions import HTTPException
+except ImportError as error:
+    raise SystemExit(f"error: {error}: pip install flask waitress") from None
 
 SIDE = 256
 LABELS = 182  # COCO-Stuff ids 1..182
@@ -186,10 +190,10 @@ def _line(error):
 
 def load_clone(arguments):
     """The clone's network as a function for create_app."""
-    import torch
-
-    sys.argv[1:] = clone_arguments(arguments, torch.cuda.is_available())
     try:
+        import torch
+
+        sys.argv[1:] = clone_arguments(arguments, torch.cuda.is_available())
         from models.pix2pix_model import Pix2PixModel
         from options.test_options import TestOptions
     except ImportError as error:

@@ -174,15 +174,19 @@ def test_a_network_that_fails(server, label):
 STARTS = """
 import json, os, runpy, sys
 for arguments, gone in json.loads(sys.argv[1]):
-    if gone:
-        os.remove(gone)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("models", "options")]:
         del sys.modules[name]
+    loaded = dict(sys.modules)
+    if gone in loaded:
+        sys.modules[gone] = None  # as if it were not installed
+    elif gone:
+        os.remove(gone)
     sys.argv = ["api.py", *arguments]
     try:
         runpy.run_path("api.py", run_name="__main__")
     except SystemExit as ended:
         print(json.dumps(ended.code))
+    sys.modules.update(loaded)
 """
 
 
@@ -194,18 +198,16 @@ def test_what_keeps_api_from_starting(tmp_path):
     folder = servers.make_clone(tmp_path / "clone", waitress=True)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        # arguments, a file that is taken away before, what is said
+        # arguments, a file or module that is taken away before, what is said
         starts = [
             (["--name=mine"], None, r"the network mine cannot be loaded \(.*No such file"),
-            (
-                ["--how_many", "3"],
-                None,
-                r"cannot be loaded \(Error.* size mismatch",
-            ),
+            (["--how_many", "3"], None, r"cannot be loaded \(Error.* size mismatch"),
             (["--gpu_ids", "0"], None, r"does not take these options \(.*[Cc][Uu][Dd][Aa]"),
             (["--port", port], None, rf"cannot listen at 127.0.0.1:{port} .*another --port"),
             (["--port", "70000"], None, 2),
             (["--where", "here"], None, 2),
+            ([], "flask", "flask.*: pip install flask waitress"),
+            ([], "torch", "torch.*: finish the installation of SPADE"),
             ([], "models/sync_batchnorm.py", "sync_batchnorm'?: finish the installation of SPADE"),
             ([], "models/pix2pix_model.py", f"{folder} is no clone of NVlabs/SPADE: drop api.py"),
         ]
