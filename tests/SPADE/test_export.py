@@ -4,7 +4,6 @@ model draws. (That SPADE.serve serves that file is in test_contract.py.)"""
 import dataclasses
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from core import checkpoints, hparams
