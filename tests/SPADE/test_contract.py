@@ -1,6 +1,8 @@
 """One contract, and all that keep it: SPADE/api.py in a clone, with and without waitress, and
 SPADE.serve."""
 
+import contextlib
+import http.client
 import json
 import re
 import socket
@@ -74,6 +76,14 @@ def test_the_photograph_may_be_left_out(server):
 
 def test_it_says_that_it_is_there(server):
     assert ask(server.port, method="GET", path="/health") == (200, {"status": "ok"})
+
+
+def test_waitress_serves_where_it_is_installed(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", "/health")
+        says = connection.getresponse().getheader("Server", "")
+    assert says.startswith("Werkzeug") == (server.kind == "clone-without-waitress")
 
 
 ROWS = LABEL.tolist()
