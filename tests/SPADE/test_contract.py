@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from core.commands import run
-from SPADE import serve
+from SPADE import api, serve
 from SPADE.generators import Local
 from tests.SPADE import servers
 from tests.SPADE.servers import ask
@@ -117,13 +117,26 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_answered_with_a_sentence(server, name):
-    sent, sentence = BAD[name]
-    status, answer = ask(server.port, sent)
+def check_refusal(name, status, answer):
     assert status == 400 and list(answer) == ["error"]
-    pattern = sentence.replace("(", r"\(").replace(")", r"\)")
+    pattern = BAD[name][1].replace("(", r"\(").replace(")", r"\)")
     assert re.search(pattern, answer["error"]), answer
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_answered_with_a_sentence(name):
+    """By the application that all servers run; nothing of it reaches the network."""
+    answer = (
+        api.create_app(lambda *layout: pytest.fail("asked"))
+        .test_client()
+        .post("/", data=BAD[name][0])
+    )
+    check_refusal(name, answer.status_code, answer.json)
+
+
+def test_servers_answer_bad_input(server):
+    for name in ("HTML", "the label 182"):
+        check_refusal(name, *ask(server.port, BAD[name][0]))
 
 
 def test_other_places_and_methods(server):
