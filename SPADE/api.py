@@ -25,13 +25,18 @@ import sys
 import threading
 from pathlib import Path
 
-import flask
 import numpy as np
-from werkzeug.exceptions import HTTPException
+
+try:
+    import flask
+    from werkzeug.exceptions import HTTPException
+except ImportError as error:
+    raise SystemExit(f"error: {error}: pip install flask waitress") from None
 
 SIDE = 256
 LABELS = 182  # COCO-Stuff ids 1..182
 UNKNOWN = 255
+OF_CLONE = ("models", "models.pix2pix_model", "options", "options.test_options")
 MOST_BYTES = 16 * 2**20  # of a request; ours have 1.5 MB
 IDLE_SECONDS = 60  # after which a client that sends nothing is dropped
 
@@ -178,27 +183,35 @@ def clone_arguments(arguments, has_gpu):
     return added + list(arguments)
 
 
+def _line(error):
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def load_clone(arguments):
     """The clone's network as a function for create_app."""
-    import torch
-
-    sys.argv[1:] = clone_arguments(arguments, torch.cuda.is_available())
     try:
+        import torch
+
+        sys.argv[1:] = clone_arguments(arguments, torch.cuda.is_available())
         from models.pix2pix_model import Pix2PixModel
         from options.test_options import TestOptions
     except ImportError as error:
-        if (error.name or "").partition(".")[0] not in ("models", "options"):
-            raise SystemExit(f"error: {error}: install the requirements of SPADE") from None
+        if error.name not in OF_CLONE:
+            raise SystemExit(f"error: {error}: finish the installation of SPADE") from None
         folder = Path(__file__).resolve().parent
         raise SystemExit(
             f"error: {folder} is no clone of NVlabs/SPADE: drop api.py beside its test.py"
         ) from None
-    options = TestOptions().parse()
+    try:
+        options = TestOptions().parse()
+    except Exception as error:  # argparse ends the process itself
+        raise SystemExit(f"error: SPADE does not take these options ({_line(error)})") from None
     try:
         model = Pix2PixModel(options)
-    except OSError as error:
+    except Exception as error:  # damaged and other networks' weights show as many types
         raise SystemExit(
-            f"error: the network {options.name} cannot be loaded ({error}): unpack SPADE's "
+            f"error: the network {options.name} cannot be loaded ({_line(error)}): unpack SPADE's "
             "pretrained weights into its folder checkpoints"
         ) from None
     model.eval()

@@ -27,6 +27,7 @@ NONE = "none"
 DEFAULT = "http://127.0.0.1:5000"
 TIMEOUT = 120.0  # seconds for one picture: a slow processor takes some 10
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between attempts
+BUSY = (408, 425, 429)  # statuses that say: later
 MOST_BYTES = 64 * 2**20  # of an answer; with all digits of a float32 it has 4 MB
 START = (
     "start it with `python api.py` in a SPADE clone (SPADE/api.py), or with "
@@ -123,10 +124,10 @@ class Served:
         except urllib.error.HTTPError as error:
             with error:
                 said = _sentence(error)
-            if error.code < 500:
+            if error.code < 500 and error.code not in BUSY:
                 raise UserError(
-                    f"the generator at {self.identity} refused a layout with status {error.code}"
-                    f"{said}"
+                    f"the generator at {self.identity} refused the request with status {error.code}"
+                    f"{said or '; if it is another server, ' + START}"
                 ) from None
             raise _TroubleError(f"failed with status {error.code}{said}") from None
         except (OSError, http.client.HTTPException) as error:

@@ -54,7 +54,7 @@ def load_generator(path: Path) -> SpadeGenerator:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
             f"{path} is not a generator's weights file of this version ({reason}); write it with "
-            "python -m SPADE.convert"
+            "python -m SPADE.convert or SPADE.export"
         ) from None
 
 

@@ -1,6 +1,7 @@
 """Small files, written whole or not at all."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -52,10 +53,12 @@ def replacing(path: Path) -> "Iterator[Path]":
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> "Iterator[Path]":
     """A folder to write files into: it becomes `path`, in the place of what is there, when the
-    block ends without an error. UserError when it cannot be written."""
-    temporary = path.with_name(f".{path.name}.partial")
+    block ends without an error. UserError when it cannot be written, or when another process writes
+    it too: the later one is left alone."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
         temporary.mkdir()
         yield temporary
         if path.is_dir():

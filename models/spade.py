@@ -24,7 +24,7 @@ from models.encoders import photo_pixels
 from models.layers.discriminators import MultiScaleDiscriminator
 from models.layers.perceptual import PerceptualFeatures
 from models.layers.semantic import SemanticMaps, semantic_maps
-from models.layers.spade import SpadeGenerator
+from models.layers.spade import SCALE, SpadeGenerator
 from models.optimizers import FusedAdam, LateFallingRate, descend
 
 
@@ -107,6 +107,12 @@ class Spade(Model):
         instances, uint8 (N, H, H), see models.layers.semantic. UserError for sets without masks."""
         if batch.masks is None:
             raise UserError("spade learns from layouts: these data have no masks to make them of")
+        side = batch.images.shape[1]
+        if side % SCALE:
+            raise UserError(
+                f"spade makes pictures whose side is a multiple of {SCALE}; these photographs have "
+                f"{side} pixels: prepare them with another image_size"
+            )
         photo, stuff = batch.photo, batch.stuff
         behind = None
         if stuff is not None:
@@ -118,7 +124,7 @@ class Spade(Model):
             tf.gather(self._labels, photo.classes),
             photo.obj_to_img,
             tf.shape(batch.image_ids)[0],
-            batch.images.shape[1],
+            side,
             behind,
         )
 
@@ -146,8 +152,9 @@ class Spade(Model):
                 matched.append(losses.feature_matching(of_real, of_made))
             named["g_feat_loss"] = tf.add_n(matched) / len(matched)
         if "g_perceptual_loss" in weights:
-            # Paper: absolute differences, as pix2pixHD. Here: relative to the photograph's
-            # features, because Keras' VGG19 sees pixels of 0..255, and its maps grow with them.
+            # Paper: absolute differences, as pix2pixHD, deeper layers weighing more. Here: relative
+            # to the photograph's features, so that all layers count alike, because Keras' VGG19
+            # sees pixels of 0..255, and its maps grow with them.
             named["g_perceptual_loss"] = losses.relative_difference(
                 self.perceptual(photos), self.perceptual(pictures)
             )

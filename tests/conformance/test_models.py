@@ -154,9 +154,9 @@ def test_randomness_is_seed_and_step(name):
     batch = batch_for(build(name))
     first = losses_of(build(name).train_step, batch, 5, seed=1)
     assert first == losses_of(build(name).train_step, batch, 5, seed=1)
-    other_step = losses_of(build(name).train_step, batch, 6, seed=1)
-    other_seed = losses_of(build(name).train_step, batch, 5, seed=2)
     if name == "graph-attention":  # dropout and the discriminator's noisy targets
+        other_step = losses_of(build(name).train_step, batch, 6, seed=1)
+        other_seed = losses_of(build(name).train_step, batch, 5, seed=2)
         assert len({run["end_clas_loss"] for run in (first, other_step, other_seed)}) == 3
         assert len({run["d_mask_loss"] for run in (first, other_step, other_seed)}) == 3
 

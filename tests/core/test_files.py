@@ -71,8 +71,8 @@ def test_nested_without_end_is_no_json(tmp_path):
 
 def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
     path = tmp_path / "scene"
-    (tmp_path / ".scene.partial").mkdir()  # of a run that was killed
-    (tmp_path / ".scene.partial" / "half").write_text("")
+    (tmp_path / ".scene.7.partial").mkdir()  # of a run that was killed
+    (tmp_path / ".scene.7.partial" / "half").write_text("")
     for name in ("one", "two"):
         with replacing_folder(path) as temporary:
             (temporary / name).write_text(name)
@@ -83,6 +83,11 @@ def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
         raise ZeroDivisionError
     assert [entry.name for entry in path.iterdir()] == ["two"]
     assert list(tmp_path.iterdir()) == [path]
+    # Another process took it for left over: what this one had written is not mixed with anything.
+    with pytest.raises(UserError, match="cannot write"), replacing_folder(path) as temporary:
+        temporary.rename(tmp_path / "away")
+        (temporary / "four").write_text("")
+    assert [entry.name for entry in path.iterdir()] == ["two"]
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(UserError, match=r"cannot write .*file"),
