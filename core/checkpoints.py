@@ -22,14 +22,13 @@ import tensorflow as tf
 
 from core.errors import UserError
 from core.files import read_json, write_json
-from core.run_dir import check_keys
+from core.run_dir import check_keys, checkpoint_steps
 
 log = logging.getLogger(__name__)
 
 KEEP_SAFETY = 2
 _PREFIX = "ckpt"
 _TEMPORARY = ".unfinished-"
-_FOLDER = re.compile(r"step-(\d{8,})$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +80,7 @@ class Checkpoints:
 
     def steps(self) -> "list[int]":
         """Steps of the complete checkpoints, ascending."""
-        if not self.folder.is_dir():
-            return []
-        matches = (_FOLDER.match(entry.name) for entry in self.folder.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        return checkpoint_steps(self.folder)
 
     def path(self, step: int) -> Path:
         """The folder of the checkpoint of that step."""

@@ -28,7 +28,7 @@ from core.errors import UsageError, UserError
 from core.files import write_npz
 from core.run_dir import check_keys
 
-SCHEMA = 2
+SCHEMA = 3
 SUFFIX = "_feats.npz"
 VECTORS = ("projection", "token")
 MOST_PROTOCOLS = 64
@@ -48,7 +48,8 @@ def protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
 PROTOCOL = {"boxes": str, "sketches": str, "jitter": float, "dropped": float, "directions": str}
 METADATA = {
     "schema": int, "model": str, "run": str, "step": int, "loader": str, "split": str, "seed": int,
-    "vector": str, "own_boxes": bool, "protocols": list, "mask_size": int, "vocabulary": list,
+    "weights": str, "vector": str, "own_boxes": bool, "protocols": list, "mask_size": int,
+    "vocabulary": list,
 }  # fmt: skip
 
 # key -> (dtype, shape in letters)

@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file; UserError when it is missing or is no JSON."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device may never end
+            raise UserError(f"cannot read {path}: it is no regular file")
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None

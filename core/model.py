@@ -4,6 +4,7 @@ checkpoint, no report."""
 from __future__ import annotations
 
 import abc
+import hashlib
 from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
@@ -56,6 +57,13 @@ class Model(tf.Module, abc.ABC):
         self.iterations = iterations
         self.mask_size = mask_size
         self.numerics = numerics
+
+    def weights_digest(self) -> str:
+        """SHA-256 of all variables, in hex: equal for the same checkpoint alone."""
+        found = hashlib.sha256()
+        for variable in self.variables:
+            found.update(variable.numpy().tobytes())
+        return found.hexdigest()
 
     def load_pretrained(self) -> None:
         """Reads the weights files that hparams name, at the start of a fresh run. UserError when

@@ -59,7 +59,7 @@ class GenerateImagesHParams(searching.SplitHParams):
     generate_from_mixed: bool = hp(False, "from scenes half sketched, half cropped too")
     flipped_sketches: bool = hp(False, "from the mirrored drawing too")
     generate_from_gt: bool = hp(False, "from the photograph's true masks and boxes too")
-    scenes: int = hp(0, "at most so many scenes, drawn by the seed; 0: all", low=0)
+    scenes: int = hp(0, "at most so many scenes, drawn by the seed; 0: all", low=0, high=10_000_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,13 +27,17 @@ class EncoderHParams:
     """What both models have in common."""
 
     image_size: int = hp(96, "side of crops and sketches, pixels", low=16, high=1024)
-    encoding_size: int = hp(256, "width of what the encoders give", low=1)
-    edge_repr_net_hidden_size: int = hp(256, "shared net: width of object vectors", low=1)
-    common_repr_size: int = hp(128, "shared net: width of the common embedding", low=1)
+    encoding_size: int = hp(256, "width of what the encoders give", low=1, high=4096)
+    edge_repr_net_hidden_size: int = hp(
+        256, "shared net: width of object vectors", low=1, high=4096
+    )
+    common_repr_size: int = hp(128, "shared net: width of the common embedding", low=1, high=4096)
     pretrained_e_model: str = hp(
         "mobilenet2", "backbone; shallow is for tests and demos", choices=tuple(BACKBONES)
     )
-    backbone_alpha: float = hp(1.0, "width of mobilenet2 or shallow, 1 = as published", low=0.1)
+    backbone_alpha: float = hp(
+        1.0, "width of mobilenet2 or shallow, 1 = as published", low=0.1, high=8.0
+    )
     pretrained_weights: str = hp(
         "imagenet", "where stage 1 starts: imagenet (download by Keras), a weights file, or none"
     )

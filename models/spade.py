@@ -35,9 +35,11 @@ class SpadeHParams:
     learning_rate: float = hp(
         1e-4, "of the generator (discriminator: 4 times); falls in the second half", low=0.0
     )
-    generator_width: int = hp(64, "channels of the generator's last block", low=1)
-    spade_hidden: int = hp(128, "channels between layout and modulation", low=1)
-    discriminator_width: int = hp(64, "channels of the discriminators' first layer", low=1)
+    generator_width: int = hp(64, "channels of the generator's last block", low=1, high=1024)
+    spade_hidden: int = hp(128, "channels between layout and modulation", low=1, high=4096)
+    discriminator_width: int = hp(
+        64, "channels of the discriminators' first layer", low=1, high=1024
+    )
     feature_weight: float = hp(10.0, "weight of feature matching (0: ablated)", low=0.0)
     perceptual_weight: float = hp(10.0, "weight of the perceptual loss", low=0.0)
     vgg19_weights: str = hp(

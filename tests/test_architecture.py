@@ -35,7 +35,7 @@ FOR_PREPARATION = {
 }
 # Of core, preparation uses the errors, small files and what all command lines share.
 CORE_FOR_PREPARATION = {
-    "core.commands", "core.errors", "core.files", "core.hparams", "core.registry",
+    "core.commands", "core.contents", "core.errors", "core.files", "core.hparams", "core.registry",
     "core.geometry",
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ class FakeBatch(NamedTuple):
 @dataclass(frozen=True)
 class FakeData:
     folder: str = hp("", "any text but 'missing'")
+    set_dir: str = hp("", "a folder whose contents count", folder=True)
     end: int = hp(-1, "number of batches, -1: endless")
 
 

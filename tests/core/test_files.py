@@ -1,5 +1,7 @@
 """core.files: whole files or none."""
 
+import os
+
 import pytest
 
 from core.errors import UserError
@@ -96,3 +98,9 @@ def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
         pass
     with pytest.raises(UserError, match="cannot write"), replacing_folder(tmp_path / "no" / "a"):
         pass
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"cannot read .*pipe: it is no regular file"):
+        read_json(tmp_path / "pipe")
