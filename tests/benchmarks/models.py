@@ -3,6 +3,7 @@ are random, which costs the same."""
 
 from __future__ import annotations
 
+import functools
 from unittest import mock
 
 import numpy as np
@@ -16,9 +17,10 @@ SIDE, MASK, CLASSES = 96, 64, 173
 # ---------------------------------------------------------------- helpers
 
 
-def _model(name: str, setting: Setting, cls: type | None = None):
+def _model(name: str, setting: Setting, cls: type | None = None, precision: str = "none"):
     from core.dataset import Vocabulary
     from core.hparams import parse
+    from core.model import Numerics
     from core.registry import MODELS
     from dataloaders.scene_graph import PREDICATES
 
@@ -28,7 +30,7 @@ def _model(name: str, setting: Setting, cls: type | None = None):
         text += f",pt_mdomain_id=01,mask_width={setting.size(256, 16)}"
     names = (*(f"class {i}" for i in range(CLASSES - 1)), "__image__")
     vocabulary = Vocabulary(names, tuple(PREDICATES), tuple(range(91)))
-    return cls(parse(text, cls.HParams), vocabulary, 1000, MASK)
+    return cls(parse(text, cls.HParams), vocabulary, 1000, MASK, Numerics(precision))
 
 
 def _stepper(model, spec):
@@ -39,17 +41,12 @@ def _stepper(model, spec):
     return tf.function(model.train_step, input_signature=(spec, *scalars))
 
 
-def _loose(batch):
-    """The specs of a batch, first dimensions free."""
-    import tensorflow as tf
-
-    return tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), batch)
-
-
 def _measure_step(model, batch, times: int) -> Numbers:
     import tensorflow as tf
 
-    step = _stepper(model, _loose(batch))
+    from tests.models.helpers import signature_of
+
+    step = _stepper(model, signature_of(batch))
     arguments = tf.constant(0, tf.int64), tf.constant(0)
     return repeat(lambda: [float(v) for v in step(batch, *arguments).values()], times)
 
@@ -74,8 +71,8 @@ def _triplets(setting: Setting):
     return TripletBatch(_images(n, 1), _images(n, 3), _images(n, 3), labels, labels + 1)
 
 
-def _stage_1(setting: Setting) -> Numbers:
-    model = _model("multidomain-representation", setting)
+def _stage_1(setting: Setting, precision: str = "none") -> Numbers:
+    model = _model("multidomain-representation", setting, precision=precision)
     return _measure_step(model, _triplets(setting), setting.size(9, 1))
 
 
@@ -210,8 +207,8 @@ def _scenes(setting: Setting):
     )
 
 
-def _stage_2(setting: Setting) -> Numbers:
-    model = _model("graph-attention", setting)
+def _stage_2(setting: Setting, precision: str = "none") -> Numbers:
+    model = _model("graph-attention", setting, precision=precision)
     return _measure_step(model, _scenes(setting), setting.size(5, 1))
 
 
@@ -257,6 +254,19 @@ def _stage_2_rows(found: dict[str, Numbers]) -> list[Row]:
         slower("stage 2 first step", "s", ours["first"], naive["first"], "under 30 s"),
         slower("stage 2 peak memory", "MB", ours["peak"], naive["peak"], "under 7,000 MB"),
     ]
+
+
+# ---------------------------------------------------------------- precision
+
+
+def _precision_rows(found: dict[str, Numbers]) -> list[Row]:
+    rows = []
+    for stage in ("stage 1", "stage 2"):
+        exact, short = found[f"{stage} none"], found[f"{stage} bfloat16"]
+        for what, unit, key in (("step", "s", "median"), ("peak memory", "MB", "peak")):
+            title = f"{stage} {what} in bfloat16 (naive: float32)"
+            rows.append(slower(title, unit, short[key], exact[key]))
+    return rows
 
 
 # ---------------------------------------------------------------- waiting for data
@@ -315,5 +325,13 @@ BENCHES = {
     "stage1": Bench({"ours": _stage_1, "bare": _bare_backbones}, _stage_1_rows),
     "masknet": Bench({"ours": _mask_net, "naive": _mask_net_naive}, _mask_net_rows),
     "stage2": Bench({"ours": _stage_2, "naive": _stage_2_naive}, _stage_2_rows),
+    "precision": Bench(
+        {
+            f"{stage} {precision}": functools.partial(step, precision=precision)
+            for stage, step in (("stage 1", _stage_1), ("stage 2", _stage_2))
+            for precision in ("none", "bfloat16")
+        },
+        _precision_rows,
+    ),
     "waiting": Bench({"stage 1": _waiting_1, "stage 2": _waiting_2}, _waiting_rows),
 }
