@@ -4,6 +4,7 @@ are random, which costs the same."""
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
@@ -259,14 +260,18 @@ def _stage_2_rows(found: dict[str, Numbers]) -> list[Row]:
 # ---------------------------------------------------------------- precision
 
 
-def _precision_rows(found: dict[str, Numbers]) -> list[Row]:
-    rows = []
-    for stage in ("stage 1", "stage 2"):
-        exact, short = found[f"{stage} none"], found[f"{stage} bfloat16"]
-        for what, unit, key in (("step", "s", "median"), ("peak memory", "MB", "peak")):
-            title = f"{stage} {what} in bfloat16 (naive: float32)"
-            rows.append(slower(title, unit, short[key], exact[key]))
-    return rows
+def _in_bfloat16(stage: str, step: Callable[..., Numbers]) -> Bench:
+    """Its step beside the same in float32."""
+
+    def rows(found: dict[str, Numbers]) -> list[Row]:
+        short, exact = found["bfloat16"], found["float32"]
+        title = f"{stage} {{}} in bfloat16 (naive: float32)"
+        return [
+            slower(title.format("step"), "s", short["median"], exact["median"]),
+            slower(title.format("peak memory"), "MB", short["peak"], exact["peak"]),
+        ]
+
+    return Bench({"float32": step, "bfloat16": functools.partial(step, precision="bfloat16")}, rows)
 
 
 # ---------------------------------------------------------------- waiting for data
@@ -325,13 +330,7 @@ BENCHES = {
     "stage1": Bench({"ours": _stage_1, "bare": _bare_backbones}, _stage_1_rows),
     "masknet": Bench({"ours": _mask_net, "naive": _mask_net_naive}, _mask_net_rows),
     "stage2": Bench({"ours": _stage_2, "naive": _stage_2_naive}, _stage_2_rows),
-    "precision": Bench(
-        {
-            f"{stage} {precision}": functools.partial(step, precision=precision)
-            for stage, step in (("stage 1", _stage_1), ("stage 2", _stage_2))
-            for precision in ("none", "bfloat16")
-        },
-        _precision_rows,
-    ),
+    "bfloat16-1": _in_bfloat16("stage 1", _stage_1),
+    "bfloat16-2": _in_bfloat16("stage 2", _stage_2),
     "waiting": Bench({"stage 1": _waiting_1, "stage 2": _waiting_2}, _waiting_rows),
 }
