@@ -48,7 +48,7 @@ class SpadeNorm(tf.keras.layers.Layer):
     distinct surroundings, not for each pixel; and the first convolution, of a one-hot map, is a sum
     of nine looked-up rows.
 
-    In mixed precision that is so of the second convolutions alone: what pixels look up is float32,
+    Mixed precision is for the second convolutions alone: what pixels look up is float32,
     because its gradient sums over all of them.
     """
 
