@@ -118,8 +118,10 @@ def descend(
     gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
     taken = None
     if scale is not None:
-        sums = [tf.reduce_sum(tf.abs(g)) for g in gradients if g is not None]
-        taken = tf.math.is_finite(tf.add_n(sums))
+        size = tf.add_n([tf.reduce_sum(tf.abs(g)) for g in gradients if g is not None])
+        # All replicas take the step, or none.
+        context = tf.distribute.get_replica_context()
+        taken = tf.math.is_finite(context.all_reduce(tf.distribute.ReduceOp.SUM, size))
         shrink = tf.where(taken, 1.0 / scale, 0.0)
         gradients = [g if g is None else tf.math.multiply_no_nan(g, shrink) for g in gradients]
         optimizer.loss_scale.update(taken)
