@@ -89,7 +89,11 @@ class BaseHParams:
     autograph: bool = hp(True, "compile the step; False runs it eagerly, to debug")
     distribute: str = hp("none", "how to spread a step over devices", choices=("none",))
     seed: int = hp(0, "seed of everything random", low=0, high=2**31 - 1)
-    mixed_precision: str = hp("none", "what a step computes in", choices=("none",))
+    mixed_precision: str = hp(
+        "none",
+        "what networks compute in; variables and losses are float32",
+        choices=("none", "bfloat16", "float16"),
+    )
     clip_norm: float = hp(0.0, "largest global norm of an optimizer's gradients; 0: any", low=0.0)
     deterministic: bool = hp(False, "repeatable bit for bit on the same machine; slower")
 

@@ -4,7 +4,9 @@ checkpoint, no report."""
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
@@ -17,6 +19,23 @@ class Numerics(NamedTuple):
 
     mixed_precision: str = "none"
     clip_norm: float = 0.0
+
+    @contextlib.contextmanager
+    def layers(self) -> Iterator[None]:
+        """What is made within it computes in this precision from float32 variables, if it does not
+        say otherwise itself (dtype="float32")."""
+        before = tf.keras.mixed_precision.global_policy()
+        named = "float32" if self.mixed_precision == "none" else f"mixed_{self.mixed_precision}"
+        tf.keras.mixed_precision.set_global_policy(named)
+        try:
+            yield
+        finally:
+            tf.keras.mixed_precision.set_global_policy(before)
+
+    @property
+    def scales_losses(self) -> bool:
+        """Whether gradients need a loss scale: float16 has no small numbers."""
+        return self.mixed_precision == "float16"
 
 
 PLAIN = Numerics()
@@ -76,6 +95,15 @@ class Model(tf.Module, abc.ABC):
         batch: of `batch_type`. step: int64 (), the number of steps done before this one. seed:
         int32 (). Everything random is drawn from (seed, step) alone. To be wrapped in tf.function.
         """
+
+    def loss_scales(self) -> dict[str, tf.Tensor]:
+        """What a step reports beside its losses in float16: the loss scale of each optimizer."""
+        if not self.numerics.scales_losses:
+            return {}
+        return {
+            f"{name}_loss_scale": tf.convert_to_tensor(optimizer.loss_scale.value)
+            for name, optimizer in self.optimizers.items()
+        }
 
     @classmethod
     def warm_start_from(cls, hparams: Any) -> Optional[tuple[str, str]]:

@@ -72,16 +72,18 @@ class GraphAttention(Model):
     ):
         super().__init__(hparams, vocabulary, iterations, mask_size, numerics)
         dim, classes = hparams.gconv_dim, vocabulary.num_classes
-        self.objects = ObjectRepresentation(hparams, classes)
-        self.gcn = tf.keras.layers.Dense(dim) if hparams.abbl_skip_graph else self._make_gcn()
-        self.transformer = SceneSum() if hparams.abbl_skip_transformer else self._make_transformer()
+        gcn = functools.partial(tf.keras.layers.Dense, dim)
+        with numerics.layers():
+            self.objects = ObjectRepresentation(hparams, classes)
+            self.gcn = gcn() if hparams.abbl_skip_graph else self._make_gcn()
+            sums = hparams.abbl_skip_transformer
+            self.transformer = SceneSum() if sums else self._make_transformer()
+            self.mask_net = MaskNet(mask_size, hparams.mask_width, hparams.g_mask_norm)
+            without = hparams.abbl_no_mask_gan
+            self.discriminator = None if without else self._make_discriminator()
         self.projection = None if hparams.no_global_contrastive else tf.keras.layers.Dense(dim)
         self.classifier = tf.keras.layers.Dense(classes) if hparams.clas_on_final else None
         self.box_head = BoxHead(512)
-        self.mask_net = MaskNet(
-            mask_size, hparams.mask_width, hparams.mask_precision, hparams.g_mask_norm
-        )
-        self.discriminator = None if hparams.abbl_no_mask_gan else self._make_discriminator()
         self._build()
 
         rate = hparams.learning_rate
@@ -305,7 +307,7 @@ class GraphAttention(Model):
                 self.discriminator.trainable_variables,
             )
         descend(self.optimizers["main"], tape, total, self.generator_variables(masked))
-        return {**named, **critic, "total_loss": total}
+        return {**named, **critic, "total_loss": total, **self.loss_scales()}
 
     # --- inference ---
 

@@ -54,11 +54,6 @@ class GraphAttentionHParams(EncoderHParams):
 
     # masks
     mask_width: int = hp(256, "channels of the mask net", low=1, high=4096)
-    mask_precision: str = hp(
-        "float32",
-        "maps inside the mask net; bfloat16 is twice as fast where the processor has it",
-        choices=("float32", "bfloat16"),
-    )
     g_mask_norm: str = hp("batch", "in the mask net", choices=("batch", "instance", "none"))
     abbl_mask_recon_loss: float = hp(10.0, "weight of masks' cross entropy (0: ablated)", low=0.0)
     abbl_no_skt_mask_loss: bool = hp(False, "masks are trained from photographs only")

@@ -57,7 +57,8 @@ class MultidomainRepresentation(Model):
         numerics: Numerics = PLAIN,
     ):
         super().__init__(hparams, vocabulary, iterations, mask_size, numerics)
-        self.objects = ObjectRepresentation(hparams, vocabulary.num_classes)
+        with numerics.layers():
+            self.objects = ObjectRepresentation(hparams, vocabulary.num_classes)
         adam = FusedAdam(FallingRate(hparams.learning_rate, iterations), 0.5, 0.999, numerics)
         adam.build(self.main_variables())
         self.optimizers = {"main": adam}
@@ -111,7 +112,7 @@ class MultidomainRepresentation(Model):
             named = self.compute_losses(self.forward(batch, training=True), batch)
             total = tf.add_n([weight * named[name] for name, weight in self.loss_weights().items()])
         descend(self.optimizers["main"], tape, total, self.main_variables())
-        return {**named, "total_loss": total}
+        return {**named, "total_loss": total, **self.loss_scales()}
 
     def main_variables(self) -> tuple[tf.Variable, ...]:
         """What a loss trains: without the triplet loss nothing trains the shared net."""

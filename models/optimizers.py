@@ -35,9 +35,16 @@ class FusedAdam(tf.keras.optimizers.Adam):
         super().__init__(
             learning_rate, beta_1, beta_2, global_clipnorm=clip_norm, jit_compile=False
         )
+        self.scales_losses = numerics.scales_losses
+        # Always there, so that a checkpoint fits a model of any precision.
+        self.loss_scale = LossScale()
 
-    def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> tf.Tensor:
-        """Moves the variables by their dense gradients, [(gradient, variable)], after clipping."""
+    def apply_gradients(
+        self, grads_and_vars: Any, taken: tf.Tensor | None = None, **kwargs: Any
+    ) -> tf.Tensor:
+        """Moves the variables by their dense gradients, [(gradient, variable)], after clipping.
+
+        taken: bool (); False: gradients are zeros, and all stays as it was. None: True."""
         step = tf.cast(self.iterations + 1, tf.float32)
         # Once for all variables; the names are those of the kernel's arguments.
         self._shared = {
@@ -47,7 +54,15 @@ class FusedAdam(tf.keras.optimizers.Adam):
             "beta2": tf.constant(self.beta_2),
             "epsilon": tf.constant(self.epsilon),
         }
-        return super().apply_gradients(grads_and_vars, **kwargs)
+        if taken is not None:
+            # Not a branch, in which replicas could not meet: moments stay with betas of 1, and a
+            # variable moves by a moment / (... + epsilon), which is 0 for infinity.
+            for name, still in (("beta1", 1.0), ("beta2", 1.0), ("epsilon", float("inf"))):
+                self._shared[name] = tf.where(taken, self._shared[name], still)
+        applied = super().apply_gradients(grads_and_vars, **kwargs)
+        if taken is not None:
+            self.iterations.assign_sub(tf.cast(~taken, tf.int64))
+        return applied
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Moves one float32 variable by its dense gradient."""
@@ -62,18 +77,55 @@ class FusedAdam(tf.keras.optimizers.Adam):
         )
 
 
+class LossScale(tf.Module):
+    """What float16's losses are multiplied by, so that small gradients are not lost, and gradients
+    divided by again (Micikevicius et al. 2018, section 3.2).
+
+    As large as goes: a step with gradients that are not finite halves it, DOUBLED_AFTER others in a
+    row double it. A power of two, so that scaling rounds nothing.
+    """
+
+    DOUBLED_AFTER = 2000
+    LARGEST = 2.0**24
+
+    def __init__(self):
+        super().__init__()
+        kind = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+        self.value = tf.Variable(2.0**15, name="loss_scale", **kind)
+        self.good_steps = tf.Variable(0, dtype=tf.int64, name="good_steps", **kind)
+
+    def update(self, finite: tf.Tensor) -> None:
+        """After a step. finite: bool (), whether its gradients were."""
+        good = tf.where(finite, self.good_steps + 1, 0)
+        due = good >= self.DOUBLED_AFTER
+        larger = tf.where(due, tf.minimum(2.0 * self.value, self.LARGEST), self.value)
+        self.value.assign(tf.where(finite, larger, self.value / 2.0))
+        self.good_steps.assign(tf.where(due, tf.zeros_like(good), good))
+
+
 def descend(
     optimizer: FusedAdam,
     tape: tf.GradientTape,
     loss: tf.Tensor,
     variables: Sequence[tf.Variable],
 ) -> None:
-    """Moves the variables down the gradient of a loss that the tape has recorded. All gradients of
-    all models pass here: made dense, then clipped and applied by the optimizer."""
-    gradients = tape.gradient(loss, variables)
+    """Moves the variables down the gradient of a loss that the tape has recorded, unless float16
+    had no numbers for it. All gradients of all models pass here: scaled, made dense, unscaled, then
+    clipped and applied by the optimizer."""
+    scale = tf.identity(optimizer.loss_scale.value) if optimizer.scales_losses else None
+    gradients = tape.gradient(loss, variables, output_gradients=scale)
     # Dense, because the norm of slices would count the rows of one index apart.
     gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
-    optimizer.apply_gradients(zip(gradients, variables))
+    taken = None
+    if scale is not None:
+        size = tf.add_n([tf.reduce_sum(tf.abs(g)) for g in gradients if g is not None])
+        # All replicas take the step, or none.
+        context = tf.distribute.get_replica_context()
+        taken = tf.math.is_finite(context.all_reduce(tf.distribute.ReduceOp.SUM, size))
+        shrink = tf.where(taken, 1.0 / scale, 0.0)
+        gradients = [g if g is None else tf.math.multiply_no_nan(g, shrink) for g in gradients]
+        optimizer.loss_scale.update(taken)
+    optimizer.apply_gradients(zip(gradients, variables), taken)
 
 
 class FallingRate(tf.keras.optimizers.schedules.LearningRateSchedule):

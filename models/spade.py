@@ -69,9 +69,10 @@ class Spade(Model):
         if len(vocabulary.ids) != vocabulary.num_classes:
             raise UserError("spade needs the COCO-Stuff ids of all classes: these data have none")
         self._labels = layouts.coco_labels(vocabulary.ids)
-        self.generator = SpadeGenerator(hparams.generator_width, hparams.spade_hidden)
+        with numerics.layers():
+            self.generator = SpadeGenerator(hparams.generator_width, hparams.spade_hidden)
+            self.discriminator = MultiScaleDiscriminator(hparams.discriminator_width)
         self.generator.make()
-        self.discriminator = MultiScaleDiscriminator(hparams.discriminator_width)
         nothing = tf.zeros((1, 32, 32), tf.int32)
         layout = SemanticMaps(nothing, nothing > 0).one_hot()
         self.discriminator(tf.zeros((1, 32, 32, 3)), layout)
@@ -181,4 +182,4 @@ class Spade(Model):
             ("main", self.generator, total, tape),
         ):
             descend(self.optimizers[name], recorded, loss, part.trainable_variables)
-        return {**named, "d_loss": critic, "total_loss": total}
+        return {**named, "d_loss": critic, "total_loss": total, **self.loss_scales()}

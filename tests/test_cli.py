@@ -352,6 +352,13 @@ def test_evaluation_needs_model_id_and_folder_only(out, evaluated):
     assert (evaluated[1][1].hparams.folder, evaluated[1][3:]) == ("y", (("fake-metric",), 4))
 
 
+def test_precision_and_clipping_reach_the_model_and_stay_with_the_run(out, evaluated):
+    train(out, base=BASE + ",mixed_precision=bfloat16,clip_norm=2.5")
+    for more in ([], ["--base-hparams", "mixed_precision=none"]):
+        cli.evaluate(["fake-model", "-o", str(out), "--id", "01", *more])
+    assert [call[0].numerics for call in evaluated] == [("bfloat16", 2.5), ("none", 2.5)]
+
+
 def test_evaluation_of_an_untrained_network(out, evaluated):
     cli.evaluate(["fake-model", "-o", str(out), "--id", "01", "--resume", "none",
                   "--data-loader", "fake-loader"])  # fmt: skip

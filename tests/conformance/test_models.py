@@ -32,7 +32,7 @@ OPTIONS = (
     (SCENES, "use_pos_encoding=False,use_giou_loss=False,recon_on_sketch=False", set(), set()),
     (SCENES, "g_mask_norm=instance,d_layout_norm=none,use_lab_smooth=False", set(), set()),
     (SCENES, "g_mask_norm=none,use_sn_mask_dis=False,layout_d_arch=small", set(), set()),
-    (SCENES, "mask_precision=bfloat16,layout_d_arch=big", set(), set()),
+    (SCENES, "layout_d_arch=big", set(), set()),
     (SCENES, "abbl_skip_transformer=True", set(), set()),
     (SCENES, "abbl_skip_graph=True,retrieval_vector=projection", set(), set()),
     (SCENES, "abbl_skip_graph=True,abbl_skip_transformer=True", set(), set()),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core.model import Numerics
-from models.optimizers import FallingRate, FusedAdam, descend
+from core.model import PLAIN, Numerics
+from models.optimizers import FallingRate, FusedAdam, LossScale, descend
 
 
 def test_falling_rate_by_hand():
@@ -55,5 +55,54 @@ def test_clipping_by_hand(clip_norm, gradients):
         loss = 3.0 * tf.reduce_sum(tf.gather(rows, [1, 1])) + 8.0 * other
     descend(optimizer, tape, loss, [rows, other])
     moments = [variable.numpy() for variable in optimizer.variables if variable.name[:2] == "m/"]
-    np.testing.assert_allclose(moments[0], [0.0, gradients[0] / 2], rtol=1e-6)
-    np.testing.assert_allclose(moments[1], gradients[1] / 2, rtol=1e-6)
+    rounding = 1e-6 if clip_norm else 0.0  # exactly the gradients where none are clipped
+    np.testing.assert_allclose(moments[0], [0.0, gradients[0] / 2], rtol=rounding)
+    np.testing.assert_allclose(moments[1], gradients[1] / 2, rtol=rounding)
+
+
+def moved(numerics, *gradients):
+    """Optimizer and variables, from (1, 2), after steps of these pairs of gradients."""
+    optimizer, variables = built(FusedAdam(0.1, 0.5, 0.99, numerics), 1.0, 2.0)
+    for pair in gradients:
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([g * v for g, v in zip(pair, variables)])
+        descend(optimizer, tape, loss, variables)
+    return optimizer, variables
+
+
+def values(optimizer, variables):
+    return [v.numpy() for v in (*variables, *optimizer.variables)]
+
+
+def test_a_loss_scale_changes_no_step():
+    """Scaling by a power of two and back is exact; a step that is not taken leaves nothing."""
+    plain = moved(PLAIN, (3.0, -0.7), (0.1, 1e-3))
+    scaled = moved(Numerics("float16"), (3.0, -0.7), (float("inf"), 1.0), (0.1, 1e-3))
+    assert values(*plain) == values(*scaled)
+    assert int(scaled[0].iterations) == 2
+    assert float(plain[0].loss_scale.value) == 2.0**15  # never touched
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_loss_scale_by_hand(bad, monkeypatch):
+    """From 2^15: a bad step halves it; three good ones in a row, counted from the bad one, double
+    it; never above the largest."""
+    monkeypatch.setattr(LossScale, "DOUBLED_AFTER", 3)
+    monkeypatch.setattr(LossScale, "LARGEST", 2.0**15)
+    optimizer, (a, b) = built(FusedAdam(0.1, numerics=Numerics("float16")), 0.0, 0.0)
+    seen = []
+    for gradient in (1.0, 1.0, bad, bad, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, bad):
+        with tf.GradientTape() as tape:
+            loss = gradient * a + b
+        descend(optimizer, tape, loss, [a, b])
+        seen.append(np.log2(optimizer.loss_scale.value))
+    assert seen == [15, 15, 14, 13, 13, 13, 14, 14, 14, 15, 15, 15, 15, 14]
+    assert int(optimizer.iterations) == 11
+    assert float(a) == pytest.approx(float(b))  # of one step as of the other: both or neither
+
+
+def test_clipping_comes_after_unscaling():
+    """Norm 5, clipped to 1: as in float32."""
+    numerics = Numerics("float16", 1.0), Numerics(clip_norm=1.0)
+    scaled, plain = (moved(each, (3.0, 4.0)) for each in numerics)
+    assert values(*scaled) == values(*plain)
