@@ -131,7 +131,8 @@ ODD = [None, True, 0, -1, 2.5, 1e308, float("nan"), float("inf"), 2**63, -(2**70
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
     | st.sampled_from(ODD).map(copy.deepcopy),
-    lambda each: st.lists(each, max_size=4) | st.dictionaries(st.text(max_size=8), each, max_size=4),
+    lambda each: st.lists(each, max_size=4)
+    | st.dictionaries(st.text(max_size=8), each, max_size=4),
     max_leaves=8,
 )  # fmt: skip
 
