@@ -60,8 +60,8 @@ def load_generator(path: Path) -> SpadeGenerator:
 
 def _load(file: BinaryIO, size: int) -> SpadeGenerator:
     with zipfile.ZipFile(file) as archive:
-        members = npz.members(archive)
-        metadata = npz.read_metadata(archive, members, size, SCHEMA, METADATA)
+        members = npz.members(archive, size)
+        metadata = npz.read_metadata(archive, members, SCHEMA, METADATA)
         for name in ("width", "hidden"):
             if not 1 <= metadata[name] <= WIDEST:
                 raise ValueError(f"metadata: {name} is {metadata[name]}, expected 1..{WIDEST}")
@@ -73,7 +73,7 @@ def _load(file: BinaryIO, size: int) -> SpadeGenerator:
         generator = SpadeGenerator(metadata["width"], metadata["hidden"], spectral_norm=False)
         generator.make()
         for name, variable in generator.parameters().items():
-            array = npz.read_array(archive, members[name], size)
+            array = npz.read_array(archive, members[name])
             if array.dtype != np.dtype("<f4") or array.shape != shapes[name]:
                 raise ValueError(
                     f"{name} is {array.dtype} {array.shape}, expected float32 {shapes[name]}"

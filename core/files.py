@@ -89,11 +89,14 @@ def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; UserError when it is missing or is no JSON."""
+    """The content of a JSON file; UserError when it is missing or is no JSON, or holds what Python
+    takes for JSON and `write_json` cannot write: NaN, numbers without end, halves of characters."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device may never end
             raise UserError(f"cannot read {path}: it is no regular file")
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+        return content
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

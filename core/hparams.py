@@ -241,7 +241,7 @@ def from_dict(cls: "type[T]", values: Any, where: str) -> T:
         field, hint = specs[name]
         try:
             converted[name] = _from_json(value, hint)
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError):  # an int that no float can be
             raise UserError(
                 f"{where}: {name} must be {_type_name(field, hint)}, found {value!r}"
             ) from None
@@ -368,7 +368,8 @@ def _from_json(value: Any, hint: Any) -> Any:
         return tuple(_from_json(part, typing.get_args(hint)[0]) for part in value)
     if hint is float and type(value) is int:
         return float(value)
-    if type(value) is not hint:
+    # No command line can have given a NUL, and no path takes one.
+    if type(value) is not hint or (hint is str and "\0" in value):
         raise ValueError
     if hint is float and not math.isfinite(value):
         raise ValueError

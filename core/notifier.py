@@ -168,6 +168,9 @@ class Notifier:
         answer = self._say(client, self._opening, channel=self._config.channel)
         # The ID of the channel, which uploads need, where the user may have given its name.
         thread = {"channel": answer["channel"], "ts": answer["ts"]}
+        check_keys(thread, {"channel": str, "ts": str}, "Slack's answer")
+        if any(self._config.token in value for value in thread.values()):  # it would be saved
+            raise ValueError("Slack answered with the token")
         try:
             write_json(self._file, thread)
         except UserError as error:

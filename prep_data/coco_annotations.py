@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, NoReturn, Optional
 
 import numpy as np
 
@@ -267,6 +267,8 @@ def _stream(path: Path) -> Iterator[tuple[str, Any, int, int]]:
     text.expect("{")
     while not text.accept("}"):
         key, _, _ = text.value()
+        if not isinstance(key, str):
+            text.fail()
         text.expect(":")
         if text.accept("["):
             yield key, None, 0, 0
@@ -310,7 +312,7 @@ class _Window:
 
     def expect(self, character: str) -> None:
         if not self.accept(character):
-            self._fail()
+            self.fail()
 
     def value(self) -> tuple[Any, int, int]:
         self._peek()
@@ -324,14 +326,15 @@ class _Window:
                 self._step = min(self._step * 2, 1 << 26)  # a long value: not in tiny steps
                 continue
             if end is None:
-                self._fail()
+                self.fail()
             if not whole:
                 end = len(self._text)
             self._step = 1 << 20
             start, self._at = self._base + self._at, end
             return value, start, self._base + end
 
-    def _fail(self) -> None:
+    def fail(self) -> NoReturn:
+        """Raises UserError."""
         raise UserError(
             f"{self._path} is not whole, valid JSON (near byte {self._base + self._at}): "
             "download it again"

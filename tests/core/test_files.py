@@ -71,6 +71,13 @@ def test_nested_without_end_is_no_json(tmp_path):
         read_json(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("text", ["[NaN]", "[-Infinity]", "[1e999]", '{"\\ud800": 1}'])
+def test_what_could_not_be_written_again_is_no_json(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match="is not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
     path = tmp_path / "scene"
     (tmp_path / ".scene.7.partial").mkdir()  # of a run that was killed

@@ -201,6 +201,8 @@ def test_what_no_comma_string_can_carry(values):
         ({"sizes": 3}, "sizes must be list of int"),
         ({"kind": "huge"}, "kind must be"),
         ({"extra": 1}, "unknown hparam 'extra'"),
+        ({"rate": 10**400}, "rate must be float"),
+        ({"text": "a\0"}, "text must be str"),
     ],
 )
 def test_reading_a_dict_is_strict(change, piece):
