@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from core import cli
+from core.checkpoints import Checkpoints
 from core.errors import HParamError, UsageError, UserError
 from core.reporting import read_metrics
 from core.run_dir import RunConfig, RunDir
@@ -148,6 +149,35 @@ def test_a_second_run_on_the_same_id(out):
     run.create()
     with run.lock(), pytest.raises(UserError, match=f"written by process {os.getpid()}"):
         train(out)
+
+
+def test_a_damaged_newest_checkpoint_costs_one_interval(out, capsys):
+    whole = train(out, run_id="whole", base=BASE.replace("=6", "=8"))
+    run = train(out)
+    newest = run.checkpoints / "step-00000006"
+    (newest / "state.json").write_text("{}")
+    with pytest.raises(UserError, match="step-00000006 is damaged"):
+        train(out, "--resume", str(newest))
+    capsys.readouterr()
+    train(out, "--resume", "latest", base=BASE.replace("=6", "=8"))
+    told = capsys.readouterr().err
+    assert f"the checkpoint {newest} is damaged: " in told
+    assert f"going on from the one before, {run.checkpoints / 'step-00000004'}" in told
+    assert losses(run) == losses(whole)
+    assert Checkpoints(run.checkpoints).steps() == [6, 8]
+    assert (run.checkpoints / "damaged-step-00000006" / "state.json").read_text() == "{}"
+
+
+def test_an_evaluation_that_a_kill_prevented_is_made_up_for(out):
+    base = BASE.replace("notify_every=100", "notify_every=3")
+    run = train(out, base=base)
+    whole = read_metrics(run.figures)
+    assert [line["step"] for line in whole] == [3, 6]
+    run.figures.write_text(run.figures.read_text().splitlines()[0] + "\n")
+    train(out, "--resume", "latest", base=base)
+    again = read_metrics(run.figures)
+    assert [line["figures"] for line in again] == [line["figures"] for line in whole]
+    assert list(losses(run)) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_token_is_never_taken_for_a_file(out):
@@ -346,6 +376,7 @@ import sys
 from tests.core import fakes
 fakes.install(None, setattr)
 from core import cli
+from core.checkpoints import Checkpoints
 {before}
 sys.exit(cli.run(cli.train, sys.argv[1:]))
 """
