@@ -75,8 +75,12 @@ class State:
         try:
             content = read_json(path)
             checksum = content.pop(_CHECKSUM, None) if isinstance(content, dict) else None
-            check_keys(content, {"model": str, "step": int, "optimizer_steps": dict,
-                            "permanent": bool, "files": dict, "vocabulary": list}, str(path))  # fmt: skip
+            check_keys(
+                content,
+                {"model": str, "step": int, "optimizer_steps": dict, "permanent": bool,
+                 "files": dict, "vocabulary": list},
+                str(path),
+            )  # fmt: skip
         except UserError as error:
             raise DamagedError(f"the checkpoint {folder} is damaged: {error}") from None
         if checksum not in (None, _checksum(content)):
@@ -197,8 +201,8 @@ def find(resume: str, own: Checkpoints) -> Optional[Path]:
     """The checkpoint folder that `--resume none|latest|PATH` asks for, verified; None for none, and
     for latest where there is none. latest: the newest that is not damaged, with a notice when it is
     not the newest. A PATH may also be TensorFlow's prefix inside the folder, or a run's folder (its
-    newest checkpoint). UserError when a PATH holds no checkpoint, DamagedError when the one it names
-    is damaged, or all of a run's."""
+    newest checkpoint). UserError when a PATH holds no checkpoint, DamagedError when the one it
+    names is damaged, or all of a run's."""
     if resume == "none":
         return None
     if resume == "latest":

@@ -1,6 +1,7 @@
 """Small files, written whole or not at all."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -37,9 +38,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 def replacing(path: Path) -> "Iterator[Path]":
     """The name of a file to write in its place: it becomes `path` when the block ends without an
     error. UserError when it cannot be written."""
-    # Preparation sweeps up *.partial after a kill.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        _sweep(path)
         yield temporary
         temporary.replace(path)
     except OSError as error:
@@ -47,6 +48,18 @@ def replacing(path: Path) -> "Iterator[Path]":
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left in the place of `replacing(path)`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        process = left.name.split(".")[-2]
+        try:
+            os.kill(int(process), 0)
+        except (ProcessLookupError, ValueError, OverflowError):
+            left.unlink(missing_ok=True)
+        except OSError:  # it lives, and is another user's
+            continue
 
 
 @contextlib.contextmanager

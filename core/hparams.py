@@ -82,6 +82,11 @@ class BaseHParams:
     autograph: bool = hp(True, "compile the step; False runs it eagerly, to debug")
     distribute: str = hp("none", "how to spread a step over devices", choices=("none",))
     seed: int = hp(0, "seed of everything random", low=0, high=2**31 - 1)
+    on_corrupt: str = hp(
+        "stop",
+        "damaged records of a set: stop, or skip them with a notice",
+        choices=("stop", "skip"),
+    )
     deterministic: bool = hp(False, "repeatable bit for bit on the same machine; slower")
 
     def __post_init__(self) -> None:
