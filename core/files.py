@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,17 @@ def write_npz(path: Path, metadata: Any, arrays: "Mapping[str, np.ndarray]") -> 
     """A plain .npz, uncompressed and without pickles, atomically: `arrays` by their names, and
     `metadata` as JSON in the text `metadata`. UserError when it cannot be written."""
     text = np.array(json.dumps(metadata, ensure_ascii=False, allow_nan=False))
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, metadata=text, **arrays)
+    with replacing(path) as temporary:
+        save_arrays(temporary, {"metadata": text, **arrays})
+
+
+def save_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
+    """As numpy.savez, which on a full disk leaves an archive that complains once more, on stderr,
+    when it is collected. OSError when it cannot be written."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from core.errors import UserError
+from core.files import save_arrays
 
 SCHEMA = 2  # raised whenever a key or its meaning changes; loaders refuse other schemas
 BLOCK = 64  # records of a block: the unit in which loaders read
@@ -298,8 +299,7 @@ def write_index(
     path = folder / f"{split}.index.npz"
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            np.savez(file, **index._asdict())
+        save_arrays(partial, index._asdict())
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
