@@ -32,14 +32,16 @@ def main() -> int:
             # A stream of its own for each part, so that one alone draws what it draws among all.
             seed = 1000 * args.seed + list(plan.PARTS).index(part)
             world = plan.World(folder, processes, seed)
-            began = time.monotonic()
-            outcomes = plan.run(world, part, 1.0, _print)
-            content = {
-                "seed": args.seed,
-                "seconds": round(time.monotonic() - began, 1),
-                "outcomes": [outcome._asdict() for outcome in outcomes],
-            }
-            (kept / f"{part}.json").write_text(json.dumps(content, indent=1))
+            began, outcomes = time.monotonic(), []
+            for outcome in plan.run(world, part, 1.0):
+                _print(outcome)
+                outcomes.append(outcome._asdict())
+                content = {
+                    "seed": args.seed,
+                    "seconds": round(time.monotonic() - began, 1),
+                    "outcomes": outcomes,
+                }
+                (kept / f"{part}.json").write_text(json.dumps(content, indent=1))
     every = page.read(folder)
     if args.write:
         args.write.write_text(page.make(every, folder))

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from core import features
 from core.checkpoints import Checkpoints
@@ -659,16 +659,10 @@ PARTS: dict[str, Callable[[World, float], Iterator[Outcome]]] = {
 }
 
 
-def run(world: World, part: str, share: float, report: Optional[Callable] = None) -> list[Outcome]:
-    """The outcomes of a part; one that cannot be run is an outcome with an error."""
-    outcomes = []
+def run(world: World, part: str, share: float) -> Iterator[Outcome]:
+    """The outcomes of a part, one by one; that it cannot go on is one with an error. share: of the
+    faults; 1 for all."""
     try:
-        for outcome in PARTS[part](world, share):
-            outcomes.append(outcome)
-            if report:
-                report(outcome)
+        yield from PARTS[part](world, share)
     except Exception as error:
-        outcomes.append(Outcome(part, part, "", error=f"{type(error).__name__}: {error}"[:900]))
-        if report:
-            report(outcomes[-1])
-    return outcomes
+        yield Outcome(part, part, "", error=f"{type(error).__name__}: {error}"[:900])
