@@ -14,6 +14,7 @@ from pathlib import Path
 import core  # noqa: F401  (before TensorFlow: it sets how much that logs)
 from tests.faults import page, plan
 from tests.faults.harness import Processes
+from tests.faults.world import Outcome, World
 
 
 def main() -> int:
@@ -31,7 +32,7 @@ def main() -> int:
         for part in args.only:
             # A stream of its own for each part, so that one alone draws what it draws among all.
             seed = 1000 * args.seed + list(plan.PARTS).index(part)
-            world = plan.World(folder, processes, seed)
+            world = World(folder, processes, seed)
             began, outcomes = time.monotonic(), []
             for outcome in plan.run(world, part, 1.0):
                 _print(outcome)
@@ -50,7 +51,7 @@ def main() -> int:
     return bool(failed)
 
 
-def _print(outcome: plan.Outcome) -> None:
+def _print(outcome: Outcome) -> None:
     verdict = f"FAILED: {outcome.error}" if outcome.error else "held"
     where = outcome.where or "NOT STRUCK"
     print(f"{outcome.window:20} {outcome.fault:40} {where[:70]:70} {verdict}", flush=True)

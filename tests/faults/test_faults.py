@@ -8,13 +8,14 @@ import pytest
 from tests.faults import page, plan
 from tests.faults.child import ROOT
 from tests.faults.harness import Processes
+from tests.faults.world import Outcome, World
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     with Processes(folder / "stderr") as processes:
-        yield plan.World(folder, processes, seed=1)
+        yield World(folder, processes, seed=1)
 
 
 @pytest.mark.parametrize("part", ["checkpoint-kills", "sets", "checkpoints"])
@@ -42,10 +43,10 @@ def test_a_fault_that_is_meant_to_strike_does(tmp_path):
 
 def test_the_page_counts_what_struck(tmp_path):
     kills = [
-        plan.Outcome("kill -9", "a checkpoint", "at byte 3", "its data", 2),
-        plan.Outcome("kill -9", "a checkpoint", "at byte 4", "its data", 1),
-        plan.Outcome("kill -9", "a checkpoint", "at byte 9"),
-        plan.Outcome("kill -9", "the end", "3 starts", "all steps done", error="step 4 differs"),
+        Outcome("kill -9", "a checkpoint", "at byte 3", "its data", 2),
+        Outcome("kill -9", "a checkpoint", "at byte 4", "its data", 1),
+        Outcome("kill -9", "a checkpoint", "at byte 9"),
+        Outcome("kill -9", "the end", "3 starts", "all steps done", error="step 4 differs"),
     ]
     content = {"seed": 0, "seconds": 60, "outcomes": [each._asdict() for each in kills]}
     text = page.make({"checkpoint-kills": content}, tmp_path)
