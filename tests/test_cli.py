@@ -340,12 +340,20 @@ def test_errors_of_reading_without_a_damaged_record(out, monkeypatch, error, rai
     assert raised is not UserError or "\n" not in str(caught.value)
 
 
-def test_a_set_that_goes_while_it_is_read(out, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason", "pieces"),
+    [
+        (tf.errors.NotFoundError, "No such file or directory", "has gone while it was in use"),
+        (tf.errors.PermissionDeniedError, "Permission denied", "cannot be read"),
+        (tf.errors.UnknownError, "Input/output error", "cannot be read"),
+    ],
+)
+def test_a_set_that_cannot_be_read_any_more(out, monkeypatch, error, reason, pieces):
     def broken(self, batch, step, seed):
-        raise tf.errors.NotFoundError(None, None, "/sets/a.tfrecord; No such file or directory")
+        raise error(None, None, f"/sets/a.tfrecord; {reason}")
 
     monkeypatch.setattr(fakes.FakeModel, "train_step", broken)
-    with pytest.raises(UserError, match=r"has gone while it was in use \(/sets/a\.tfrecord"):
+    with pytest.raises(UserError, match=rf"{pieces} \(/sets/a\.tfrecord; {reason}"):
         train(out, base=BASE + ",autograph=False")
 
 

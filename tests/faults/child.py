@@ -15,6 +15,7 @@ A fault is armed while one call of one function runs, and then strikes this very
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import functools
@@ -151,13 +152,14 @@ def work(fault: Optional[dict], slack: Optional[str], script: str, argv: Sequenc
 
 def serve() -> None:
     """Reads requests from stdin, a JSON object a line: {"start": [fault, slack, script, argv],
-    "stderr": file} starts a process and answers its id; {"wait": id} answers how it ended, as
-    subprocess' returncode."""
+    "stderr": file, "user": id or null} starts a process and answers its id; {"wait": id} answers
+    how it ended, as subprocess' returncode."""
     for module in ("tensorflow", "core.cli", "core.training", "core.results", "models",
                    "dataloaders", "experiments", "core.registry"):  # fmt: skip
         __import__(module)
     from core.registry import EXPERIMENTS, LOADERS, METRICS, MODELS
 
+    codecs.lookup("cp437")  # of zip files; another user may not be able to read Python's library
     for registry in (EXPERIMENTS, LOADERS, METRICS, MODELS):
         registry.names()
     for line in sys.stdin:
@@ -176,10 +178,12 @@ def serve() -> None:
 def _become(request: dict) -> None:
     code = 1
     try:
-        stderr = os.open(request["stderr"], os.O_WRONLY)
+        stderr = os.open(request["stderr"], os.O_WRONLY | os.O_TRUNC)
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor, target in ((nothing, 0), (nothing, 1), (stderr, 2)):
             os.dup2(descriptor, target)
+        if request["user"] is not None:
+            os.setuid(request["user"])
         work(*request["start"])
         code = 0
     except SystemExit as error:

@@ -15,6 +15,8 @@ from tests.faults.child import Fault
 from tests.faults.harness import KILLED, STAGE1, Training
 from tests.faults.world import NEXT, STEPS, Outcome, World, failure
 
+NOBODY = 65534
+
 
 def damaged_checkpoints(world: World, share: float) -> Iterator[Outcome]:
     """The newest checkpoint is damaged: the one before is used, and the end is the same."""
@@ -108,16 +110,24 @@ def unreadable_files(world: World, share: float) -> Iterator[Outcome]:
         "a block index, cut short": own / "crops/train.index.npz",
         "config.json, cut short": own / f"{STAGE1}-01/config.json",
         "a shard, gone": shard,
+        "a shard, not permitted": shard,
     }
     data = f"qdraw_dir={own}/quickdraw,crops_dir={own}/crops"
-    for name, path in list(files.items())[: 4 if share == 1 else 1]:
-        before = path.read_bytes()
+    nobody = NOBODY if os.geteuid() == 0 else None  # root may read everything
+    for name, path in list(files.items())[: 5 if share == 1 else 1]:
+        before, user = path.read_bytes(), None
         if name.endswith("gone"):
             path.unlink()
+        elif name.endswith("permitted"):
+            user = nobody
+            for each in (own, *own.rglob("*")):
+                each.chmod(0o777)
+            path.chmod(0)
         else:
             path.write_bytes(before[: len(before) // 2])
         training = Training(own, "01", data, STEPS + 2)
-        ended = world.processes.run("train.py", training.argv)
+        ended = world.processes.run("train.py", training.argv, user=user)
+        path.unlink(missing_ok=True)
         path.write_bytes(before)
 
         def check(ended=ended, path=path) -> None:

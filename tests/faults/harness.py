@@ -68,15 +68,20 @@ class Processes:
         return int(self._server.stdout.readline())
 
     def start(
-        self, script: str, argv: Sequence[str], fault: Optional[Fault] = None, slack: str = ""
+        self,
+        script: str,
+        argv: Sequence[str],
+        fault: Optional[Fault] = None,
+        slack: str = "",
+        user: Optional[int] = None,
     ) -> tuple[int, Path]:
-        """(process id, file of its stderr). script: 'train.py', or a module."""
+        """(process id, file of its stderr). script: 'train.py', or a module. user: to run as."""
         self._count += 1
         stderr = self._folder / f"{self._count:04d}.stderr"
         stderr.touch()
         struck = fault and dataclasses.asdict(fault)
         request = [struck, slack or None, script, [str(each) for each in argv]]
-        return self._ask({"start": request, "stderr": str(stderr)}), stderr
+        return self._ask({"start": request, "stderr": str(stderr), "user": user}), stderr
 
     def wait(self, process: tuple[int, Path]) -> Ended:
         """How it ended, by itself or by a fault."""
@@ -84,11 +89,9 @@ class Processes:
         code = self._ask({"wait": pid})
         return Ended(code, stderr.read_text("utf-8", errors="replace"))
 
-    def run(
-        self, script: str, argv: Sequence[str], fault: Optional[Fault] = None, slack: str = ""
-    ) -> Ended:
+    def run(self, script: str, argv: Sequence[str], *how: Any, **more: Any) -> Ended:
         """Starts and waits."""
-        return self.wait(self.start(script, argv, fault, slack))
+        return self.wait(self.start(script, argv, *how, **more))
 
     def lines(self, script: str, argv: Sequence[str], function: str, call: int = 1) -> int:
         """How many lines of ours that call of a function executes."""
