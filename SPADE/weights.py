@@ -7,7 +7,6 @@ kernels are (height, width, in, out) and divided by their spectral norms.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from core import npz
 from core.errors import UserError
-from core.files import replacing
+from core.files import write_npz
 from models.layers.spade import SpadeGenerator, parameter_shapes
 
 SCHEMA = 1
@@ -27,10 +26,8 @@ WIDEST = 1024  # of width and hidden
 
 def write(path: Path, width: int, hidden: int, values: Mapping[str, Any]) -> None:
     """Atomically. values: by parameter_shapes' names. UserError when it cannot be written."""
-    metadata = json.dumps({"schema": SCHEMA, "width": width, "hidden": hidden})
     arrays = {name: np.asarray(values[name], "<f4") for name in parameter_shapes(width, hidden)}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, metadata=np.array(metadata), **arrays)
+    write_npz(path, {"schema": SCHEMA, "width": width, "hidden": hidden}, arrays)
 
 
 def save_generator(path: Path, generator: SpadeGenerator) -> None:

@@ -66,6 +66,7 @@ def train(argv: "Sequence[str]") -> None:
 
     with console():
         own = checkpoints.Checkpoints(run_dir.checkpoints)
+        newest = own.latest()
         folder = checkpoints.find(args.resume, own)
         _check_start(args.resume, folder, own)
         # A fresh start takes nothing from what an earlier attempt left in the folder.
@@ -73,10 +74,12 @@ def train(argv: "Sequence[str]") -> None:
         job = Job(args.model, args.data_loader, by_flag(args), saved)
         slack = notifier.read_config(job.base.slack_config)
         with run_dir.created(), run_dir.lock(), resources_explained(job):
-            if checkpoints.find(args.resume, own) != folder:
+            if own.latest() != newest:
                 raise UserError(f"{run_dir.root} has gone on in the meantime; start again")
             _check_start(args.resume, folder, own)
             own.clean()
+            if args.resume == "latest" and folder:
+                own.set_aside(newer_than=folder)  # they are damaged
             devices.setup(args.gpu, job.base.seed, job.base.deterministic)
             dataset, model = job.build()
             start = _restore_for_training(job, model, dataset, folder, args)
@@ -102,7 +105,7 @@ def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:
         )
     if resume == "latest" and folder is None:
         log.info("nothing to resume in %s: starting at step 0", own.folder)
-    if folder is not None and steps:
+    if folder is not None and steps and resume != "latest":
         from core.checkpoints import State
 
         step = State.read(folder).step

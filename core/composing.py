@@ -284,5 +284,13 @@ def resources_explained(job: Job) -> "Iterator[None]":
                 "and look at the disk if it happens again"
             ) from None
         raise  # a fault of the program
+    except (tf.errors.PermissionDeniedError, tf.errors.UnknownError) as error:
+        first = (error.message.strip() or "no reason given").splitlines()[0]
+        if ".tfrecord" not in first:
+            raise  # a fault of the program
+        raise UserError(
+            f"a file of the prepared sets cannot be read ({first}); look at its permissions and at "
+            "the disk"
+        ) from None
     except tf.errors.ResourceExhaustedError:
         raise UserError("out of memory: use a smaller batch_size") from None

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 def replacing(path: Path) -> "Iterator[Path]":
     """The name of a file to write in its place: it becomes `path` when the block ends without an
     error. UserError when it cannot be written."""
-    # Preparation sweeps up *.partial after a kill.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        _sweep(path)
         yield temporary
         temporary.replace(path)
     except OSError as error:
@@ -49,6 +50,18 @@ def replacing(path: Path) -> "Iterator[Path]":
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left in the place of `replacing(path)`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        process = left.name.split(".")[-2]
+        try:
+            os.kill(int(process), 0)
+        except (ProcessLookupError, ValueError, OverflowError):
+            left.unlink(missing_ok=True)
+        except OSError:  # it lives, and is another user's
+            continue
 
 
 @contextlib.contextmanager
@@ -75,8 +88,17 @@ def write_npz(path: Path, metadata: Any, arrays: "Mapping[str, np.ndarray]") -> 
     """A plain .npz, uncompressed and without pickles, atomically: `arrays` by their names, and
     `metadata` as JSON in the text `metadata`. UserError when it cannot be written."""
     text = np.array(json.dumps(metadata, ensure_ascii=False, allow_nan=False))
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, metadata=text, **arrays)
+    with replacing(path) as temporary:
+        save_arrays(temporary, {"metadata": text, **arrays})
+
+
+def save_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
+    """As numpy.savez, which on a full disk leaves an archive that complains once more, on stderr,
+    when it is collected. OSError when it cannot be written."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:

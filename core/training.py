@@ -22,7 +22,7 @@ from core.evaluation import Evaluation
 from core.hparams import BaseHParams
 from core.model import Model
 from core.notifier import Notifier
-from core.reporting import Reporter
+from core.reporting import Reporter, has_line
 from core.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,9 @@ def train(
     """
     checkpoints = Checkpoints(run.checkpoints)
     vocabulary = dataset.vocabulary.names
-    if start >= base.iterations:
+    # Of a run that was killed, or stopped, between a checkpoint and its evaluation.
+    owed = is_due(start, base.notify_every) and not has_line(run.figures, start)
+    if start >= base.iterations and not owed:
         log.info("nothing to do: the run has done %d of %d steps", start, base.iterations)
         return
     data = dataset.train_batches(start)
@@ -74,6 +76,8 @@ def train(
     evaluation = Evaluation(model, dataset, limit=EVALUATED_SCENES, folder=run.plots)
 
     with _signals() as stopped_by, Reporter(run, start, base.iterations, slack) as report:
+        if owed:
+            report.evaluation(evaluation.again(start), stopped_by)
         for step in range(start, base.iterations):
             began = time.perf_counter()
             batch = _next(batches, step)

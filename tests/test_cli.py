@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from core import cli
+from core.checkpoints import Checkpoints
 from core.errors import HParamError, UsageError, UserError
 from core.hparams import BaseHParams
 from core.reporting import read_metrics
@@ -312,6 +313,35 @@ def test_numbers_that_no_machine_takes(out, capsys):
         assert line.startswith(f"error: {run.config}") and piece in line
 
 
+def test_a_damaged_newest_checkpoint_costs_one_interval(out, capsys):
+    whole = train(out, run_id="whole", base=BASE.replace("=6", "=8"))
+    run = train(out)
+    newest = run.checkpoints / "step-00000006"
+    (newest / "state.json").write_text("{}")
+    with pytest.raises(UserError, match="step-00000006 is damaged"):
+        train(out, "--resume", str(newest))
+    capsys.readouterr()
+    train(out, "--resume", "latest", base=BASE.replace("=6", "=8"))
+    told = capsys.readouterr().err
+    assert f"the checkpoint {newest} is damaged: " in told
+    assert f"going on from the one before, {run.checkpoints / 'step-00000004'}" in told
+    assert losses(run) == losses(whole)
+    assert Checkpoints(run.checkpoints).steps() == [4, 6, 8]
+    assert (run.checkpoints / "damaged-step-00000006" / "state.json").read_text() == "{}"
+
+
+def test_an_evaluation_that_a_kill_prevented_is_made_up_for(out):
+    base = BASE.replace("notify_every=100", "notify_every=3")
+    run = train(out, base=base)
+    whole = read_metrics(run.figures)
+    assert [line["step"] for line in whole] == [3, 6]
+    run.figures.write_text(run.figures.read_text().splitlines()[0] + "\n")
+    train(out, "--resume", "latest", base=base)
+    again = read_metrics(run.figures)
+    assert [line["figures"] for line in again] == [line["figures"] for line in whole]
+    assert list(losses(run)) == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_changed_architecture_is_named_on_resume(out):
     train(out)
     with pytest.raises(UserError, match="does not fit this model: width was 3 and is 5"):
@@ -472,12 +502,20 @@ def test_errors_of_reading_without_a_damaged_record(out, monkeypatch, error, rai
     assert raised is not UserError or "\n" not in str(caught.value)
 
 
-def test_a_set_that_goes_while_it_is_read(out, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason", "pieces"),
+    [
+        (tf.errors.NotFoundError, "No such file or directory", "has gone while it was in use"),
+        (tf.errors.PermissionDeniedError, "Permission denied", "cannot be read"),
+        (tf.errors.UnknownError, "Input/output error", "cannot be read"),
+    ],
+)
+def test_a_set_that_cannot_be_read_any_more(out, monkeypatch, error, reason, pieces):
     def broken(self, batch, step, seed):
-        raise tf.errors.NotFoundError(None, None, "/sets/a.tfrecord; No such file or directory")
+        raise error(None, None, f"/sets/a.tfrecord; {reason}")
 
     monkeypatch.setattr(fakes.FakeModel, "train_step", broken)
-    with pytest.raises(UserError, match=r"has gone while it was in use \(/sets/a\.tfrecord"):
+    with pytest.raises(UserError, match=rf"{pieces} \(/sets/a\.tfrecord; {reason}"):
         train(out, base=BASE + ",autograph=False")
 
 
@@ -508,6 +546,7 @@ import sys
 from tests.core import fakes
 fakes.install(None, setattr)
 from core import cli
+from core.checkpoints import Checkpoints
 {before}
 sys.exit(cli.run(cli.train, sys.argv[1:]))
 """

@@ -14,7 +14,7 @@ import slow_set
 
 from core.errors import UsageError, UserError
 from core.files import read_json
-from dataloaders import records
+from dataloaders import damage, records
 from prep_data import common
 
 
@@ -58,7 +58,7 @@ def test_records_files_and_totals(whole):
             ),
         ]
     )
-    assert all(records.verify(whole, split) == [] for split in common.SPLITS)
+    assert all(damage.verify(whole, split) == [] for split in common.SPLITS)
 
 
 def test_records_keep_the_order_of_the_tasks(whole):
