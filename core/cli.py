@@ -4,6 +4,7 @@ parse -> classes by name -> hparams -> run folder -> data -> model -> restore ->
 """
 
 import argparse
+import contextlib
 import datetime
 import logging
 import platform
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from core import hparams
+from core.cluster import Cluster, facts
 from core.commands import Parser, run
 from core.composing import (
     Job,
@@ -58,7 +60,7 @@ def train(argv: "Sequence[str]") -> None:
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
     run_dir = RunDir(args.output_dir, args.model, args.id)
-    from core import checkpoints, devices, notifier
+    from core import checkpoints, devices, distribution, notifier
     from core.reporting import console
 
     with console():
@@ -68,23 +70,34 @@ def train(argv: "Sequence[str]") -> None:
         # A fresh start takes nothing from what an earlier attempt left in the folder.
         saved = saved_config(run_dir, folder) if args.resume != "none" else None
         job = Job(args.model, args.data_loader, by_flag(args), saved)
-        slack = notifier.read_config(job.base.slack_config)
-        run_dir.create()
-        with run_dir.lock(), resources_explained(job):
+        cluster = Cluster.of(job.base.distribute)
+        writes = cluster is None or cluster.chief  # other processes leave the run's folder alone
+        slack = notifier.read_config(job.base.slack_config) if writes else None
+        if writes:
+            run_dir.create()
+        with run_dir.lock() if writes else contextlib.nullcontext(), resources_explained(job):
             if checkpoints.find(args.resume, own) != folder:
                 raise UserError(f"{run_dir.root} has gone on in the meantime; start again")
             _check_start(args.resume, folder, own)
-            own.clean()
+            if writes:
+                own.clean()
             devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-            dataset, model = job.build()
-            start = _restore_for_training(job, model, dataset, folder, args)
-            if start < job.base.iterations:  # else nothing happens that a history should have
-                _save_config(run_dir, job, start, argv)
-            log.info("%s, %s", run_dir.root, f"from step {start}" if start else "from the start")
-            from core import training
+            spread = distribution.start(
+                job.base.distribute, cluster, lambda: facts(job.groups(), job.folders(), folder)
+            )
+            with spread.explained():
+                dataset, model = job.build(spread.scope)
+                start = _restore_for_training(job, model, dataset, folder, args)
+                spread.check_alike(model)
+                if writes and start < job.base.iterations:  # else a history should have nothing
+                    _save_config(run_dir, job, start, argv)
+                log.info(
+                    "%s, %s", run_dir.root, f"from step {start}" if start else "from the start"
+                )
+                from core import training
 
-            with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
-                training.train(model, dataset, run_dir, job.base, start, thread)
+                with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
+                    training.train(model, dataset, run_dir, job.base, start, thread, spread)
 
 
 def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Optional
 
@@ -98,15 +99,18 @@ class Job:
             f"{saved}, hparams.data.{self.loader_name}",
         )  # fmt: skip
 
-    def build(self) -> "tuple[Any, Any]":
-        """(dataset, model)."""
+    def build(
+        self, scope: "Callable[[], AbstractContextManager]" = contextlib.nullcontext
+    ) -> "tuple[Any, Any]":
+        """(dataset, model). scope: of the model's variables, see core.distribution."""
         # A model without an image_size looks at no crops and sketches: small ones cost least.
         image_size = getattr(self.model_hparams, "image_size", 32)
         dataset = self.loader_cls(self.data_hparams, self.base, image_size, self.base.seed)
         mask_size = getattr(dataset, "mask_size", 64)
-        model = self.model_cls(
-            self.model_hparams, dataset.vocabulary, self.base.iterations, mask_size
-        )
+        with scope():
+            model = self.model_cls(
+                self.model_hparams, dataset.vocabulary, self.base.iterations, mask_size
+            )
         return dataset, model
 
     def folders(self) -> "list[str]":

@@ -15,7 +15,7 @@ import operator
 
 import tensorflow as tf
 
-from models.layers.normalization import MOMENTUM, SpectralConv
+from models.layers.normalization import ALIKE, MOMENTUM, SpectralConv, moments
 from models.layers.semantic import (
     CHANNELS,
     CLASSES,
@@ -63,10 +63,11 @@ class SpadeNorm(tf.keras.layers.Layer):
         self.shared_kernel, self.shared_bias = conv("shared", CHANNELS, self.hidden)
         self.gamma_kernel, self.gamma_bias = conv("gamma", self.hidden, channels)
         self.beta_kernel, self.beta_bias = conv("beta", self.hidden, channels)
-        self.mean = self.add_weight("mean", (channels,), initializer="zeros", trainable=False)
-        self.variance = self.add_weight(
-            "variance", (channels,), initializer="ones", trainable=False
-        )
+        for name, start in (("mean", "zeros"), ("variance", "ones")):
+            running = self.add_weight(
+                name, (channels,), initializer=start, trainable=False, **ALIKE
+            )
+            setattr(self, name, running)
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, around: Surroundings, training: bool = False) -> tf.Tensor:
@@ -83,8 +84,7 @@ class SpadeNorm(tf.keras.layers.Layer):
         return inputs * tf.gather(scale, around.index) + tf.gather(offset, around.index)
 
     def _statistics(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        mean, variance = tf.nn.moments(inputs, [0, 1, 2])
-        count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
+        mean, variance, count = moments(inputs)
         unbiased = variance * count / tf.maximum(count - 1.0, 1.0)
         for running, value in ((self.mean, mean), (self.variance, unbiased)):
             running.assign_add((1.0 - MOMENTUM) * (value - running))
