@@ -126,7 +126,7 @@ class Cluster(NamedTuple):
         except OSError as error:
             raise UserError(
                 f"{self.name(self.index)} cannot listen at port {port} of this machine "
-                f"({error.strerror}): end what does, or choose another port in the {VARIABLE} of "
+                f"({os.strerror(error.errno or 0)}): end what does, or choose another port in the {VARIABLE} of "
                 "all machines"
             ) from None
 

@@ -76,8 +76,11 @@ class Mirrored(Single):
 
     _first = 0  # replica of this process, counted through all processes
 
-    def __init__(self, strategy: Optional[tf.distribute.Strategy] = None) -> None:
-        self._strategy = strategy or tf.distribute.MirroredStrategy()
+    def __init__(
+        self, make: Callable[[], tf.distribute.Strategy] = tf.distribute.MirroredStrategy
+    ) -> None:
+        tf.get_logger().setLevel(logging.WARNING)  # else a line for every sum that is traced
+        self._strategy = make()
         self._devices = self._strategy.extended.worker_devices
         count = self._strategy.num_replicas_in_sync
         log.info("every batch is split over %d devices; here: %s", count, ", ".join(self._devices))
@@ -112,7 +115,7 @@ class MultiWorker(Mirrored):
         """The cluster's machines have met."""
         self._cluster = cluster
         with _ended_by_signals():
-            super().__init__(tf.distribute.MultiWorkerMirroredStrategy())
+            super().__init__(tf.distribute.MultiWorkerMirroredStrategy)
         self.chief = cluster.chief
         self._first = cluster.index * len(self._devices)
         self._gather = tf.function(
