@@ -126,8 +126,8 @@ class Cluster(NamedTuple):
         except OSError as error:
             raise UserError(
                 f"{self.name(self.index)} cannot listen at port {port} of this machine "
-                f"({os.strerror(error.errno or 0)}): end what does, or choose another port in the {VARIABLE} of "
-                "all machines"
+                f"({os.strerror(error.errno or 0)}): end what does, or choose another port in "
+                f"the {VARIABLE} of all machines"
             ) from None
 
     def _gather(self, listener: socket.socket, facts: dict[str, str]) -> None:

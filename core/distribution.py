@@ -152,7 +152,7 @@ class MultiWorker(Mirrored):
             lost = self._cluster.silent()
             if not lost and "ollective" not in error.message:
                 raise  # a fault of the program
-            what = f"{' and '.join(lost)} no longer answer" if lost else "the connection was lost"
+            what = f"no answer from {' and '.join(lost)}" if lost else "a connection was lost"
             raise UserError(
                 f"the training has stopped on all machines: {what}; what was printed there may say "
                 "why. Start them all again with --resume latest"
