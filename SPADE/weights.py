@@ -7,7 +7,6 @@ kernels are (height, width, in, out) and divided by their spectral norms.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from core import npz
 from core.errors import UserError
-from core.files import replacing
+from core.files import write_npz
 from models.layers.spade import SpadeGenerator, parameter_shapes
 
 SCHEMA = 1
@@ -27,10 +26,8 @@ WIDEST = 1024  # of width and hidden
 
 def write(path: Path, width: int, hidden: int, values: Mapping[str, Any]) -> None:
     """Atomically. values: by parameter_shapes' names. UserError when it cannot be written."""
-    metadata = json.dumps({"schema": SCHEMA, "width": width, "hidden": hidden})
     arrays = {name: np.asarray(values[name], "<f4") for name in parameter_shapes(width, hidden)}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, metadata=np.array(metadata), **arrays)
+    write_npz(path, {"schema": SCHEMA, "width": width, "hidden": hidden}, arrays)
 
 
 def save_generator(path: Path, generator: SpadeGenerator) -> None:
@@ -54,14 +51,14 @@ def load_generator(path: Path) -> SpadeGenerator:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
             f"{path} is not a generator's weights file of this version ({reason}); write it with "
-            "python -m SPADE.convert"
+            "python -m SPADE.convert or SPADE.export"
         ) from None
 
 
 def _load(file: BinaryIO, size: int) -> SpadeGenerator:
     with zipfile.ZipFile(file) as archive:
-        members = npz.members(archive)
-        metadata = npz.read_metadata(archive, members, size, SCHEMA, METADATA)
+        members = npz.members(archive, size)
+        metadata = npz.read_metadata(archive, members, SCHEMA, METADATA)
         for name in ("width", "hidden"):
             if not 1 <= metadata[name] <= WIDEST:
                 raise ValueError(f"metadata: {name} is {metadata[name]}, expected 1..{WIDEST}")
@@ -73,7 +70,7 @@ def _load(file: BinaryIO, size: int) -> SpadeGenerator:
         generator = SpadeGenerator(metadata["width"], metadata["hidden"], spectral_norm=False)
         generator.make()
         for name, variable in generator.parameters().items():
-            array = npz.read_array(archive, members[name], size)
+            array = npz.read_array(archive, members[name])
             if array.dtype != np.dtype("<f4") or array.shape != shapes[name]:
                 raise ValueError(
                     f"{name} is {array.dtype} {array.shape}, expected float32 {shapes[name]}"

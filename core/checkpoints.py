@@ -3,13 +3,17 @@
     <run>/checkpoints/step-00000100/
         ckpt.index  ckpt.data-00000-of-00001    TensorFlow's files: model and optimizers
         state.json                              State: what the files are
+    <run>/checkpoints/damaged-step-00000200/    one that could not be read, moved out of the way
 
-A folder is filled under a temporary name and renamed, so a folder named step-* is complete.
+A folder is filled under a temporary name and renamed, so a folder named step-* is complete. What
+disks do to it afterwards, `verify` finds before anything is restored.
 Three ways back: `resume` the same run, `warm_start` parts of another model, `load` to evaluate.
 """
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import logging
 import os
 import re
@@ -22,14 +26,18 @@ import tensorflow as tf
 
 from core.errors import UserError
 from core.files import read_json, write_json
-from core.run_dir import check_keys
+from core.run_dir import CHECKPOINT, check_keys, checkpoint_steps
 
 log = logging.getLogger(__name__)
 
 KEEP_SAFETY = 2
 _PREFIX = "ckpt"
 _TEMPORARY = ".unfinished-"
-_FOLDER = re.compile(r"step-(\d{8,})$")
+_CHECKSUM = "sha256"  # of what else state.json holds; older files have none
+
+
+class DamagedError(UserError):
+    """A checkpoint whose files are not as they were written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,28 +56,44 @@ class State:
     files: "dict[str, int]"
     vocabulary: "list[str]"
 
+    def write(self, folder: Path) -> None:
+        """state.json, with a checksum of itself."""
+        content = dataclasses.asdict(self)
+        write_json(folder / "state.json", {**content, _CHECKSUM: _checksum(content)})
+
     @classmethod
     def read(cls, folder: Path) -> "State":
-        """UserError when state.json is missing or broken, or a file has not its recorded size."""
+        """DamagedError when state.json is missing or broken, or a file has not its recorded
+        size."""
         path = folder / "state.json"
         if not path.is_file():
-            raise UserError(
+            raise DamagedError(
                 f"{folder} is not a checkpoint: it has no state.json; --resume takes a folder like "
                 "<run>/checkpoints/step-00000100"
             )
-        content = read_json(path)
-        check_keys(content, {"model": str, "step": int, "optimizer_steps": dict, "permanent": bool,
-                        "files": dict, "vocabulary": list}, str(path))  # fmt: skip
+        try:
+            content = read_json(path)
+            checksum = content.pop(_CHECKSUM, None) if isinstance(content, dict) else None
+            check_keys(
+                content,
+                {"model": str, "step": int, "optimizer_steps": dict, "permanent": bool,
+                 "files": dict, "vocabulary": list},
+                str(path),
+            )  # fmt: skip
+        except UserError as error:
+            raise DamagedError(f"the checkpoint {folder} is damaged: {error}") from None
+        if checksum not in (None, _checksum(content)):
+            raise _damaged(folder, "state.json is not as it was written")
         state = cls(**content)
+        named = CHECKPOINT.match(folder.name)
+        if named and int(named[1]) != state.step:
+            raise _damaged(folder, f"its state.json is of step {state.step}")
         for name, size in state.files.items():
             file = folder / name
             actual = file.stat().st_size if file.is_file() else None
             if actual != size:
                 found = "is missing" if actual is None else f"has {actual} bytes instead of {size}"
-                raise UserError(
-                    f"the checkpoint {folder} is damaged: {name} {found}; "
-                    "move it away, and --resume latest takes the one before"
-                )
+                raise _damaged(folder, f"{name} {found}")
         return state
 
 
@@ -81,10 +105,7 @@ class Checkpoints:
 
     def steps(self) -> "list[int]":
         """Steps of the complete checkpoints, ascending."""
-        if not self.folder.is_dir():
-            return []
-        matches = (_FOLDER.match(entry.name) for entry in self.folder.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        return checkpoint_steps(self.folder)
 
     def path(self, step: int) -> Path:
         """The folder of the checkpoint of that step."""
@@ -94,6 +115,20 @@ class Checkpoints:
         """The newest checkpoint, or None."""
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
+
+    def set_aside(self, newer_than: Path) -> None:
+        """Rename the checkpoints after that one, so that a training from it can go past them.
+        Nothing is deleted. Only the holder of the run's lock may."""
+        for step in self.steps():
+            folder = self.path(step)
+            if step > int(CHECKPOINT.match(newer_than.name)[1]):
+                aside = folder.with_name(f"damaged-{folder.name}")
+                number = 1
+                while aside.exists():
+                    number += 1
+                    aside = folder.with_name(f"damaged-{folder.name}-{number}")
+                folder.rename(aside)
+                log.warning("%s is kept as %s", folder, aside.name)
 
     def clean(self) -> None:
         """Remove what killed runs left unfinished. Only the holder of the run's lock may."""
@@ -122,8 +157,8 @@ class Checkpoints:
                 files={file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
                 vocabulary=list(vocabulary),
             )
-            write_json(temporary / "state.json", dataclasses.asdict(state))
-            for file in temporary.iterdir():
+            state.write(temporary)
+            for file in (*temporary.iterdir(), temporary):
                 _flush(file)
             if final.exists():  # saved at this step before, as a safety checkpoint
                 self._remove(final)
@@ -159,13 +194,15 @@ class Checkpoints:
 
 
 def find(resume: str, own: Checkpoints) -> Optional[Path]:
-    """The checkpoint folder that `--resume none|latest|PATH` asks for; None for none, and for
-    latest where there is none. A PATH may also be TensorFlow's prefix inside the folder, or a
-    run's folder (its newest checkpoint). UserError when a PATH holds no checkpoint."""
+    """The checkpoint folder that `--resume none|latest|PATH` asks for, verified; None for none, and
+    for latest where there is none. latest: the newest that is not damaged, with a notice when it is
+    not the newest. A PATH may also be TensorFlow's prefix inside the folder, or a run's folder (its
+    newest checkpoint). UserError when a PATH holds no checkpoint, DamagedError when the one it
+    names is damaged, or all of a run's."""
     if resume == "none":
         return None
     if resume == "latest":
-        return own.latest()
+        return _newest_sound(own)
     path = Path(resume)
     if not path.is_dir() and path.name == _PREFIX:
         path = path.parent
@@ -175,8 +212,42 @@ def find(resume: str, own: Checkpoints) -> Optional[Path]:
             path = newest
     if not path.is_dir():
         raise UserError(f"--resume {resume}: there is no such checkpoint folder")
-    State.read(path)
+    verify(path)
     return path
+
+
+def _newest_sound(own: Checkpoints) -> Optional[Path]:
+    first = None
+    for step in reversed(own.steps()):
+        folder = own.path(step)
+        try:
+            verify(folder)
+        except DamagedError as error:
+            if not folder.is_dir():  # its run has gone on, and pruned it
+                return _newest_sound(own)
+            log.warning("%s", error)
+            first = first or error
+            continue
+        if first:
+            log.warning("going on from the one before, %s", folder)
+        return folder
+    if first:
+        raise DamagedError(f"{first}. No other checkpoint of {own.folder} can be read")
+    return None
+
+
+def verify(folder: Path) -> State:
+    """Reads everything once: DamagedError when state.json or a file is not as it was written, as
+    far as checksums tell (every value has one of TensorFlow's, 32 bits)."""
+    state = State.read(folder)
+    try:
+        reader = tf.train.load_checkpoint(str(folder / _PREFIX))
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    # What TensorFlow makes of a damaged file: any of these, by the place of the damage.
+    except (tf.errors.OpError, OSError, RuntimeError, ValueError, IndexError) as error:
+        raise _damaged(folder, f"its files cannot be read ({_reason(error)})") from None
+    return state
 
 
 def resume(model: Any, folder: Path, vocabulary: "Sequence[str]", hint: str = "") -> State:
@@ -233,6 +304,14 @@ def warm_start(
         status = root.read(str(folder / _PREFIX)).expect_partial()
         status.assert_existing_objects_matched()
     return state
+
+
+def _damaged(folder: Path, what: str) -> DamagedError:
+    return DamagedError(f"the checkpoint {folder} is damaged: {what}")
+
+
+def _checksum(content: "Mapping[str, Any]") -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _root(model: Any) -> tf.train.Checkpoint:

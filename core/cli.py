@@ -5,16 +5,14 @@ parse -> classes by name -> hparams -> run folder -> data -> model -> restore ->
 
 import argparse
 import contextlib
-import datetime
 import logging
-import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from core import hparams
-from core.cluster import Cluster, facts
+from core.cluster import Cluster
 from core.commands import Parser, run
 from core.composing import (
     Job,
@@ -28,9 +26,11 @@ from core.composing import (
     resources_explained,
     saved_config,
 )
+from core.contents import Hashes, digest
 from core.errors import UsageError, UserError
 from core.experiment import Trained
 from core.files import write_json
+from core.provenance import circumstances
 from core.registry import EXPERIMENTS, LOADERS, MODELS, Registry
 from core.run_dir import RunConfig, RunDir
 
@@ -54,6 +54,9 @@ def train(argv: "Sequence[str]") -> None:
     """
     parser = Parser(prog="train.py", description="Train a model.")
     _common_flags(parser, resume="none")
+    parser.add_argument(
+        "--allow-data-change", action="store_true", help="go on though the data have changed"
+    )
     args = parser.parse_args(list(argv))
     if args.help_hps:
         print(help_hps(args.model, args.data_loader))
@@ -65,39 +68,43 @@ def train(argv: "Sequence[str]") -> None:
 
     with console():
         own = checkpoints.Checkpoints(run_dir.checkpoints)
+        newest = own.latest()
         folder = checkpoints.find(args.resume, own)
         _check_start(args.resume, folder, own)
         # A fresh start takes nothing from what an earlier attempt left in the folder.
         saved = saved_config(run_dir, folder) if args.resume != "none" else None
         job = Job(args.model, args.data_loader, by_flag(args), saved)
         cluster = Cluster.of(job.base.distribute)
-        writes = cluster is None or cluster.chief  # other processes leave the run's folder alone
+        writes = cluster is None or cluster.chief  # others leave the run's folder alone
         slack = notifier.read_config(job.base.slack_config) if writes else None
-        if writes:
-            run_dir.create()
-        with run_dir.lock() if writes else contextlib.nullcontext(), resources_explained(job):
-            if checkpoints.find(args.resume, own) != folder:
+        with contextlib.ExitStack() as stack:
+            if writes:
+                stack.enter_context(run_dir.created())
+                stack.enter_context(run_dir.lock())
+            stack.enter_context(resources_explained(job))
+            if own.latest() != newest:
                 raise UserError(f"{run_dir.root} has gone on in the meantime; start again")
             _check_start(args.resume, folder, own)
             if writes:
                 own.clean()
+                if args.resume == "latest" and folder:
+                    own.set_aside(newer_than=folder)  # they are damaged
             devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-            spread = distribution.start(
-                job.base.distribute, cluster, lambda: facts(job.groups(), job.folders(), folder)
-            )
-            with spread.explained():
-                dataset, model = job.build(spread.scope)
-                start = _restore_for_training(job, model, dataset, folder, args)
-                spread.check_alike(model)
-                if writes and start < job.base.iterations:  # else a history should have nothing
-                    _save_config(run_dir, job, start, argv)
-                log.info(
-                    "%s, %s", run_dir.root, f"from step {start}" if start else "from the start"
-                )
-                from core import training
+            spread = distribution.start(job.base.distribute, cluster, lambda: job.facts(folder))
+            stack.enter_context(spread.explained())
+            dataset, model = job.build(spread.scope)
+            start = _restore_for_training(job, model, dataset, folder, args)
+            spread.check_alike(model)
+            if writes and start < job.base.iterations:  # else a history should have nothing
+                hashes = job.contents()
+                if not args.allow_data_change:
+                    job.check_same_data(hashes)
+                _save_config(run_dir, job, start, argv, hashes)
+            log.info("%s, %s", run_dir.root, f"from step {start}" if start else "from the start")
+            from core import training
 
-                with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
-                    training.train(model, dataset, run_dir, job.base, start, thread, spread)
+            thread = stack.enter_context(notifier.Notifier(slack, run_dir, job.base.goal))
+            training.train(model, dataset, run_dir, job.base, start, thread, spread)
 
 
 def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:
@@ -110,7 +117,7 @@ def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:
         )
     if resume == "latest" and folder is None:
         log.info("nothing to resume in %s: starting at step 0", own.folder)
-    if folder is not None and steps:
+    if folder is not None and steps and resume != "latest":
         from core.checkpoints import State
 
         step = State.read(folder).step
@@ -170,22 +177,27 @@ def _check_same_parts(job: Job, name: str, config: RunConfig, path: Path) -> Non
         )
 
 
-def _save_config(run_dir: RunDir, job: Job, start: int, argv: "Sequence[str]") -> None:
+def _save_config(
+    run_dir: RunDir, job: Job, start: int, argv: "Sequence[str]", hashes: "dict[str, Hashes]"
+) -> None:
     groups = job.groups()
-    old = job.config
+    old, loader = job.config, job.loader_name
     entry = {
         "step": start,
-        "loader": job.loader_name,
-        **_circumstances("train.py", argv),
-        "changes": job.changes(),
+        "loader": loader,
+        **circumstances("train.py", argv),
+        "seed": job.base.seed,
+        "data": {name: digest(each) for name, each in hashes.items()},
+        "changes": {**job.changes(), **job.data_changes(hashes)},
     }
     RunConfig(
         model=job.model_name,
-        loader=job.loader_name,
+        loader=loader,
         base=groups["base"],
         model_hparams=groups["model"],
-        data={**(old.data if old else {}), job.loader_name: groups[f"data.{job.loader_name}"]},
+        data={**(old.data if old else {}), loader: groups[f"data.{loader}"]},
         history=(*(old.history if old else ()), entry),
+        contents={**(old.contents if old else {}), loader: hashes},
     ).write(run_dir.config)
 
 
@@ -219,9 +231,8 @@ def evaluate(argv: "Sequence[str]") -> None:
         saved = saved_config(run_dir, folder)
         job = Job(args.model, args.data_loader, by_flag(args), saved, evaluating=True)
         slack = notifier.read_config(job.base.slack_config)
-        run_dir.create()
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-        with resources_explained(job):
+        with run_dir.created(), resources_explained(job):
             dataset, model, step = load_trained(job, folder)
             found = results.run(
                 model,
@@ -230,6 +241,7 @@ def evaluate(argv: "Sequence[str]") -> None:
                 names,
                 step,
                 command=("evaluate-metrics.py", *argv),
+                data=job.data_digests(),
             )
         with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
             thread.post(*results.message(found, step))
@@ -271,17 +283,17 @@ def run_experiment(argv: "Sequence[str]") -> None:
     record = {
         "experiment": args.experiment,
         "hparams": hparams.to_dict(exp_hparams),
-        **_circumstances("run-experiment.py", argv),
+        **circumstances("run-experiment.py", argv),
     }
     with console():
         if not experiment_cls.needs_model:
             if args.model_name or args.model_id or args.model_hparams:
                 log.info("%s reads files only: no model is loaded", args.experiment)
-            own.create()
             devices.setup(args.gpu, seed=0, deterministic=False)
-            experiment.prepare()
-            write_json(own.config, record)
-            experiment.run(None)
+            with own.created():
+                experiment.prepare()
+                write_json(own.config, record)
+                experiment.run(None)
             return
         experiment_cls.check_fit(MODELS[args.model_name])
         run_dir = RunDir(args.output_dir, args.model_name, args.model_id)
@@ -289,10 +301,9 @@ def run_experiment(argv: "Sequence[str]") -> None:
         given = by_name("--model-hparams", args.model_hparams)
         saved = saved_config(run_dir, folder)
         job = Job(args.model_name, args.data_loader, given, saved, evaluating=True)
-        own.create()
-        experiment.prepare()
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-        with resources_explained(job):
+        with own.created(), resources_explained(job):
+            experiment.prepare()
             dataset, model, step = load_trained(job, folder)
             record["model"] = {
                 "name": args.model_name,
@@ -300,6 +311,8 @@ def run_experiment(argv: "Sequence[str]") -> None:
                 "checkpoint": None if folder is None else str(folder.resolve()),
                 "step": step,
                 "hparams": job.groups(),
+                "loader": job.loader_name,
+                "data": job.data_digests(),
             }
             write_json(own.config, record)
             experiment.run(Trained(model, dataset, args.model_id, step))
@@ -376,14 +389,3 @@ def _require(
         named = {registry.kind, f"--{registry.kind}-name"}.intersection(missing)
         hint = f"; {registry.kind}s: {', '.join(registry.names())}" if named else ""
         raise UsageError(f"missing: {', '.join(missing)}{hint}. See {parser.prog} --help")
-
-
-def _circumstances(script: str, argv: "Sequence[str]") -> "dict[str, Any]":
-    """The entries command, versions and time of a config.json."""
-    import tensorflow as tf
-
-    return {
-        "command": [script, *argv],
-        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__},
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }

@@ -13,7 +13,6 @@ Python, which a signal can end, and one with another program or other data is to
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from core.contents import digest, sha256
 from core.errors import UsageError, UserError
 
 log = logging.getLogger(__name__)
@@ -253,26 +253,8 @@ def _gone(connection: socket.socket) -> bool:
         return True
 
 
-def facts(groups: Mapping[str, Any], folders: list[str], checkpoint: Optional[Path]) -> dict:
-    """What must be equal on all machines, by what it is of, as digests: this program, the hparams
-    but for the folders among them, the names and sizes of the files in the data `folders` and
-    their meta.json, and the checkpoint that the training goes on from."""
+def program() -> str:
+    """A hash of the code that a training runs."""
     root = Path(__file__).resolve().parent.parent
-    sources = sorted(path for room in _ROOMS for path in (root / room).rglob("*.py"))
-    program = [(str(path.relative_to(root)), path.read_text("utf-8")) for path in sources]
-    hparams = {
-        group: {name: value for name, value in values.items() if value not in folders}
-        for group, values in groups.items()
-    }
-    data = []
-    for folder in map(Path, folders):
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        data += [(str(path.relative_to(folder)), path.stat().st_size) for path in files]
-        data += [path.read_text("utf-8", "replace") for path in files if path.name == "meta.json"]
-    state = checkpoint and [checkpoint.name, (checkpoint / "state.json").read_text("utf-8")]
-    return {
-        name: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        for name, content in (
-            ("program", program), ("hparams", hparams), ("data", data), ("checkpoint", state),
-        )
-    }  # fmt: skip
+    sources = (path for room in _ROOMS for path in (root / room).rglob("*.py"))
+    return digest({path.relative_to(root).as_posix(): sha256(path) for path in sources})

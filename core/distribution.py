@@ -129,15 +129,14 @@ class MultiWorker(Mirrored):
         return int(tf.reduce_max(numbers)) or None
 
     def check_alike(self, model: Any) -> None:
-        floating = [v for v in model.variables if v.dtype.is_floating]
-        sums = self._gather(tf.stack([tf.reduce_sum(tf.abs(v)) for v in floating])).numpy()
-        different = ~np.isclose(sums, sums[0], rtol=1e-4, atol=1e-6)
-        if different.any():
-            replica, place = np.argwhere(different)[0]
+        digest = tf.constant(list(bytes.fromhex(model.weights_digest())), tf.float32)
+        rows = self._gather(digest).numpy()
+        different = np.flatnonzero((rows != rows[0]).any(axis=1))
+        if different.size:
             raise UserError(
-                f"{self._cluster.name(replica // len(self._devices))} starts from other weights "
-                f"than the chief ({floating[place].name}): all machines must read the same "
-                "checkpoints and weights files"
+                f"{self._cluster.name(different[0] // len(self._devices))} starts from other "
+                "weights than the chief: all machines must read the same checkpoints and files of "
+                "weights"
             )
 
     @contextlib.contextmanager

@@ -210,6 +210,11 @@ def truncate_metrics(path: Path, step: int) -> None:
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
+def has_line(path: Path, step: int) -> bool:
+    """Whether metrics.jsonl or figures.jsonl has a line of `step`."""
+    return any(line["step"] == step for line in read_metrics(path))
+
+
 @contextlib.contextmanager
 def console() -> "Iterator[None]":
     """INFO lines of this program on stderr, other libraries' from WARNING on."""

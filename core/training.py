@@ -23,7 +23,7 @@ from core.evaluation import Evaluation
 from core.hparams import BaseHParams
 from core.model import Model
 from core.notifier import Notifier
-from core.reporting import Reporter, Silent
+from core.reporting import Reporter, Silent, has_line
 from core.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,9 @@ def train(
     """
     checkpoints = Checkpoints(run.checkpoints)
     vocabulary = dataset.vocabulary.names
-    if start >= base.iterations:
+    # Of a run that was killed, or stopped, between a checkpoint and its evaluation.
+    owed = is_due(start, base.notify_every) and not has_line(run.figures, start)
+    if start >= base.iterations and not owed:
         log.info("nothing to do: the run has done %d of %d steps", start, base.iterations)
         return
     spread = spread or Single()
@@ -79,6 +81,8 @@ def train(
 
     reporter = Reporter(run, start, base.iterations, slack) if spread.chief else Silent()
     with _signals() as stopped_by, reporter as report:
+        if owed:
+            report.evaluation(evaluation.again(start), stopped_by)
         for step in range(start, base.iterations):
             began = time.perf_counter()
             batch = _next(batches, step)
@@ -88,6 +92,7 @@ def train(
             done = step + 1
             report.step(time.perf_counter() - began, received - began)
             _check_finite(losses, done, checkpoints)
+            _check_scales(losses, done)
 
             last = done == base.iterations
             signal_number = spread.agreed(stopped_by())
@@ -136,6 +141,17 @@ def _check_finite(losses: "dict[str, float]", done: int, checkpoints: Checkpoint
             f"training stopped at step {done}: {', '.join(bad)}. "
             + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was saved yet. ")
             + "Try a lower learning_rate, or look at the data of this step"
+        )
+
+
+def _check_scales(losses: "dict[str, float]", done: int) -> None:
+    """A step that float16 has no numbers for halves the loss scale; where even one below 1 does not
+    help, it is not for want of range."""
+    if any(name.endswith("_loss_scale") and value < 1.0 for name, value in losses.items()):
+        raise UserError(
+            f"training stopped at step {done}: no loss scale gives finite gradients in float16. "
+            "Go on from the last checkpoint with mixed_precision=bfloat16 or none, or with a lower "
+            "learning_rate"
         )
 
 

@@ -21,12 +21,12 @@ import numpy as np
 import tensorflow as tf
 
 from core.errors import EmptySplitError, UserError
-from dataloaders import draws, records
+from dataloaders import damage, draws, records
 
 WINDOW = records.BLOCK  # steps of a window: a window reads exactly batch_size blocks
 EVAL_BLOCKS = 4  # blocks of each class that evaluation draws sketches and negatives from
 CHUNK = 8  # images decoded side by side where their number is not known beforehand
-_READ_BUFFER = 1 << 18  # bytes; about one block of crops
+_NAMED = 5  # damaged records named in a notice
 
 log = logging.getLogger(__name__)
 
@@ -34,44 +34,75 @@ log = logging.getLogger(__name__)
 class Split:
     """One split of a prepared set."""
 
-    def __init__(self, folder: str, split: str) -> None:
-        """Reads the split's index. Raises UserError when it, or a shard, is missing."""
+    def __init__(self, folder: str, split: str, on_corrupt: str = "stop") -> None:
+        """Reads the split's index. Raises UserError when it, or a shard, is missing.
+
+        on_corrupt: 'skip' reads the whole split and leaves out what is damaged, with one notice:
+        the blocks it lies in are shorter, and other blocks as they were. A block of which nothing
+        is left, or a class, is left out too.
+        """
         self.folder, self.split = Path(folder), split
-        self.index = records.read_index(folder, split)
-        self.num_records = int(self.index.block_records.sum())
+        skip = on_corrupt == "skip"
+        index = records.read_index(folder, split, truncated=skip)
+        # Damaged ones are counted, so that the places of the others do not depend on them.
+        self.num_records = int(index.block_records.sum())
         if not self.num_records:
             raise EmptySplitError(
                 f"the {split} split of {folder} is empty; prepare it from more data"
             )
-        self._files = tf.constant([str(self.folder / s) for s in self.index.shards.tolist()])
+        self._runs, damages = damage.intact(folder, index) if skip else (damage.whole(index), [])
+        if damages:
+            index = self._without(index, damages)
+        self.index = index
+        self._files = tf.constant([str(self.folder / s) for s in index.shards.tolist()])
+        _, lengths = np.unique(self._runs.block, return_counts=True)
+        self._run_rows = tf.RaggedTensor.from_row_lengths(  # of each block its runs
+            tf.range(len(self._runs.block)), lengths
+        )
+
+    def _without(
+        self, index: records.BlockIndex, damages: Sequence[damage.Damage]
+    ) -> records.BlockIndex:
+        """The index of what is left; self._runs count its blocks."""
+        lost = sum(each.count for each in damages)
+        more = f" and {len(damages) - _NAMED} more" if len(damages) > _NAMED else ""
+        log.warning(
+            "%s: %d of %d records of the %s split are damaged and left out: %s%s",
+            self.folder, lost, self.num_records, self.split,
+            ", ".join(map(str, damages[:_NAMED])), more,
+        )  # fmt: skip
+        kept, blocks = np.unique(self._runs.block, return_inverse=True)
+        if not len(kept):
+            raise UserError(
+                f"no record of the {self.split} split of {self.folder} can be read; "
+                "remove the set and prepare it again"
+            )
+        left = np.bincount(blocks, self._runs.records).astype(np.int32)
+        self._runs = self._runs._replace(block=blocks)
+        columns = {name: getattr(index, name)[kept] for name in index._fields if "block" in name}
+        return index._replace(**{**columns, "block_records": left})
 
     def read(self, blocks: tf.Tensor) -> tf.Tensor:
         """Records of some blocks, in the order given. blocks: int32 (n,), n > 0. -> string (P,)."""
-        index = self.index
-        places = tf.data.Dataset.from_tensor_slices(
-            (
-                tf.gather(self._files, tf.gather(index.block_shard, blocks)),
-                tf.gather(index.block_offset, blocks),
-                tf.cast(tf.gather(index.block_records, blocks), tf.int64),
-            )
-        )
-        total = tf.reduce_sum(tf.cast(tf.gather(index.block_records, blocks), tf.int64))
-        return places.flat_map(_read_block).batch(total).get_single_element()
+        total = tf.reduce_sum(tf.cast(tf.gather(self.index.block_records, blocks), tf.int64))
+        rows = tf.gather(self._run_rows, blocks).flat_values
+        return self._read_runs(rows).batch(total).get_single_element()
 
     def sequential(self) -> tf.data.Dataset:
-        """All records in file order: scalar strings."""
-        return tf.data.TFRecordDataset(self._files, buffer_size=1 << 20)
+        """All records in file order: (place in the split, record), int64 and string scalars."""
+        if self._runs.records.sum() == self.num_records:  # faster than block by block
+            return tf.data.TFRecordDataset(self._files, buffer_size=1 << 20).enumerate()
+        runs = self._runs
+        places = np.concatenate([p + np.arange(n) for p, n in zip(runs.place, runs.records)])
+        everything = self._read_runs(tf.range(len(runs.block)))
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensor_slices(places), everything))
 
-
-def _read_block(file: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=file[None],
-        compression_type="",
-        buffer_size=_READ_BUFFER,
-        byte_offsets=offset[None],
-    )
-    element = tf.TensorSpec([], tf.string)
-    return tf.data.experimental.from_variant(variant, element).take(count)
+    def _read_runs(self, rows: tf.Tensor) -> tf.data.Dataset:
+        """Records of some runs: scalar strings. rows: int32 (n,)."""
+        files = tf.gather(self._files, self.index.block_shard[self._runs.block])
+        columns = (files, self._runs.offset, self._runs.records)
+        places = tuple(tf.gather(column, rows) for column in columns)
+        return tf.data.Dataset.from_tensor_slices(places).flat_map(damage.read_run)
 
 
 class Ring:
@@ -317,15 +348,17 @@ def explain(error: Exception, folders: Iterable[str]) -> Optional[str]:
             except UserError as other:
                 return str(other)
             if fault:
-                return f"{fault}; remove the set and prepare it again"
+                return fault
     return None
 
 
 def _first_fault(folder: str, split: str) -> Optional[str]:
-    damaged = records.verify(folder, split)
+    damaged = damage.verify(folder, split)
     if damaged:
-        return f"{Path(folder) / damaged[0].shard}: record {damaged[0].record} is damaged" + (
-            f" ({damaged[0].problem})"
+        first = damaged[0]
+        return (
+            f"{Path(folder) / first.shard}: record {first.record} is damaged ({first.problem}); "
+            f"{records.MEND}"
         )
     for shard in Split(folder, split).index.shards.tolist():
         path = str(Path(folder) / shard)
@@ -338,7 +371,10 @@ def _first_fault(folder: str, split: str) -> Optional[str]:
                 for encoded in (*images, *features["sketches"].bytes_list.value):
                     tf.io.decode_image(encoded)
             except Exception as problem:  # whatever it is, this is the record
-                return f"{path}: the image of record {number} cannot be read ({_brief(problem)})"
+                return (
+                    f"{path}: the image of record {number} cannot be read ({_brief(problem)}); "
+                    "remove the set and prepare it again"
+                )
     return None
 
 

@@ -13,6 +13,7 @@ Boxes are `[x0, y0, x1, y1]` in [0, 1] of the image.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -24,12 +25,18 @@ import numpy as np
 import tensorflow as tf
 
 from core.errors import UserError
+from core.files import save_arrays
 
 SCHEMA = 2  # raised whenever a key or its meaning changes; loaders refuse other schemas
 BLOCK = 64  # records of a block: the unit in which loaders read
 SPLITS = ("train", "valid", "test")
 KINDS = ("quickdraw", "quickdraw-indexed", "coco-scenes", "coco-crops", "sketchycoco-scenes")
 
+# What to do about damaged records.
+MEND = (
+    "remove the set and prepare it again, or leave out what is damaged with --base-hparams "
+    "on_corrupt=skip"
+)
 _HEADER = struct.Struct("<QI")  # TFRecord framing: length, its crc, data, crc of the data
 _FOOTER_BYTES = 4
 
@@ -292,8 +299,7 @@ def write_index(
     path = folder / f"{split}.index.npz"
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            np.savez(file, **index._asdict())
+        save_arrays(partial, index._asdict())
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -301,9 +307,10 @@ def write_index(
     return index
 
 
-def read_index(folder: Union[str, Path], split: str) -> BlockIndex:
+def read_index(folder: Union[str, Path], split: str, truncated: bool = False) -> BlockIndex:
     """Reads `<split>.index.npz` and checks that every shard is there with its recorded size.
 
+    truncated: shards may be shorter, for a caller that leaves out what they lack.
     Raises UserError naming the file that is missing, unreadable or of another size.
     """
     folder = Path(folder)
@@ -322,79 +329,41 @@ def read_index(folder: Union[str, Path], split: str) -> BlockIndex:
         if not file.is_file():
             raise UserError(f"{file} is missing; remove the set and prepare it again")
         size = file.stat().st_size
-        if size != expected:
+        if size < expected and not truncated:
             raise UserError(
-                f"{file} has {size} bytes where its index says {expected}: it is truncated or "
-                "was changed; remove the set and prepare it again"
+                f"{file} has {size} bytes where its index says {expected}: it is truncated, "
+                f"from record {_whole_records(file)} on; {MEND}"
+            )
+        if size > expected:
+            raise UserError(
+                f"{file} has {size} bytes where its index says {expected}: it was changed; remove "
+                "the set and prepare it again"
             )
     return index
 
 
-class Damage(NamedTuple):
-    """A record that cannot be trusted."""
-
-    shard: str  # path relative to the set's folder
-    record: int  # number within the shard, from 0
-    problem: str
-
-
-def verify(folder: Union[str, Path], split: str) -> list[Damage]:
-    """Reads every record of a split and checks its checksums; the damaged ones, [] if none.
-
-    Slow (reads the whole split): meant for naming the culprit after a DataLossError. After a
-    damaged length nothing further of that shard can be told apart, and its scan ends there.
-    """
-    folder = Path(folder)
-    damages = []
-    for shard in read_index(folder, split).shards.tolist():
-        path = folder / shard
-        offset, number = 0, 0
-        while True:
-            offset, number, problem = _scan(path, offset, number)
-            if problem is None:
-                break
-            damages.append(Damage(shard, number, problem))
-            following = _after_damage(path, offset)
-            if following is None:
-                break
-            offset, number = following, number + 1
-    return damages
+def _whole_records(shard: Path) -> int:
+    """How many records a truncated shard holds."""
+    count = 0
+    with contextlib.suppress(UserError):
+        for _ in record_offsets(shard):
+            count += 1
+    return count
 
 
-def _scan(path: Path, offset: int, number: int) -> tuple[int, int, Optional[str]]:
-    """Reads on from record `number` at byte `offset`; where it stopped and why (None: the end)."""
-
-    def open_at(start: tf.Tensor) -> tf.data.Dataset:
-        variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=[str(path)], compression_type="", buffer_size=1 << 20, byte_offsets=[start]
-        )
-        return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-
-    # Within flat_map, because TF 2.15 cannot make an iterator of this op itself.
-    records = tf.data.Dataset.from_tensors(tf.constant(offset, tf.int64)).flat_map(open_at)
-    sizes = iter(records.map(lambda record: tf.strings.length(record, unit="BYTE")))
-    try:
-        for size in sizes:
-            offset += _HEADER.size + int(size) + _FOOTER_BYTES
-            number += 1
-    except tf.errors.DataLossError:
-        return offset, number, f"wrong checksum or length at byte {offset}"
-    return offset, number, None
-
-
-def _after_damage(path: Path, offset: int) -> Optional[int]:
-    """Where the record after the damaged one at `offset` begins; None when its length cannot be
-    trusted or nothing follows."""
-    with path.open("rb") as file:
+def next_offset(shard: Path, offset: int) -> Optional[int]:
+    """Where the record after the one at byte `offset` begins (at the end: the shard's size); None
+    when the record's length cannot be trusted, or the shard ends within it."""
+    with shard.open("rb") as file:
         file.seek(offset)
         header = file.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return None
     length, crc = _HEADER.unpack(header)
-    if _masked_crc32c(header[:8]) != crc:
-        return None
     following = offset + _HEADER.size + length + _FOOTER_BYTES
-    return following if following < path.stat().st_size else None
+    if _masked_crc32c(header[:8]) != crc or following > shard.stat().st_size:
+        return None
+    return following
 
 
 def _masked_crc32c(data: bytes) -> int:

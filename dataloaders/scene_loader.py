@@ -128,8 +128,10 @@ class PreparedScenes(SceneLoader):
         self._sketches: Optional[sources.Partners] = None
         if qdraw_dir is not None:
             sources.joined_classes(metas[qdraw_dir], qdraw_dir, self._vocabulary)
-            self._sketches = sources.Partners(qdraw_dir, self._vocabulary, "sketches")
-        self._crops = sources.Partners(crops_dir, self._vocabulary, "crops")
+            self._sketches = sources.Partners(
+                qdraw_dir, self._vocabulary, "sketches", self.on_corrupt
+            )
+        self._crops = sources.Partners(crops_dir, self._vocabulary, "crops", self.on_corrupt)
         self._open_items(scenes_dir)
         self._sides = assembling.Sides(
             scene=blocks.image_side(self._items("train")),

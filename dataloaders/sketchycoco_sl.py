@@ -87,8 +87,8 @@ class Pairs:
         self.sketches = _ragged([np.array(pair.sketches, object) for pair in pairs])
 
     def sequential(self) -> tf.data.Dataset:
-        """The rows of all pairs: int32 scalars."""
-        return tf.data.Dataset.from_tensor_slices(tf.range(self.num_records))
+        """(place, row) of all pairs, which are the same: int64 and int32 scalars."""
+        return tf.data.Dataset.from_tensor_slices(tf.range(self.num_records)).enumerate()
 
 
 def _ragged(rows: Sequence[np.ndarray]) -> tf.RaggedTensor:
@@ -114,7 +114,9 @@ class SketchycocoSl(SceneLoader):
             )
         meta = records.read_meta(hparams.crops_dir, "coco-crops")
         self._vocabulary = sources.coco_vocabulary(meta)
-        self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
+        self._crops = sources.Partners(
+            hparams.crops_dir, self._vocabulary, "crops", self.on_corrupt
+        )
         side = blocks.image_side(self._crops.split("train"))
         self._sides = assembling.Sides(sl_pairs.SCENE_SIDE, side, side, meta["mask_size"])
         indices = {name: k for k, name in enumerate(self._vocabulary.names)}

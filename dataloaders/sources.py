@@ -126,7 +126,7 @@ def evaluation_items(
             keep &= (positions + 1) * limit // total > positions * limit // total
         return tf.boolean_mask(positions, keep), tf.boolean_mask(serialized, keep)
 
-    items = split.sequential().enumerate().batch(records.BLOCK).map(choose).unbatch()
+    items = split.sequential().batch(records.BLOCK).map(choose).unbatch()
     return items.batch(batch_size).map(lambda p, s: Items(p, s, pools))
 
 
@@ -153,7 +153,8 @@ class ItemLoader(Dataset):
     """A loader whose samples grow from the items of one prepared set, `_open_items` names which."""
 
     def _open_items(self, folder: str) -> None:
-        self._items = functools.lru_cache(maxsize=None)(functools.partial(blocks.Split, folder))
+        opened = functools.partial(blocks.Split, folder, on_corrupt=self.on_corrupt)
+        self._items = functools.lru_cache(maxsize=None)(opened)
 
     def _usable(self, split: str) -> Callable[[tf.Tensor], tf.Tensor]:
         """From serialized items (P,) to bool (P,): which of them can make a sample."""
@@ -190,11 +191,12 @@ class ItemLoader(Dataset):
 class Partners:
     """A grouped set as a source of partners, split by split."""
 
-    def __init__(self, folder: str, vocabulary: Vocabulary, noun: str) -> None:
-        """noun: 'crops' or 'sketches', for the report of missing classes."""
+    def __init__(self, folder: str, vocabulary: Vocabulary, noun: str, on_corrupt: str) -> None:
+        """noun: 'crops' or 'sketches', for the report of missing classes. on_corrupt: as Split."""
         self.folder, self._vocabulary, self._noun = folder, vocabulary, noun
         # Once a split: reading its index, and the report of missing classes.
-        self.split = functools.lru_cache(maxsize=None)(functools.partial(blocks.Split, folder))
+        opened = functools.partial(blocks.Split, folder, on_corrupt=on_corrupt)
+        self.split = functools.lru_cache(maxsize=None)(opened)
         self.of = functools.lru_cache(maxsize=None)(self._of)
 
     def _of(self, split: str) -> blocks.ClassPools:

@@ -40,7 +40,9 @@ MORE, LESS = (230, 80, 0), (30, 90, 220)  # than an even share
 class AttentionHParams(searching.SplitHParams):
     """Of 'attention-maps'."""
 
-    scenes: int = hp(24, "scenes on the pages, drawn by the seed, single objects last", low=1)
+    scenes: int = hp(
+        24, "scenes on the pages, drawn by the seed, single objects last", low=1, high=10_000
+    )
 
 
 @EXPERIMENTS.register("attention-maps")

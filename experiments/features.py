@@ -96,6 +96,7 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
     metadata = {
         "schema": features.SCHEMA,
         **searching.about(trained, evaluation),
+        "weights": trained.model.weights_digest(),
         "own_boxes": trained.dataset.own_boxes,
         "protocols": [dataclasses.asdict(protocol) for protocol in protocols],
         "mask_size": round((8 * arrays["photo_masks"].shape[1]) ** 0.5),

@@ -41,7 +41,7 @@ INSTANCE_PALETTE = np.roll(PALETTE, 1, axis=0)  # there 0 is the background
 class LayoutHParams(searching.SplitHParams):
     """Of 'scene-layouts'."""
 
-    scenes: int = hp(16, "scenes on the pages, drawn by the seed", low=0)
+    scenes: int = hp(16, "scenes on the pages, drawn by the seed", low=0, high=10_000)
 
 
 class Maps(NamedTuple):

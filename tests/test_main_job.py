@@ -36,16 +36,9 @@ from prep_data import (
     make_sample,
     quickdraw_to_tfrecord,
 )
+from tests.faults.harness import HPARAMS, LOADER, STAGE1, STAGE2
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGE1, STAGE2 = "multidomain-representation", "graph-attention"
-LOADER = {STAGE1: "quickdraw-cococrops-tf", STAGE2: "coco-tfrecord"}
-ENCODERS = "pretrained_e_model=shallow,image_size=32,pretrained_weights=none"
-HPARAMS = {
-    STAGE1: ENCODERS,
-    STAGE2: f"{ENCODERS},pt_mdomain_id=01,mask_width=8,layout_d_arch=verysmall,"
-    "gconv_num_layers=2,g_enc_n_layers=1,gconv_hidden_dim=64",
-}
 BASE = "batch_size=4,log_every=1,notify_every=1000,save_every=1000,safety_save=1000,slack_config="
 PATIENCE = 300  # seconds for a process on a machine that is busy
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from core import checkpoints
-from core.checkpoints import Checkpoints, State
+from core.checkpoints import Checkpoints, DamagedError, State
 from core.dataset import Vocabulary
 from core.errors import UserError
 from tests.core.fakes import FakeBatch, FakeHParams, FakeModel, FakeSecond
@@ -128,7 +128,7 @@ def test_a_truncated_file_is_named(trained, own):
     path = own.save(trained, 3, False, NAMES)
     data = _data_file(path)
     data.write_bytes(data.read_bytes()[:-7])
-    with pytest.raises(UserError, match=r"damaged: ckpt\.data-.* bytes instead of .*--resume"):
+    with pytest.raises(UserError, match=r"damaged: ckpt\.data-.* bytes instead of"):
         checkpoints.load(_model(), path, NAMES)
     data.unlink()
     with pytest.raises(UserError, match=r"ckpt\.data-.* is missing"):
@@ -143,6 +143,89 @@ def test_flipped_bits_are_found(trained, own):
     data.write_bytes(content)
     with pytest.raises(UserError, match=r"cannot be read .*damaged"):
         checkpoints.load(_model(), path, NAMES)
+
+
+def _values(path):
+    reader = tf.train.load_checkpoint(str(path / "ckpt"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    before, rng = _values(path), np.random.default_rng(0)
+    harmless = 0
+    for file in sorted(path.iterdir()):
+        content = file.read_bytes()
+        for place in rng.integers(0, len(content), 60).tolist():
+            changed = bytearray(content)
+            changed[place] ^= 1 << int(rng.integers(8))
+            file.write_bytes(changed)
+            try:
+                checkpoints.verify(path)
+            except DamagedError:
+                continue
+            # A few bytes at the end of the index say nothing.
+            assert file.suffix == ".index"
+            harmless += 1
+            for name, value in _values(path).items():
+                np.testing.assert_array_equal(value, before[name])
+        file.write_bytes(content)
+    assert harmless < 15
+
+
+def _edit_state(path, **changes):
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**state, **changes}))
+
+
+def _flip(path):
+    data = bytearray(_data_file(path).read_bytes())
+    data[-40] ^= 1
+    _data_file(path).write_bytes(data)
+
+
+DAMAGE = {
+    "other bytes": (_flip, "its files cannot be read"),
+    "other size": (lambda path: _data_file(path).write_bytes(b""), "has 0 bytes instead of"),
+    "a file is gone": (lambda path: (path / "ckpt.index").unlink(), r"ckpt\.index is missing"),
+    "no state": (lambda path: (path / "state.json").unlink(), r"has no state\.json"),
+    "no JSON": (lambda path: (path / "state.json").write_text("{"), "damaged: .*not valid JSON"),
+    "edited": (lambda path: _edit_state(path, permanent=True), "is not as it was written"),
+    "of another step": (lambda path: _edit_state(path, step=9, sha256=None), "is of step 9"),
+    "a file it does not have": (
+        lambda path: _edit_state(path, files={"ckpt.data-9": 7}, sha256=None),
+        r"ckpt\.data-9 is missing",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_latest_takes_the_one_before_a_damaged_one(trained, own, caplog, how):
+    older, newest = (own.save(trained, step, False, NAMES) for step in (3, 4))
+    damage, words = DAMAGE[how]
+    damage(newest)
+    with pytest.raises(DamagedError, match=words):  # asked for by name, it is an error
+        checkpoints.find(str(newest), own)
+    assert checkpoints.find("latest", own) == older
+    assert [str(path) in line for path, line in zip((newest, older), caplog.messages)] == [True] * 2
+    own.set_aside(newer_than=older)
+    assert own.steps() == [3]
+    # It happens again at the same step.
+    damage(own.save(trained, 4, False, NAMES))
+    own.set_aside(newer_than=older)
+    kept = {entry.name for entry in own.folder.iterdir()}
+    assert kept == {"step-00000003", "damaged-step-00000004", "damaged-step-00000004-2"}
+    damage(older)
+    with pytest.raises(DamagedError, match=r"No other checkpoint of .* can be read"):
+        checkpoints.find("latest", own)
+
+
+def test_a_state_from_before_it_had_a_checksum(trained, own):
+    path = own.save(trained, 3, False, NAMES)
+    state = json.loads((path / "state.json").read_text())
+    del state["sha256"]
+    (path / "state.json").write_text(json.dumps(state))
+    assert checkpoints.verify(path).step == 3
 
 
 def test_a_checkpoint_of_another_model(trained, own):
@@ -181,9 +264,7 @@ def test_other_classes_are_an_error(trained, own):
 
 def test_optimizers_that_did_not_come_back_are_an_error(trained, own):
     path = own.save(trained, 3, False, NAMES)
-    state = json.loads((path / "state.json").read_text())
-    state["optimizer_steps"]["first"] = 2
-    (path / "state.json").write_text(json.dumps(state))
+    _edit_state(path, optimizer_steps={"first": 2, "second": 3}, sha256=None)
     with pytest.raises(UserError, match="did not restore the optimizers"):
         checkpoints.resume(_model(), path, NAMES)
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from core import cluster
-from core.cluster import Cluster, facts
+from core.cluster import Cluster
 from core.errors import UsageError, UserError
 
 TWO = {"worker": ["a:1", "b:2"]}
@@ -172,34 +172,3 @@ def test_who_is_silent(workers):
     port = int(workers[1].rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)):
         assert Cluster(workers, 0).silent() == [f"worker 2 ({workers[2]})"]
-
-
-def test_facts_are_of_content_not_of_places(tmp_path):
-    """The same data in another folder is the same; a file longer by a byte, another meta.json of
-    the same length, another hparam or checkpoint are not."""
-    places = []
-    for name in ("here", "there"):
-        folder = tmp_path / name
-        (folder / "data").mkdir(parents=True)
-        (folder / "data" / "x.tfrecord").write_bytes(b"123")
-        (folder / "meta.json").write_text('{"a": 1}')
-        (folder / "state.json").write_text("{}")
-        places.append(folder)
-
-    def of(folder, rate=0.1, checkpoint=None):
-        groups = {"model": {"rate": rate}, "data.x": {"coco_dir": str(folder)}}
-        return facts(groups, [str(folder)], checkpoint)
-
-    def different(**changes):
-        first, second = of(places[0]), of(places[1], **changes)
-        return [name for name in first if first[name] != second[name]]
-
-    assert set(of(places[0])) == set(FACTS)
-    assert different() == []
-    assert different(rate=0.2) == ["hparams"]
-    assert different(checkpoint=places[0]) == ["checkpoint"]
-    (places[1] / "meta.json").write_text('{"a": 2}')
-    assert different() == ["data"]
-    (places[1] / "meta.json").write_text('{"a": 1}')
-    (places[1] / "data" / "x.tfrecord").write_bytes(b"1234")
-    assert different() == ["data"]

@@ -1,9 +1,22 @@
 """core.files: whole files or none."""
 
+import gc
+import os
+import resource
+import subprocess
+
+import numpy as np
 import pytest
 
 from core.errors import UserError
-from core.files import read_json, replacing, replacing_folder, write_atomic, write_json
+from core.files import (
+    read_json,
+    replacing,
+    replacing_folder,
+    write_atomic,
+    write_json,
+    write_npz,
+)
 
 
 def test_no_json_and_no_file(tmp_path):
@@ -69,10 +82,17 @@ def test_nested_without_end_is_no_json(tmp_path):
         read_json(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("text", ["[NaN]", "[-Infinity]", "[1e999]", '{"\\ud800": 1}'])
+def test_what_could_not_be_written_again_is_no_json(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match="is not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
     path = tmp_path / "scene"
-    (tmp_path / ".scene.partial").mkdir()  # of a run that was killed
-    (tmp_path / ".scene.partial" / "half").write_text("")
+    (tmp_path / ".scene.7.partial").mkdir()  # of a run that was killed
+    (tmp_path / ".scene.7.partial" / "half").write_text("")
     for name in ("one", "two"):
         with replacing_folder(path) as temporary:
             (temporary / name).write_text(name)
@@ -83,6 +103,11 @@ def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
         raise ZeroDivisionError
     assert [entry.name for entry in path.iterdir()] == ["two"]
     assert list(tmp_path.iterdir()) == [path]
+    # Another process took it for left over: what this one had written is not mixed with anything.
+    with pytest.raises(UserError, match="cannot write"), replacing_folder(path) as temporary:
+        temporary.rename(tmp_path / "away")
+        (temporary / "four").write_text("")
+    assert [entry.name for entry in path.iterdir()] == ["two"]
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(UserError, match=r"cannot write .*file"),
@@ -91,3 +116,39 @@ def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
         pass
     with pytest.raises(UserError, match="cannot write"), replacing_folder(tmp_path / "no" / "a"):
         pass
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"cannot read .*pipe: it is no regular file"):
+        read_json(tmp_path / "pipe")
+
+
+def test_what_killed_processes_left_is_swept_up(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    path = tmp_path / "a.json"
+    # Of another file, and of a process that lives: the one that started this one.
+    names = (f".b.json.{gone.pid}.partial", f".a.json.{os.getppid()}.partial")
+    kept = [tmp_path / name for name in names]
+    for left in (*kept, tmp_path / f".a.json.{gone.pid}.partial"):
+        left.write_text("half")
+    write_json(path, {})
+    assert sorted(tmp_path.iterdir()) == sorted([path, *kept])
+
+
+def test_arrays_on_a_full_disk_are_one_error(tmp_path, capfd):
+    arrays = {"many": np.arange(9000), "few": np.eye(3, dtype=np.float32)}
+    write_npz(tmp_path / "a.npz", {"x": 1}, arrays)
+    np.savez(tmp_path / "numpys.npz", metadata=np.array('{"x": 1}'), **arrays)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "numpys.npz").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*b\.npz: File too large"):
+            write_npz(tmp_path / "b.npz", {}, arrays)
+        gc.collect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capfd.readouterr().err == ""
+    assert {each.name for each in tmp_path.iterdir()} == {"a.npz", "numpys.npz"}

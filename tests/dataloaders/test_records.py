@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from core.errors import UserError
-from dataloaders import records
+from dataloaders import damage, records
 
 
 def write_shard(folder, path, payloads):
@@ -146,21 +146,21 @@ def test_bad_index_files_are_named(indexed):
 
 
 def test_verify_names_every_damaged_record(indexed):
-    assert records.verify(indexed, "train") == []
+    assert damage.verify(indexed, "train") == []
     shard = indexed / "train/a-0.tfrecord"
     offsets = list(records.record_offsets(shard))
     data = bytearray(shard.read_bytes())
     data[offsets[5] + 12] ^= 1  # data of record 5
     data[offsets[69] + 13] ^= 128  # data of record 69
     shard.write_bytes(data)
-    found = records.verify(indexed, "train")
+    found = damage.verify(indexed, "train")
     assert [(damage.shard, damage.record) for damage in found] == [
         ("train/a-0.tfrecord", 5),
         ("train/a-0.tfrecord", 69),
     ]
     data[offsets[100]] ^= 1  # a length: what follows cannot be told apart
     shard.write_bytes(data)
-    assert [damage.record for damage in records.verify(indexed, "train")] == [5, 69, 100]
+    assert [damage.record for damage in damage.verify(indexed, "train")] == [5, 69, 100]
 
 
 def test_meta_checks(tmp_path):

@@ -1,0 +1,206 @@
+"""A process that does what a script of the repository does, until a fault strikes it.
+
+    python -m tests.faults.child '{"kind": "bytes", ...}' train.py ARGUMENTS
+    python -m tests.faults.child --serve        many, forked from one that has imported everything
+
+A fault is armed while one call of one function runs, and then strikes this very process:
+
+    bytes    when a file that is written is to grow past `at` bytes: the kernel stops the write
+             there, in whatever library, and a handler sends `signal`
+    lines    before line number `at` that is executed of this repository's code
+    time     `at` seconds after the function has returned
+    full     no file grows past `at` bytes from then on, as on a full disk: writes fail with EFBIG
+    count    nothing strikes; the lines executed and the largest file are reported on stderr
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import pkgutil
+import resource
+import runpy
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+ROOT = Path(__file__).resolve().parents[2]
+_OURS = tuple(
+    f"{ROOT}/{room}/" for room in ("core", "models", "dataloaders", "experiments", "prep_data")
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """function: 'module:name', armed in its call number `call` (from 1)."""
+
+    kind: str
+    function: str
+    at: float = 0
+    call: int = 1
+    signal: int = signal.SIGKILL
+
+
+def arm(fault: Fault) -> None:
+    """Replace the function by one that arms the fault."""
+    module, _, path = fault.function.partition(":")
+    owner_path, _, name = path.rpartition(".")
+    owner = pkgutil.resolve_name(f"{module}:{owner_path}" if owner_path else module)
+    original, calls = getattr(owner, name), [0]
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **more: Any) -> Any:
+        calls[0] += 1
+        if calls[0] != fault.call:
+            return original(*args, **more)
+        with _KINDS[fault.kind](fault):
+            return original(*args, **more)
+
+    setattr(owner, name, wrapped)
+
+
+def _strike(fault: Fault) -> None:
+    os.kill(os.getpid(), fault.signal)
+
+
+@contextlib.contextmanager
+def _bytes(fault: Fault) -> Iterator[None]:
+    # A handler of C's, not of Python's: that would wait until TensorFlow's writer has returned.
+    libc = ctypes.CDLL(None)
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: _strike(fault))
+    before = libc.signal(signal.SIGXFSZ, ctypes.cast(handler, ctypes.c_void_p))
+    with _file_limit(int(fault.at)):
+        yield
+    libc.signal(signal.SIGXFSZ, before)
+
+
+@contextlib.contextmanager
+def _file_limit(size: int) -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@contextlib.contextmanager
+def _full(fault: Fault) -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(fault.at), limits[1]))
+    yield
+
+
+@contextlib.contextmanager
+def _lines(fault: Fault) -> Iterator[None]:
+    left = [int(fault.at)]
+
+    def lines(frame: Any, event: str, argument: Any) -> Any:
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                _strike(fault)
+        return lines
+
+    def calls(frame: Any, event: str, argument: Any) -> Any:
+        return lines if frame.f_code.co_filename.startswith(_OURS) else None
+
+    sys.settrace(calls)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+        if fault.kind == "count":
+            print(f"lines: {int(fault.at) - left[0]}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _time(fault: Fault) -> Iterator[None]:
+    yield
+    timer = threading.Timer(fault.at, _strike, [fault])
+    timer.daemon = True
+    timer.start()
+
+
+_KINDS: dict[str, Callable] = {
+    "bytes": _bytes, "lines": _lines, "time": _time, "full": _full, "count": _lines,
+}  # fmt: skip
+
+
+def work(fault: Optional[dict], slack: Optional[str], script: str, argv: Sequence[str]) -> None:
+    """Become the script. slack: address of the Slack to talk to, in the place of the real one."""
+    sys.argv = [script, *argv]
+    if slack:
+        from core import notifier
+
+        notifier.Notifier = functools.partial(notifier.Notifier, base_url=slack)
+    if fault:
+        arm(Fault(**fault))
+    if script.endswith(".py"):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    else:
+        runpy.run_module(script, run_name="__main__", alter_sys=True)
+
+
+def serve() -> None:
+    """Reads requests from stdin, a JSON object a line: {"start": [fault, slack, script, argv],
+    "stderr": file, "user": id or null} starts a process and answers its id; {"wait": id} answers
+    how it ended, as subprocess' returncode."""
+    for module in ("tensorflow", "core.cli", "core.training", "core.results", "models",
+                   "dataloaders", "experiments", "core.registry"):  # fmt: skip
+        __import__(module)
+    from core.registry import EXPERIMENTS, LOADERS, METRICS, MODELS
+
+    codecs.lookup("cp437")  # of zip files; another user may not be able to read Python's library
+    for registry in (EXPERIMENTS, LOADERS, METRICS, MODELS):
+        registry.names()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "start" in request:
+            pid = os.fork()
+            if pid == 0:
+                _become(request)
+            answer = pid
+        else:
+            _, status = os.waitpid(request["wait"], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        print(answer, flush=True)
+
+
+def _become(request: dict) -> None:
+    code = 1
+    try:
+        stderr = os.open(request["stderr"], os.O_WRONLY | os.O_TRUNC)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor, target in ((nothing, 0), (nothing, 1), (stderr, 2)):
+            os.dup2(descriptor, target)
+        if request["user"] is not None:
+            os.setuid(request["user"])
+        work(*request["start"])
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    import core  # noqa: F401  (before TensorFlow: it sets how much that logs)
+
+    if sys.argv[1] == "--serve":
+        serve()
+    else:
+        work(json.loads(sys.argv[1]), None, sys.argv[2], sys.argv[3:])
