@@ -107,6 +107,8 @@ def train(
                 report.evaluation(evaluation.again(done), stopped_by)
             elif last or signal_number:
                 report.curves()
+            if last or signal_number:
+                spread.agreed(None)  # no process leaves before the chief has written everything
             if signal_number and not last:
                 raise StoppedError(signal_number, done)
 
