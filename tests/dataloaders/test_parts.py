@@ -34,7 +34,6 @@ def loader(folders, name, batch_size=4, **more):
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("quickdraw-cococrops-tf", {}),
         ("coco-tfrecord", {}),
         ("sketchycoco-sl", {"query_jitter": 0.2, "query_dropped": 0.5}),
     ],
