@@ -46,6 +46,12 @@ class Items(NamedTuple):
     records: tf.Tensor  # string (n,), serialized
     pools: Any  # dict of blocks.Pool: the partners
 
+    def part(self, index: int, count: int) -> Items:
+        """One of `count` equal parts; n is a multiple of it."""
+        size = self.positions.shape[0] // count
+        mine = slice(index * size, (index + 1) * size)
+        return self._replace(positions=self.positions[mine], records=self.records[mine])
+
 
 class Step(NamedTuple):
     """One training step before anything is drawn for it."""
