@@ -25,15 +25,21 @@ import sys
 import threading
 from pathlib import Path
 
-import flask
 import numpy as np
-from werkzeug.exceptions import HTTPException
+
+try:
+    import flask
+    from werkzeug.exceptions import HTTPException
+except ImportError as error:
+    raise SystemExit(f"error: {error}: pip install flask waitress") from None
 
 SIDE = 256
 LABELS = 182  # COCO-Stuff ids 1..182
 UNKNOWN = 255
-MOST_BYTES = 16 * 2**20  # of a request; ours have 1.5 MB
+OF_CLONE = ("models", "models.pix2pix_model", "options", "options.test_options")
+MOST_BYTES = 8 * 2**20  # of a request; ours have 1.5 MB
 IDLE_SECONDS = 60  # after which a client that sends nothing is dropped
+MOST_CLIENTS = 1000  # connected at a time; those that send slowly keep their place
 
 log = logging.getLogger("spade")
 
@@ -66,16 +72,19 @@ def read_request(body):
 def _array(content, key, shape):
     if key not in content:
         raise BadRequestError(f"{key} is missing")
-    try:
-        values = np.array(content[key])
-    except (ValueError, OverflowError):  # ragged
-        values = np.array(None)
-    if values.shape != shape or values.dtype.kind not in "iu":
-        raise BadRequestError(f"{key} must be a nested list of integers of shape {shape}")
-    if values.min() < 0 or values.max() > 255:
-        wrong = values.min() if values.min() < 0 else values.max()
-        raise BadRequestError(f"{key} holds {wrong}: its values are 0..255")
-    return values.astype(np.uint8)
+    values = [content[key]]
+    for length in shape:
+        # Before an array is made of them: among texts numpy makes all as long as the longest.
+        if any(type(each) is not list or len(each) != length for each in values):
+            break
+        values = [each for row in values for each in row]
+    else:
+        if set(map(type, values)) == {int}:
+            wrong = min(values) if min(values) < 0 else max(values)
+            if not 0 <= wrong <= 255:
+                raise BadRequestError(f"{key} holds {str(wrong)[:40]}: its values are 0..255")
+            return np.array(values, np.uint8).reshape(shape)
+    raise BadRequestError(f"{key} must be a nested list of integers of shape {shape}")
 
 
 def create_app(generate):
@@ -83,14 +92,17 @@ def create_app(generate):
     float array (1, 3, 256, 256) in [-1, 1]; it is called by one thread at a time."""
     app = flask.Flask("spade")
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
-    lock = threading.Lock()
+    # Reading too is for one at a time: as lists a body takes 25 times its bytes.
+    reading, lock = threading.Lock(), threading.Lock()
 
     def answer(content, status=200):
         return flask.Response(json.dumps(content), status, mimetype="application/json")
 
     @app.route("/", methods=["POST"])
     def post():
-        layout = read_request(flask.request.get_data(cache=False))
+        body = flask.request.get_data(cache=False)
+        with reading:
+            layout = read_request(body)
         with lock:
             picture = np.asarray(generate(*layout), np.float64)
         if picture.shape != (1, 3, SIDE, SIDE) or not np.isfinite(picture).all():
@@ -158,7 +170,7 @@ def _server(app, host, port):
     # Clients that send slowly wait in its loop and take no thread.
     server = create_server(
         app, host=host, port=port, threads=8, ident="", channel_timeout=IDLE_SECONDS,
-        max_request_body_size=MOST_BYTES,
+        max_request_body_size=MOST_BYTES, connection_limit=MOST_CLIENTS, asyncore_use_poll=True,
     )  # fmt: skip
     return server.run, getattr(server, "effective_port", port)
 
@@ -178,27 +190,35 @@ def clone_arguments(arguments, has_gpu):
     return added + list(arguments)
 
 
+def _line(error):
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def load_clone(arguments):
     """The clone's network as a function for create_app."""
-    import torch
-
-    sys.argv[1:] = clone_arguments(arguments, torch.cuda.is_available())
     try:
+        import torch
+
+        sys.argv[1:] = clone_arguments(arguments, torch.cuda.is_available())
         from models.pix2pix_model import Pix2PixModel
         from options.test_options import TestOptions
     except ImportError as error:
-        if (error.name or "").partition(".")[0] not in ("models", "options"):
-            raise SystemExit(f"error: {error}: install the requirements of SPADE") from None
+        if error.name not in OF_CLONE:
+            raise SystemExit(f"error: {error}: finish the installation of SPADE") from None
         folder = Path(__file__).resolve().parent
         raise SystemExit(
             f"error: {folder} is no clone of NVlabs/SPADE: drop api.py beside its test.py"
         ) from None
-    options = TestOptions().parse()
+    try:
+        options = TestOptions().parse()
+    except Exception as error:  # argparse ends the process itself
+        raise SystemExit(f"error: SPADE does not take these options ({_line(error)})") from None
     try:
         model = Pix2PixModel(options)
-    except OSError as error:
+    except Exception as error:  # damaged and other networks' weights show as many types
         raise SystemExit(
-            f"error: the network {options.name} cannot be loaded ({error}): unpack SPADE's "
+            f"error: the network {options.name} cannot be loaded ({_line(error)}): unpack SPADE's "
             "pretrained weights into its folder checkpoints"
         ) from None
     model.eval()

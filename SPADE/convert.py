@@ -4,9 +4,9 @@
     python -m SPADE.convert checkpoints/coco_pretrained/latest_net_G.pth coco-generator.npz
 
 Nothing in the file is executed (`weights_only`). Every key of it must be one that the generator
-has, and none may be missing, but for two that older versions of PyTorch did not write. Spectral
-norm is folded into the kernels. Those weights are under CC BY-NC-SA 4.0, and so is what is made of
-them.
+has, and none may be missing, but for those in which older versions of PyTorch differ: before 1.0
+they saved normalised kernels in the place of `weight_v`. Spectral norm is folded into the kernels.
+Those weights are under CC BY-NC-SA 4.0, and so is what is made of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ HIDDEN = ("head_0.norm_0.mlp_shared.0.weight", 0)
 
 
 class Expected(NamedTuple):
-    """A key of the state_dict. shape: of PyTorch; optional: older files lack it."""
+    """A key of the state_dict. shape: of PyTorch; optional: older or newer files lack it."""
 
     shape: tuple[int, ...]
     optional: bool = False
@@ -82,6 +82,7 @@ def state_keys(width: int, hidden: int) -> dict[str, Expected]:
             keys[f"{key}_orig"] = Expected(shape)
             keys[f"{key}_u"] = Expected(shape[:1])
             keys[f"{key}_v"] = Expected((int(np.prod(shape[1:])),), optional=True)
+            keys[key] = Expected(shape, optional=True)
         else:
             keys[key] = Expected(shape)
         if name.endswith(".mean"):
@@ -135,11 +136,14 @@ def _check(state: Mapping[str, np.ndarray], expected: Mapping[str, Expected]) ->
 
 
 def _folded(state: Mapping[str, np.ndarray], key: str) -> np.ndarray:
-    """weight_orig / sigma, sigma = u^T W v (Miyato et al. 2018, section 2.1)."""
+    """weight_orig / sigma, sigma = u^T W v (Miyato et al. 2018, section 2.1); or that kernel as it
+    was saved, which is what PyTorch before 1.0 computed pictures with."""
+    v = state.get(f"{key}_v")
+    if v is None and key in state:
+        return state[key]
     kernel = state[f"{key}_orig"].astype(np.float64)
     u = state[f"{key}_u"].astype(np.float64)
     matrix = kernel.reshape(len(kernel), -1)
-    v = state.get(f"{key}_v")
     if v is None:
         v = u @ matrix
         v = v / max(np.linalg.norm(v), 1e-12)

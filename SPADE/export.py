@@ -14,6 +14,7 @@ from typing import Optional
 
 from core.commands import Parser, run
 from core.errors import UserError
+from core.files import make_folder
 
 NAME = "spade"
 
@@ -39,6 +40,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     folder = checkpoints.find(args.resume, checkpoints.Checkpoints(args.run / "checkpoints"))
     if folder is None:
         raise UserError(f"{args.run} has no checkpoint to export")
+    make_folder(args.out.parent, "the folder", "choose another")
     names = tuple(checkpoints.State.read(folder).vocabulary)
     values = hparams.from_dict(Spade.HParams, config.model_hparams, f"{path}, hparams.model")
     # Ids are for the layouts of its data: here there are none.

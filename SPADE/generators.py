@@ -9,7 +9,9 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import queue
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -27,7 +29,8 @@ NONE = "none"
 DEFAULT = "http://127.0.0.1:5000"
 TIMEOUT = 120.0  # seconds for one picture: a slow processor takes some 10
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between attempts
-MOST_BYTES = 64 * 2**20  # of an answer; with all digits of a float32 it has 4 MB
+BUSY = (408, 425, 429)  # statuses that say: later
+MOST_BYTES = 16 * 2**20  # of an answer; with all digits of a float64 it has 5 MB
 START = (
     "start it with `python api.py` in a SPADE clone (SPADE/api.py), or with "
     "`python -m SPADE.serve --weights FILE`; or take generator=none for layouts alone"
@@ -96,7 +99,7 @@ class Served:
     def _patiently(self, attempt: Callable[[], Any]) -> Any:
         for wait in (*self._waits, None):
             try:
-                return attempt()
+                return _within(self._timeout, attempt)
             except _TroubleError as error:
                 trouble = f"the generator at {self.identity} {error}"
             if wait is not None:
@@ -123,13 +126,14 @@ class Served:
         except urllib.error.HTTPError as error:
             with error:
                 said = _sentence(error)
-            if error.code < 500:
+            if error.code < 500 and error.code not in BUSY:
                 raise UserError(
-                    f"the generator at {self.identity} refused a layout with status {error.code}"
-                    f"{said}"
+                    f"the generator at {self.identity} refused the request with status {error.code}"
+                    f"{said or '; if it is another server, ' + START}"
                 ) from None
             raise _TroubleError(f"failed with status {error.code}{said}") from None
-        except (OSError, http.client.HTTPException) as error:
+        # ValueError: of a redirection to what is no address.
+        except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, socket.timeout):
                 raise _TroubleError(f"did not answer within {self._timeout:g} s") from None
@@ -137,8 +141,30 @@ class Served:
             raise _TroubleError(f"cannot be reached ({_line(text)})") from None
 
 
+def _within(seconds: float, attempt: Callable[[], Any]) -> Any:
+    """What `attempt` gives. _TroubleError when that takes longer, whatever it waits for: with a
+    timeout of sockets alone a server may send its heads a byte at a time for ever."""
+    ended: queue.SimpleQueue = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put((attempt(), None))
+        except Exception as error:
+            ended.put((None, error))
+
+    # A daemon: a server that hangs cannot keep the process.
+    threading.Thread(target=run, name="generator", daemon=True).start()
+    try:
+        result, error = ended.get(timeout=seconds)
+    except queue.Empty:
+        raise _TroubleError(f"did not answer within {seconds:g} s") from None
+    if error:
+        raise error
+    return result
+
+
 def _read(answer: http.client.HTTPResponse, end: float) -> bytes:
-    """All of it. A timeout of sockets alone lets a server send a byte at a time for ever."""
+    """All of it. socket.timeout at the time `end`: nobody waits for more."""
     chunks, size = [], 0
     while chunk := answer.read1(1 << 16):
         chunks.append(chunk)

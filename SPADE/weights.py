@@ -51,14 +51,14 @@ def load_generator(path: Path) -> SpadeGenerator:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
             f"{path} is not a generator's weights file of this version ({reason}); write it with "
-            "python -m SPADE.convert"
+            "python -m SPADE.convert or SPADE.export"
         ) from None
 
 
 def _load(file: BinaryIO, size: int) -> SpadeGenerator:
     with zipfile.ZipFile(file) as archive:
-        members = npz.members(archive)
-        metadata = npz.read_metadata(archive, members, size, SCHEMA, METADATA)
+        members = npz.members(archive, size)
+        metadata = npz.read_metadata(archive, members, SCHEMA, METADATA)
         for name in ("width", "hidden"):
             if not 1 <= metadata[name] <= WIDEST:
                 raise ValueError(f"metadata: {name} is {metadata[name]}, expected 1..{WIDEST}")
@@ -70,7 +70,7 @@ def _load(file: BinaryIO, size: int) -> SpadeGenerator:
         generator = SpadeGenerator(metadata["width"], metadata["hidden"], spectral_norm=False)
         generator.make()
         for name, variable in generator.parameters().items():
-            array = npz.read_array(archive, members[name], size)
+            array = npz.read_array(archive, members[name])
             if array.dtype != np.dtype("<f4") or array.shape != shapes[name]:
                 raise ValueError(
                     f"{name} is {array.dtype} {array.shape}, expected float32 {shapes[name]}"

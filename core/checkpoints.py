@@ -26,14 +26,13 @@ import tensorflow as tf
 
 from core.errors import UserError
 from core.files import read_json, write_json
-from core.run_dir import check_keys
+from core.run_dir import CHECKPOINT, check_keys, checkpoint_steps
 
 log = logging.getLogger(__name__)
 
 KEEP_SAFETY = 2
 _PREFIX = "ckpt"
 _TEMPORARY = ".unfinished-"
-_FOLDER = re.compile(r"step-(\d{8,})$")
 _CHECKSUM = "sha256"  # of what else state.json holds; older files have none
 
 
@@ -86,7 +85,7 @@ class State:
         if checksum not in (None, _checksum(content)):
             raise _damaged(folder, "state.json is not as it was written")
         state = cls(**content)
-        named = _FOLDER.match(folder.name)
+        named = CHECKPOINT.match(folder.name)
         if named and int(named[1]) != state.step:
             raise _damaged(folder, f"its state.json is of step {state.step}")
         for name, size in state.files.items():
@@ -106,10 +105,7 @@ class Checkpoints:
 
     def steps(self) -> "list[int]":
         """Steps of the complete checkpoints, ascending."""
-        if not self.folder.is_dir():
-            return []
-        matches = (_FOLDER.match(entry.name) for entry in self.folder.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        return checkpoint_steps(self.folder)
 
     def path(self, step: int) -> Path:
         """The folder of the checkpoint of that step."""
@@ -125,7 +121,7 @@ class Checkpoints:
         Nothing is deleted. Only the holder of the run's lock may."""
         for step in self.steps():
             folder = self.path(step)
-            if step > int(_FOLDER.match(newer_than.name)[1]):
+            if step > int(CHECKPOINT.match(newer_than.name)[1]):
                 aside = folder.with_name(f"damaged-{folder.name}")
                 number = 1
                 while aside.exists():

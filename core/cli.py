@@ -4,9 +4,7 @@ parse -> classes by name -> hparams -> run folder -> data -> model -> restore ->
 """
 
 import argparse
-import datetime
 import logging
-import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,9 +24,11 @@ from core.composing import (
     resources_explained,
     saved_config,
 )
+from core.contents import Hashes, digest
 from core.errors import UsageError, UserError
 from core.experiment import Trained
 from core.files import write_json
+from core.provenance import circumstances
 from core.registry import EXPERIMENTS, LOADERS, MODELS, Registry
 from core.run_dir import RunConfig, RunDir
 
@@ -52,6 +52,9 @@ def train(argv: "Sequence[str]") -> None:
     """
     parser = Parser(prog="train.py", description="Train a model.")
     _common_flags(parser, resume="none")
+    parser.add_argument(
+        "--allow-data-change", action="store_true", help="go on though the data have changed"
+    )
     args = parser.parse_args(list(argv))
     if args.help_hps:
         print(help_hps(args.model, args.data_loader))
@@ -70,8 +73,7 @@ def train(argv: "Sequence[str]") -> None:
         saved = saved_config(run_dir, folder) if args.resume != "none" else None
         job = Job(args.model, args.data_loader, by_flag(args), saved)
         slack = notifier.read_config(job.base.slack_config)
-        run_dir.create()
-        with run_dir.lock(), resources_explained(job):
+        with run_dir.created(), run_dir.lock(), resources_explained(job):
             if own.latest() != newest:
                 raise UserError(f"{run_dir.root} has gone on in the meantime; start again")
             _check_start(args.resume, folder, own)
@@ -82,7 +84,10 @@ def train(argv: "Sequence[str]") -> None:
             dataset, model = job.build()
             start = _restore_for_training(job, model, dataset, folder, args)
             if start < job.base.iterations:  # else nothing happens that a history should have
-                _save_config(run_dir, job, start, argv)
+                hashes = job.contents()
+                if not args.allow_data_change:
+                    job.check_same_data(hashes)
+                _save_config(run_dir, job, start, argv, hashes)
             log.info("%s, %s", run_dir.root, f"from step {start}" if start else "from the start")
             from core import training
 
@@ -160,22 +165,27 @@ def _check_same_parts(job: Job, name: str, config: RunConfig, path: Path) -> Non
         )
 
 
-def _save_config(run_dir: RunDir, job: Job, start: int, argv: "Sequence[str]") -> None:
+def _save_config(
+    run_dir: RunDir, job: Job, start: int, argv: "Sequence[str]", hashes: "dict[str, Hashes]"
+) -> None:
     groups = job.groups()
-    old = job.config
+    old, loader = job.config, job.loader_name
     entry = {
         "step": start,
-        "loader": job.loader_name,
-        **_circumstances("train.py", argv),
-        "changes": job.changes(),
+        "loader": loader,
+        **circumstances("train.py", argv),
+        "seed": job.base.seed,
+        "data": {name: digest(each) for name, each in hashes.items()},
+        "changes": {**job.changes(), **job.data_changes(hashes)},
     }
     RunConfig(
         model=job.model_name,
-        loader=job.loader_name,
+        loader=loader,
         base=groups["base"],
         model_hparams=groups["model"],
-        data={**(old.data if old else {}), job.loader_name: groups[f"data.{job.loader_name}"]},
+        data={**(old.data if old else {}), loader: groups[f"data.{loader}"]},
         history=(*(old.history if old else ()), entry),
+        contents={**(old.contents if old else {}), loader: hashes},
     ).write(run_dir.config)
 
 
@@ -209,9 +219,8 @@ def evaluate(argv: "Sequence[str]") -> None:
         saved = saved_config(run_dir, folder)
         job = Job(args.model, args.data_loader, by_flag(args), saved, evaluating=True)
         slack = notifier.read_config(job.base.slack_config)
-        run_dir.create()
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-        with resources_explained(job):
+        with run_dir.created(), resources_explained(job):
             dataset, model, step = load_trained(job, folder)
             found = results.run(
                 model,
@@ -220,6 +229,7 @@ def evaluate(argv: "Sequence[str]") -> None:
                 names,
                 step,
                 command=("evaluate-metrics.py", *argv),
+                data=job.data_digests(),
             )
         with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
             thread.post(*results.message(found, step))
@@ -261,17 +271,17 @@ def run_experiment(argv: "Sequence[str]") -> None:
     record = {
         "experiment": args.experiment,
         "hparams": hparams.to_dict(exp_hparams),
-        **_circumstances("run-experiment.py", argv),
+        **circumstances("run-experiment.py", argv),
     }
     with console():
         if not experiment_cls.needs_model:
             if args.model_name or args.model_id or args.model_hparams:
                 log.info("%s reads files only: no model is loaded", args.experiment)
-            own.create()
             devices.setup(args.gpu, seed=0, deterministic=False)
-            experiment.prepare()
-            write_json(own.config, record)
-            experiment.run(None)
+            with own.created():
+                experiment.prepare()
+                write_json(own.config, record)
+                experiment.run(None)
             return
         experiment_cls.check_fit(MODELS[args.model_name])
         run_dir = RunDir(args.output_dir, args.model_name, args.model_id)
@@ -279,10 +289,9 @@ def run_experiment(argv: "Sequence[str]") -> None:
         given = by_name("--model-hparams", args.model_hparams)
         saved = saved_config(run_dir, folder)
         job = Job(args.model_name, args.data_loader, given, saved, evaluating=True)
-        own.create()
-        experiment.prepare()
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-        with resources_explained(job):
+        with own.created(), resources_explained(job):
+            experiment.prepare()
             dataset, model, step = load_trained(job, folder)
             record["model"] = {
                 "name": args.model_name,
@@ -290,6 +299,8 @@ def run_experiment(argv: "Sequence[str]") -> None:
                 "checkpoint": None if folder is None else str(folder.resolve()),
                 "step": step,
                 "hparams": job.groups(),
+                "loader": job.loader_name,
+                "data": job.data_digests(),
             }
             write_json(own.config, record)
             experiment.run(Trained(model, dataset, args.model_id, step))
@@ -366,14 +377,3 @@ def _require(
         named = {registry.kind, f"--{registry.kind}-name"}.intersection(missing)
         hint = f"; {registry.kind}s: {', '.join(registry.names())}" if named else ""
         raise UsageError(f"missing: {', '.join(missing)}{hint}. See {parser.prog} --help")
-
-
-def _circumstances(script: str, argv: "Sequence[str]") -> "dict[str, Any]":
-    """The entries command, versions and time of a config.json."""
-    import tensorflow as tf
-
-    return {
-        "command": [script, *argv],
-        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__},
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }

@@ -5,10 +5,12 @@ import argparse
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Optional
 
@@ -27,9 +29,35 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        """As of argparse. UsageError also for words that could not be recorded: what is no UTF-8,
+        and Slack tokens, which are never repeated."""
+        for word in sys.argv[1:] if args is None else args:
+            _check_word(word)
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
         raise UsageError(f"{message}. See {self.prog} --help")
+
+
+# Of bots, users, apps and configurations: xoxb-, xoxp-, xoxe.xoxp-, xapp-1-.
+_TOKEN = re.compile(r"xox[a-z]{1,2}[-.]|xapp-[0-9]", re.IGNORECASE)
+
+
+def _check_word(word: str) -> None:
+    if _TOKEN.search(word):
+        raise UsageError(
+            "the command line holds a Slack token, which would be recorded with it: write the "
+            "token into a file, first line, and name the file in slack_config"
+        )
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(word).decode("utf-8", "backslashreplace")
+        raise UsageError(
+            f"the argument {shown} is not UTF-8: rename the file or folder, or set a UTF-8 locale"
+        ) from None
 
 
 def run(
@@ -45,6 +73,7 @@ def run(
     has something to clean up; otherwise it ends the process at once.
     """
     try:
+        _check_working_directory()
         with contextlib.nullcontext() if clean_up else _ended_by_interrupt(interrupted):
             command(argv)
         if sys.stdout is not None:  # None: closed by whoever started us
@@ -69,6 +98,15 @@ def run(
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError(
+            "the working directory has been removed: change to a folder that is there"
+        ) from None
 
 
 @contextlib.contextmanager

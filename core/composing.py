@@ -5,17 +5,20 @@
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from core import hparams
+from core import contents, hparams
 from core.errors import HParamError, UsageError, UserError
 from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
 
 log = logging.getLogger(__name__)
+
+_SOON_HASHED = 1 << 30  # bytes: a second or two
 
 # From the hparams class of each group (base, model, data) to the flag that fills it and the comma
 # string given there.
@@ -100,19 +103,55 @@ class Job:
 
     def build(self) -> "tuple[Any, Any]":
         """(dataset, model)."""
+        from core.model import Numerics
+
         # A model without an image_size looks at no crops and sketches: small ones cost least.
         image_size = getattr(self.model_hparams, "image_size", 32)
         dataset = self.loader_cls(self.data_hparams, self.base, image_size, self.base.seed)
         mask_size = getattr(dataset, "mask_size", 64)
         model = self.model_cls(
-            self.model_hparams, dataset.vocabulary, self.base.iterations, mask_size
+            self.model_hparams,
+            dataset.vocabulary,
+            self.base.iterations,
+            mask_size,
+            Numerics(self.base.mixed_precision, self.base.clip_norm),
         )
         return dataset, model
 
-    def folders(self) -> "list[str]":
-        """The data hparams that name a folder: known also when the loader failed to be built."""
-        values = hparams.to_dict(self.data_hparams).values()
-        return [value for value in values if isinstance(value, str) and Path(value).is_dir()]
+    def folders(self) -> "dict[str, Path]":
+        """The data hparams that name a folder, by name: known also when the loader failed to be
+        built."""
+        named = [
+            (field.name, Path(getattr(self.data_hparams, field.name)))
+            for field in dataclasses.fields(self.data_hparams)
+            if field.metadata.get("folder") and getattr(self.data_hparams, field.name)
+        ]
+        return {name: folder for name, folder in named if folder.is_dir()}
+
+    def contents(self, at_most: Optional[int] = None) -> "dict[str, Optional[contents.Hashes]]":
+        """The hashes of all files in the folders, by the hparam (see `core.contents.read`)."""
+        return {name: contents.read(folder, at_most) for name, folder in self.folders().items()}
+
+    def data_digests(self) -> "dict[str, Optional[str]]":
+        """One hash for each folder, to stand beside figures; None where that would mean to read
+        much."""
+        return {
+            name: None if hashes is None else contents.digest(hashes)
+            for name, hashes in self.contents(_SOON_HASHED).items()
+        }
+
+    def check_same_data(self, now: "dict[str, contents.Hashes]") -> None:
+        """UserError naming a file that is not as this loader found it when the run was trained
+        last. now: of `contents`."""
+        before = self.config.contents.get(self.loader_name, {}) if self.config else {}
+        for name in before.keys() & now.keys():
+            found = contents.difference(before[name], now[name])
+            if found:
+                raise UserError(
+                    f"{self.folders()[name] / found[0]} {found[1]}, unlike when this run was "
+                    f"trained last: give {name} the data it was trained on, or go on with these "
+                    "by --allow-data-change"
+                )
 
     def groups(self) -> "dict[str, dict[str, Any]]":
         """The hparams in effect, by the name of their group."""
@@ -123,7 +162,8 @@ class Job:
         }
 
     def changes(self) -> "dict[str, list[Any]]":
-        """'group.name' -> [saved value, value now] for all that differ from the saved config."""
+        """'group.name' -> [saved value, value now] for all hparams that differ from the saved
+        config."""
         if self.config is None:
             return {}
         saved = {
@@ -136,6 +176,16 @@ class Job:
             for group, values in self.groups().items()
             for name, value in values.items()
             if name in saved[group] and saved[group][name] != value
+        }
+
+    def data_changes(self, now: "dict[str, contents.Hashes]") -> "dict[str, list[str]]":
+        """'contents.name' -> [saved hash, hash now] for each folder with other contents than this
+        loader found there before."""
+        before = self.config.contents.get(self.loader_name, {}) if self.config else {}
+        return {
+            f"contents.{name}": [contents.digest(before[name]), contents.digest(hashes)]
+            for name, hashes in now.items()
+            if name in before and before[name] != hashes
         }
 
     def hint(self) -> str:
@@ -219,7 +269,7 @@ def resources_explained(job: Job) -> "Iterator[None]":
     ) as error:  # fmt: skip
         from dataloaders import blocks
 
-        reason = blocks.explain(error, job.folders())
+        reason = blocks.explain(error, map(str, job.folders().values()))
         if reason:
             raise UserError(reason) from None
         first = (error.message.strip() or "no reason given").splitlines()[0]

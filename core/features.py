@@ -28,7 +28,7 @@ from core.errors import UsageError, UserError
 from core.files import write_npz
 from core.run_dir import check_keys
 
-SCHEMA = 2
+SCHEMA = 3
 SUFFIX = "_feats.npz"
 VECTORS = ("projection", "token")
 MOST_PROTOCOLS = 64
@@ -48,7 +48,8 @@ def protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
 PROTOCOL = {"boxes": str, "sketches": str, "jitter": float, "dropped": float, "directions": str}
 METADATA = {
     "schema": int, "model": str, "run": str, "step": int, "loader": str, "split": str, "seed": int,
-    "vector": str, "own_boxes": bool, "protocols": list, "mask_size": int, "vocabulary": list,
+    "weights": str, "vector": str, "own_boxes": bool, "protocols": list, "mask_size": int,
+    "vocabulary": list,
 }  # fmt: skip
 
 # key -> (dtype, shape in letters)
@@ -148,15 +149,14 @@ def read(path: Path, photos_only: bool = False) -> Features:
     if not path.is_file():
         raise UserError(f"there is no features file {path}")
     try:
-        size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
-            members = npz.members(archive)
-            metadata = _metadata(archive, members, size)
+            members = npz.members(archive, path.stat().st_size)
+            metadata = _metadata(archive, members)
             expected = _expected(len(metadata["protocols"]))
             npz.check_names(set(members), set(expected))
             if photos_only:
                 expected = {n: kind for n, kind in expected.items() if not n.startswith("query")}
-            arrays = {name: npz.read_array(archive, members[name], size) for name in expected}
+            arrays = {name: npz.read_array(archive, members[name]) for name in expected}
         _check_shapes(arrays, expected)
         _check_values(arrays, metadata)
     except OSError as error:
@@ -170,8 +170,8 @@ def read(path: Path, photos_only: bool = False) -> Features:
     return Features(metadata, arrays)
 
 
-def _metadata(archive: zipfile.ZipFile, members: dict, limit: int) -> dict[str, Any]:
-    content = npz.read_metadata(archive, members, limit, SCHEMA, METADATA)
+def _metadata(archive: zipfile.ZipFile, members: dict) -> dict[str, Any]:
+    content = npz.read_metadata(archive, members, SCHEMA, METADATA)
     if content["seed"] < 0 or content["mask_size"] < 0:
         raise ValueError("metadata: seed and mask_size cannot be negative")
     if not all(isinstance(name, str) for name in content["vocabulary"]):

@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import shutil
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -66,10 +67,12 @@ def _sweep(path: Path) -> None:
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> "Iterator[Path]":
     """A folder to write files into: it becomes `path`, in the place of what is there, when the
-    block ends without an error. UserError when it cannot be written."""
-    temporary = path.with_name(f".{path.name}.partial")
+    block ends without an error. UserError when it cannot be written, or when another process writes
+    it too: the later one is left alone."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
         temporary.mkdir()
         yield temporary
         if path.is_dir():
@@ -108,9 +111,14 @@ def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; UserError when it is missing or is no JSON."""
+    """The content of a JSON file; UserError when it is missing or is no JSON, or holds what Python
+    takes for JSON and `write_json` cannot write: NaN, numbers without end, halves of characters."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device may never end
+            raise UserError(f"cannot read {path}: it is no regular file")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+        return content
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

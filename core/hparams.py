@@ -65,6 +65,9 @@ def hp(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+MOST_STEPS = 1_000_000_000
+
+
 @dataclasses.dataclass(frozen=True)
 class BaseHParams:
     """What every training run has; periods are counted in steps."""
@@ -72,16 +75,26 @@ class BaseHParams:
     batch_size: int = hp(
         128, "samples (stage 1) or scenes (stage 2) in a batch", low=1, high=65_536
     )
-    iterations: int = hp(100_000, "the last step of the run", low=1)
-    log_every: int = hp(100, "steps between lines on the console and in metrics.jsonl", low=1)
-    notify_every: int = hp(1000, "steps between evaluations, with plots", low=1)
-    save_every: int = hp(20_000, "steps between checkpoints kept for ever", low=1)
-    safety_save: int = hp(10_000, "steps between checkpoints of which the last two stay", low=1)
+    iterations: int = hp(100_000, "the last step of the run", low=1, high=MOST_STEPS)
+    log_every: int = hp(
+        100, "steps between lines on the console and in metrics.jsonl", low=1, high=MOST_STEPS
+    )
+    notify_every: int = hp(1000, "steps between evaluations, with plots", low=1, high=MOST_STEPS)
+    save_every: int = hp(20_000, "steps between checkpoints kept for ever", low=1, high=MOST_STEPS)
+    safety_save: int = hp(
+        10_000, "steps between checkpoints of which the last two stay", low=1, high=MOST_STEPS
+    )
     goal: str = hp("No description", "what this run is for, in your words")
     slack_config: str = hp("token.secret", "file with a Slack token and a channel; empty: none")
     autograph: bool = hp(True, "compile the step; False runs it eagerly, to debug")
     distribute: str = hp("none", "how to spread a step over devices", choices=("none",))
     seed: int = hp(0, "seed of everything random", low=0, high=2**31 - 1)
+    mixed_precision: str = hp(
+        "none",
+        "what networks compute in; variables and losses are float32",
+        choices=("none", "bfloat16", "float16"),
+    )
+    clip_norm: float = hp(0.0, "largest global norm of an optimizer's gradients; 0: any", low=0.0)
     on_corrupt: str = hp(
         "stop",
         "damaged records of a set: stop, or skip them with a notice",
@@ -233,7 +246,7 @@ def from_dict(cls: "type[T]", values: Any, where: str) -> T:
         field, hint = specs[name]
         try:
             converted[name] = _from_json(value, hint)
-        except ValueError:
+        except (ValueError, OverflowError):  # an int that no float can be
             raise UserError(
                 f"{where}: {name} must be {_type_name(field, hint)}, found {value!r}"
             ) from None
@@ -360,7 +373,8 @@ def _from_json(value: Any, hint: Any) -> Any:
         return tuple(_from_json(part, typing.get_args(hint)[0]) for part in value)
     if hint is float and type(value) is int:
         return float(value)
-    if type(value) is not hint:
+    # No command line can have given a NUL, and no path takes one.
+    if type(value) is not hint or (hint is str and "\0" in value):
         raise ValueError
     if hint is float and not math.isfinite(value):
         raise ValueError

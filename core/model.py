@@ -4,11 +4,41 @@ checkpoint, no report."""
 from __future__ import annotations
 
 import abc
-from typing import Any, Optional
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
 from core.dataset import Vocabulary
+
+
+class Numerics(NamedTuple):
+    """How a step computes, the same for all models; see the base hparams of these names."""
+
+    mixed_precision: str = "none"
+    clip_norm: float = 0.0
+
+    @contextlib.contextmanager
+    def layers(self) -> Iterator[None]:
+        """What is made within it computes in this precision from float32 variables, if it does not
+        say otherwise itself (dtype="float32")."""
+        before = tf.keras.mixed_precision.global_policy()
+        named = "float32" if self.mixed_precision == "none" else f"mixed_{self.mixed_precision}"
+        tf.keras.mixed_precision.set_global_policy(named)
+        try:
+            yield
+        finally:
+            tf.keras.mixed_precision.set_global_policy(before)
+
+    @property
+    def scales_losses(self) -> bool:
+        """Whether gradients need a loss scale: float16 has no small numbers."""
+        return self.mixed_precision == "float16"
+
+
+PLAIN = Numerics()
 
 
 class Model(tf.Module, abc.ABC):
@@ -30,7 +60,14 @@ class Model(tf.Module, abc.ABC):
     # that both have must be equal.
     warm_start_may_differ: tuple[str, ...] = ("learning_rate",)
 
-    def __init__(self, hparams: Any, vocabulary: Vocabulary, iterations: int, mask_size: int = 64):
+    def __init__(
+        self,
+        hparams: Any,
+        vocabulary: Vocabulary,
+        iterations: int,
+        mask_size: int = 64,
+        numerics: Numerics = PLAIN,
+    ):
         """hparams: an instance of HParams. iterations: last step of the run, for schedules.
         mask_size: M, side of the loader's masks in pixels."""
         super().__init__()
@@ -38,6 +75,14 @@ class Model(tf.Module, abc.ABC):
         self.vocabulary = vocabulary
         self.iterations = iterations
         self.mask_size = mask_size
+        self.numerics = numerics
+
+    def weights_digest(self) -> str:
+        """SHA-256 of all variables, in hex: equal for the same checkpoint alone."""
+        found = hashlib.sha256()
+        for variable in self.variables:
+            found.update(variable.numpy().tobytes())
+        return found.hexdigest()
 
     def load_pretrained(self) -> None:
         """Reads the weights files that hparams name, at the start of a fresh run. UserError when
@@ -50,6 +95,15 @@ class Model(tf.Module, abc.ABC):
         batch: of `batch_type`. step: int64 (), the number of steps done before this one. seed:
         int32 (). Everything random is drawn from (seed, step) alone. To be wrapped in tf.function.
         """
+
+    def loss_scales(self) -> dict[str, tf.Tensor]:
+        """What a step reports beside its losses in float16: the loss scale of each optimizer."""
+        if not self.numerics.scales_losses:
+            return {}
+        return {
+            f"{name}_loss_scale": tf.convert_to_tensor(optimizer.loss_scale.value)
+            for name, optimizer in self.optimizers.items()
+        }
 
     @classmethod
     def warm_start_from(cls, hparams: Any) -> Optional[tuple[str, str]]:

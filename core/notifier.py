@@ -11,6 +11,7 @@ import contextlib
 import html
 import logging
 import queue
+import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ def read_config(path: str) -> Optional[SlackConfig]:
     if not path:
         return None
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # reading a pipe or a device may never end
+            raise UsageError(f"slack_config={path} cannot be read: it is no regular file")
         with Path(path).open(encoding="utf-8") as file:
             lines = [line.strip() for line in file.read(4096).strip().splitlines()]
     except FileNotFoundError:
@@ -53,7 +56,7 @@ def read_config(path: str) -> Optional[SlackConfig]:
         return None
     except OSError as error:
         raise UsageError(f"slack_config={path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
+    except ValueError:  # no text, or a name with a zero byte
         raise UsageError(f"slack_config={path} is no text file") from None
     lines = lines[:2]
     if len(lines) < 2 or not all(_is_word(line) for line in lines) or lines[1].startswith("xox"):
@@ -165,6 +168,9 @@ class Notifier:
         answer = self._say(client, self._opening, channel=self._config.channel)
         # The ID of the channel, which uploads need, where the user may have given its name.
         thread = {"channel": answer["channel"], "ts": answer["ts"]}
+        check_keys(thread, {"channel": str, "ts": str}, "Slack's answer")
+        if any(self._config.token in value for value in thread.values()):  # it would be saved
+            raise ValueError("Slack answered with the token")
         try:
             write_json(self._file, thread)
         except UserError as error:

@@ -11,8 +11,11 @@ import numpy as np
 from core.run_dir import check_keys
 
 
-def members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """By the names of the arrays. ValueError for a name that comes twice."""
+def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """By the names of the arrays. size: bytes of the archive. ValueError for a name that comes
+    twice, and for arrays that together are larger than the archive: they can overlap in it."""
+    if sum(info.compress_size for info in archive.infolist()) > size:
+        raise ValueError("it states more than it has")
     found = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if len(found) < len(archive.infolist()):
         raise ValueError("two arrays have one name")
@@ -26,16 +29,14 @@ def check_names(found: set[str], expected: set[str]) -> None:
             raise ValueError(f"{what} the key {min(names)!r}")
 
 
-def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> np.ndarray:
-    """One array, which must lie uncompressed as numpy.savez writes it. limit: bytes of the archive.
+def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """One array of `members`, which must lie uncompressed as numpy.savez writes it.
 
     ValueError, or one of zipfile's errors (a wrong check sum), when it is anything else.
     """
     name = info.filename
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise ValueError(f"{name} is compressed")
-    if info.file_size > limit:
-        raise ValueError(f"{name} states other sizes than it has")
     with archive.open(info) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{name} is of another .npy version")
@@ -53,7 +54,6 @@ def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> n
 def read_metadata(
     archive: zipfile.ZipFile,
     members: dict[str, zipfile.ZipInfo],
-    limit: int,
     schema: int,
     expected: dict[str, type],
 ) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def read_metadata(
     and their types, `schema` among them. ValueError or UserError when it is anything else."""
     if "metadata" not in members:
         raise ValueError("without the key 'metadata'")
-    array = read_array(archive, members.pop("metadata"), limit)
+    array = read_array(archive, members.pop("metadata"))
     if array.dtype.kind != "U" or array.shape:
         raise ValueError("metadata is no text")
     content = json.loads(str(array))

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
-
-import numpy as np
-import tensorflow as tf
 
 from core.errors import UsageError
 from core.evaluation import Evaluation, metrics_of, plain_name
 from core.figure_files import EVALUATION_SCHEMA
 from core.files import write_json
 from core.metrics import base
+from core.provenance import git, versions
 from core.registry import METRICS
 
 log = logging.getLogger(__name__)
@@ -54,14 +51,16 @@ def run(
     limit: Optional[int] = None,
     vectors: Optional[Sequence[str]] = None,
     command: Sequence[str] = (),
+    data: Mapping[str, Optional[str]] = {},
 ) -> list[base.Result]:
     """Compute the named metrics (None: all that fit), print them as one table and save
     them to `<folder>/<loader>-<split>-step-<step>.json`, replacing that file.
 
-    folder is `<run>/evaluation`; command: what was asked for, to be saved too; the other arguments
-    are as of `Evaluation`. Metrics named '-test' go to a file of the split test. Returns the
-    figures and pictures. UsageError for metrics that do not fit, UserError for an empty split or a
-    diverged model; an error inside a metric is raised, not recorded as a number.
+    folder is `<run>/evaluation`. To be saved too: command, what was asked for, and data, a hash for
+    each folder of data (None: not known). The other arguments are as of `Evaluation`. Metrics named
+    '-test' go to a file of the split test. Returns the figures and pictures. UsageError for metrics
+    that do not fit, UserError for an empty split or a diverged model; an error inside a metric is
+    raised, not recorded as a number.
     """
     fitting = metrics_of(model, dataset)
     names = check_metrics(fitting if names is None else names, model)
@@ -92,11 +91,9 @@ def run(
             "limit": limit,
             "seed": evaluation.seed,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": {
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-                "numpy": np.__version__,
-            },
+            "versions": versions(),
+            "git": git(),
+            "data": dict(data),
             "results": [result.to_json() for result in results if result.split == part],
         }
         path = folder / f"{dataset.name}-{part}-step-{step}.json"

@@ -87,6 +87,7 @@ def train(
             done = step + 1
             report.step(time.perf_counter() - began, received - began)
             _check_finite(losses, done, checkpoints)
+            _check_scales(losses, done)
 
             last = done == base.iterations
             signal_number = stopped_by()
@@ -134,6 +135,17 @@ def _check_finite(losses: "dict[str, float]", done: int, checkpoints: Checkpoint
             f"training stopped at step {done}: {', '.join(bad)}. "
             + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was saved yet. ")
             + "Try a lower learning_rate, or look at the data of this step"
+        )
+
+
+def _check_scales(losses: "dict[str, float]", done: int) -> None:
+    """A step that float16 has no numbers for halves the loss scale; where even one below 1 does not
+    help, it is not for want of range."""
+    if any(name.endswith("_loss_scale") and value < 1.0 for name, value in losses.items()):
+        raise UserError(
+            f"training stopped at step {done}: no loss scale gives finite gradients in float16. "
+            "Go on from the last checkpoint with mixed_precision=bfloat16 or none, or with a lower "
+            "learning_rate"
         )
 
 

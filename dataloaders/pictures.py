@@ -21,6 +21,9 @@ CROP_QUALITY = 90
 # Pixels a side, known before anything is decoded: a forged file could fill the memory.
 MAX_PHOTO_SIDE = 8192
 MAX_SIDE = 2048  # of a drawing; official ones have some hundreds
+# All that the sets have. Pillow knows many more, some by seldom used decoders, and gives PostScript
+# to an interpreter.
+_FORMATS = ("JPEG", "PNG")
 _MIN_INK = 16  # of 255: fainter than this is paper
 _MIN_EXTENT = 3  # pixels: anything smaller is a dot, and would become a black square
 
@@ -48,7 +51,7 @@ def load_photo(path: Path, side: int, size: Optional[tuple[int, int]] = None) ->
     missing, broken, too large, or of another size.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             if size is not None and image.size != size:
                 raise Skip("photograph of another size than its annotation says")
             if max(image.size) > MAX_PHOTO_SIDE:
@@ -63,6 +66,12 @@ def load_photo(path: Path, side: int, size: Optional[tuple[int, int]] = None) ->
         raise Skip("photograph broken") from error
     resized = rgb.resize((side, side), Image.Resampling.BILINEAR)
     return Picture(np.asarray(resized), rgb.width, rgb.height)
+
+
+def _opened(path: Path) -> Image.Image:
+    # From memory, where a forged length reads no more than there is: from a file Pillow asks for
+    # all that it states.
+    return Image.open(io.BytesIO(path.read_bytes()), formats=_FORMATS)
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
@@ -90,7 +99,7 @@ def load_drawing(path: Path) -> np.ndarray:
     the file is missing, broken or too large.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             if max(image.size) > MAX_SIDE:
                 raise Skip(f"sketch of more than {MAX_SIDE} pixels a side")
             return _grey(image)

@@ -18,10 +18,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.dataset import QueryProtocol, pictured
-from core.evaluation import Evaluation, Side
+from core.evaluation import Evaluation
 from core.experiment import Experiment, Trained
 from core.figure_files import EXPERIMENT_SCHEMA
 from core.files import write_atomic, write_npz
+from core.gathered import Side
 from core.hparams import hp
 from core.metrics import visual
 from core.metrics.base import Figure, bootstrap_interval
@@ -39,7 +40,9 @@ MORE, LESS = (230, 80, 0), (30, 90, 220)  # than an even share
 class AttentionHParams(searching.SplitHParams):
     """Of 'attention-maps'."""
 
-    scenes: int = hp(24, "scenes on the pages, drawn by the seed, single objects last", low=1)
+    scenes: int = hp(
+        24, "scenes on the pages, drawn by the seed, single objects last", low=1, high=10_000
+    )
 
 
 @EXPERIMENTS.register("attention-maps")

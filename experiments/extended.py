@@ -134,6 +134,12 @@ class ExtendedGallery(Experiment):
                     f"{key} is {other[key]!r}, not {mine[key]!r}; write both with extract-features "
                     "from the same checkpoint"
                 )
+        if other["weights"] != mine["weights"]:  # two output folders may hold runs of one id
+            raise UserError(
+                f"the photographs of {path} cannot distract the queries of {self.path}: they were "
+                "encoded with other weights, by another run of the same id; write both with "
+                "extract-features from the same checkpoint"
+            )
 
 
 def doubling(first: int, last: int) -> list[int]:

@@ -19,9 +19,10 @@ from PIL import Image
 from core import features
 from core.dataset import SPLITS, QueryProtocol, pictured
 from core.errors import EmptySplitError, UserError
-from core.evaluation import Evaluation, Side
+from core.evaluation import Evaluation
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import make_folder, write_atomic
+from core.gathered import Side
 from core.hparams import hp
 from core.metrics.visual import TILE, composition
 from core.registry import EXPERIMENTS
@@ -95,6 +96,7 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
     metadata = {
         "schema": features.SCHEMA,
         **searching.about(trained, evaluation),
+        "weights": trained.model.weights_digest(),
         "own_boxes": trained.dataset.own_boxes,
         "protocols": [dataclasses.asdict(protocol) for protocol in protocols],
         "mask_size": round((8 * arrays["photo_masks"].shape[1]) ** 0.5),

@@ -20,12 +20,13 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 from PIL import Image
 
-from core import geometry, layouts
+from core import geometry, hparams, layouts
 from core.dataset import QueryProtocol
 from core.errors import UserError
-from core.evaluation import Evaluation, Queries, Side
+from core.evaluation import Evaluation
 from core.experiment import Experiment, Trained
 from core.files import make_folder, replacing_folder, write_atomic
+from core.gathered import Queries, Side
 from core.hparams import hp
 from core.metrics import layout, visual
 from core.registry import EXPERIMENTS
@@ -58,7 +59,7 @@ class GenerateImagesHParams(searching.SplitHParams):
     generate_from_mixed: bool = hp(False, "from scenes half sketched, half cropped too")
     flipped_sketches: bool = hp(False, "from the mirrored drawing too")
     generate_from_gt: bool = hp(False, "from the photograph's true masks and boxes too")
-    scenes: int = hp(0, "at most so many scenes, drawn by the seed; 0: all", low=0)
+    scenes: int = hp(0, "at most so many scenes, drawn by the seed; 0: all", low=0, high=10_000_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,7 +128,11 @@ class GenerateImages(Experiment):
             "boxes": self.hparams.boxes,
             "generator": self.generator.identity if self.generator else generators.NONE,
         }
-        settings = {**{key: about[key] for key in searching.ABOUT}, **how}
+        settings = {
+            **{key: about[key] for key in searching.ABOUT},
+            "data": hparams.to_dict(dataset.hparams),
+            **how,
+        }
 
         ids = evaluation.photos.image_ids
         wanted = visual.some(len(ids), self.hparams.scenes or len(ids), evaluation.seed)
@@ -137,6 +142,9 @@ class GenerateImages(Experiment):
             for row, pictures in self._scenes(evaluation, objects, labels, todo):
                 title = f"{visual.subject(evaluation)}: {ids[row]}"
                 _save(folder / str(ids[row]), pictures, title, settings)
+        strange = [each for each in folder.glob(f"*/{DONE}") if not _is_done(each.parent, settings)]
+        if strange:
+            log.warning("%s has %d other scenes, made with other settings", folder, len(strange))
 
         page = path.with_name(f"{path.stem}_1.jpg")
         some = [folder / str(ids[row]) for row in wanted[: visual.ROWS]]
@@ -292,7 +300,8 @@ def _save(
     strip = _grid([pictures], [""], title, layouts.SIDE)
     files = {f"{name}.png": visual.encoded(picture) for name, picture in pictures.items()}
     files["strip.jpg"] = visual.encoded(strip, "JPEG", quality=90)
-    content = {"settings": settings, "files": sorted(files)}
+    sizes = {name: len(data) for name, data in sorted(files.items())}
+    content = {"settings": settings, "files": sizes}
     files[DONE] = json.dumps(content, indent=1, ensure_ascii=False).encode()
     with replacing_folder(folder) as temporary:
         for name, data in files.items():
@@ -303,9 +312,9 @@ def _is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
     try:
         content = json.loads((folder / DONE).read_text(encoding="utf-8"))
         return content["settings"] == settings and all(
-            (folder / name).is_file() for name in content["files"]
+            (folder / name).stat().st_size == size for name, size in content["files"].items()
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
 
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from core import plots
 from core.dataset import pictured
-from core.evaluation import Evaluation, Photos, Queries
+from core.evaluation import Evaluation
 from core.experiment import Experiment, Trained
+from core.gathered import Photos, Queries
 from core.metrics import retrieval
 from core.metrics.base import Figure
 from core.registry import EXPERIMENTS

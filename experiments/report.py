@@ -36,6 +36,8 @@ _MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
 # Keys that tell one kind of file from another.
 RUN = {"model": str, "loader": str, "history": list}
 EXPERIMENT = {"experiment": str, "hparams": dict, "command": list, "time": str}
+# Its hparams that name files.
+NAMES = ("results", "results_dir", "featsfile", "queries", "gallery")
 CONTROLS = ("blank", "shuffled")  # sketches that say nothing
 
 STYLE = """
@@ -130,7 +132,11 @@ def _runs(output_dir: Path) -> Iterable[Section]:
     for path in sorted(output_dir.glob("*/config.json")):
         if _read(path, RUN) is None:
             continue
-        config, folder = RunConfig.read(path), path.parent
+        try:
+            config, folder = RunConfig.read(path), path.parent
+        except UserError as error:
+            log.warning("left out: %s", error)
+            continue
         commands = "".join(
             f"<p>from step {entry['step']}, on {html.escape(entry['loader'])}:</p>"
             + _command(entry["command"])
@@ -143,7 +149,7 @@ def _runs(output_dir: Path) -> Iterable[Section]:
         yield Section(
             folder.name,
             config.history[0]["time"] if config.history else "",
-            config.base["goal"],
+            str(config.base.get("goal", "")),
             f"<h3>Training</h3>{commands}{curves}{evaluations}",
         )
 
@@ -175,9 +181,22 @@ def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
         record = _read(path, EXPERIMENT)
         if record is None or record["experiment"] == own_name:
             continue
+        if not _is_record(record):
+            log.warning("left out: %s holds values of other types than an experiment writes", path)
+            continue
         body = _command(record["command"])
         body += "".join(_search(found) for found in _reports(record, path.parent))
         yield Section(path.parent.name, record["time"], "", body)
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    """Whether the entries that name files are text, as what the experiment wrote."""
+    model = record.get("model", {})
+    if not isinstance(model, dict) or not isinstance(model.get("id", ""), str):
+        return False
+    texts = [*record["command"], *(record["hparams"].get(name, "") for name in NAMES)]
+    whole = all(isinstance(text, str) and "\0" not in text for text in texts)
+    return whole and not set(model.get("id", "")) & set("/\0")
 
 
 def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
@@ -223,7 +242,11 @@ def _read(path: Path, keys: dict[str, type]) -> Optional[dict[str, Any]]:
     """The JSON object in `path`; None unless it has the keys, each of its type."""
     if not path.is_file():
         return None
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except UserError as error:
+        log.warning("left out: %s", error)
+        return None
     if not isinstance(content, dict):
         return None
     return content if all(isinstance(content.get(k), kind) for k, kind in keys.items()) else None

@@ -19,10 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.dataset import QueryProtocol
 from core.errors import UserError
-from core.evaluation import Evaluation, Made, MaskPairs, Photos, Queries, Side
+from core.evaluation import Evaluation
 from core.experiment import Experiment, Trained
 from core.figure_files import EXPERIMENT_SCHEMA
 from core.files import make_folder, write_atomic, write_npz
+from core.gathered import Made, MaskPairs, Photos, Queries, Side
 from core.hparams import hp
 from core.layouts import BACKGROUND, PALETTE, label_maps
 from core.metrics import layout, visual
@@ -40,7 +41,7 @@ INSTANCE_PALETTE = np.roll(PALETTE, 1, axis=0)  # there 0 is the background
 class LayoutHParams(searching.SplitHParams):
     """Of 'scene-layouts'."""
 
-    scenes: int = hp(16, "scenes on the pages, drawn by the seed", low=0)
+    scenes: int = hp(16, "scenes on the pages, drawn by the seed", low=0, high=10_000)
 
 
 class Maps(NamedTuple):

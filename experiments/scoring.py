@@ -221,9 +221,9 @@ def mapped(path: Path, key: Optional[str] = None) -> np.ndarray:
                     start, length = _member(archive, f"{key}.npy", length)
             file.seek(start)
             version = np.lib.format.read_magic(file)
-            if version not in _HEADERS:
+            if version != (1, 0):  # others are for fields of structures
                 raise ValueError(f"it is of .npy version {version}")
-            shape, fortran, dtype = _HEADERS[version](file)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
             size = dtype.itemsize
             for each in shape:
                 size *= each  # of Python: no overflow
@@ -241,12 +241,6 @@ def mapped(path: Path, key: Optional[str] = None) -> np.ndarray:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         what = f"'{key}' of {path}" if key else str(path)
         raise UserError(f"{what} cannot be read as an array: {reason}; {FORMAT}") from None
-
-
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 def _member(archive: zipfile.ZipFile, name: str, size: int) -> tuple[int, int]:

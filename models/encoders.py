@@ -9,6 +9,7 @@ encoding (B, 256) -> classifier of its domain -> logits (B, K)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,13 +28,17 @@ class EncoderHParams:
     """What both models have in common."""
 
     image_size: int = hp(96, "side of crops and sketches, pixels", low=16, high=1024)
-    encoding_size: int = hp(256, "width of what the encoders give", low=1)
-    edge_repr_net_hidden_size: int = hp(256, "shared net: width of object vectors", low=1)
-    common_repr_size: int = hp(128, "shared net: width of the common embedding", low=1)
+    encoding_size: int = hp(256, "width of what the encoders give", low=1, high=4096)
+    edge_repr_net_hidden_size: int = hp(
+        256, "shared net: width of object vectors", low=1, high=4096
+    )
+    common_repr_size: int = hp(128, "shared net: width of the common embedding", low=1, high=4096)
     pretrained_e_model: str = hp(
         "mobilenet2", "backbone; shallow is for tests and demos", choices=tuple(BACKBONES)
     )
-    backbone_alpha: float = hp(1.0, "width of mobilenet2 or shallow, 1 = as published", low=0.1)
+    backbone_alpha: float = hp(
+        1.0, "width of mobilenet2 or shallow, 1 = as published", low=0.1, high=8.0
+    )
     pretrained_weights: str = hp(
         "imagenet", "where stage 1 starts: imagenet (download by Keras), a weights file, or none"
     )
@@ -119,7 +124,7 @@ class Encoder(tf.keras.layers.Layer):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         maps = self.backbone(self.pixels(images), training=training)
-        return self.head(tf.reduce_mean(maps, axis=[1, 2]))
+        return self.head(tf.reduce_mean(tf.cast(maps, tf.float32), axis=[1, 2]))
 
 
 class Encoded(NamedTuple):
@@ -143,10 +148,12 @@ class ObjectRepresentation(tf.Module):
         seen = distance_map if hparams.use_euclidean_distance_map else sketch_pixels
         self.photo_encoder = Encoder(photo, [512, size], photo_pixels)
         self.sketch_encoder = Encoder(sketch, [size], seen)
-        self.representation = tf.keras.layers.Dense(hparams.edge_repr_net_hidden_size, "relu")
-        self.projection = tf.keras.layers.Dense(hparams.common_repr_size, "relu")
-        self.photo_classifier = tf.keras.layers.Dense(num_classes)
-        self.sketch_classifier = tf.keras.layers.Dense(num_classes)
+        # What distances and losses are taken of is computed in float32 in any precision.
+        dense = functools.partial(tf.keras.layers.Dense, dtype="float32")
+        self.representation = dense(hparams.edge_repr_net_hidden_size, "relu")
+        self.projection = dense(hparams.common_repr_size, "relu")
+        self.photo_classifier = dense(num_classes)
+        self.sketch_classifier = dense(num_classes)
         side = hparams.image_size
         self.photos(tf.zeros((1, side, side, 3), tf.uint8))  # builds the variables
         self.sketches(tf.zeros((1, side, side, 1), tf.uint8))

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from core.dataset import Vocabulary
 from core.errors import HParamError
-from core.model import Model
+from core.model import PLAIN, Model, Numerics
 from core.registry import MODELS
 from models.encoders import Encoded, ObjectRepresentation
 from models.graph_attention_hparams import GraphAttentionHParams
@@ -30,7 +30,7 @@ from models.layers.discriminators import ARCHITECTURES, MaskDiscriminator
 from models.layers.graph_conv import GraphConvNet, box_attributes, join_graphs
 from models.layers.mask_net import MaskNet
 from models.layers.scene_transformer import Attention, SceneSum, SceneTransformer
-from models.optimizers import FusedAdam, trained
+from models.optimizers import FusedAdam, descend, trained
 from models.scene_losses import (
     Outputs,
     Scores,
@@ -68,26 +68,29 @@ class GraphAttention(Model):
         vocabulary: Vocabulary,
         iterations: int,
         mask_size: int = 64,
+        numerics: Numerics = PLAIN,
     ):
-        super().__init__(hparams, vocabulary, iterations, mask_size)
+        super().__init__(hparams, vocabulary, iterations, mask_size, numerics)
         dim, classes = hparams.gconv_dim, vocabulary.num_classes
-        self.objects = ObjectRepresentation(hparams, classes)
-        self.gcn = tf.keras.layers.Dense(dim) if hparams.abbl_skip_graph else self._make_gcn()
-        self.transformer = SceneSum() if hparams.abbl_skip_transformer else self._make_transformer()
+        gcn = functools.partial(tf.keras.layers.Dense, dim)
+        with numerics.layers():
+            self.objects = ObjectRepresentation(hparams, classes)
+            self.gcn = gcn() if hparams.abbl_skip_graph else self._make_gcn()
+            sums = hparams.abbl_skip_transformer
+            self.transformer = SceneSum() if sums else self._make_transformer()
+            self.mask_net = MaskNet(mask_size, hparams.mask_width, hparams.g_mask_norm)
+            without = hparams.abbl_no_mask_gan
+            self.discriminator = None if without else self._make_discriminator()
         self.projection = None if hparams.no_global_contrastive else tf.keras.layers.Dense(dim)
         self.classifier = tf.keras.layers.Dense(classes) if hparams.clas_on_final else None
         self.box_head = BoxHead(512)
-        self.mask_net = MaskNet(
-            mask_size, hparams.mask_width, hparams.mask_precision, hparams.g_mask_norm
-        )
-        self.discriminator = None if hparams.abbl_no_mask_gan else self._make_discriminator()
         self._build()
 
         rate = hparams.learning_rate
-        self.optimizers = {"main": FusedAdam(rate)}
+        self.optimizers = {"main": FusedAdam(rate, numerics=numerics)}
         self.optimizers["main"].build(self.generator_variables())
         if self.discriminator is not None:
-            self.optimizers["discriminator"] = FusedAdam(4 * rate, 0.5, 0.999)
+            self.optimizers["discriminator"] = FusedAdam(4 * rate, 0.5, 0.999, numerics)
             self.optimizers["discriminator"].build(self.discriminator.trainable_variables)
 
         self.embed_photos, self.embed_sketches = self.objects.compiled(hparams.image_size)
@@ -297,15 +300,14 @@ class GraphAttention(Model):
             weights = self.loss_weights(masked)
             total = tf.add_n([weights[name] * loss for name, loss in named.items()])
         if critic:
-            critic_variables = self.discriminator.trainable_variables
-            critic_gradients = critic_tape.gradient(critic["d_mask_loss"], critic_variables)
-        variables = self.generator_variables(masked)
-        gradients = tape.gradient(total, variables)
-        self.optimizers["main"].apply_gradients(zip(gradients, variables))
-        if critic:
-            moves = zip(critic_gradients, critic_variables)
-            self.optimizers["discriminator"].apply_gradients(moves)
-        return {**named, **critic, "total_loss": total}
+            descend(
+                self.optimizers["discriminator"],
+                critic_tape,
+                critic["d_mask_loss"],
+                self.discriminator.trainable_variables,
+            )
+        descend(self.optimizers["main"], tape, total, self.generator_variables(masked))
+        return {**named, **critic, "total_loss": total, **self.loss_scales()}
 
     # --- inference ---
 

@@ -20,10 +20,12 @@ class GraphAttentionHParams(EncoderHParams):
     pt_mdomain_id: str = hp("", "id of the stage 1 run to start from")
 
     # graph
-    obj_pred_embedding_dim: int = hp(128, "width of the predicates' embedding", low=1)
-    gconv_dim: int = hp(256, "width of objects after the GCN and in the Transformer", low=1)
-    gconv_hidden_dim: int = hp(512, "width of the GCN's messages", low=1)
-    gconv_num_layers: int = hp(4, "triple convolutions", low=1)
+    obj_pred_embedding_dim: int = hp(128, "width of the predicates' embedding", low=1, high=4096)
+    gconv_dim: int = hp(
+        256, "width of objects after the GCN and in the Transformer", low=1, high=4096
+    )
+    gconv_hidden_dim: int = hp(512, "width of the GCN's messages", low=1, high=4096)
+    gconv_num_layers: int = hp(4, "triple convolutions", low=1, high=64)
     gconv_pooling: str = hp("avg", "what an object does with its messages", choices=POOLINGS)
     gcn_activation: str = hp("leakyrelu", "in the GCN", choices=tuple(ACTIVATIONS))
     mlp_normalization: str = hp("none", "in the GCN", choices=("none", "batch"))
@@ -31,8 +33,8 @@ class GraphAttentionHParams(EncoderHParams):
     abbl_skip_graph: bool = hp(False, "a Dense layer in place of the GCN")
 
     # Transformer and scene vectors
-    g_enc_n_layers: int = hp(3, "Transformer layers", low=1)
-    g_enc_n_heads: int = hp(16, "attention heads; divides gconv_dim", low=1)
+    g_enc_n_layers: int = hp(3, "Transformer layers", low=1, high=64)
+    g_enc_n_heads: int = hp(16, "attention heads; divides gconv_dim", low=1, high=256)
     dropout: float = hp(0.1, "of the Transformer", low=0.0, high=0.9)
     use_pos_encoding: bool = hp(True, "tell the Transformer where objects are")
     abbl_skip_transformer: bool = hp(False, "scene vector = token + sum of objects instead")
@@ -51,12 +53,7 @@ class GraphAttentionHParams(EncoderHParams):
     recon_on_sketch: bool = hp(True, "boxes from the query side too")
 
     # masks
-    mask_width: int = hp(256, "channels of the mask net", low=1)
-    mask_precision: str = hp(
-        "float32",
-        "maps inside the mask net; bfloat16 is twice as fast where the processor has it",
-        choices=("float32", "bfloat16"),
-    )
+    mask_width: int = hp(256, "channels of the mask net", low=1, high=4096)
     g_mask_norm: str = hp("batch", "in the mask net", choices=("batch", "instance", "none"))
     abbl_mask_recon_loss: float = hp(10.0, "weight of masks' cross entropy (0: ablated)", low=0.0)
     abbl_no_skt_mask_loss: bool = hp(False, "masks are trained from photographs only")

@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from core.dataset import Vocabulary
 from core.hparams import hp
-from core.model import Model
+from core.model import PLAIN, Model, Numerics
 from core.registry import MODELS
 from models import losses
 from models.encoders import Encoded, EncoderHParams, ObjectRepresentation
-from models.optimizers import FallingRate, FusedAdam, trained
+from models.optimizers import FallingRate, FusedAdam, descend, trained
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,12 @@ class MultidomainRepresentation(Model):
         vocabulary: Vocabulary,
         iterations: int,
         mask_size: int = 64,
+        numerics: Numerics = PLAIN,
     ):
-        super().__init__(hparams, vocabulary, iterations, mask_size)
-        self.objects = ObjectRepresentation(hparams, vocabulary.num_classes)
-        adam = FusedAdam(FallingRate(hparams.learning_rate, iterations), 0.5, 0.999)
+        super().__init__(hparams, vocabulary, iterations, mask_size, numerics)
+        with numerics.layers():
+            self.objects = ObjectRepresentation(hparams, vocabulary.num_classes)
+        adam = FusedAdam(FallingRate(hparams.learning_rate, iterations), 0.5, 0.999, numerics)
         adam.build(self.main_variables())
         self.optimizers = {"main": adam}
 
@@ -109,9 +111,8 @@ class MultidomainRepresentation(Model):
         with tf.GradientTape() as tape:
             named = self.compute_losses(self.forward(batch, training=True), batch)
             total = tf.add_n([weight * named[name] for name, weight in self.loss_weights().items()])
-        variables = self.main_variables()
-        self.optimizers["main"].apply_gradients(zip(tape.gradient(total, variables), variables))
-        return {**named, "total_loss": total}
+        descend(self.optimizers["main"], tape, total, self.main_variables())
+        return {**named, "total_loss": total, **self.loss_scales()}
 
     def main_variables(self) -> tuple[tf.Variable, ...]:
         """What a loss trains: without the triplet loss nothing trains the shared net."""

@@ -114,7 +114,7 @@ def scene_losses(
         if not hparams.abbl_no_skt_mask_loss:
             of_query = [tf.gather(maps, own) for maps in real]
             loss += losses.feature_matching(of_query, made[1], depicts)
-        return loss
+        return 0.8 * loss  # 4 / (layers + 1), of four layers
 
     compute = {
         "obj_triplet_loss": triplet,

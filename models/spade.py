@@ -16,7 +16,7 @@ from core import layouts
 from core.dataset import Vocabulary
 from core.errors import UserError
 from core.hparams import hp
-from core.model import Model
+from core.model import PLAIN, Model, Numerics
 from core.registry import MODELS
 from models import losses
 from models.backbones import read_weights
@@ -24,8 +24,8 @@ from models.encoders import photo_pixels
 from models.layers.discriminators import MultiScaleDiscriminator
 from models.layers.perceptual import PerceptualFeatures
 from models.layers.semantic import SemanticMaps, semantic_maps
-from models.layers.spade import SpadeGenerator
-from models.optimizers import FusedAdam, LateFallingRate
+from models.layers.spade import SCALE, SpadeGenerator
+from models.optimizers import FusedAdam, LateFallingRate, descend
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,11 @@ class SpadeHParams:
     learning_rate: float = hp(
         1e-4, "of the generator (discriminator: 4 times); falls in the second half", low=0.0
     )
-    generator_width: int = hp(64, "channels of the generator's last block", low=1)
-    spade_hidden: int = hp(128, "channels between layout and modulation", low=1)
-    discriminator_width: int = hp(64, "channels of the discriminators' first layer", low=1)
+    generator_width: int = hp(64, "channels of the generator's last block", low=1, high=1024)
+    spade_hidden: int = hp(128, "channels between layout and modulation", low=1, high=4096)
+    discriminator_width: int = hp(
+        64, "channels of the discriminators' first layer", low=1, high=1024
+    )
     feature_weight: float = hp(10.0, "weight of feature matching (0: ablated)", low=0.0)
     perceptual_weight: float = hp(10.0, "weight of the perceptual loss", low=0.0)
     vgg19_weights: str = hp(
@@ -61,14 +63,16 @@ class Spade(Model):
         vocabulary: Vocabulary,
         iterations: int,
         mask_size: int = 64,
+        numerics: Numerics = PLAIN,
     ):
-        super().__init__(hparams, vocabulary, iterations, mask_size)
+        super().__init__(hparams, vocabulary, iterations, mask_size, numerics)
         if len(vocabulary.ids) != vocabulary.num_classes:
             raise UserError("spade needs the COCO-Stuff ids of all classes: these data have none")
         self._labels = layouts.coco_labels(vocabulary.ids)
-        self.generator = SpadeGenerator(hparams.generator_width, hparams.spade_hidden)
+        with numerics.layers():
+            self.generator = SpadeGenerator(hparams.generator_width, hparams.spade_hidden)
+            self.discriminator = MultiScaleDiscriminator(hparams.discriminator_width)
         self.generator.make()
-        self.discriminator = MultiScaleDiscriminator(hparams.discriminator_width)
         nothing = tf.zeros((1, 32, 32), tf.int32)
         layout = SemanticMaps(nothing, nothing > 0).one_hot()
         self.discriminator(tf.zeros((1, 32, 32, 3)), layout)
@@ -82,7 +86,7 @@ class Spade(Model):
             ("discriminator", self.discriminator, 4),
         ):
             schedule = LateFallingRate(rate * hparams.learning_rate, iterations)
-            self.optimizers[name] = FusedAdam(schedule, 0.0, 0.999)
+            self.optimizers[name] = FusedAdam(schedule, 0.0, 0.999, numerics)
             self.optimizers[name].build(part.trainable_variables)
 
         free = (None, None, None)
@@ -106,6 +110,12 @@ class Spade(Model):
         instances, uint8 (N, H, H), see models.layers.semantic. UserError for sets without masks."""
         if batch.masks is None:
             raise UserError("spade learns from layouts: these data have no masks to make them of")
+        side = batch.images.shape[1]
+        if side % SCALE:
+            raise UserError(
+                f"spade makes pictures whose side is a multiple of {SCALE}; these photographs have "
+                f"{side} pixels: prepare them with another image_size"
+            )
         photo, stuff = batch.photo, batch.stuff
         behind = None
         if stuff is not None:
@@ -117,7 +127,7 @@ class Spade(Model):
             tf.gather(self._labels, photo.classes),
             photo.obj_to_img,
             tf.shape(batch.image_ids)[0],
-            batch.images.shape[1],
+            side,
             behind,
         )
 
@@ -145,8 +155,9 @@ class Spade(Model):
                 matched.append(losses.feature_matching(of_real, of_made))
             named["g_feat_loss"] = tf.add_n(matched) / len(matched)
         if "g_perceptual_loss" in weights:
-            # Paper: absolute differences, as pix2pixHD. Here: relative to the photograph's
-            # features, because Keras' VGG19 sees pixels of 0..255, and its maps grow with them.
+            # Paper: absolute differences, as pix2pixHD, deeper layers weighing more. Here: relative
+            # to the photograph's features, so that all layers count alike, because Keras' VGG19
+            # sees pixels of 0..255, and its maps grow with them.
             named["g_perceptual_loss"] = losses.relative_difference(
                 self.perceptual(photos), self.perceptual(pictures)
             )
@@ -170,7 +181,5 @@ class Spade(Model):
             ("discriminator", self.discriminator, critic, critic_tape),
             ("main", self.generator, total, tape),
         ):
-            variables = part.trainable_variables
-            gradients = recorded.gradient(loss, variables)
-            self.optimizers[name].apply_gradients(zip(gradients, variables))
-        return {**named, "d_loss": critic, "total_loss": total}
+            descend(self.optimizers[name], recorded, loss, part.trainable_variables)
+        return {**named, "d_loss": critic, "total_loss": total, **self.loss_scales()}

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, NoReturn, Optional
 
 import numpy as np
 
@@ -37,8 +37,8 @@ class CocoHParams:
     image_size: int = hp(256, "side of a scene's image, pixels", low=8, high=4096)
     mask_size: int = hp(64, "side of an object's mask, pixels, a multiple of 4", low=4, high=1024)
     min_object_size: float = hp(0.05, "share of the image a box must exceed", low=0.0, high=1.0)
-    min_objects_per_image: int = hp(1, "kept objects an image needs", low=1)
-    max_objects_per_image: int = hp(8, "kept objects an image may have", low=1)
+    min_objects_per_image: int = hp(1, "kept objects an image needs", low=1, high=1000)
+    max_objects_per_image: int = hp(8, "kept objects an image may have", low=1, high=1000)
     crop_size: int = hp(96, "side of an object crop or a paired sketch, pixels", low=8, high=4096)
     excluded_meta_file: str = hp(_CLASS_LISTS, "JSON file with the class lists")
 
@@ -56,7 +56,7 @@ class CocoHParams:
 class CropHParams(CocoHParams):
     """As CocoHParams; more objects an image are allowed, as each stands for itself."""
 
-    max_objects_per_image: int = hp(10, "kept objects an image may have", low=1)
+    max_objects_per_image: int = hp(10, "kept objects an image may have", low=1, high=1000)
 
 
 # ---- classes ---------------------------------------------------------------------------------
@@ -267,6 +267,8 @@ def _stream(path: Path) -> Iterator[tuple[str, Any, int, int]]:
     text.expect("{")
     while not text.accept("}"):
         key, _, _ = text.value()
+        if not isinstance(key, str):
+            text.fail()
         text.expect(":")
         if text.accept("["):
             yield key, None, 0, 0
@@ -310,7 +312,7 @@ class _Window:
 
     def expect(self, character: str) -> None:
         if not self.accept(character):
-            self._fail()
+            self.fail()
 
     def value(self) -> tuple[Any, int, int]:
         self._peek()
@@ -324,14 +326,15 @@ class _Window:
                 self._step = min(self._step * 2, 1 << 26)  # a long value: not in tiny steps
                 continue
             if end is None:
-                self._fail()
+                self.fail()
             if not whole:
                 end = len(self._text)
             self._step = 1 << 20
             start, self._at = self._base + self._at, end
             return value, start, self._base + end
 
-    def _fail(self) -> None:
+    def fail(self) -> NoReturn:
+        """Raises UserError."""
         raise UserError(
             f"{self._path} is not whole, valid JSON (near byte {self._base + self._at}): "
             "download it again"
@@ -501,11 +504,22 @@ def source_sizes(dataset_dir: Path) -> dict[str, int]:
                 "images/{train,val}2017 and annotations/{instances,stuff}_{train,val}2017.json"
             )
     sizes = {}
-    for path in (_annotation_path(dataset_dir, s, name) for s in SOURCES for name in SETS):
+    for path in annotation_files(dataset_dir):
         if not path.is_file():
             raise UserError(f"annotation file {path} is missing: COCO-Stuff needs all four of them")
         sizes[path.name] = path.stat().st_size
     return sizes
+
+
+def annotation_files(dataset_dir: Path) -> list[Path]:
+    """All four, whether they are there or not."""
+    return [_annotation_path(dataset_dir, source, name) for source in SOURCES for name in SETS]
+
+
+def photographs(dataset_dir: Path) -> list[Path]:
+    """All files of the image folders."""
+    folders = (dataset_dir / "images" / name for name in SETS)
+    return [path for folder in folders for path in folder.iterdir() if path.is_file()]
 
 
 def _annotation_path(dataset_dir: Path, source: str, name: str) -> Path:

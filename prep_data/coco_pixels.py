@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dataloaders.pictures import CROP_QUALITY, SCENE_QUALITY, Skip, encode_jpeg, load_photo
+from dataloaders.pictures import (
+    CROP_QUALITY,
+    MAX_PHOTO_SIDE,
+    SCENE_QUALITY,
+    Skip,
+    encode_jpeg,
+    load_photo,
+)
 from prep_data.coco_annotations import CocoHParams, Photo, Region
 from prep_data.common import Done, Problem
 
@@ -45,6 +52,10 @@ def bilinear_crop(pixels: np.ndarray, box: Sequence[float], side: int) -> np.nda
 
 # ---- segmentations ---------------------------------------------------------------------------
 
+# Length of the outline of all polygons of an object, by width + height of its photograph; of 5,000
+# of COCO the longest has 4. pycocotools follows it pixel by pixel, in memory it does not check.
+_LONGEST_OUTLINE = 100
+
 
 def decode_segmentation(segmentation: Any, width: int, height: int) -> np.ndarray:
     """COCO polygons, or RLE compressed or not, as uint8 0/1 (height, width).
@@ -54,7 +65,7 @@ def decode_segmentation(segmentation: Any, width: int, height: int) -> np.ndarra
     try:
         if isinstance(segmentation, list):
             polygons = [p for p in segmentation if _is_polygon(p, width, height)]
-            if not polygons:
+            if not polygons or sum(map(_outline, polygons)) > _LONGEST_OUTLINE * (width + height):
                 raise Skip("segmentation empty or degenerate")
             return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
         if not isinstance(segmentation, dict):
@@ -78,6 +89,12 @@ def _is_polygon(points: Any, width: int, height: int) -> bool:
         return False
     far = 10 * max(width, height)
     return all(type(v) in (int, float) and -far <= v <= far for v in points)
+
+
+def _outline(points: list) -> float:
+    """Pixels from each point to the next and back to the first."""
+    corners = np.array(points, np.float64).reshape(-1, 2)
+    return float(np.abs(np.roll(corners, -1, axis=0) - corners).max(axis=1).sum())
 
 
 def _runs_to_mask(runs: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -140,21 +157,22 @@ class Cut(NamedTuple):
     region: Region
     box: tuple[float, float, float, float]  # [0, 1]
     mask: np.ndarray  # uint8 0/1 (mask_size, mask_size), within the rounded box
-    whole: np.ndarray  # uint8 0/1 (height, width), of the photograph as it was
+    crop_mask: Optional[np.ndarray]  # the same of another size, for a masked crop
 
 
 def cut_regions(
-    photo: Photo, regions: Sequence[Region], side: int, problems: list[Problem]
+    photo: Photo,
+    regions: Sequence[Region],
+    side: int,
+    problems: list[Problem],
+    crop_side: Optional[int] = None,
 ) -> list[Cut]:
-    """Reads the segmentations of `regions` and cuts their masks; adds unusable ones to
-    `problems`."""
+    """Reads the segmentations of `regions` and cuts their masks, also with the side of a crop when
+    that is given; adds unusable ones to `problems`."""
     cuts = []
     for region in regions:
         try:
-            with photo.sources[region.source].open("rb") as file:
-                file.seek(region.offset)
-                annotation = json.loads(file.read(region.length))
-            whole = decode_segmentation(annotation.get("segmentation"), photo.width, photo.height)
+            whole = decode_segmentation(_segmentation(photo, region), photo.width, photo.height)
             mask = mask_in_box(whole, region.box, side)
             if not whole.any():
                 raise Skip("segmentation empty or degenerate")
@@ -166,15 +184,31 @@ def cut_regions(
             continue
         x0, y0, x1, y1 = region.box
         width, height = photo.width, photo.height
-        cuts.append(Cut(region, (x0 / width, y0 / height, x1 / width, y1 / height), mask, whole))
+        box = (x0 / width, y0 / height, x1 / width, y1 / height)
+        cuts.append(Cut(region, box, mask, crop_side and mask_in_box(whole, region.box, crop_side)))
     return cuts
 
 
-def _objects(photo: Photo, hparams: CocoHParams, problems: list[Problem]) -> list[Cut]:
+def _segmentation(photo: Photo, region: Region) -> Any:
+    with photo.sources[region.source].open("rb") as file:
+        file.seek(region.offset)
+        # Its structure is ASCII; whatever stands in a text is no matter of ours.
+        text = file.read(region.length).decode("latin-1")
+    try:
+        return json.loads(text).get("segmentation")
+    except RecursionError:  # the parent, which reads it first, may have more of the stack left
+        raise Skip("segmentation empty or degenerate") from None
+
+
+def _objects(
+    photo: Photo, hparams: CocoHParams, problems: list[Problem], crop_side: Optional[int] = None
+) -> list[Cut]:
     """The photograph's objects with their masks; raises Skip when there are too few or many."""
+    if max(photo.width, photo.height) > MAX_PHOTO_SIDE:  # masks are as large as it is said to be
+        raise Skip(f"photograph of more than {MAX_PHOTO_SIDE} pixels a side")
     if len(photo.objects) < hparams.min_objects_per_image:
         raise Skip(f"image with fewer than {hparams.min_objects_per_image} kept objects")
-    cuts = cut_regions(photo, photo.objects, hparams.mask_size, problems)
+    cuts = cut_regions(photo, photo.objects, hparams.mask_size, problems, crop_side)
     if len(cuts) < hparams.min_objects_per_image:
         raise Skip(f"image with fewer than {hparams.min_objects_per_image} kept objects")
     if len(cuts) > hparams.max_objects_per_image:
@@ -222,15 +256,15 @@ def make_crops(photo: Photo, hparams: CocoHParams, names: Sequence[str], masked:
     """
     problems: list[Problem] = []
     try:
-        objects = _objects(photo, hparams, problems)
+        objects = _objects(photo, hparams, problems, hparams.crop_size if masked else None)
         pixels = load_photo(photo.path, hparams.image_size, (photo.width, photo.height)).pixels
     except Skip as reason:
         return _skipped(photo, reason, problems)
     records = []
     for cut in objects:
         crop = bilinear_crop(pixels, cut.box, hparams.crop_size)
-        if masked:
-            crop *= mask_in_box(cut.whole, cut.region.box, hparams.crop_size)[:, :, None]
+        if cut.crop_mask is not None:
+            crop *= cut.crop_mask[:, :, None]
         payload = {
             "image": encode_jpeg(crop, CROP_QUALITY),
             "obj_idx": cut.region.obj_idx,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -18,6 +19,8 @@ from prep_data.coco_annotations import (
     Categories,
     ClassLists,
     CocoHParams,
+    annotation_files,
+    photographs,
     read_class_lists,
     read_dataset,
     source_sizes,
@@ -127,12 +130,14 @@ def prepare(
     encode: Callable[[Any], bytes],
     settings: Mapping[str, Any],
     options: Mapping[str, Any] = {},
+    pictures: Iterable[Path] = (),
 ) -> None:
     """Prepares a whole set of `kind` (see dataloaders.records) and prints the end report.
 
     stem: of the files, None for a grouped set. choose: reads the annotations and says which
     photographs there are. make_work: from the vocabulary, the workers' function. settings: what
-    else the bytes depend on. options: settings that also stand in meta.json.
+    else the bytes depend on. options: settings that also stand in meta.json. pictures: that are
+    taken besides COCO's photographs.
     """
     common.check_base_args(args)
     lists = read_class_lists(hparams.excluded_meta_file)
@@ -145,7 +150,10 @@ def prepare(
         "class_lists": lists._asdict(),
         "annotation_bytes": source_sizes(args.dataset_dir),
     }
-    with common.PreparedSet(args.target_dir, kind, settings) as out:
+    source = common.fingerprint(
+        annotation_files(args.dataset_dir), [*photographs(args.dataset_dir), *pictures]
+    )
+    with common.PreparedSet(args.target_dir, kind, settings, source) as out:
         if out.complete:
             print(f"{args.target_dir} is already complete")
             return

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -34,7 +35,7 @@ from typing import Any, NamedTuple, Optional
 
 from tqdm import tqdm
 
-from core import commands
+from core import commands, contents
 from core.errors import UsageError, UserError
 from core.files import read_json, write_json
 
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 SPOOL = ".spool"  # in a set's folder: what a command keeps there until the set is complete
+MOST_CHUNKS = 10_000  # shards of a split, or of a class and split
+MOST_WORKERS = 256
 _NAMES_KEPT = 5  # of each reason in a report
 
 
@@ -261,6 +264,19 @@ def _writing(path: Path) -> Iterator[None]:
         raise UserError(_CANNOT_WRITE.format(path, message.splitlines()[0])) from error
 
 
+def fingerprint(files: Iterable[Path], pictures: Iterable[Path]) -> str:
+    """Of a downloaded set, wherever it lies: a SHA-256 of the contents of `files`, and of names and
+    sizes of `pictures`, too many to be read for this."""
+    lines = []
+    for path in files:
+        try:
+            lines.append(f"{contents.sha256(path)}  {path.name}")
+        except UserError:  # whether that is fatal is not for us to say
+            lines.append(f"unreadable  {path.name}")
+    lines += [f"{path.stat().st_size}  {path.parent.name}/{path.name}" for path in pictures]
+    return hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()
+
+
 # ---- sets ------------------------------------------------------------------------------------
 
 
@@ -301,14 +317,18 @@ class PreparedSet:
             out.write(parts, work, encode, make_meta, ...)
     """
 
-    def __init__(self, folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, kind: str, settings: Mapping[str, Any], source: Optional[str] = None
+    ) -> None:
         """settings: everything the bytes depend on, JSON values only; no paths of the machine.
+        source: what was downloaded (see `fingerprint`).
 
         Raises UserError when the folder cannot be used: not writable, something else's, another
         run's at this moment, or begun with other settings.
         """
         self.folder, self.kind = Path(folder), kind
         self._settings = json.loads(json.dumps({"kind": kind, **settings}))
+        self._source = source
         self.complete = False
         self._lock = None
 
@@ -344,7 +364,7 @@ class PreparedSet:
         if begun:
             self._compare(read_json(prep))
         else:
-            write_json(prep, self._settings, sort_keys=True)
+            write_json(prep, {**self._settings, "source": self._source}, sort_keys=True)
         self.complete = (self.folder / "meta.json").is_file()
         if self.complete:
             self._sweep()  # of a run killed at its very end
@@ -370,6 +390,7 @@ class PreparedSet:
 
     def _compare(self, found: Any) -> None:
         found = found if isinstance(found, dict) else {}
+        source = found.pop("source", None)  # sets of older versions have none
         names = sorted(set(found) | set(self._settings))
         for name in names:
             if found.get(name) != self._settings.get(name):
@@ -378,6 +399,11 @@ class PreparedSet:
                     f"{_short(found.get(name))}, now {_short(self._settings.get(name))}): choose "
                     "another --target-dir or remove that folder"
                 )
+        if source and self._source and source != self._source:
+            raise UserError(
+                f"{self.folder} was prepared from other files than these (names, sizes or contents "
+                "differ): choose another --target-dir or remove that folder"
+            )
 
     def write(
         self,
@@ -429,6 +455,7 @@ class PreparedSet:
         write_json(self.folder / "meta.json", meta, sort_keys=True)
         self.complete = True
         self._sweep()
+        contents.read(self.folder)  # now, so that no training has to wait for it
         return meta
 
     def _note_path(self, part: Part) -> Path:
@@ -546,14 +573,16 @@ def base_parser(
 
 def check_base_args(args: argparse.Namespace) -> None:
     """Raises UsageError for values no command can use, UserError for a missing --dataset-dir."""
-    for name, least in (("n_chunks", 1), ("valid_n_chunks", 1), ("test_n_chunks", 1)):
-        if getattr(args, name) < least:
+    for name, low, high in (
+        ("n_chunks", 1, MOST_CHUNKS),
+        ("valid_n_chunks", 1, MOST_CHUNKS),
+        ("test_n_chunks", 1, MOST_CHUNKS),
+        ("workers", 0, MOST_WORKERS),
+        ("seed", 0, 2**31 - 1),
+    ):
+        if not low <= getattr(args, name) <= high:
             flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} is {getattr(args, name)}: it must be at least {least}")
-    if args.workers < 0:
-        raise UsageError(f"--workers is {args.workers}: it must be 0 or more")
-    if args.seed < 0:
-        raise UsageError(f"--seed is {args.seed}: it must be 0 or more")
+            raise UsageError(f"{flag} is {getattr(args, name)}: it must be {low} to {high}")
     if not args.dataset_dir.is_dir():
         raise UserError(f"--dataset-dir {args.dataset_dir} is not a folder")
 

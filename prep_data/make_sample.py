@@ -37,7 +37,7 @@ from prep_data.sample_scenes import Object, make_scene
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2  # of the sample: raised when the same flags give other bytes
+_VERSION = 3  # of the sample: raised when the same flags give other bytes
 _SKETCHY_SIDE = 128
 _BATCH = 10  # scenes of one task
 

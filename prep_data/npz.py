@@ -27,7 +27,7 @@ SPLITS = ("train", "valid", "test")
 # The largest official class has some 80 MB a key; what follows bounds memory for forged files.
 MAX_BYTES = 256 << 20
 MAX_RATIO = 200  # unpacked : packed; drawings reach about 4
-MAX_MEMO = 8 << 20
+MAX_MEMO = 4 << 20  # a drawing has six
 _MAX_STACK = 10_000
 _MAX_DEPTH = 16
 _MAX_TUPLE = 16
@@ -143,8 +143,8 @@ def _build(target: Any, state: Any) -> None:
     target.value = np.ascontiguousarray(drawing, np.int16)
 
 
-def _read_pickle(data: bytes, at: int) -> list:
-    """The pickled object array at data[at:] -> list of placeholders of drawings."""
+def _read_pickle(data: bytes, at: int) -> list[_Array]:
+    """The pickled object array at data[at:] -> placeholders of drawings."""
     stack: list = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -162,6 +162,20 @@ def _read_pickle(data: bytes, at: int) -> list:
         if end < 0:
             raise _BadError("a name has no end")
         return data[at:end].decode("latin1")
+
+    def first() -> Any:
+        # Tuples in tuples without end would take 50 times the bytes that ask for them.
+        if type(stack[-1]) is tuple:
+            raise _BadError("it holds a tuple that no array has")
+        return stack[-1]
+
+    def append(items: list) -> None:
+        # Anything else would be refused in the end, when it has taken the memory.
+        if any(type(item) is not _Array for item in items):
+            raise _BadError("one entry is not a drawing")
+        if not isinstance(stack[-1], list):
+            raise _BadError("it appends to something that is not a list")
+        stack[-1].extend(items)
 
     def since_mark() -> list:
         items = stack[marks[-1] :]
@@ -200,13 +214,13 @@ def _read_pickle(data: bytes, at: int) -> list:
             state = pop()
             _build(stack[-1], state)
         elif op == b"\x85":  # TUPLE1
-            stack[-1] = (stack[-1],)
+            stack[-1] = (first(),)
         elif op == b"\x86":  # TUPLE2
             last = pop()
-            stack[-1] = (stack[-1], last)
+            stack[-1] = (first(), last)
         elif op == b"\x87":  # TUPLE3
             last, middle = pop(), pop()
-            stack[-1] = (stack[-1], middle, last)
+            stack[-1] = (first(), middle, last)
         elif op == b"t":  # TUPLE
             items = since_mark()
             if len(items) > _MAX_TUPLE:
@@ -236,15 +250,9 @@ def _read_pickle(data: bytes, at: int) -> list:
             push(int.from_bytes(take(size), "little", signed=True))
             at += size
         elif op == b"e":  # APPENDS
-            items = since_mark()
-            if not isinstance(stack[-1], list):
-                raise _BadError("it appends to something that is not a list")
-            stack[-1].extend(items)
+            append(since_mark())
         elif op == b"a":  # APPEND
-            last = pop()
-            if not isinstance(stack[-1], list):
-                raise _BadError("it appends to something that is not a list")
-            stack[-1].append(last)
+            append([pop()])
         elif op == b"]":  # EMPTY_LIST
             push([])
             lists += 1
@@ -331,7 +339,7 @@ def _read_array(data: bytes) -> list[np.ndarray]:
         raise _BadError(f"its header states {shape[0]} drawings, {len(entries)} are there"[:120])
     drawings = []
     for entry in entries:
-        if not isinstance(entry, _Array) or not isinstance(entry.value, np.ndarray):
+        if not isinstance(entry.value, np.ndarray):
             raise _BadError("one entry is not a drawing (or the same one twice)")
         drawings.append(entry.value)
         entry.value = None  # a second mention of the same drawing is then seen above

@@ -324,7 +324,8 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
         "class_relationship": zlib.crc32(json.dumps(classes.sketch_to_coco).encode()),
         "class_files": zlib.crc32(json.dumps(sorted(sizes.items())).encode()),
     }
-    with common.PreparedSet(args.target_dir, kind, settings) as out:
+    source = common.fingerprint(files.values(), ())
+    with common.PreparedSet(args.target_dir, kind, settings, source) as out:
         if out.complete:
             print(f"{args.target_dir}: is complete already, nothing to do")
             return

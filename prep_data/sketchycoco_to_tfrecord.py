@@ -191,6 +191,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         make_work=lambda categories: partial(make_paired_scene, hparams=options),
         encode=coco_sets.encode_scene,
         settings={"sketchycoco_files": {name: len(files.by_id) for name, files in folders.items()}},
+        pictures=[path for files in folders.values() for path in files.by_id.values()],
     )
 
 

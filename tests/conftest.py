@@ -1,11 +1,16 @@
 """Shared fixtures: the real samples, when they are there."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 import core  # noqa: F401  (before any test module loads TensorFlow: it sets how much that logs)
+
+# In the background of a script Ctrl-C is ignored, also by what is started from there: tests of it
+# would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

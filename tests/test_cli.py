@@ -1,5 +1,6 @@
 """The scripts end to end: what goes in wrong comes out as one sentence and an exit code."""
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import tensorflow as tf
 from core import cli
 from core.checkpoints import Checkpoints
 from core.errors import HParamError, UsageError, UserError
+from core.hparams import BaseHParams
 from core.reporting import read_metrics
 from core.run_dir import RunConfig, RunDir
 from core.training import StoppedError
@@ -151,6 +153,166 @@ def test_a_second_run_on_the_same_id(out):
         train(out)
 
 
+TOKEN = "xoxb-1234-MARKED"
+
+
+@pytest.mark.parametrize("words", [
+    ["--base-hparams", f"slack_config={TOKEN}"],
+    ["-p", f"slack_config='{TOKEN}'"],
+    ["--base-hparams", f"goal=with {TOKEN}"],
+    ["--slack-token", TOKEN],
+    ["--data-loader", f"x{TOKEN.upper()}"],
+    ["-dp", "folder=/home/xapp-1-MARKED"],
+])  # fmt: skip
+@pytest.mark.parametrize("command", [cli.train, cli.evaluate, cli.run_experiment])
+def test_a_token_on_the_command_line_is_neither_saved_nor_said(out, words, command, capsys):
+    argv = ["fake-model", "--data-loader", "fake-loader", "-o", str(out), "--id", "01", *words]
+    assert cli.run(command, argv) == 2
+    said = "".join(capsys.readouterr())
+    assert "Slack token" in said and "MARKED" not in said
+    assert list(out.iterdir()) == []
+
+
+def test_a_token_is_never_taken_for_a_file():
+    with pytest.raises(HParamError, match="never the token itself") as caught:
+        BaseHParams(slack_config=TOKEN)
+    assert "MARKED" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "flag", ["-o", "--id", "--data-loader", "-r", "--exp-hparams", "--metrics"]
+)
+@pytest.mark.parametrize("command", [cli.train, cli.evaluate, cli.run_experiment])
+def test_words_that_are_no_text(out, command, flag, capsys):
+    argv = ["fake-model", "-o", str(out), "--id", "01", flag, os.fsdecode(b"caf\xe9")]
+    assert cli.run(command, argv) == 2
+    assert capsys.readouterr().err == (
+        "error: the argument caf\\xe9 is not UTF-8: rename the file or folder, or set a UTF-8 "
+        "locale\n"
+    )
+
+
+# --- provenance ---
+
+
+@pytest.fixture
+def data(out):
+    """A prepared set with two shards; the folder of the runs is beside it."""
+    folder = out / "set"
+    (folder / "train").mkdir(parents=True)
+    for name in ("meta.json", "train/a.tfrecord", "train/b.tfrecord"):
+        (folder / name).write_text(f"content of {name}")
+    return folder
+
+
+def on(out, data, *words, steps=2):
+    """Train a few steps more."""
+    base = BASE.replace("iterations=6", f"iterations={steps}")
+    return train(out, "--resume", "latest", "-dp", f"set_dir={data}", *words, base=base)
+
+
+def test_the_history_says_what_a_run_was_made_with(out, data):
+    run = train(out, "-dp", f"set_dir={data}", base=BASE + ",seed=5")
+    config = RunConfig.read(run.config)
+    (entry,) = config.history
+    assert entry["seed"] == 5
+    assert set(entry["versions"]) == {"python", "tensorflow", "numpy", "program"}
+    assert entry["git"] is None or len(entry["git"]["commit"]) == 40
+    names = ["meta.json", "train/a.tfrecord", "train/b.tfrecord"]
+    expected = {n: hashlib.sha256(f"content of {n}".encode()).hexdigest() for n in names}
+    assert config.contents == {"fake-loader": {"set_dir": expected}}
+    # As the shell has it: sha256sum meta.json train/* | sha256sum
+    text = "".join(f"{expected[n]}  {n}\n" for n in names)
+    assert entry["data"] == {"set_dir": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def test_changed_contents_are_refused_unless_allowed(out, data):
+    on(out, data, steps=1)
+    shard, run = data / "train/b.tfrecord", RunDir(out, "fake-model", "01")
+    times = shard.stat()
+    shard.write_text("content of train/B.tfrecord")  # of the same size
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
+    before = run.config.read_bytes()
+    with pytest.raises(UserError, match=r"set/train/b\.tfrecord has other bytes.*--allow-data"):
+        on(out, data)
+    assert run.config.read_bytes() == before
+    on(out, data, "--allow-data-change")
+    first, second = RunConfig.read(run.config).history
+    change = [first["data"]["set_dir"], second["data"]["set_dir"]]
+    assert second["changes"]["contents.set_dir"] == change and change[0] != change[1]
+    assert "--allow-data-change" in second["command"]
+    on(out, data, steps=3)  # these are the run's data now
+
+
+def test_data_that_have_moved_are_the_same(out, data):
+    on(out, data, steps=1)
+    data.rename(out / "moved")
+    run = on(out, out / "moved")
+    assert "contents.set_dir" not in RunConfig.read(run.config).history[1]["changes"]
+    (out / "moved/train/a.tfrecord").unlink()
+    with pytest.raises(UserError, match=r"moved/train/a\.tfrecord is not there, unlike"):
+        on(out, out / "moved", steps=3)
+
+
+def test_another_loader_may_meet_other_data(out, data, monkeypatch):
+    monkeypatch.setitem(cli.LOADERS._classes, "new-loader", fakes.FakeDataset)
+    on(out, data, steps=1)
+    (data / "train/a.tfrecord").write_text("other")
+    run = on(out, data, "--data-loader", "new-loader")
+    config = RunConfig.read(run.config)
+    assert [entry["loader"] for entry in config.history] == ["fake-loader", "new-loader"]
+    old, new = (config.contents[name]["set_dir"] for name in ("fake-loader", "new-loader"))
+    assert old["train/a.tfrecord"] != new["train/a.tfrecord"]
+    with pytest.raises(UserError, match=r"train/a\.tfrecord has other bytes"):
+        on(out, data, steps=3)
+
+
+def test_a_run_of_an_older_version_goes_on(out, data):
+    run = on(out, data, steps=1)
+    content = json.loads(run.config.read_text())
+    del content["contents"]
+    for name in ("seed", "git", "data"):
+        del content["history"][0][name]
+    run.config.write_text(json.dumps(content))
+    on(out, data)
+    assert len(RunConfig.read(run.config).contents["fake-loader"]["set_dir"]) == 3
+
+
+# --- starts that fail ---
+
+
+@pytest.mark.parametrize("words", [["-dp", "folder=missing"], ["--resume", "latest", "-p",
+                                                               "learning_rate=x"]])  # fmt: skip
+def test_a_failed_start_leaves_nothing(out, words):
+    with pytest.raises(UserError):
+        train(out / "a" / "b", *words)
+    assert list(out.iterdir()) == []
+    (out / "a" / "b").mkdir(parents=True)
+    with pytest.raises(UserError):
+        train(out / "a" / "b", *words)
+    assert list((out / "a").rglob("*")) == [out / "a" / "b"]
+
+
+def test_numbers_that_no_machine_takes(out, capsys):
+    run = train(out, base=BASE.replace("iterations=6", "iterations=1"))
+    whole = run.config.read_text()
+    for group, name, number, piece in (
+        ("base", "batch_size", str(10**12), "batch_size must be at most 65536"),
+        ("base", "iterations", "1" + "0" * 400, "iterations must be at most 1000000000"),
+        ("model", "learning_rate", "1" + "0" * 400, "learning_rate must be float"),
+        ("model", "learning_rate", "1e999", "learning_rate must be float"),
+        ("base", "seed", "1" + "0" * 9999, ""),  # some Pythons do not even read it
+    ):
+        content = json.loads(whole)
+        content["hparams"][group][name] = "HERE"
+        run.config.write_text(json.dumps(content).replace('"HERE"', number))
+        capsys.readouterr()
+        argv = ["fake-model", "-o", str(out), "--id", "01", "--resume", "latest"]
+        assert cli.run(cli.train, argv) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {run.config}") and piece in line
+
+
 def test_a_damaged_newest_checkpoint_costs_one_interval(out, capsys):
     whole = train(out, run_id="whole", base=BASE.replace("=6", "=8"))
     run = train(out)
@@ -178,13 +340,6 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up_for(out):
     again = read_metrics(run.figures)
     assert [line["figures"] for line in again] == [line["figures"] for line in whole]
     assert list(losses(run)) == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_token_is_never_taken_for_a_file(out):
-    with pytest.raises(HParamError, match="slack_config") as caught:
-        train(out, base=BASE + ",slack_config=xoxb-123-secret")
-    assert "123" not in str(caught.value)
-    assert not RunDir(out, "fake-model", "01").root.exists()
 
 
 def test_a_changed_architecture_is_named_on_resume(out):
@@ -225,6 +380,13 @@ def test_evaluation_needs_model_id_and_folder_only(out, evaluated):
                   str(run.checkpoints / "step-00000004"), "-dp", "folder=y",
                   "--metrics", "fake-metric", "fake-metric"])  # fmt: skip
     assert (evaluated[1][1].hparams.folder, evaluated[1][3:]) == ("y", (("fake-metric",), 4))
+
+
+def test_precision_and_clipping_reach_the_model_and_stay_with_the_run(out, evaluated):
+    train(out, base=BASE + ",mixed_precision=bfloat16,clip_norm=2.5")
+    for more in ([], ["--base-hparams", "mixed_precision=none"]):
+        cli.evaluate(["fake-model", "-o", str(out), "--id", "01", *more])
+    assert [call[0].numerics for call in evaluated] == [("bfloat16", 2.5), ("none", 2.5)]
 
 
 def test_evaluation_of_an_untrained_network(out, evaluated):

@@ -14,15 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from core import cli, features, figure_files, hparams
 from core.checkpoints import Checkpoints
 from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
-from dataloaders import records
 from tests.dataloaders import tiny_sets
-from tests.SPADE import servers
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE1, STAGE2 = "multidomain-representation", "graph-attention"
@@ -47,7 +44,6 @@ python run-experiment.py sbir-on-features-file \
     --gpu 0 --resume /path/to/checkpoint \
     --exp-hparams results='{results}',featsfile='{features}/SD01_sketchycoco_tf_test_feats.npz'
 """
-GENERATE = EXTRACT.replace("extract-features", "generate-images")
 
 
 class World(NamedTuple):
@@ -158,16 +154,6 @@ def test_sbir_on_features_file_as_the_readme_says(world, extracted, tmp_path):
     assert "model" not in json.loads(record.read_text())
 
 
-@pytest.mark.parametrize("name", ["flipped-sketches", "mixed-queries"])
-def test_experiments_on_a_model(world, tmp_path, name):
-    argv = [name, "--model-name", STAGE2, "--model-id", "SD01", "-o", world.out, "--exp-hparams"]
-    argv = [*argv, f"results={tmp_path},split=valid", "--data-loader", "coco-tfrecord"]
-    assert cli.run(cli.run_experiment, list(map(str, argv))) == 0
-    report = tmp_path / f"SD01_coco_tfrecord_valid_{name.replace('-', '_')}.json"
-    results = json.loads(report.read_text())["results"]
-    assert {r["split"] for r in results} == {"valid"} and {r["n"] for r in results} == {12}
-
-
 def test_extended_gallery(world, extracted, tmp_path):
     """24 photographs of train, of which the 12 of test have the first ids."""
     files = [extracted / f"SD01_sketchycoco_tf_{split}_feats.npz" for split in ("test", "train")]
@@ -218,48 +204,6 @@ def test_an_untrained_network_says_so(world, tmp_path, one_split, capsys):
     own = tmp_path / "extract-features-SD01"  # where results go that nothing sends elsewhere
     assert features.read(own / "SD01_coco_tfrecord_valid_feats.npz").metadata["step"] == 0
     assert json.loads((own / "config.json").read_text())["model"]["checkpoint"] is None
-
-
-@pytest.mark.parametrize("name", ["attention-maps", "scene-layouts"])
-def test_pictures_of_a_network_on_real_sets(world, tmp_path, name, capsys):
-    argv = [name, "--model-name", STAGE2, "--model-id", "SD01", "-o", world.out, "--id", "x"]
-    more = ["--exp-hparams", f"results={tmp_path},scenes=2"]
-    assert cli.run(cli.run_experiment, list(map(str, [*argv, *more]))) == 0
-    stem = f"SD01_coco_tfrecord_test_{name.replace('-', '_')}"
-    assert all((tmp_path / f"{stem}{end}").is_file() for end in (".json", ".npz", "_1.jpg"))
-    content = json.loads((tmp_path / f"{stem}.json").read_text())
-    assert content["step"] == 3 and len(content["results"]) > 2
-    saved = np.load(tmp_path / f"{stem}.npz", allow_pickle=False)
-    assert saved["image_ids"].tolist() == list(range(100, 112))
-    assert f"saved: {tmp_path}/{stem}.npz" in capsys.readouterr().out
-
-
-def test_generate_images_as_the_readme_says(world, tmp_path, capsys):
-    """With a server of ours, and with the same weights in the process."""
-    file = servers.write_weights(tmp_path / "generator.npz")
-    with servers.started("-m", "SPADE.serve", "--weights", file) as port:
-        for where, name in (("served", f"http://127.0.0.1:{port}"), ("local", file)):
-            line = GENERATE.format(
-                paired=world.paired, crops=world.sets.crops, out=world.out,
-                checkpoint=world.checkpoint(), features=tmp_path / where,
-            )  # fmt: skip
-            argv = [*words(line), "--exp-hparams", f"generator={name},scenes=3"]
-            assert cli.run(cli.run_experiment, argv) == 0
-    folder = "SD01_sketchycoco_tf_test_images"
-    assert f"saved: 3 scenes in {tmp_path}/served/{folder}; kept: 0" in capsys.readouterr().out
-    scenes = sorted(path.name for path in (tmp_path / "local" / folder).iterdir())
-    assert len(scenes) == 3
-    for scene in scenes:
-        both = [
-            np.asarray(Image.open(tmp_path / where / folder / f"{scene}/sketch-generated.png"))
-            for where in ("served", "local")
-        ]
-        assert both[0].shape == (256, 256, 3) and both[0].std() > 0
-        np.testing.assert_allclose(*[each.astype(int) for each in both], atol=1)
-        label = np.asarray(Image.open(tmp_path / "local" / folder / f"{scene}/sketch-labels.png"))
-        known = np.unique(label[label < 255])
-        ids = records.read_meta(world.sets.crops, "coco-crops")["obj_idx_to_ID"]
-        assert set(known + 1) <= set(ids)
 
 
 # --- bad input ---

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from core.checkpoints import Checkpoints
 from core.run_dir import RunConfig, RunDir
+from dataloaders import records
 from prep_data import make_sample
 from tests.SPADE import servers
 
@@ -165,7 +167,20 @@ def test_what_they_left(world):
     for split in ("train", "valid", "test"):
         with np.load(world / f"features/SD01_sketchycoco_tf_{split}_feats.npz") as features:
             assert all(features[key].dtype != object for key in features)
-    assert list((world / "results").glob("*.json"))
+    for name in ("flipped_sketches", "mixed_queries", "attention_maps", "scene_layouts"):
+        stem = f"SD01_sketchycoco_tf_test_{name}"
+        report = json.loads((world / f"results/{stem}.json").read_text())
+        assert len(report["results"]) > 2 and report["step"] == 3
+        assert all((world / "results" / picture).is_file() for picture in report["pictures"])
+        assert len(report["pictures"]) == (name != "flipped_sketches")
+    ids = records.read_meta(world / "coco-crops", "coco-crops")["obj_idx_to_ID"]
+    scenes = list((world / "images/SD01_sketchycoco_tf_test_images").iterdir())
+    assert len(scenes) == 2
+    for scene in scenes:
+        picture = np.asarray(Image.open(scene / "sketch-generated.png"))
+        assert picture.shape == (256, 256, 3) and picture.std() > 0
+        label = np.asarray(Image.open(scene / "sketch-labels.png"))
+        assert set(label[label < 255] + 1) <= set(ids)
 
 
 def test_help_of_all_hparams(monkeypatch, capsys):

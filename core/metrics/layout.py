@@ -130,7 +130,7 @@ def _mask_iou(evaluation, name: str) -> list[Figure]:
 
 
 def mask_figure(name: str, evaluation, view: str, pairs, class_means: np.ndarray) -> Figure:
-    """Mean IoU of masks predicted from one view (`core.evaluation.MaskPairs`). class_means: as of
+    """Mean IoU of masks predicted from one view (`core.gathered.MaskPairs`). class_means: as of
     `Evaluation.class_mean_masks`."""
     values = mask_iou(pairs.predicted, pairs.true)
     return beside_baselines(

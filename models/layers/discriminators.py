@@ -24,6 +24,11 @@ def _leaky_relu(maps: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     )
 
 
+def _exact(features: list[tf.Tensor]) -> list[tf.Tensor]:
+    """float32, for losses."""
+    return [tf.cast(maps, tf.float32) for maps in features]
+
+
 class ClassConv(SpectralConv):
     """SpectralConv over a map with the one-hot vector of a class joined to every pixel.
 
@@ -48,8 +53,9 @@ class ClassConv(SpectralConv):
         constant = tf.matmul(
             tf.reshape(inside, [1, height * width, 9]), tf.reshape(taps, [-1, 9, self.filters])
         )
-        varying = tf.nn.conv2d(inputs, kernel[:, :, : inputs.shape[-1]], 1, "SAME")
-        outputs = varying + tf.reshape(constant, tf.shape(varying))
+        of_inputs = tf.cast(kernel[:, :, : inputs.shape[-1]], inputs.dtype)
+        varying = tf.nn.conv2d(inputs, of_inputs, 1, "SAME")
+        outputs = varying + tf.cast(tf.reshape(constant, tf.shape(varying)), varying.dtype)
         return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
 
 
@@ -102,7 +108,7 @@ class MaskDiscriminator(tf.keras.layers.Layer):
         maps = self.joined(features[-1], classes, training=training)
         features.append(_leaky_relu(self.norms[-1](maps)))
         scores = self.scores(features[-1], training=training)
-        return tf.nn.sigmoid(scores[..., 0]), features
+        return tf.nn.sigmoid(tf.cast(scores, tf.float32)[..., 0]), _exact(features)
 
 
 class LayoutConv(SpectralConv):
@@ -117,8 +123,9 @@ class LayoutConv(SpectralConv):
 
     def call(self, inputs: tf.Tensor, layouts: tf.Tensor, training: bool = False) -> tf.Tensor:
         """inputs (kB, H, W, c), layouts (B, H, W, CHANNELS) -> (kB, h, w, filters)."""
-        kernel = self.normalized_kernel(training)
+        kernel = tf.cast(self.normalized_kernel(training), inputs.dtype)
         of_layouts, of_pictures = kernel[:, :, :CHANNELS], kernel[:, :, CHANNELS:]
+        layouts = tf.cast(layouts, inputs.dtype)
         shared = tf.nn.conv2d(layouts, of_layouts, self.stride, "SAME") + self.bias
         outputs = tf.nn.conv2d(inputs, of_pictures, self.stride, "SAME")
         shape = tf.shape(outputs)
@@ -152,7 +159,8 @@ class PatchDiscriminator(tf.keras.layers.Layer):
         features = [_leaky_relu(self.joined(pictures, layouts, training=training))]
         for conv, norm in zip(self.convs, self.norms):
             features.append(_leaky_relu(norm(conv(features[-1], training=training))))
-        return self.scores(features[-1], training=training)[..., 0], features
+        scores = self.scores(features[-1], training=training)
+        return tf.cast(scores, tf.float32)[..., 0], _exact(features)
 
 
 class MultiScaleDiscriminator(tf.keras.layers.Layer):

@@ -61,7 +61,7 @@ class TripleConv(tf.keras.layers.Layer):
     ):
         """dim: width of object and predicate vectors that come out. hidden: of the messages.
         pooling: 'avg' or 'sum'. activation, norm: after every Dense, of ACTIVATIONS and as MLP."""
-        super().__init__(**kwargs)
+        super().__init__(dtype="float32", **kwargs)  # but for what it is made of
         self.hidden = hidden
         self.pooling = pooling
         mlp = functools.partial(MLP, activation=ACTIVATIONS[activation], norm=norm)
@@ -81,6 +81,9 @@ class TripleConv(tf.keras.layers.Layer):
         An object in no triple hears zeros; order and number of triples an object has are free.
         """
         ends = tf.concat([triples[:, 0], triples[:, 2]], axis=0)  # (2T,)
+        # A gather's gradient is a list of rows. The reshape's sums them up, in float32: what comes
+        # before, in mixed precision, would do it in less.
+        objects = tf.reshape(objects, [-1, objects.shape[1]])
         subjects, others = tf.split(tf.gather(objects, ends), 2)
         spoken = self.speak(tf.concat([subjects, predicates, others], axis=1), training=training)
         to_subject, predicates, to_object = tf.split(
@@ -114,8 +117,8 @@ class GraphConvNet(tf.keras.layers.Layer):
         **kwargs,
     ):
         """From `dim` on: of each layer, see TripleConv."""
-        super().__init__(**kwargs)
-        self.predicates = tf.keras.layers.Embedding(num_predicates, predicate_dim)
+        super().__init__(dtype="float32", **kwargs)
+        self.predicates = tf.keras.layers.Embedding(num_predicates, predicate_dim, dtype="float32")
         self.layers = [
             TripleConv(dim, hidden, pooling, activation, norm, name=f"layer_{i}")
             for i in range(layers)

@@ -16,17 +16,8 @@ class MaskNet(tf.keras.layers.Layer):
     convolution (paper section 3.4, sg2im).
     """
 
-    def __init__(
-        self,
-        mask_size: int,
-        width: int,
-        precision: str = "float32",
-        norm: str = "batch",
-        **kwargs,
-    ):
-        """precision: 'float32', or 'bfloat16' for the maps between the layers; the variables, the
-        statistics of batch norm and the logits are float32 either way. norm: 'batch', 'instance'
-        or 'none'."""
+    def __init__(self, mask_size: int, width: int, norm: str = "batch", **kwargs):
+        """norm: 'batch', 'instance' or 'none'."""
         super().__init__(**kwargs)
         doublings = mask_size.bit_length() - 1
         if mask_size != 2**doublings or doublings == 0:
@@ -34,13 +25,10 @@ class MaskNet(tf.keras.layers.Layer):
                 f"masks of side {mask_size} cannot be generated: the mask net doubles from 1, so "
                 "prepare the data with mask_size a power of two (64)"
             )
-        policy = "float32" if precision == "float32" else f"mixed_{precision}"
-        self.convs = [
-            UpsampleConv(width, use_bias=norm == "none", dtype=policy) for _ in range(doublings)
-        ]
-        self.norms = [NORMS[norm](dtype=policy) for _ in range(doublings)]
+        self.convs = [UpsampleConv(width, use_bias=norm == "none") for _ in range(doublings)]
+        self.norms = [NORMS[norm]() for _ in range(doublings)]
         # The 1x1 convolution, as a product of matrices: faster for a single channel out.
-        self.last = tf.keras.layers.Dense(1, dtype=policy)
+        self.last = tf.keras.layers.Dense(1)
 
     def call(self, objects: tf.Tensor, training: bool = False) -> tf.Tensor:
         maps = objects[:, None, None, :]  # (O, 1, 1, D)

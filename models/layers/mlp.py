@@ -35,4 +35,4 @@ class MLP(tf.keras.layers.Layer):
             inputs = norm(dense(inputs), training=training)
             if activation is not None:
                 inputs = activation(inputs)
-        return inputs
+        return tf.cast(inputs, tf.float32)

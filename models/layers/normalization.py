@@ -1,4 +1,8 @@
-"""Convolutions with their normalisation: batch norm that can be frozen, and spectral norm."""
+"""Convolutions with their normalisation: batch norm that can be frozen, and spectral norm.
+
+In mixed precision maps come and go in the layers' compute type; statistics, and kernels until they
+are scaled, are float32.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +19,27 @@ MOMENTUM = 0.9
 class InstanceNorm(tf.keras.layers.GroupNormalization):
     """Normalises each channel of each sample over its pixels, with a learned scale and offset."""
 
-    def __init__(self, dtype: str = "float32"):
-        super().__init__(groups=-1, epsilon=1e-5, dtype=dtype)
+    def __init__(self):
+        super().__init__(groups=-1, epsilon=1e-5, dtype="float32", autocast=False)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The same in training."""
-        return super().call(inputs)
+        # Keras would take the moments of bfloat16 maps in bfloat16.
+        return tf.cast(super().call(tf.cast(inputs, tf.float32)), inputs.dtype)
 
 
-def batch_norm(dtype: str = "float32") -> tf.keras.layers.BatchNormalization:
+def batch_norm() -> tf.keras.layers.BatchNormalization:
     """The batch norm used everywhere."""
-    return tf.keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=1e-3, dtype=dtype)
+    return tf.keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=1e-3)
 
 
 def _no_norm(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
     return inputs
 
 
-# By the names of hparams, each made by NORMS[name](dtype=...). What stands before a norm needs no
-# bias: the norm would take any constant out again.
-NORMS = {"batch": batch_norm, "instance": InstanceNorm, "none": lambda dtype="float32": _no_norm}
+# By the names of hparams, each made by NORMS[name](). What stands before a norm needs no bias: the
+# norm would take any constant out again.
+NORMS = {"batch": batch_norm, "instance": InstanceNorm, "none": lambda: _no_norm}
 
 
 class ConvBatchNorm(tf.keras.layers.Layer):
@@ -72,7 +77,10 @@ class ConvBatchNorm(tf.keras.layers.Layer):
         fan_in = self.kernel_size**2 * (1 if depthwise else self.in_channels)
         # Written out because Keras would count the channels of a depthwise kernel as inputs.
         self.kernel = self.add_weight(
-            "kernel", shape, initializer=tf.keras.initializers.RandomNormal(0, (2 / fan_in) ** 0.5)
+            "kernel",
+            shape,
+            initializer=tf.keras.initializers.RandomNormal(0, (2 / fan_in) ** 0.5),
+            experimental_autocast=False,
         )
         self.norm.build((None, None, None, self.filters or self.in_channels))
         super().build(input_shape)
@@ -85,15 +93,17 @@ class ConvBatchNorm(tf.keras.layers.Layer):
             scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
             by_output = scale[:, None] if self.filters is None else scale
             outputs = self._convolve(inputs, self.kernel * by_output)
-            outputs = tf.nn.bias_add(outputs, norm.beta - norm.moving_mean * scale)
+            offset = norm.beta - norm.moving_mean * scale
+            outputs = tf.nn.bias_add(outputs, tf.cast(offset, outputs.dtype))
         return outputs if self.activation is None else self.activation(outputs)
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        if inputs.shape[-1] == 1 and self.in_channels > 1:
+            kernel = tf.reduce_sum(kernel, axis=2, keepdims=True)
+        kernel = tf.cast(kernel, inputs.dtype)
         if self.filters is None:
             strides = [1, self.stride, self.stride, 1]
             return tf.nn.depthwise_conv2d(inputs, kernel, strides, "SAME")
-        if inputs.shape[-1] == 1 and self.in_channels > 1:
-            kernel = tf.reduce_sum(kernel, axis=2, keepdims=True)
         return tf.nn.conv2d(inputs, kernel, self.stride, "SAME")
 
 
@@ -124,7 +134,9 @@ class SpectralConv(tf.keras.layers.Layer):
 
     def build(self, input_shape):
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
-        self.kernel = self.add_weight("kernel", shape, initializer="glorot_uniform")
+        self.kernel = self.add_weight(
+            "kernel", shape, initializer="glorot_uniform", experimental_autocast=False
+        )
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight("bias", (self.filters,), initializer="zeros")
@@ -133,11 +145,13 @@ class SpectralConv(tf.keras.layers.Layer):
             (1, self.filters),
             initializer=tf.keras.initializers.RandomNormal(),
             trainable=False,
+            experimental_autocast=False,
         )
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        outputs = tf.nn.conv2d(inputs, self.normalized_kernel(training), self.stride, "SAME")
+        kernel = tf.cast(self.normalized_kernel(training), inputs.dtype)
+        outputs = tf.nn.conv2d(inputs, kernel, self.stride, "SAME")
         return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
 
     def normalized_kernel(self, training: bool) -> tf.Tensor:

@@ -1,7 +1,12 @@
-"""Transformer encoder over the objects of each scene, with a learned scene token."""
+"""Transformer encoder over the objects of each scene, with a learned scene token.
+
+In mixed precision only products with weights and of attention are computed in it: slots are float32
+from layer to layer, where position encodings are added to objects many times their size.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -56,7 +61,7 @@ class EncoderBlock(tf.keras.layers.Layer):
     """Self-attention and a two-layer net, each with dropout, residual and layer norm after it."""
 
     def __init__(self, dim: int, heads: int, hidden: int, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(dtype="float32", **kwargs)
         self.heads = heads
         self.query = tf.keras.layers.Dense(dim)
         # No bias: a constant added to every key shifts all scores of a query alike, and the
@@ -64,10 +69,11 @@ class EncoderBlock(tf.keras.layers.Layer):
         self.key = tf.keras.layers.Dense(dim, use_bias=False)
         self.value = tf.keras.layers.Dense(dim)
         self.join = tf.keras.layers.Dense(dim)
-        self.norm_attention = tf.keras.layers.LayerNormalization(epsilon=1e-6)
+        norm = functools.partial(tf.keras.layers.LayerNormalization, epsilon=1e-6, dtype="float32")
+        self.norm_attention = norm()
         self.widen = tf.keras.layers.Dense(hidden, activation="relu")
         self.narrow = tf.keras.layers.Dense(dim)
-        self.norm_net = tf.keras.layers.LayerNormalization(epsilon=1e-6)
+        self.norm_net = norm()
 
     def call(
         self, slots: tf.Tensor, taken: tf.Tensor, dropout: Dropout
@@ -75,17 +81,21 @@ class EncoderBlock(tf.keras.layers.Layer):
         """slots (N, S, D), taken (N, S) -> the new slots (N, S, D) and the attention (N, heads, S,
         S): how much slot i (third) looks at slot j (last). What empty slots hold is never read."""
         attended, attention = self._attend(slots, taken)
-        slots = self.norm_attention(slots + dropout(self.join(attended)))
-        return self.norm_net(slots + dropout(self.narrow(self.widen(slots)))), attention
+        joined = tf.cast(self.join(attended), tf.float32)
+        slots = self.norm_attention(slots + dropout(joined))
+        narrowed = tf.cast(self.narrow(self.widen(slots)), tf.float32)
+        return self.norm_net(slots + dropout(narrowed)), attention
 
     def _attend(self, slots: tf.Tensor, taken: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         query, key, value = (
             self._split_heads(dense(slots)) for dense in (self.query, self.key, self.value)
         )  # (N, heads, S, D / heads)
-        scores = tf.matmul(query, key, transpose_b=True) / math.sqrt(query.shape[-1])
+        scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+        scores /= math.sqrt(query.shape[-1])
         scores += (taken[:, None, None, :] - 1.0) * 1e9
         attention = tf.nn.softmax(scores)
-        joined = tf.transpose(tf.matmul(attention, value), [0, 2, 1, 3])
+        attended = tf.matmul(tf.cast(attention, value.dtype), value)
+        joined = tf.transpose(attended, [0, 2, 1, 3])
         return tf.reshape(joined, tf.shape(slots)), attention
 
     def _split_heads(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -120,6 +130,9 @@ class SceneSum(tf.keras.layers.Layer):
     """In place of a SceneTransformer: a scene is a learned vector plus the sum of its objects,
     which stay as they are."""
 
+    def __init__(self, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+
     def build(self, input_shape):
         self.token = self.add_weight("token", input_shape[-1:], initializer="zeros")
         super().build(input_shape)
@@ -150,7 +163,7 @@ class SceneTransformer(tf.keras.layers.Layer):
         **kwargs,
     ):
         """use_positions: add the sinusoidal encoding of each box's cell to its object."""
-        super().__init__(**kwargs)
+        super().__init__(dtype="float32", **kwargs)
         self.dim = dim
         self.rate = dropout
         self.positions = sinusoids(LOCATION_GRID**2, dim) if use_positions else None

@@ -11,6 +11,7 @@ its own size, through its SPADE norms.
 
 from __future__ import annotations
 
+import functools
 import operator
 
 import tensorflow as tf
@@ -46,41 +47,45 @@ class SpadeNorm(tf.keras.layers.Layer):
     depend on nothing but the 5x5 classes and edges around a pixel. They are computed once for each
     distinct surroundings, not for each pixel; and the first convolution, of a one-hot map, is a sum
     of nine looked-up rows.
+
+    Mixed precision is for the second convolutions alone: what pixels look up is float32,
+    because its gradient sums over all of them.
     """
 
     def __init__(self, hidden: int, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.hidden = hidden
 
     def build(self, input_shape):
         channels = input_shape[-1]
+        weight = functools.partial(self.add_weight, experimental_autocast=False)
 
         def conv(name: str, inputs: int, outputs: int):
             shape = (3, 3, inputs, outputs)
-            kernel = self.add_weight(f"{name}_kernel", shape, initializer="glorot_uniform")
-            return kernel, self.add_weight(f"{name}_bias", (outputs,), initializer="zeros")
+            kernel = weight(f"{name}_kernel", shape, initializer="glorot_uniform")
+            return kernel, weight(f"{name}_bias", (outputs,), initializer="zeros")
 
         self.shared_kernel, self.shared_bias = conv("shared", CHANNELS, self.hidden)
         self.gamma_kernel, self.gamma_bias = conv("gamma", self.hidden, channels)
         self.beta_kernel, self.beta_bias = conv("beta", self.hidden, channels)
-        self.mean = self.add_weight("mean", (channels,), initializer="zeros", trainable=False)
-        self.variance = self.add_weight(
-            "variance", (channels,), initializer="ones", trainable=False
-        )
+        self.mean = weight("mean", (channels,), initializer="zeros", trainable=False)
+        self.variance = weight("variance", (channels,), initializer="ones", trainable=False)
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, around: Surroundings, training: bool = False) -> tf.Tensor:
-        """inputs float32 (B, h, w, C), around: of the semantic map at (h, w). Same shape out.
+        """inputs (B, h, w, C), around: of the semantic map at (h, w). Same shape and dtype out.
 
         training: statistics of the batch, which move the running ones; else the running ones."""
-        mean, variance = self._statistics(inputs) if training else (self.mean, self.variance)
+        maps = tf.cast(inputs, tf.float32)
+        mean, variance = self._statistics(maps) if training else (self.mean, self.variance)
         hidden = self._hidden(around.near)
         rows = tf.reshape(tf.gather(hidden, around.around), [-1, 9 * self.hidden])  # (V, 9 hidden)
         gamma = self._convolve(rows, self.gamma_kernel, self.gamma_bias)  # (V, C)
         beta = self._convolve(rows, self.beta_kernel, self.beta_bias)
         scale = (1.0 + gamma) * tf.math.rsqrt(variance + EPSILON)
         offset = beta - mean * scale
-        return inputs * tf.gather(scale, around.index) + tf.gather(offset, around.index)
+        outputs = maps * tf.gather(scale, around.index) + tf.gather(offset, around.index)
+        return tf.cast(outputs, inputs.dtype)
 
     def _statistics(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         mean, variance = tf.nn.moments(inputs, [0, 1, 2])
@@ -101,7 +106,9 @@ class SpadeNorm(tf.keras.layers.Layer):
         return tf.pad(hidden, [[0, 1], [0, 0]])
 
     def _convolve(self, rows: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(rows, tf.reshape(kernel, [9 * self.hidden, -1])) + bias
+        kernel = tf.reshape(kernel, [9 * self.hidden, -1])
+        rows, kernel = (tf.cast(each, self.compute_dtype) for each in (rows, kernel))
+        return tf.cast(tf.matmul(rows, kernel), tf.float32) + bias
 
 
 class SpadeBlock(tf.keras.layers.Layer):
@@ -128,7 +135,7 @@ class SpadeBlock(tf.keras.layers.Layer):
         return {**convs, "conv_s": self.conv_s} if self.widens else convs
 
     def call(self, inputs: tf.Tensor, around: Surroundings, training: bool = False) -> tf.Tensor:
-        """inputs float32 (B, h, w, in) -> (B, h, w, out)."""
+        """inputs (B, h, w, in) -> (B, h, w, out)."""
         maps = tf.nn.leaky_relu(self.norm_0(inputs, around, training=training), 0.2)
         maps = self.conv_0(maps, training=training)
         maps = tf.nn.leaky_relu(self.norm_1(maps, around, training=training), 0.2)
@@ -164,7 +171,8 @@ class SpadeGenerator(tf.keras.layers.Layer):
                 features = _upsample(features)
                 around = surroundings(maps.every(step))
             features = getattr(self, name)(features, around, training=training)
-        return tf.nn.tanh(self.conv_img(tf.nn.leaky_relu(features, 0.2)))
+        pixels = self.conv_img(tf.nn.leaky_relu(features, 0.2))
+        return tf.nn.tanh(tf.cast(pixels, tf.float32))
 
     def make(self) -> None:
         """Make the variables, by looking at a small map."""

@@ -1,6 +1,8 @@
 """One contract, and all that keep it: SPADE/api.py in a clone, with and without waitress, and
 SPADE.serve."""
 
+import contextlib
+import http.client
 import json
 import re
 import socket
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from core.commands import run
-from SPADE import serve
+from SPADE import api, serve
 from SPADE.generators import Local
 from tests.SPADE import servers
 from tests.SPADE.servers import ask
@@ -41,15 +43,10 @@ def body(**changes):
     return json.dumps(content(**changes))
 
 
-@pytest.fixture(scope="module")
-def weights_file(tmp_path_factory):
-    return servers.write_weights(tmp_path_factory.mktemp("weights") / "generator.npz")
-
-
 @pytest.fixture(scope="module", params=["clone", "clone-without-waitress", "ours"])
 def server(request, tmp_path_factory):
     if request.param == "ours":
-        path = request.getfixturevalue("weights_file")
+        path = request.getfixturevalue("exported")
         expected = Local(path).generate(LABEL, INSTANCE, PHOTO).transpose(2, 0, 1)
         with servers.started("-m", "SPADE.serve", "--weights", path) as port:
             yield Server(request.param, port, expected)
@@ -81,6 +78,14 @@ def test_it_says_that_it_is_there(server):
     assert ask(server.port, method="GET", path="/health") == (200, {"status": "ok"})
 
 
+def test_waitress_serves_where_it_is_installed(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", "/health")
+        says = connection.getresponse().getheader("Server", "")
+    assert says.startswith("Werkzeug") == (server.kind == "clone-without-waitress")
+
+
 ROWS = LABEL.tolist()
 BAD = {
     "nothing": ("", "not JSON"),
@@ -100,7 +105,7 @@ BAD = {
     "text": (body(instances=LABEL.astype(str).tolist()), "instances must be"),
     "truths": (body(layout=(LABEL > 3).tolist()), "layout must be"),
     "an object": (body(layout={"0": 1}), "layout must be"),
-    "huge": (body(layout=[*ROWS[1:], [10**30] * 256]), "layout must be"),
+    "huge": (body(layout=[*ROWS[1:], [10**30] * 256]), "layout holds 1000"),
     "the label 182": (body(layout=[*ROWS[1:], [182] * 256]), r"layout holds 182: .*0\.\.181"),
     "the label 254": (body(layout=[*ROWS[1:], [254] * 256]), "layout holds 254"),
     "the label 256": (body(layout=[*ROWS[1:], [256] * 256]), "layout holds 256"),
@@ -112,13 +117,26 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_answered_with_a_sentence(server, name):
-    sent, sentence = BAD[name]
-    status, answer = ask(server.port, sent)
+def check_refusal(name, status, answer):
     assert status == 400 and list(answer) == ["error"]
-    pattern = sentence.replace("(", r"\(").replace(")", r"\)")
+    pattern = BAD[name][1].replace("(", r"\(").replace(")", r"\)")
     assert re.search(pattern, answer["error"]), answer
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_answered_with_a_sentence(name):
+    """By the application that all servers run; nothing of it reaches the network."""
+    answer = (
+        api.create_app(lambda *layout: pytest.fail("asked"))
+        .test_client()
+        .post("/", data=BAD[name][0])
+    )
+    check_refusal(name, answer.status_code, answer.json)
+
+
+def test_servers_answer_bad_input(server):
+    for name in ("HTML", "the label 182"):
+        check_refusal(name, *ask(server.port, BAD[name][0]))
 
 
 def test_other_places_and_methods(server):
@@ -176,31 +194,68 @@ def test_a_network_that_fails(server, label):
 # ---- what keeps a server from starting -----------------------------------------------------------
 
 
-def start(*arguments, cwd):
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr.strip().splitlines()[-1]
+STARTS = """
+import json, os, runpy, sys
+for arguments, gone in json.loads(sys.argv[1]):
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("models", "options")]:
+        del sys.modules[name]
+    loaded = dict(sys.modules)
+    if gone in loaded:
+        sys.modules[gone] = None  # as if it were not installed
+    elif gone:
+        os.remove(gone)
+    sys.argv = ["api.py", *arguments]
+    try:
+        runpy.run_path("api.py", run_name="__main__")
+    except SystemExit as ended:
+        print(json.dumps(ended.code))
+    sys.modules.update(loaded)
+"""
 
 
-def test_api_outside_a_clone_and_without_weights(tmp_path):
-    pytest.importorskip("torch")
+def test_what_keeps_api_from_starting(tmp_path):
+    """In one process, for the time that PyTorch takes to load."""
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("says what happens without a GPU")
     folder = servers.make_clone(tmp_path / "clone", waitress=True)
-    code, error = start("api.py", "--name=mine", "--how_many", "3", cwd=folder)
-    assert code == 1 and error.startswith("error: the network mine cannot be loaded")
-    (folder / "options" / "test_options.py").unlink()
-    code, error = start("api.py", cwd=folder)
-    assert code == 1 and f"{folder} is no clone of NVlabs/SPADE" in error
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        # arguments, a file or module that is taken away before, what is said
+        starts = [
+            (["--name=mine"], None, r"the network mine cannot be loaded \(.*No such file"),
+            (["--how_many", "3"], None, r"cannot be loaded \(Error.* size mismatch"),
+            (["--gpu_ids", "0"], None, r"does not take these options \(.*[Cc][Uu][Dd][Aa]"),
+            (["--port", port], None, rf"cannot listen at 127.0.0.1:{port} .*another --port"),
+            (["--port", "70000"], None, 2),
+            (["--where", "here"], None, 2),
+            ([], "flask", "flask.*: pip install flask waitress"),
+            ([], "torch", "torch.*: finish the installation of SPADE"),
+            ([], "models/sync_batchnorm.py", "sync_batchnorm'?: finish the installation of SPADE"),
+            ([], "models/pix2pix_model.py", f"{folder} is no clone of NVlabs/SPADE: drop api.py"),
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", STARTS, json.dumps([start[:2] for start in starts])],
+            cwd=folder, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(said) == len(starts), done.stderr
+    for found, (_, _, expected) in zip(said, starts):
+        if expected == 2:  # argparse has said it
+            assert found == 2
+        else:
+            assert found.startswith("error: ") and "\n" not in found
+            assert re.search(expected, found), found
 
 
-def test_serve_says_what_keeps_it_from_starting(weights_file, tmp_path, capsys):
+def test_serve_says_what_keeps_it_from_starting(exported, tmp_path, capsys):
     def refused(*argv):
         code = run(serve.main, [str(each) for each in argv])
         return code, capsys.readouterr().err
 
     truncated, other = tmp_path / "truncated.npz", tmp_path / "other.npz"
-    truncated.write_bytes(weights_file.read_bytes()[:-1000])
+    truncated.write_bytes(exported.read_bytes()[:-1000])
     np.savez(other, metadata=np.array(json.dumps({"schema": 1})), weight=np.zeros(3))
     for path in (truncated, other):
         code, error = refused("--weights", path)
@@ -209,8 +264,8 @@ def test_serve_says_what_keeps_it_from_starting(weights_file, tmp_path, capsys):
     assert refused()[0] == 2
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, error = refused("--weights", weights_file, "--port", port)
+        code, error = refused("--weights", exported, "--port", port)
     assert code == 1 and f"cannot listen at 127.0.0.1:{port}" in error
     for port in (70_000, "x"):
-        code, error = refused("--weights", weights_file, "--port", port)
+        code, error = refused("--weights", exported, "--port", port)
         assert code == 2 and f"'{port}' is no port" in error

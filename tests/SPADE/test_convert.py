@@ -58,8 +58,13 @@ def _state(ngf: int = 1, hidden: int = 2) -> dict[str, np.ndarray]:
 
 def test_keys_and_shapes_of_the_full_size():
     expected = convert.state_keys(64, 128)
-    assert {key: each.shape for key, each in expected.items()} == _rules(64, 128)
-    optional = {key.rpartition(".")[2] for key, each in expected.items() if each.optional}
+    # Of PyTorch before 1.0: the normalised kernel beside the original one.
+    old = {key: each for key, each in expected.items() if f"{key}_orig" in expected}
+    assert len(old) == 7 * 2 + 4
+    assert all(each == (expected[f"{key}_orig"].shape, True) for key, each in old.items())
+    shapes = {key: each.shape for key, each in expected.items() if key not in old}
+    assert shapes == _rules(64, 128)
+    optional = {key.rpartition(".")[2] for key in shapes if expected[key].optional}
     assert optional == {"weight_v", "num_batches_tracked"}
     trained = ("weight", "weight_orig", "bias")
     numbers = sum(
@@ -84,6 +89,9 @@ def test_spectral_norm_by_hand():
     # v = W^T u / 4.17612, sigma = u . W v = |W^T u|.
     del state["c.weight_v"]
     np.testing.assert_allclose(convert._folded(state, "c.weight"), kernel / 4.17612, rtol=1e-5)
+    # With the normalised kernel of PyTorch before 1.0: that one.
+    state["c.weight"] = kernel / 7
+    np.testing.assert_array_equal(convert._folded(state, "c.weight"), kernel / 7)
 
 
 def test_kernels_are_read_as_out_in_height_width():
@@ -179,19 +187,27 @@ def _convert(tmp_path, content) -> int:
     return run(convert.main, [str(tmp_path / "latest_net_G.pth"), str(tmp_path / "out.npz")])
 
 
-@pytest.mark.parametrize("age", ["new", "without num_batches_tracked", "without weight_v"])
+AGES = ["new", "without num_batches_tracked", "without weight_v", "before 1.0: without weight_v"]
+
+
+@pytest.mark.parametrize("age", AGES)
 def test_pictures_equal_pytorch(reference, layout, tmp_path, capsys, age):
     import torch
 
     generator, seen = copy.deepcopy(reference[0]), reference[1]
     state = generator.state_dict()
     assert {key: tuple(value.shape) for key, value in state.items()} == _rules(NGF, HIDDEN)
-    if age == "without weight_v":
-        for module in generator.modules():
-            if hasattr(module, "weight_v"):
-                v = module.weight_orig.detach().flatten(1).T @ module.weight_u
-                module.weight_v.copy_(v / v.norm())
     state = {k: v for k, v in state.items() if not k.endswith(age.rpartition(" ")[2])}
+    for name, module in generator.named_modules():
+        if not hasattr(module, "weight_v"):
+            continue
+        v = module.weight_orig.detach().flatten(1).T @ module.weight_u
+        if age == "without weight_v":
+            module.weight_v.copy_(v / v.norm())
+        elif age == AGES[-1]:
+            state[f"{name}.weight"] = module.weight_orig.detach() / (1.1 * v.norm())
+    if age == AGES[-1]:
+        generator.load_state_dict(dict(state))  # PyTorch knows its old files
     assert _convert(tmp_path, state) == 0, capsys.readouterr().err
     found = load_generator(tmp_path / "out.npz")(semantic_maps(*layout)).numpy()
     assert found.shape == (2, 128, 256, 3)

@@ -1,50 +1,63 @@
-"""python -m SPADE.export: the weights file draws what the trained model draws."""
+"""'spade' trained by train.py, and python -m SPADE.export: the weights file draws what the trained
+model draws. (That SPADE.serve serves that file is in test_contract.py.)"""
+
+import dataclasses
 
 import numpy as np
-import pytest
+import tensorflow as tf
 
-from core.checkpoints import Checkpoints
-from core.errors import UserError
-from core.hparams import BaseHParams, to_dict
+from core import checkpoints, hparams
+from core.commands import run
+from core.dataset import Vocabulary
+from core.reporting import read_metrics
 from core.run_dir import RunConfig
 from models.layers.semantic import semantic_maps
+from models.spade import Spade
 from SPADE import export, weights
-from tests.models.helpers import build, compiled_step, scene_batch, step_args
 
 
-def _config(folder, model="spade"):
-    groups = to_dict(BaseHParams()), to_dict(build("spade").hparams)
-    RunConfig(model, "coco-tfrecord", *groups, {}).write(folder / "config.json")
+def test_a_training_is_logged_and_looked_at(spade_run):
+    logged = read_metrics(spade_run.metrics)
+    assert [line["step"] for line in logged] == [1, 2, 3]
+    for line in logged:
+        values = line["losses"]
+        assert {"g_gan_loss", "g_feat_loss", "d_loss", "total_loss"} <= set(values)
+        assert np.isfinite(list(values.values())).all()
+    (line,) = read_metrics(spade_run.figures)
+    assert (line["step"], line["failed"]) == (3, [])
+    measures = [figure["labels"]["measure"] for figure in line["figures"]]
+    assert measures == ["l1", "ssim"]
+    assert (spade_run.plots / "generated-pictures-coco-tfrecord-step-3.png").is_file()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """(folder of a run, its model after two steps, a batch)."""
-    folder = tmp_path_factory.mktemp("runs") / "spade-01"
-    model, batch = build("spade"), scene_batch(0, [1, 2])
-    step = compiled_step(model, batch)
-    for number in range(2):
-        step(batch, *step_args(number))
-    Checkpoints(folder / "checkpoints").save(model, 2, True, model.vocabulary.names)
-    _config(folder)
-    return folder, model, batch
+def test_draws_what_the_model_draws(spade_run, exported):
+    config = RunConfig.read(spade_run.config)
+    newest = checkpoints.Checkpoints(spade_run.checkpoints).latest()
+    names = tuple(checkpoints.State.read(newest).vocabulary)
+    values = hparams.from_dict(Spade.HParams, config.model_hparams, "config.json")
+    model = Spade(values, Vocabulary(names, ids=tuple(range(len(names)))), 3)
+    checkpoints.load(model, newest, names)
+    shape = (2, 64, 96)
+    maps = [
+        tf.random.stateless_uniform(shape, (0, i), 0, most, tf.int32)
+        for i, most in enumerate((182, 3))
+    ]
+    labels, instances = (tf.cast(each, tf.uint8) for each in maps)
+    found = weights.load_generator(exported)(semantic_maps(labels, instances))
+    np.testing.assert_allclose(found, model.generate(labels, instances), atol=1e-5)
+    assert np.std(found) > 1e-3
 
 
-def test_draws_what_the_model_draws(trained, tmp_path, capsys):
-    folder, model, batch = trained
-    export.main([str(folder), str(tmp_path / "g.npz")])
-    assert "step 2" in capsys.readouterr().out
-    labels, instances = model.layouts(batch)
-    exported = weights.load_generator(tmp_path / "g.npz")(semantic_maps(labels, instances))
-    np.testing.assert_allclose(exported, model.generate(labels, instances), atol=1e-5)
+def test_runs_that_cannot_be_exported(spade_run, exported, tmp_path, capsys):
+    def refused(*argv):
+        assert run(export.main, [str(each) for each in argv]) == 1
+        return capsys.readouterr().err
 
-
-def test_runs_that_cannot_be_exported(trained, tmp_path):
-    out = str(tmp_path / "g.npz")
-    _config(tmp_path)
-    with pytest.raises(UserError, match="has no checkpoint to export"):
-        export.main([str(tmp_path), out])
-    _config(tmp_path, "graph-attention")
-    with pytest.raises(UserError, match="is of the model 'graph-attention', not 'spade'"):
-        export.main([str(tmp_path), out])
-    assert not (tmp_path / "g.npz").exists()
+    config, out = RunConfig.read(spade_run.config), tmp_path / "g.npz"
+    assert "cannot read" in refused(tmp_path, out)
+    config.write(tmp_path / "config.json")
+    assert "has no checkpoint to export" in refused(tmp_path, out)
+    dataclasses.replace(config, model="graph-attention").write(tmp_path / "config.json")
+    assert "is of the model 'graph-attention', not 'spade'" in refused(tmp_path, out)
+    assert "cannot write to the folder" in refused(spade_run.root, exported / "x" / "g.npz")
+    assert not out.exists()

@@ -134,16 +134,20 @@ def test_nonsense_is_asked_again_and_then_told(served, name, caplog):
 
 
 def test_what_gets_well_is_not_told(served):
-    server, client = served((503, ""), (200, "<html>"), GOOD)
-    assert client.generate(LABEL, LABEL, PHOTO).shape == (256, 256, 3)
-    assert len(server.requests) == 3
+    for trouble in (503, 429):
+        server, client = served((trouble, ""), (200, "<html>"), GOOD)
+        assert client.generate(LABEL, LABEL, PHOTO).shape == (256, 256, 3)
+        assert len(server.requests) == 3
 
 
 def test_a_refusal_is_not_asked_again(served):
     server, client = served((400, '{"error": "layout holds 182"}'))
-    with pytest.raises(UserError, match=r"refused .* status 400: layout holds 182"):
+    with pytest.raises(UserError, match=r"refused .* status 400: layout holds 182$"):
         client.generate(LABEL, LABEL, PHOTO)
     assert len(server.requests) == 1
+    _, stranger = served((404, "<html>not found</html>"))
+    with pytest.raises(UserError, match=r"status 404; if it is another server, start it with"):
+        stranger.generate(LABEL, LABEL, PHOTO)
 
 
 def test_a_server_that_is_down():

@@ -3,6 +3,8 @@ are random, which costs the same."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
@@ -16,9 +18,10 @@ SIDE, MASK, CLASSES = 96, 64, 173
 # ---------------------------------------------------------------- helpers
 
 
-def _model(name: str, setting: Setting, cls: type | None = None):
+def _model(name: str, setting: Setting, cls: type | None = None, precision: str = "none"):
     from core.dataset import Vocabulary
     from core.hparams import parse
+    from core.model import Numerics
     from core.registry import MODELS
     from dataloaders.scene_graph import PREDICATES
 
@@ -28,7 +31,7 @@ def _model(name: str, setting: Setting, cls: type | None = None):
         text += f",pt_mdomain_id=01,mask_width={setting.size(256, 16)}"
     names = (*(f"class {i}" for i in range(CLASSES - 1)), "__image__")
     vocabulary = Vocabulary(names, tuple(PREDICATES), tuple(range(91)))
-    return cls(parse(text, cls.HParams), vocabulary, 1000, MASK)
+    return cls(parse(text, cls.HParams), vocabulary, 1000, MASK, Numerics(precision))
 
 
 def _stepper(model, spec):
@@ -39,17 +42,12 @@ def _stepper(model, spec):
     return tf.function(model.train_step, input_signature=(spec, *scalars))
 
 
-def _loose(batch):
-    """The specs of a batch, first dimensions free."""
-    import tensorflow as tf
-
-    return tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), batch)
-
-
 def _measure_step(model, batch, times: int) -> Numbers:
     import tensorflow as tf
 
-    step = _stepper(model, _loose(batch))
+    from tests.models.helpers import signature_of
+
+    step = _stepper(model, signature_of(batch))
     arguments = tf.constant(0, tf.int64), tf.constant(0)
     return repeat(lambda: [float(v) for v in step(batch, *arguments).values()], times)
 
@@ -74,8 +72,8 @@ def _triplets(setting: Setting):
     return TripletBatch(_images(n, 1), _images(n, 3), _images(n, 3), labels, labels + 1)
 
 
-def _stage_1(setting: Setting) -> Numbers:
-    model = _model("multidomain-representation", setting)
+def _stage_1(setting: Setting, precision: str = "none") -> Numbers:
+    model = _model("multidomain-representation", setting, precision=precision)
     return _measure_step(model, _triplets(setting), setting.size(9, 1))
 
 
@@ -210,8 +208,8 @@ def _scenes(setting: Setting):
     )
 
 
-def _stage_2(setting: Setting) -> Numbers:
-    model = _model("graph-attention", setting)
+def _stage_2(setting: Setting, precision: str = "none") -> Numbers:
+    model = _model("graph-attention", setting, precision=precision)
     return _measure_step(model, _scenes(setting), setting.size(5, 1))
 
 
@@ -257,6 +255,23 @@ def _stage_2_rows(found: dict[str, Numbers]) -> list[Row]:
         slower("stage 2 first step", "s", ours["first"], naive["first"], "under 30 s"),
         slower("stage 2 peak memory", "MB", ours["peak"], naive["peak"], "under 7,000 MB"),
     ]
+
+
+# ---------------------------------------------------------------- precision
+
+
+def _in_bfloat16(stage: str, step: Callable[..., Numbers]) -> Bench:
+    """Its step beside the same in float32."""
+
+    def rows(found: dict[str, Numbers]) -> list[Row]:
+        short, exact = found["bfloat16"], found["float32"]
+        title = f"{stage} {{}} in bfloat16 (naive: float32)"
+        return [
+            slower(title.format("step"), "s", short["median"], exact["median"]),
+            slower(title.format("peak memory"), "MB", short["peak"], exact["peak"]),
+        ]
+
+    return Bench({"float32": step, "bfloat16": functools.partial(step, precision="bfloat16")}, rows)
 
 
 # ---------------------------------------------------------------- waiting for data
@@ -315,5 +330,7 @@ BENCHES = {
     "stage1": Bench({"ours": _stage_1, "bare": _bare_backbones}, _stage_1_rows),
     "masknet": Bench({"ours": _mask_net, "naive": _mask_net_naive}, _mask_net_rows),
     "stage2": Bench({"ours": _stage_2, "naive": _stage_2_naive}, _stage_2_rows),
+    "bfloat16-1": _in_bfloat16("stage 1", _stage_1),
+    "bfloat16-2": _in_bfloat16("stage 2", _stage_2),
     "waiting": Bench({"stage 1": _waiting_1, "stage 2": _waiting_2}, _waiting_rows),
 }

@@ -32,7 +32,7 @@ OPTIONS = (
     (SCENES, "use_pos_encoding=False,use_giou_loss=False,recon_on_sketch=False", set(), set()),
     (SCENES, "g_mask_norm=instance,d_layout_norm=none,use_lab_smooth=False", set(), set()),
     (SCENES, "g_mask_norm=none,use_sn_mask_dis=False,layout_d_arch=small", set(), set()),
-    (SCENES, "mask_precision=bfloat16,layout_d_arch=big", set(), set()),
+    (SCENES, "layout_d_arch=big", set(), set()),
     (SCENES, "abbl_skip_transformer=True", set(), set()),
     (SCENES, "abbl_skip_graph=True,retrieval_vector=projection", set(), set()),
     (SCENES, "abbl_skip_graph=True,abbl_skip_transformer=True", set(), set()),
@@ -154,9 +154,9 @@ def test_randomness_is_seed_and_step(name):
     batch = batch_for(build(name))
     first = losses_of(build(name).train_step, batch, 5, seed=1)
     assert first == losses_of(build(name).train_step, batch, 5, seed=1)
-    other_step = losses_of(build(name).train_step, batch, 6, seed=1)
-    other_seed = losses_of(build(name).train_step, batch, 5, seed=2)
     if name == "graph-attention":  # dropout and the discriminator's noisy targets
+        other_step = losses_of(build(name).train_step, batch, 6, seed=1)
+        other_seed = losses_of(build(name).train_step, batch, 5, seed=2)
         assert len({run["end_clas_loss"] for run in (first, other_step, other_seed)}) == 3
         assert len({run["d_mask_loss"] for run in (first, other_step, other_seed)}) == 3
 

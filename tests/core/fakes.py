@@ -12,7 +12,7 @@ from core.dataset import Vocabulary
 from core.errors import HParamError, UserError
 from core.hparams import hp
 from core.metrics.base import Figure, Picture
-from core.model import Model
+from core.model import PLAIN, Model
 from core.registry import LOADERS, METRICS, MODELS
 
 
@@ -26,6 +26,7 @@ class FakeBatch(NamedTuple):
 @dataclass(frozen=True)
 class FakeData:
     folder: str = hp("", "any text but 'missing'")
+    set_dir: str = hp("", "a folder whose contents count", folder=True)
     end: int = hp(-1, "number of batches, -1: endless")
 
 
@@ -79,8 +80,8 @@ class FakeModel(Model):
     metrics = ("fake-metric",)
     traces = 0
 
-    def __init__(self, hparams, vocabulary, iterations, mask_size=64):
-        super().__init__(hparams, vocabulary, iterations, mask_size)
+    def __init__(self, hparams, vocabulary, iterations, mask_size=64, numerics=PLAIN):
+        super().__init__(hparams, vocabulary, iterations, mask_size, numerics)
         self.hidden = tf.keras.layers.Dense(hparams.width, name="hidden")
         self.hidden.build((None, 4))
         self.out = tf.keras.layers.Dense(1, name="out")

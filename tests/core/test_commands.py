@@ -51,6 +51,28 @@ def test_a_wrong_flag_is_a_usage_error():
             parser.parse_args(argv)
 
 
+def test_words_that_are_no_text():
+    """A folder named in Latin-1, as it comes from the shell."""
+    word = os.fsdecode(b"/home/caf\xe9")
+    with pytest.raises(UsageError, match=r"the argument /home/caf\\xe9 is not UTF-8: rename"):
+        commands.Parser(prog="it").parse_args(["--folder", word])
+    parser = commands.Parser(prog="it")
+    parser.add_argument("--folder")
+    assert parser.parse_args(["--folder", "/home/café"]).folder == "/home/café"
+
+
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert commands.run(lambda argv: None, []) == 1
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("error: the working directory has been removed") and said.count("\n") == 1
+    )
+
+
 def test_a_reader_that_has_gone_is_no_error():
     code = (
         "import sys; from core import commands\n"

@@ -124,6 +124,9 @@ class FakeModel:
         self.kind, self.photos_encoded, self.queries_encoded, self.masks_made = kind, 0, 0, 0
         self.hparams = SimpleNamespace(retrieval_vector="projection")
 
+    def weights_digest(self):
+        return "5e" * 32
+
     def embed_photos(self, crops):
         self.photos_encoded += len(crops)
         return self._embed(crops[:, 0, 0, 0])

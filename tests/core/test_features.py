@@ -48,8 +48,9 @@ def make(scenes=SCENES, seed=0, **metadata):
     arrays = {name: np.asarray(each, kinds[name][0]) for name, each in arrays.items()}
     values = {
         "schema": features.SCHEMA, "model": "graph-attention", "run": "SD01", "step": 7,
-        "loader": "sketchycoco-tf", "split": "test", "seed": 0, "vector": "token",
-        "own_boxes": False, "protocols": [dataclasses.asdict(each) for each in protocols],
+        "loader": "sketchycoco-tf", "split": "test", "seed": 0, "weights": "5e" * 32,
+        "vector": "token", "own_boxes": False,
+        "protocols": [dataclasses.asdict(each) for each in protocols],
         "mask_size": SIDE, "vocabulary": ["cat", "dog", "__image__"],
     }  # fmt: skip
     return features.Features({**values, **metadata}, arrays)
@@ -231,7 +232,7 @@ BAD = {
     ),
     "cut short inside": (archive(members(photo_token=npy(TOKEN)[:-4])), "other sizes"),
     "no array": (archive(members(photo_token=b"\x93NUMPY\x01\0")), "not a features file"),
-    "other schema": (archive(members(metadata=metadata(schema=1))), "its schema is 1, not 2"),
+    "other schema": (archive(members(metadata=metadata(schema=2))), "its schema is 2, not 3"),
     "metadata no JSON": (archive(members(metadata=np.array("{"))), "not a features file"),
     "metadata no text": (archive(members(metadata=np.array(3))), "metadata is no text"),
     "metadata short": (archive(members(metadata=metadata(step="none"))), "'step' is missing"),

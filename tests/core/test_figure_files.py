@@ -79,7 +79,7 @@ def figure(**changes):
         (figure(odd=1), "result 0: the key 'odd' is unknown"),
         (figure(value="high"), "result 0: 'value' must be a number, is 'high'"),
         (figure(value=True), "'value' must be a number, is True"),
-        (figure(value=float("nan")), "'value' must be a number, is nan"),
+        (figure(value=float("nan")), "is not valid JSON (Out of range"),
         (figure(value=10**400), "'value' must be a number, is 1000"),
         (figure(n=2.5), "'n' must be a count, is 2.5"),
         (figure(labels=["boxes"]), "'labels' must be an object, each value text"),

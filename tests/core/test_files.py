@@ -82,10 +82,17 @@ def test_nested_without_end_is_no_json(tmp_path):
         read_json(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("text", ["[NaN]", "[-Infinity]", "[1e999]", '{"\\ud800": 1}'])
+def test_what_could_not_be_written_again_is_no_json(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match="is not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
     path = tmp_path / "scene"
-    (tmp_path / ".scene.partial").mkdir()  # of a run that was killed
-    (tmp_path / ".scene.partial" / "half").write_text("")
+    (tmp_path / ".scene.7.partial").mkdir()  # of a run that was killed
+    (tmp_path / ".scene.7.partial" / "half").write_text("")
     for name in ("one", "two"):
         with replacing_folder(path) as temporary:
             (temporary / name).write_text(name)
@@ -96,6 +103,11 @@ def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
         raise ZeroDivisionError
     assert [entry.name for entry in path.iterdir()] == ["two"]
     assert list(tmp_path.iterdir()) == [path]
+    # Another process took it for left over: what this one had written is not mixed with anything.
+    with pytest.raises(UserError, match="cannot write"), replacing_folder(path) as temporary:
+        temporary.rename(tmp_path / "away")
+        (temporary / "four").write_text("")
+    assert [entry.name for entry in path.iterdir()] == ["two"]
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(UserError, match=r"cannot write .*file"),
@@ -104,6 +116,12 @@ def test_a_folder_appears_whole_and_in_the_place_of_the_old_one(tmp_path):
         pass
     with pytest.raises(UserError, match="cannot write"), replacing_folder(tmp_path / "no" / "a"):
         pass
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"cannot read .*pipe: it is no regular file"):
+        read_json(tmp_path / "pipe")
 
 
 def test_what_killed_processes_left_is_swept_up(tmp_path):

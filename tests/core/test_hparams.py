@@ -201,6 +201,8 @@ def test_what_no_comma_string_can_carry(values):
         ({"sizes": 3}, "sizes must be list of int"),
         ({"kind": "huge"}, "kind must be"),
         ({"extra": 1}, "unknown hparam 'extra'"),
+        ({"rate": 10**400}, "rate must be float"),
+        ({"text": "a\0"}, "text must be str"),
     ],
 )
 def test_reading_a_dict_is_strict(change, piece):
@@ -253,6 +255,8 @@ def test_the_base_defaults_of_the_specification():
         "autograph": True,
         "distribute": "none",
         "seed": 0,
+        "mixed_precision": "none",
+        "clip_norm": 0.0,
         "deterministic": False,
     }
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from core import hparams_page
-from core.hparams import BaseHParams, hp
+from core.errors import HParamError
+from core.hparams import BaseHParams, _specs, hp, parse
 from core.registry import EXPERIMENTS, LOADERS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +61,22 @@ def test_every_hparam_stands_under_the_name_that_takes_it(page):
         (section,) = [s for head, s in sections.items() if all(word in head for word in words)]
         for field in dataclasses.fields(cls):
             assert f"\n| `{field.name}` |" in section
+
+
+def test_every_whole_number_has_limits():
+    """Most of them are sizes of something that is allocated."""
+    classes = [registry[name].HParams for registry in (MODELS, LOADERS, EXPERIMENTS)
+               for name in registry]  # fmt: skip
+    for path in hparams_page.PREPARATION.values():
+        module, _, name = path.partition(":")
+        classes.append(getattr(importlib.import_module(module), name))
+    for cls in [BaseHParams, *classes]:
+        for field, hint in _specs(cls).values():
+            if "int" in str(hint) and not field.metadata["choices"]:
+                limits = field.metadata["low"], field.metadata["high"]
+                assert None not in limits, f"{cls.__name__}.{field.name}: {limits}"
+                with pytest.raises(HParamError, match="must be at most"):
+                    parse(f"{field.name}=1{'0' * 12}", cls)
 
 
 def test_no_hparams_of_preparation_are_forgotten():

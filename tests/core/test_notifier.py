@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -210,13 +211,19 @@ def test_a_malformed_file_is_a_usage_error_that_does_not_repeat_it(tmp_path, con
 
 
 def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="cannot be read: it is no regular file"):
         read_config(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")  # nobody writes into it: opening it would wait for ever
+    for path in (str(tmp_path / "pipe"), "/dev/zero"):
+        with pytest.raises(UsageError, match=f"slack_config={path} cannot be read: it is no reg"):
+            read_config(path)
+    with pytest.raises(UsageError, match="is no text file"):
+        read_config("a\0b")
 
     def refuse(*arguments, **more):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)  # a test that runs as root may read everything
+    monkeypatch.setattr(Path, "stat", refuse)  # a test that runs as root may read everything
     with pytest.raises(UsageError, match="cannot be read: Permission denied"):
         read_config("token.secret")
 

@@ -1,6 +1,7 @@
 """core.run_dir: paths, the lock, and the strict config.json."""
 
 import json
+import os
 
 import pytest
 
@@ -15,7 +16,11 @@ ENTRY = {
     "time": "2024-01-01T00:00:00+00:00",
     "changes": {},
 }
-CONFIG = RunConfig("m", "l", {"seed": 0}, {"a": 1}, {"l": {"folder": "x"}}, (ENTRY,))
+MORE = {"seed": 0, "git": None, "data": {"folder": "5e"}}
+CONFIG = RunConfig(
+    "m", "l", {"seed": 0}, {"a": 1}, {"l": {"folder": "x"}}, (ENTRY, {**ENTRY, **MORE}),
+    {"l": {"folder": {"train/a": "5e"}}},
+)  # fmt: skip
 
 
 def test_paths(tmp_path):
@@ -40,8 +45,6 @@ def test_unwritable_output(tmp_path):
 
 
 def test_a_second_run_names_the_process_of_the_first(tmp_path):
-    import os
-
     run = RunDir(tmp_path, "m", "1")
     run.create()
     with (
@@ -52,6 +55,34 @@ def test_a_second_run_names_the_process_of_the_first(tmp_path):
         pass
     with run.lock(), RunDir(tmp_path, "m", "1").root.joinpath(".lock").open() as file:
         assert file.read() == f"{os.getpid()}\n"
+
+
+def test_a_start_that_fails_leaves_nothing_of_its_own(tmp_path):
+    run = RunDir(tmp_path / "a" / "b", "m", "1")
+    for _ in range(2):
+        with pytest.raises(KeyError), run.created(), run.lock():
+            raise KeyError
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError), run.created(), run.lock():
+        run.metrics.touch()
+        raise KeyError
+    assert run.metrics.exists() and run.locked_by.exists()
+
+
+def test_a_lock_that_is_removed_while_one_waits_for_it_locks_nothing(tmp_path, monkeypatch):
+    """Else a third run would make the file anew and lock it too."""
+    run, acquire, waited = RunDir(tmp_path, "m", "1"), RunDir._acquire, []
+
+    def remove_once(self, file):
+        acquire(self, file)
+        if not waited:
+            waited.append(file)
+            self.locked_by.unlink()  # as its holder does, having failed
+
+    run.create()
+    monkeypatch.setattr(RunDir, "_acquire", remove_once)
+    with run.lock():
+        assert waited and run.writer() == str(os.getpid())
 
 
 def test_config_round_trip(tmp_path):
@@ -81,6 +112,11 @@ def _edited(tmp_path, edit):
         (lambda c: c["hparams"]["data"].update(l=3), "hparams.data.l must be an object"),
         (lambda c: c["history"][0].pop("step"), "history: the key 'step' is missing"),
         (lambda c: c.update(schema=99), "schema 99"),
+        (lambda c: c["history"][0].update(command=["a", 1]), "'command' must be words"),
+        (lambda c: c["history"][0].update(seed="0"), "'seed' must be int"),
+        (lambda c: c["history"][0].update(more=1), "unknown key 'more'"),
+        (lambda c: c.update(contents=[]), "'contents' must be dict"),
+        (lambda c: c["contents"]["l"].update(folder={"a": 3}), "'contents' must be hashes"),
     ],
 )
 def test_reading_is_strict(tmp_path, edit, piece):

@@ -156,6 +156,19 @@ def test_nan_stops_naming_loss_and_step_and_keeps_the_last_checkpoint(run):
     assert run.own.steps() == [2, 4]
 
 
+def test_a_loss_scale_may_fall_but_not_below_one(run, monkeypatch):
+    """After steps 1, 2, 3 it is 2, 1, 1/2."""
+    step = FakeModel.train_step
+
+    def scaled(self, batch, number, seed):
+        scale = 2.0 / tf.pow(2.0, tf.cast(number, tf.float32))
+        return {**step(self, batch, number, seed), "first_loss_scale": scale}
+
+    monkeypatch.setattr(FakeModel, "train_step", scaled)
+    with pytest.raises(UserError, match=r"at step 3: no loss scale .* mixed_precision="):
+        run.train()
+
+
 def test_data_that_end_are_an_error(run):
     with pytest.raises(UserError, match="data ended before step 4"):
         run.train(end=3)

@@ -194,6 +194,7 @@ def write_scenes(
     vocabulary: tuple[str, ...] = VOCABULARY,
     objects: tuple[int, int] = (1, 5),
     mask_side: int = 64,
+    side: int = 256,
     seed: int = 0,
     lossless: bool = False,
     paired: bool = False,
@@ -214,7 +215,7 @@ def write_scenes(
             stuff_masks = np.tril(np.ones((mask_side, mask_side), np.uint8))[None].repeat(pieces, 0)
             serialized.append(
                 records.SceneRecord.encode(
-                    encode(scene_image(rng), "PNG" if lossless else "JPEG"),
+                    encode(scene_image(rng, side), "PNG" if lossless else "JPEG"),
                     100 + i,
                     classes.tolist(),
                     scene_boxes(rng, count).reshape(-1).tolist(),

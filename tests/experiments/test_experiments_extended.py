@@ -154,6 +154,13 @@ def test_another_model_is_refused(files, key, other):
     assert not (files / "own_feats_extended_gallery.json").exists()
 
 
+def test_another_run_of_the_same_id_is_refused(files):
+    """Two output folders may each hold a run SD01 with a checkpoint of step 7."""
+    features.write(files / "some_feats.npz", make(30, split="train", weights="ab" * 32))
+    with pytest.raises(UserError, match=r"other weights, by another run of the same id"):
+        run(files)
+
+
 def test_what_else_is_refused(files):
     with pytest.raises(UserError, match="the distractors add nothing"):
         run(files, "[own_feats.npz]")

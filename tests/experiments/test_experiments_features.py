@@ -49,7 +49,8 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
     file = features.read(tmp_path / names[1])
     protocols = features.protocols(own_boxes=False)
     assert file.metadata == {
-        "schema": 2, "model": "fake-model", "run": "a-b", "step": 7, "loader": "fake-scenes",
+        "schema": 3, "weights": "5e" * 32, "model": "fake-model", "run": "a-b", "step": 7,
+        "loader": "fake-scenes",
         "split": "train", "seed": 0, "vector": "projection", "own_boxes": False,
         "protocols": [dataclasses.asdict(protocol) for protocol in protocols],
         "mask_size": 16, "vocabulary": ["a", "b", "c", "d", "e", "__image__"],

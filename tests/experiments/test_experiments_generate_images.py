@@ -17,6 +17,7 @@ from core.layouts import PALETTE, label_maps
 from dataloaders.batches import Stuff
 from experiments.generate_images import GenerateImages
 from SPADE import generators
+from tests.core.fakes import FakeData
 from tests.core.test_evaluation import SIDE, FakeScenes
 from tests.experiments.test_experiments_features import Splits
 from tests.experiments.test_experiments_scene_layouts import Maskless, Paints
@@ -33,6 +34,7 @@ KINDS = ("sketch", "image", "mixed", "flipped", "gt")
 
 def with_ids(dataset, ids=IDS):
     dataset.vocabulary = dataclasses.replace(FakeScenes.vocabulary, ids=ids)
+    dataset.hparams = FakeData("sets")
     return dataset
 
 
@@ -186,24 +188,43 @@ def test_finished_scenes_are_kept_and_others_made_again(tmp_path, generator, cap
     folder = tmp_path / NAME
     run(tmp_path)
     assert generator.made == 20
-    mark = folder / "100" / "strip.jpg"
-    mark.write_bytes(b"mine")
+    mark = folder / "100" / "mine"
+    mark.touch()
     (folder / "101" / "scene.json").unlink()  # half-written, one way or another
     (folder / "102" / "scene.json").write_text('{"settings"')
     (folder / "103" / "photo.png").unlink()
     (folder / "104" / "scene.json").write_text("[]")
-    (folder / ".105.partial").mkdir()
-    (folder / ".105.partial" / "photo.png").write_bytes(b"half")
+    (folder / ".105.7.partial").mkdir()
+    (folder / ".105.7.partial" / "photo.png").write_bytes(b"half")
     for path in (folder / "105").iterdir():
         path.unlink()
+    with (folder / "106" / "photo.png").open("r+b") as file:
+        file.truncate(100)
     content = run(tmp_path)
-    assert (content["scenes"], content["made"], generator.made) == (20, 5, 25)
-    assert "saved: 5 scenes" in capsys.readouterr().out and mark.read_bytes() == b"mine"
+    assert (content["scenes"], content["made"], generator.made) == (20, 6, 26)
+    assert "saved: 6 scenes" in capsys.readouterr().out and mark.is_file()
     assert {p.name for p in folder.iterdir()} == {str(100 + n) for n in range(20)}
     assert pixels(folder / "103", "photo").shape == (256, 256, 3)
     assert run(tmp_path)["made"] == 0
+
+
+def test_other_settings_are_not_mixed_with_finished_scenes(tmp_path, generator, caplog):
+    def settings(image_id):
+        content = json.loads((tmp_path / NAME / str(image_id) / "scene.json").read_text())
+        return content["settings"]
+
+    run(tmp_path)
     generator.identity = "another"
-    assert run(tmp_path)["made"] == 20 and mark.read_bytes() != b"mine"
+    assert run(tmp_path, "scenes=5")["made"] == 5
+    assert f"{NAME} has 15 other scenes, made with other settings" in caplog.text
+    made = [settings(100 + n)["generator"] for n in range(20)]
+    assert sorted(made) == ["another"] * 5 + ["fake"] * 15
+    caplog.clear()
+    assert run(tmp_path)["made"] == 15 and "other settings" not in caplog.text
+    moved = with_ids(Splits(batch_size=6))
+    moved.hparams = FakeData("other sets")
+    assert run(tmp_path, "scenes=2", dataset=moved)["made"] == 2
+    assert run(tmp_path, "scenes=2,boxes=predicted", dataset=moved)["made"] == 2
 
 
 def test_a_server_that_goes_down_costs_no_finished_scene(tmp_path, generator):

@@ -188,6 +188,45 @@ def test_an_evaluation_that_is_not_whole_is_left_out(out, tmp_path, change, piec
     assert f"left out: {path}" in caplog.text and piece in caplog.text
 
 
+EXPERIMENT = {
+    "experiment": "mixed-queries", "time": "2026", "command": ["run-experiment.py"],
+    "hparams": {}, "model": {"id": "SD01"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [
+    {"hparams": {"featsfile": 3}}, {"hparams": {"queries": ["a"], "gallery": "b"}},
+    {"hparams": {"results": {}}}, {"hparams": {"results": "a\0b"}}, {"command": [1]},
+    {"model": "SD01"}, {"model": {"id": 1}}, {"model": {"id": "/etc"}},
+])  # fmt: skip
+def test_an_experiment_with_ill_typed_entries_is_left_out(out, tmp_path, wrong, caplog):
+    (out / "strange").mkdir()
+    (out / "strange/config.json").write_text(json.dumps({**EXPERIMENT, **wrong}))
+    text = page(out, tmp_path / "results")
+    assert "strange" not in text and "python train.py x" in text
+    assert f"left out: {out / 'strange/config.json'} holds values of other types" in caplog.text
+
+
+@pytest.mark.parametrize("change", [
+    lambda config: config["history"][0].update(command=[1]),
+    lambda config: config["history"][0].update(step="0"),
+    lambda config: config.update(schema=99),
+])  # fmt: skip
+def test_a_run_with_a_broken_config_is_left_out(out, tmp_path, change, caplog):
+    path = out / "graph-attention-SD01/config.json"
+    content = json.loads(path.read_text())
+    (out / "good").mkdir()
+    (out / "good/config.json").write_text(json.dumps({**content, "hparams": {
+        **content["hparams"], "base": {"goal": 3}}}))  # fmt: skip
+    change(content)
+    path.write_text(json.dumps(content))
+    (out / "cut").mkdir()
+    (out / "cut/config.json").write_text('{"model": "m", ')
+    text = page(out, tmp_path / "results")
+    assert "graph-attention-SD01</h2>" not in text and "good</h2>" in text
+    assert f"left out: {path}" in caplog.text and "cut/config.json is not valid" in caplog.text
+
+
 def test_nothing_to_report(tmp_path):
     with pytest.raises(UserError, match="there is nothing to report"):
         Report(ReportHParams(), tmp_path / "report-x").run(None)

@@ -192,6 +192,7 @@ PICKLE = {"descr": "|O", "fortran_order": False, "shape": (1,)}
         (raw(PICKLE, bytes(8)), "pickled objects"),
         (raw({**FOUR, "shape": (0, 4)}), "it is empty"),
         (b"\x93NUMPY\x09\x00", "version"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", "version"),  # a header of 2 GB
         (b"", "cannot be read as an array"),
         (bytes(1000), "magic string"),
     ],

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from core.dataset import Vocabulary
 from core.hparams import parse
+from core.model import PLAIN, Numerics
 from core.registry import MODELS
 from dataloaders.batches import SceneBatch, SceneGraph, Stuff, TripletBatch
 
@@ -39,7 +40,7 @@ SMALL_SPADE = {
 SIZES = {"graph-attention": SMALL_SCENES, "multidomain-representation": SMALL, "spade": SMALL_SPADE}
 
 
-def build(name: str, options: str = "", **changes):
+def build(name: str, options: str = "", numerics: Numerics = PLAIN, **changes):
     """A small model of that registered name, the same at every call. options: a comma string of
     hparams over `changes`."""
     tf.keras.utils.set_random_seed(0)
@@ -47,7 +48,7 @@ def build(name: str, options: str = "", **changes):
     names = tuple(f"class {i}" for i in range(CLASSES))
     vocabulary = Vocabulary(names, PREDICATES, ids=tuple(range(1, CLASSES + 1)))
     hparams = parse(options, cls.HParams, **{**SIZES[name], **changes})
-    return cls(hparams, vocabulary, iterations=100, mask_size=MASK)
+    return cls(hparams, vocabulary, iterations=100, mask_size=MASK, numerics=numerics)
 
 
 def batch_for(model, seed: int = 0):

@@ -1,4 +1,4 @@
-"""Stage 1: losses of whole batches, learning rate, optimizer."""
+"""Stage 1: losses of whole batches."""
 
 import numpy as np
 import pytest
@@ -6,37 +6,7 @@ import tensorflow as tf
 
 from models.encoders import Encoded
 from models.multidomain import Outputs
-from models.optimizers import FallingRate, FusedAdam
 from tests.models.helpers import CLASSES, build, step_args, triplet_batch
-
-
-def test_falling_rate_by_hand():
-    rate = FallingRate(1e-4, 1000)
-    # 1 - 0.9 t / T, never below 0.2 (reached at t = 8/9 T)
-    for step, expected in ((0, 1.0), (500, 0.55), (1000, 0.2), (5000, 0.2)):
-        assert float(rate(tf.constant(step, tf.int64))) == pytest.approx(1e-4 * expected)
-
-
-def test_fused_adam_equals_keras():
-    """Ten steps on the same gradients, dense and of embedding rows."""
-    rng = np.random.default_rng(0)
-    start = rng.normal(size=(4, 3)).astype(np.float32)
-    results = []
-    for optimizer in (
-        FusedAdam(FallingRate(0.1, 10), 0.5, 0.99),
-        tf.keras.optimizers.Adam(FallingRate(0.1, 10), 0.5, 0.99, jit_compile=False),
-    ):
-        variables = [tf.Variable(start), tf.Variable(start)]
-        optimizer.build(variables)
-        draws = np.random.default_rng(1)
-        for _ in range(10):
-            dense = tf.constant(draws.normal(size=(4, 3)), tf.float32)
-            rows = tf.IndexedSlices(dense[:2], tf.constant([2, 0]), tf.constant([4, 3]))
-            optimizer.apply_gradients(zip([dense, rows], variables))
-        assert int(optimizer.iterations) == 10
-        results.append([*variables, *optimizer.variables])
-    for ours, theirs in zip(*results):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_weighted_losses_by_hand():

@@ -66,6 +66,24 @@ def test_one_step_changes_every_trainable_variable():
     assert {int(each.iterations) for each in model.optimizers.values()} == {1}
 
 
+def test_losses_by_hand():
+    """Two scales of two layers; the first half of every map is of pictures. Hinge: -(2 + 6) / 2.
+    Features: mean differences 1 and 3 of the first scale, 0 and 2 of the second: (4 + 2) / 2."""
+
+    def maps(made, real):
+        return tf.constant([made, real], tf.float32)[:, None, None, None]
+
+    found = [
+        (maps(2.0, 9.0), [maps(0.0, 1.0), maps(5.0, 2.0)]),
+        (maps(6.0, 9.0), [maps(4.0, 4.0), maps(1.0, 3.0)]),
+    ]
+    named = _build().compute_losses(found, None, None)
+    assert {name: float(loss) for name, loss in named.items()} == {
+        "g_gan_loss": -4,
+        "g_feat_loss": 3,
+    }
+
+
 def test_ablated_feature_matching_is_not_logged():
     model = _build(feature_weight=0.0)
     assert set(_losses(model.train_step, _batch())) == {"g_gan_loss", "d_loss", "total_loss"}
@@ -93,6 +111,8 @@ def test_data_without_masks_or_ids():
     assert set(np.unique(bare)) == {0, 255}
     with pytest.raises(UserError, match="no masks"):
         _build().train_step(batch._replace(masks=None), *step_args())
+    with pytest.raises(UserError, match="multiple of 32; these photographs have 48 pixels"):
+        _build().train_step(batch._replace(images=batch.images[:, :48, :48]), *step_args())
     with pytest.raises(UserError, match="COCO-Stuff ids"):
         Spade(_build().hparams, Vocabulary(("a", "b")), 9)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def flags(source: Path, target: Path, *more: str) -> list:
 
 
 def contents(folder: Path) -> dict:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -147,6 +148,24 @@ def test_a_complete_set_says_so(source, scene_set, capsys):
     assert "already complete" in capsys.readouterr().out
     with pytest.raises(UserError, match="other settings"):
         coco_to_tfrecord.main(flags(source, scene_set, "--n-chunks", "3"))
+
+
+def test_a_complete_set_of_another_source(source, scene_set, tmp_path, capsys):
+    same = shutil.copytree(source, tmp_path / "moved")
+    coco_to_tfrecord.main(flags(same, scene_set, "--n-chunks", "2"))
+    assert "already complete" in capsys.readouterr().out
+    photo = next((same / "images/val2017").iterdir())
+    photo.write_bytes(photo.read_bytes() + b"\0")
+    with pytest.raises(UserError, match="prepared from other files than these"):
+        coco_to_tfrecord.main(flags(same, scene_set, "--n-chunks", "2"))
+    photo.write_bytes(photo.read_bytes()[:-1])
+    coco_to_tfrecord.main(flags(same, scene_set, "--n-chunks", "2"))
+    annotations = same / "annotations/instances_val2017.json"
+    text = annotations.read_text()
+    assert '"iscrowd": 0' in text
+    annotations.write_text(text.replace('"iscrowd": 0', '"iscrowd": 1', 1))  # of the same size
+    with pytest.raises(UserError, match="prepared from other files than these"):
+        coco_to_tfrecord.main(flags(same, scene_set, "--n-chunks", "2"))
 
 
 def test_sizes_are_hparams(source, tmp_path):

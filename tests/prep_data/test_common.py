@@ -1,5 +1,6 @@
 """The sharded writer: order, restart, interruption, damage; the report; the pool."""
 
+import json
 import os
 import signal
 import subprocess
@@ -18,8 +19,8 @@ from prep_data import common
 
 
 def contents(folder: Path) -> dict:
-    """Every file of a set with its bytes; the lock is no part of it."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    """Every file of a set with its bytes; the lock and the kept hashes are no part of it."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -127,6 +128,52 @@ def test_a_folder_of_something_else_is_an_error(tmp_path):
         slow_set.prepare(tmp_path)
     with pytest.raises(UserError, match="cannot write"):
         slow_set.prepare(tmp_path / "thesis.tex" / "set")
+
+
+def test_other_sources_are_an_error(tmp_path):
+    def begin(source):
+        with common.PreparedSet(tmp_path / "set", "quickdraw", {}, source) as out:
+            return out.complete
+
+    assert not begin("a")
+    assert not begin("b")  # nothing is written yet: what was begun by mistake can be mended
+    (tmp_path / "set/meta.json").write_text("{}")
+    assert begin("b")
+    with pytest.raises(UserError, match="was prepared from other files than these"):
+        begin("a")
+    (tmp_path / "set/prep.json").write_text(
+        json.dumps({"kind": "quickdraw", "schema": records.SCHEMA})
+    )
+    assert begin("a")  # a set of an older version does not say
+
+
+def test_a_fingerprint_is_of_contents_and_sizes(tmp_path):
+    for name in ("a", "b"):
+        for folder in ("here", "there"):
+            (tmp_path / folder / "images").mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / "images" / name).write_text(name)
+
+    def of(folder):
+        return common.fingerprint([folder / "a"], [folder / "b"])
+
+    here, there = (tmp_path / name / "images" for name in ("here", "there"))
+    found = common.fingerprint([here / "a"], [here / "b"])
+    assert of(here) == of(there) == found
+    (there / "b").write_text("c")  # a picture of the same size: not looked into
+    assert of(there) == found
+    (there / "b").write_text("cc")
+    assert of(there) != found
+    (there / "b").write_text("b")
+    (there / "a").write_text("c")
+    assert of(there) != found
+
+
+def test_a_finished_set_keeps_its_hashes(whole, monkeypatch):
+    from core import contents as hashes
+
+    monkeypatch.setattr(hashes, "sha256", None)  # no file is read
+    found = hashes.read(whole)
+    assert set(found) == set(contents(whole)) - {"prep.json", "report.json"}
 
 
 def test_two_runs_at_once_are_an_error(tmp_path):
@@ -266,10 +313,13 @@ def test_flags_out_of_range(tmp_path):
 
     assert common.chunks(check("--n-chunks", "7")) == {"train": 7, "valid": 1, "test": 1}
     for flag in ("--n-chunks", "--valid-n-chunks", "--test-n-chunks"):
-        with pytest.raises(UsageError, match=f"{flag} is 0"):
-            check(flag, "0")
+        for wrong in ("0", "10001", "1" + "0" * 400):
+            with pytest.raises(UsageError, match=f"{flag} is {wrong}: it must be 1 to 10000"):
+                check(flag, wrong)
     with pytest.raises(UsageError, match="--workers"):
         check("--workers", "-1")
+    with pytest.raises(UsageError, match="--workers is 5000: it must be 0 to 256"):
+        check("--workers", "5000")
     with pytest.raises(UsageError, match="--seed"):
         check("--seed", "-1")
     with pytest.raises(UserError, match="is not a folder"):

@@ -72,7 +72,7 @@ def run(kind: str, source, target: Path, *more: str) -> dict:
 
 
 def contents(folder: Path) -> dict:
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name[0] != "."]
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 

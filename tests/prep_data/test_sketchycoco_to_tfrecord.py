@@ -36,7 +36,7 @@ def flags(source: Path, target: Path, *more: str) -> list:
 
 
 def contents(folder: Path) -> dict:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

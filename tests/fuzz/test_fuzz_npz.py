@@ -1,0 +1,214 @@
+"""Archives of arrays: drawings as they are downloaded, features files, vectors of other systems,
+weights. Whatever they hold or state, a reader gives arrays within their bounds or one sentence, and
+takes no more memory than they have bytes."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from core import features
+from core.errors import UserError
+from experiments import scoring
+from prep_data.npz import read_drawings
+from tests.core.test_features import make
+from tests.fuzz.hostile import (
+    HEADERS,
+    array_bytes,
+    members_of,
+    mutated,
+    nested_archive,
+    npy,
+    refused_or,
+    zipped,
+)
+
+# ---- Quick, Draw! --------------------------------------------------------------------------------
+
+DRAWINGS = np.empty(3, object)
+DRAWINGS[:] = [
+    np.array([[0, 0, 0], [300, -2, 0], [5, 6, 1]], np.int16),
+    np.array([[1, 2, 0], [3, 4, 1]], np.int16),
+    np.zeros((0, 3), np.int16),
+]
+WHOLE = array_bytes(DRAWINGS)
+PICKLE = WHOLE[WHOLE.index(b"\n") + 1 :]
+HEAD = "{'descr': '|O', 'fortran_order': False, 'shape': (%d,), }\n"
+
+# Instructions of pickles, known and unknown here, with arguments of which some are enormous.
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+DTYPE = b"cnumpy\ndtype\nX\x02\x00\x00\x00i2\x89\x88\x87R"
+INSTRUCTIONS = st.sampled_from([
+    ARRAY, DTYPE, b"cnumpy\ndtype\nX\x01\x00\x00\x00O\x89\x88\x87R", b"cos\nsystem\n",
+    b"cbuiltins\neval\n", b"cnumpy\nzeros\n", b"(", b"t", b"R", b"b", b"]", b"e", b"a", b")", b"N",
+    b"\x85", b"\x86", b"\x87", b"K\x03", b"M\xff\xff", b"J\xff\xff\xff\x7f", b"J\xff\xff\xff\xff",
+    b"\x8a\x04\xff\xff\xff\x7f", b"\x8a\xff", b"\x8b\xff\xff\xff\x7f", b"C\x00", b"C\x06abcdef",
+    b"B\xff\xff\xff\x7f", b"B\x06\x00\x00\x00abcdef", b"T\xff\xff\xff\xff", b"\x8e" + b"\xff" * 8,
+    b"X\xff\xff\xff\xff", b"X\x01\x00\x00\x00\xff", b"\x8c\x05numpy\x8c\x07ndarray\x93", b"q\x00",
+    b"h\x00", b"q\xff", b"r\xff\xff\xff\xff", b"j\xff\xff\xff\xff", b"j\x00\x00\x00\x00", b"\x94",
+    b"\x95" + b"\xff" * 8, b"\x80\x02", b"\x80\xff", b"\x88", b"\x89", b".", b"0", b"2", b"}", b"u",
+    b"\x81", b"i", b"o", b"I5\n", b"F5\n", b"S'x'\n", b"P5\n", b"Q", b"\x82\x01",
+])  # fmt: skip
+PICKLES = st.one_of(
+    mutated(PICKLE),
+    st.lists(INSTRUCTIONS, max_size=30).map(b"".join),
+    # An array of drawings but for its state, and what stands there instead.
+    st.tuples(st.lists(INSTRUCTIONS, max_size=6), st.lists(INSTRUCTIONS, max_size=6)).map(
+        lambda parts: b"\x80\x03" + ARRAY + b"(K\x01" + b"".join(parts[0]) + b"]("
+        + b"".join(parts[1]) + b"etb."
+    ),
+    st.binary(max_size=60),
+)  # fmt: skip
+
+
+def drawings_of(path, data):
+    path.write_bytes(data)
+    read = refused_or(read_drawings, path, "train", size=len(data))
+    for drawing in read or ():
+        assert drawing.dtype == np.int16 and drawing.ndim == 2 and drawing.shape[1] == 3
+    return read
+
+
+@given(pickled=PICKLES, count=st.sampled_from([0, 1, 3, 10**9]))
+def test_forged_pickles_of_drawings(tmp_path_factory, pickled, count):
+    path = tmp_path_factory.getbasetemp() / "cat.npz"
+    drawings_of(path, zipped({"train.npy": npy(HEAD % count, pickled)}))
+
+
+@given(data=mutated(zipped({"train.npy": WHOLE})) | st.binary(max_size=80))
+def test_damaged_files_of_drawings(tmp_path_factory, data):
+    drawings_of(tmp_path_factory.getbasetemp() / "cat.npz", data)
+
+
+@given(header=HEADERS, version=st.sampled_from([b"\x01\x00", b"\x02\x00", b"\x03\x00"]))
+def test_forged_headers_of_drawings(tmp_path_factory, header, version):
+    path = tmp_path_factory.getbasetemp() / "cat.npz"
+    drawings_of(path, zipped({"train.npy": npy(header, PICKLE, version)}))
+
+
+STATE = b"\x80\x03" + ARRAY + b"(K\x01K\x00\x85cnumpy\ndtype\nX\x01\x00\x00\x00O\x89\x88\x87R\x89]"
+# A pickle that makes more than it holds: what begins it, what is repeated in it.
+GREEDY = {
+    "tuples in tuples": (b"\x80\x03N", b"\x85"),
+    "pairs in pairs": (b"\x80\x03N", b"N\x86"),
+    "triples in a list": (STATE, b"NNN\x87a"),
+    "numbers in a list": (STATE, b"M\xff\xffa"),
+    "lists of nothing": (STATE, b"(e"),
+    "dtypes in a list": (STATE, b"cnumpy\ndtype\nX\x02\x00\x00\x00i2\x89\x88\x87Ra"),
+    "names in a list": (STATE, b"cnumpy\ndtype\na"),
+    "bytes in a list": (STATE, b"C\x02aba"),
+}
+
+
+@pytest.mark.parametrize("what", GREEDY)
+def test_a_pickle_makes_no_more_than_it_holds(tmp_path, what):
+    begins, repeated = GREEDY[what]
+    pickled = begins + repeated * ((1 << 18) // len(repeated))
+    path = tmp_path / "cat.npz"
+    path.write_bytes(zipped({"train.npy": npy(HEAD % 3, pickled)}))
+    bounds = {"size": len(pickled), "factor": 8, "slack": 1 << 20}
+    assert refused_or(read_drawings, path, "train", **bounds) is None
+
+
+# ---- features files ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def features_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("features") / "a_feats.npz"
+    features.write(path, make(3))
+    return path
+
+
+def features_of(path, data):
+    path.write_bytes(data)
+    read = refused_or(features.read, path, size=len(data))
+    if read is not None:
+        assert read.scenes == 3 and read.photos().shape[0] == 3
+        for protocol in read.protocols:
+            assert np.isfinite(read.queries(protocol)).all()
+        read.sketched()
+
+
+@given(data=st.data())
+def test_forged_features(tmp_path_factory, features_file, data):
+    members = members_of(features_file.read_bytes())
+    for name in data.draw(st.lists(st.sampled_from(sorted(members)), min_size=1, max_size=3)):
+        content = members[name]
+        kind = data.draw(st.sampled_from(["mutate", "header", "noise"]))
+        if kind == "mutate":
+            members[name] = data.draw(mutated(content))
+        elif kind == "header":
+            members[name] = npy(data.draw(HEADERS), content[content.index(b"\n") + 1 :])
+        else:  # other values behind the same header
+            head = content.index(b"\n") + 1
+            noise = data.draw(st.binary(min_size=1, max_size=16))
+            members[name] = content[:head] + (noise * len(content))[: len(content) - head]
+    features_of(tmp_path_factory.getbasetemp() / "a_feats.npz", zipped(members))
+
+
+@given(data=st.data())
+def test_damaged_features(tmp_path_factory, features_file, data):
+    whole = features_file.read_bytes()
+    features_of(tmp_path_factory.getbasetemp() / "a_feats.npz", data.draw(mutated(whole)))
+
+
+def test_features_of_arrays_within_arrays(tmp_path, features_file):
+    """Stored members may overlap: each of them fits the file, together they are many times it."""
+    names = sorted(members_of(features_file.read_bytes()))
+    head = "{'descr': '|u1', 'fortran_order': False, 'shape': (%d,), }\n"
+    inner = b"\0" * (1 << 20)
+    forged = nested_archive(
+        (lambda k: names[k], lambda body: npy(head % len(body or inner), body or inner)), len(names)
+    )
+    with zipfile.ZipFile(io.BytesIO(forged)) as archive:
+        assert sum(info.file_size for info in archive.infolist()) > 20 * len(forged)
+    path = tmp_path / "a_feats.npz"
+    path.write_bytes(forged)
+    with pytest.raises(UserError, match="more than it has"):
+        features.read(path)
+
+
+# ---- vectors of other systems --------------------------------------------------------------------
+
+VECTORS = zipped(
+    {"ids.npy": array_bytes(np.arange(4)), "vectors.npy": array_bytes(np.ones((4, 3), "f4"))}
+)
+
+
+def vectors_of(path, data):
+    path.write_bytes(data)
+    for key in ("ids", "vectors"):
+        read = refused_or(scoring.mapped, path, key, size=len(data))
+        assert read is None or read.nbytes <= len(data)
+        if read is not None:
+            read.sum() if read.dtype.kind in "iuf" else read.tobytes()
+
+
+@given(data=mutated(VECTORS) | st.binary(max_size=80))
+def test_damaged_vectors(tmp_path_factory, data):
+    vectors_of(tmp_path_factory.getbasetemp() / "a.npz", data)
+
+
+@given(header=HEADERS, values=st.binary(max_size=40))
+def test_forged_vectors(tmp_path_factory, header, values):
+    path = tmp_path_factory.getbasetemp() / "a.npz"
+    vectors_of(path, zipped({"ids.npy": npy(header, values), "vectors.npy": npy(header, values)}))
+    path = path.with_suffix(".npy")
+    path.write_bytes(npy(header, values))
+    read = refused_or(scoring.mapped, path, None, size=len(values))
+    assert read is None or read.nbytes == len(values)
+
+
+@given(text=st.binary(max_size=80) | st.text(max_size=60).map(str.encode))
+@example(text=b"\xed\xa0\x80")
+@example(text=b"x" * 100_000)
+@example(text=b"\n" * 100_000)
+def test_files_of_ids(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "ids.txt"
+    path.write_bytes(text)
+    ids = refused_or(scoring.read_ids, path, size=len(text), factor=4 * scoring.LONGEST_ID)
+    assert ids is None or ids.ndim == 1
