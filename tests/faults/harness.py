@@ -272,11 +272,11 @@ def check_set(folder: Path, kind: str) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a complete set, but for the lock."""
+    """The files in a folder, but for locks, remembered hashes and the like."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and not path.name.startswith(".")
     }
 
 
