@@ -96,12 +96,24 @@ def _count(file: tf.Tensor, offset: tf.Tensor, most: tf.Tensor) -> tf.Tensor:
 def _readable(folder: Path, index: records.BlockIndex) -> np.ndarray:
     """int64 (Bk,): how many records of each block come before the first that cannot be read."""
     files = tf.constant([str(folder / shard) for shard in index.shards.tolist()])
-    places = (index.block_shard, index.block_offset, index.block_records.astype(np.int64))
-    counts = tf.data.Dataset.from_tensor_slices(places).map(
-        lambda shard, offset, most: _count(tf.gather(files, shard), offset, most),
-        num_parallel_calls=tf.data.AUTOTUNE,
+    columns = (
+        np.arange(len(index.block_records)),
+        tf.gather(files, index.block_shard),
+        index.block_offset,
+        index.block_records.astype(np.int64),
     )
-    return np.fromiter(counts.as_numpy_iterator(), np.int64, len(index.block_records))
+
+    def numbers(block: tf.Tensor, *place: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(block).repeat(), read_run(*place)))
+
+    # One stream: a dataset for each block would cost more than reading it. After an error the
+    # stream goes on with the next block.
+    blocks = tf.data.Dataset.from_tensor_slices(columns)
+    read = blocks.flat_map(numbers).ignore_errors().map(lambda block, _: block).batch(1 << 14)
+    counts = np.zeros(len(index.block_records), np.int64)
+    for chunk in read.as_numpy_iterator():
+        counts += np.bincount(chunk, minlength=len(counts))
+    return counts
 
 
 def _scan(path: Path, offset: int, total: int) -> Iterator[tuple[int, int, int, Optional[str]]]:

@@ -35,7 +35,7 @@ KINDS = ("quickdraw", "quickdraw-indexed", "coco-scenes", "coco-crops", "sketchy
 # What to do about damaged records.
 MEND = (
     "remove the set and prepare it again, or leave out what is damaged with --base-hparams "
-    "on_corrupt=skip"
+    "on_corrupt=skip (a run that has begun needs --allow-data-change too)"
 )
 _HEADER = struct.Struct("<QI")  # TFRecord framing: length, its crc, data, crc of the data
 _FOOTER_BYTES = 4

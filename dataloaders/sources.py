@@ -212,7 +212,7 @@ def joined_classes(meta: dict[str, Any], folder: str, vocabulary: Vocabulary) ->
     vocabulary index of each class, -1 for one the vocabulary does not have (logged, not used)."""
     index = {name: k for k, name in enumerate(vocabulary.names)}
     # A grouped set knows which of the mapped classes it has drawings of.
-    grouped = set(records.read_index(folder, "train").classes.tolist())
+    grouped = set(records.read_index(folder, "train", truncated=True).classes.tolist())
     unknown = sorted((grouped or set(meta["coco_classes"])) - set(index))
     if unknown:
         more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""

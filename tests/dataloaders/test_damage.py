@@ -193,3 +193,17 @@ def test_a_training_without_the_damaged_ones_is_as_repeatable(tmp_path):
     again = loader(sets, "skip").train_batches(window + 9).take(4).as_numpy_iterator()
     for expected, batch in zip(batches[window + 9 :], again):
         assert all(np.array_equal(x, y) for x, y in zip(expected, batch))
+
+
+def test_a_loader_takes_what_is_left_of_truncated_shards(tmp_path):
+    sets = tiny_sets.TinySets(
+        tiny_sets.write_sketches(tmp_path / "quickdraw", indexed=False),
+        "", tiny_sets.write_crops(tmp_path / "crops"), "",
+    )  # fmt: skip
+    for folder in (sets.quickdraw, sets.crops):
+        shard = sorted((Path(folder) / "train").iterdir())[0]
+        cut(shard, shard.stat().st_size // 2)
+    with pytest.raises(UserError, match="is truncated, from record"):
+        loader(sets, "stop").train_batches()
+    (batch,) = loader(sets, "skip").train_batches().take(1)
+    assert batch.sketches.shape == (2, 96, 96, 1)

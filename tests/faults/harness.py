@@ -183,7 +183,26 @@ def file_of_size(folder: Path, pattern: str, size: int) -> Optional[str]:
     return None
 
 
-def checkpoint_evidence(run: RunDir, fault: Fault) -> Optional[str]:
+def partials(folder: Path) -> frozenset[str]:
+    """Names of the files that processes were writing."""
+    return frozenset(path.name for path in folder.glob(".*.partial"))
+
+
+class Before(NamedTuple):
+    """What there was of a run before a fault struck."""
+
+    step: int  # of its newest checkpoint
+    starts: int  # in the history of its config.json
+    left: frozenset[str]  # of config.json, by earlier faults
+
+    @classmethod
+    def of(cls, run: RunDir) -> Before:
+        starts = len(RunConfig.read(run.config).history) if run.config.exists() else 0
+        steps = checkpoints.Checkpoints(run.checkpoints).steps()
+        return cls(max(steps, default=0), starts, partials(run.root))
+
+
+def checkpoint_evidence(run: RunDir, fault: Fault, before: Before) -> Optional[str]:
     """Where within the writing of a checkpoint the process ended; None: nothing tells."""
     folder = run.checkpoints
     if not folder.is_dir():
@@ -209,19 +228,23 @@ def checkpoint_evidence(run: RunDir, fault: Fault) -> Optional[str]:
     return "before its folder" if done % SAFETY == 0 else None
 
 
-def step_evidence(run: RunDir, fault: Fault) -> Optional[str]:
-    """A process that ended in a step has left no unfinished checkpoint."""
+def step_evidence(run: RunDir, fault: Fault, before: Before) -> Optional[str]:
+    """Whether the process ended in that very step: no checkpoint is unfinished, and the losses of
+    the steps up to it, or with it, are written."""
     if list(run.checkpoints.glob(".unfinished-*")):
         return None
-    return "between checkpoints" if read_metrics(run.metrics) or run.config.exists() else None
+    done = max((line["step"] for line in read_metrics(run.metrics)), default=0)
+    places = {fault.call - 1: "while it computes", fault.call: "after its losses were written"}
+    return places.get(done - before.step)
 
 
-def config_evidence(run: RunDir, fault: Fault) -> Optional[str]:
+def config_evidence(run: RunDir, fault: Fault, before: Before) -> Optional[str]:
     """What is left of config.json."""
-    left = sorted(run.root.glob(".config.json.*.partial"))
     if fault.kind in ("bytes", "full"):
         return "its bytes" if file_of_size(run.root, ".config.json.*", int(fault.at)) else None
-    return "before the rename" if left else "before its file, or after the rename"
+    if partials(run.root) - before.left:
+        return "before the rename"
+    return "before its file" if Before.of(run).starts == before.starts else "after the rename"
 
 
 def set_evidence(folder: Path, fault: Fault) -> Optional[str]:
@@ -249,11 +272,11 @@ def check_set(folder: Path, kind: str) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a complete set, but for the lock."""
+    """The files in a folder, but for locks, remembered hashes and the like."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and not path.name.startswith(".")
     }
 
 

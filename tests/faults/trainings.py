@@ -65,6 +65,7 @@ def _struck_trainings(
             training = Training(out, "01", world.data, STEPS)
             starts = 0
         window, fault = pending[0] if pending else ("", None)
+        before = harness.Before.of(training.run)
         ended = world.processes.run("train.py", training.argv, fault)
         starts += 1
         if ended.code == 0:
@@ -78,11 +79,16 @@ def _struck_trainings(
                 return
             continue
         pending.pop(0)
-        yield _struck(part, window, fault, ended, training)
+        yield _struck(part, window, fault, ended, training, before)
 
 
 def _struck(
-    part: str, window: str, fault: Fault, ended: harness.Ended, training: Training
+    part: str,
+    window: str,
+    fault: Fault,
+    ended: harness.Ended,
+    training: Training,
+    before: harness.Before,
 ) -> Outcome:
     lost = 0
 
@@ -95,7 +101,7 @@ def _struck(
         lost = training.check_left()
 
     # A full disk is cleaned up after: what is left does not show it, but the sentence does.
-    where = ended.last if fault.kind == "full" else EVIDENCE[window](training.run, fault)
+    where = ended.last if fault.kind == "full" else EVIDENCE[window](training.run, fault, before)
     error = failure(check)
     return Outcome(part, window, described(fault), where or "", lost, error)
 

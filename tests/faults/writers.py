@@ -96,6 +96,7 @@ def faults_in_features(world: World, share: float) -> Iterator[Outcome]:
     if share == 1:
         faults.append(Fault("lines", FEATURES, lines // 2, 1, signal.SIGINT))
     for fault in faults:
+        before = harness.partials(results)
         ended = world.processes.run(script, _extraction(world, results), fault)
 
         def check(ended=ended, fault=fault) -> None:
@@ -114,7 +115,8 @@ def faults_in_features(world: World, share: float) -> Iterator[Outcome]:
             where = harness.file_of_size(results, ".*.partial", int(fault.at))
             where = where and "its bytes"
         else:
-            where = "before the rename" if list(results.glob(".*.partial")) else "before its file"
+            mine = harness.partials(results) - before
+            where = "before the rename" if mine else "before its file, or after the rename"
         yield Outcome(part, "features", described(fault), where or "", 0, failure(check))
     ended = world.processes.run(script, _extraction(world, results))
 
