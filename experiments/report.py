@@ -143,7 +143,7 @@ def _runs(output_dir: Path) -> Iterable[Section]:
         yield Section(
             folder.name,
             config.history[0]["time"] if config.history else "",
-            config.base["goal"],
+            str(config.base.get("goal", "")),
             f"<h3>Training</h3>{commands}{curves}{evaluations}",
         )
 
@@ -182,7 +182,10 @@ def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
 
 def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
     """What the experiment has written: named after its features files, or its model's run."""
-    hparams = record["hparams"]
+    # Whatever a config.json that was sent holds in their place.
+    hparams = {
+        name: str(value).replace("\0", "") for name, value in record["hparams"].items() if value
+    }
     ending = ENDINGS.get(record["experiment"], record["experiment"].replace("-", "_"))
     folder = Path(hparams.get("results") or hparams.get("results_dir") or own_folder)
     if hparams.get("featsfile"):
@@ -190,7 +193,9 @@ def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
     if hparams.get("queries") and hparams.get("gallery"):
         stems = (Path(hparams[side]).stem for side in ("queries", "gallery"))
         return [folder / f"{'_in_'.join(stems)}_{ending}.json"]
-    run = record.get("model", {}).get("id", "").replace("-", "_")
+    model = record.get("model")
+    run = str(model.get("id", "")) if isinstance(model, dict) else ""
+    run = run.replace("-", "_").replace("/", "_")
     return sorted(folder.glob(f"{glob.escape(run)}_*_{ending}.json"))
 
 
@@ -233,7 +238,7 @@ def _read(path: Path, keys: dict[str, type]) -> Optional[dict[str, Any]]:
 
 
 def _command(words: Sequence[str]) -> str:
-    return f"<pre>python {html.escape(shlex.join(words))}</pre>"
+    return f"<pre>python {html.escape(shlex.join(map(str, words)))}</pre>"
 
 
 def _picture(path: Path) -> str:
