@@ -341,15 +341,14 @@ def _check_index(index: BlockIndex) -> None:
         raise ValueError("a shard lies outside the set")
     if len({len(getattr(index, name)) for name in BlockIndex._fields if "block" in name}) > 1:
         raise ValueError("columns of blocks differ in number")
-    low = np.full(len(index.block_class), 0 if len(index.classes) else -1)
-    for name, least, below in (
-        ("shard", 0, len(index.shards)),
-        ("records", 1, BLOCK + 1),
-        ("class", low, max(len(index.classes), 0)),
+    grouped = len(index.classes) > 0
+    for name, values, least, most in (
+        ("block_shard", index.block_shard, 0, len(index.shards) - 1),
+        ("block_records", index.block_records, 1, BLOCK),
+        ("block_class", index.block_class, grouped - 1, len(index.classes) - 1),
     ):
-        values = getattr(index, f"block_{name}")
-        if ((values < least) | (values >= below)).any():
-            raise ValueError(f"block_{name} has values that no index has")
+        if ((values < least) | (values > most)).any():
+            raise ValueError(f"{name} has values that no index has")
     size = index.shard_bytes[index.block_shard]
     if ((index.block_offset < 0) | (index.block_offset >= size)).any():
         raise ValueError("block_offset has values outside the shards")

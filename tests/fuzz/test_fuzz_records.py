@@ -18,13 +18,12 @@ from core.registry import LOADERS
 from dataloaders import blocks, records, sources
 from tests.dataloaders import tiny_sets
 from tests.fuzz.hostile import (
-    HEADERS,
     array_bytes,
     each_replaced,
     members_of,
     mutated,
-    npy,
     refused_or,
+    spoilt,
     zipped,
 )
 
@@ -192,21 +191,26 @@ def test_forged_indexes(sets, data):
     folder = tiny_sets.Path(sets.crops)
     members = members_of((folder / "valid.index.npz").read_bytes())
     name = data.draw(st.sampled_from(sorted(members)))
-    content = members[name]
-    kind = data.draw(st.sampled_from(["mutate", "header", "values"]))
-    if kind == "mutate":
-        members[name] = data.draw(mutated(content))
-    elif kind == "header":
-        members[name] = npy(data.draw(HEADERS), content[content.index(b"\n") + 1 :])
-    elif name[:-4] in ("shards", "classes"):
-        texts = st.sampled_from(
-            ["", "..", "/etc/passwd", "../../x", "\0", "valid", "cat", "a" * 300]
-        )
-        members[name] = array_bytes(np.array(data.draw(st.lists(texts, max_size=6)), str))
-    else:
-        numbers = st.sampled_from([0, 1, -1, 2, 63, 64, 65, 2**31 - 1, -(2**31)])
-        members[name] = array_bytes(np.array(data.draw(st.lists(numbers, max_size=6)), "<i4"))
+    texts = st.sampled_from(["", "..", "/etc/passwd", "../../x", "\0", "valid", "a" * 300])
+    numbers = st.sampled_from([0, 1, -1, 2, 63, 64, 65, 2**31 - 1, -(2**31)])
+    values, kind = (texts, str) if name[:-4] in ("shards", "classes") else (numbers, "<i4")
+    arrays = st.lists(values, max_size=6).map(lambda each: array_bytes(np.array(each, kind)))
+    members[name] = data.draw(spoilt(members[name]) | arrays)
     index_of(folder, zipped(members))
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("block_shard", 99), ("block_shard", -1), ("block_records", 0), ("block_records", 65),
+     ("block_offset", 10**9), ("block_offset", -1), ("block_class", -1), ("shards", "../../x"),
+     ("shard_bytes", -1)],
+)  # fmt: skip
+def test_an_index_that_points_outside_its_set(sets, tmp_path, name, value):
+    index = records.read_index(sets.crops, "valid")._asdict()
+    index[name] = np.array([value, *index[name][1:]], index[name].dtype.kind)
+    np.savez(tmp_path / "valid.index.npz", **index)
+    with pytest.raises(UserError, match=r"valid\.index\.npz cannot be read"):
+        records.read_index(tmp_path, "valid")
 
 
 @given(data=st.data())
