@@ -327,13 +327,14 @@ def write_index(
     return index
 
 
-_INDEX_KINDS = {"shards": "U", "classes": "U"}  # the others are integers
+_INDEX_TYPES = {"shard_bytes": "<i8", "block_offset": "<i8"}  # of numbers; the others are int32
 
 
 def _check_index(index: BlockIndex) -> None:
     """ValueError for arrays that are not of one index, or places outside its shards."""
     for name, array in index._asdict().items():
-        if array.ndim != 1 or array.dtype.kind != _INDEX_KINDS.get(name, "i"):
+        text = name in ("shards", "classes") and array.dtype.kind == "U"
+        if array.ndim != 1 or not (text or array.dtype == _INDEX_TYPES.get(name, "<i4")):
             raise ValueError(f"{name} is {array.dtype} {array.shape}")
     if len(index.shards) != len(index.shard_bytes):
         raise ValueError("shards and their sizes differ in number")

@@ -180,7 +180,7 @@ def index_of(folder, data):
                 continue  # fewer records than stated
             assert read.shape[0] <= records.BLOCK
         blocks.ClassPools(split, tiny_sets.VOCABULARY)
-    except UserError:
+    except (UserError, tf.errors.DataLossError, tf.errors.InvalidArgumentError):
         pass
     finally:
         (folder / "valid.index.npz").write_bytes(whole)
@@ -207,7 +207,8 @@ def test_forged_indexes(sets, data):
 )  # fmt: skip
 def test_an_index_that_points_outside_its_set(sets, tmp_path, name, value):
     index = records.read_index(sets.crops, "valid")._asdict()
-    index[name] = np.array([value, *index[name][1:]], index[name].dtype.kind)
+    kind = str if name == "shards" else index[name].dtype
+    index[name] = np.array([value, *index[name][1:]], kind)
     np.savez(tmp_path / "valid.index.npz", **index)
     with pytest.raises(UserError, match=r"valid\.index\.npz cannot be read"):
         records.read_index(tmp_path, "valid")
