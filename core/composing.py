@@ -288,13 +288,16 @@ def resources_explained(job: Job) -> "Iterator[None]":
     try:
         yield
     except (
-        tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError
+        tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError,
+        UnicodeDecodeError,
     ) as error:  # fmt: skip
         from dataloaders import blocks
 
         reason = blocks.explain(error, map(str, job.folders().values()))
         if reason:
             raise UserError(reason) from None
+        if isinstance(error, UnicodeDecodeError):
+            raise
         first = (error.message.strip() or "no reason given").splitlines()[0]
         if isinstance(error, tf.errors.NotFoundError) and ".tfrecord" in first:
             raise UserError(
