@@ -19,10 +19,8 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from core.contents import digest, sha256
 from core.errors import UsageError, UserError
 
 log = logging.getLogger(__name__)
@@ -35,7 +33,6 @@ EXAMPLE = (
 WAIT = 600.0  # seconds that the first machine to start waits for the last
 _LINE = 65_536  # bytes a message may have
 _PATIENCE = 5.0  # seconds for one message, or one try to connect
-_ROOMS = ("core", "models", "dataloaders")  # whose code a training runs
 
 
 class Cluster(NamedTuple):
@@ -251,10 +248,3 @@ def _gone(connection: socket.socket) -> bool:
         return False
     except OSError:
         return True
-
-
-def program() -> str:
-    """A hash of the code that a training runs."""
-    root = Path(__file__).resolve().parent.parent
-    sources = (path for room in _ROOMS for path in (root / room).rglob("*.py"))
-    return digest({path.relative_to(root).as_posix(): sha256(path) for path in sources})

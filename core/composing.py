@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Optional
 
-from core import cluster, contents, hparams
+from core import contents, hparams, provenance
 from core.errors import HParamError, UsageError, UserError
 from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
@@ -157,7 +157,7 @@ class Job:
         }
         state = checkpoint and (checkpoint.name, (checkpoint / "state.json").read_text("utf-8"))
         return {
-            "program": cluster.program(),
+            "program": provenance.program(),
             "hparams": json.dumps(settings, sort_keys=True),
             "data": json.dumps({n: contents.digest(h) for n, h in self.contents().items()}),
             "checkpoint": json.dumps(state),
