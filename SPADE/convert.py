@@ -180,14 +180,20 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
     ):
         raise UserError(f"{path} is not a state_dict of tensors, as latest_net_G.pth is")
+    # A view can state any size over a few bytes.
+    if sum(value.numel() * value.element_size() for value in state.values()) > path.stat().st_size:
+        raise UserError(f"{path} states larger tensors than it holds")
     return {key: _array(value) for key, value in state.items()}
 
 
 def _array(tensor: Any) -> np.ndarray:
     """A tensor that is no plain one (sparse, quantised) becomes an array that no key admits."""
-    if tensor.is_quantized or tensor.is_sparse or tensor.is_complex():
+    try:
+        if tensor.is_quantized or tensor.is_complex():
+            raise TypeError
+        return tensor.detach().float().numpy() if tensor.is_floating_point() else tensor.numpy()
+    except (TypeError, RuntimeError):  # of those without a memory of their own, as on "meta"
         return np.array("no plain tensor")
-    return tensor.detach().float().numpy() if tensor.is_floating_point() else tensor.numpy()
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

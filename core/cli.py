@@ -4,6 +4,7 @@ parse -> classes by name -> hparams -> run folder -> data -> model -> restore ->
 """
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from core import hparams
+from core.cluster import Cluster
 from core.commands import Parser, run
 from core.composing import (
     Job,
@@ -61,7 +63,7 @@ def train(argv: "Sequence[str]") -> None:
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
     run_dir = RunDir(args.output_dir, args.model, args.id)
-    from core import checkpoints, devices, notifier
+    from core import checkpoints, devices, distribution, notifier
     from core.reporting import console
 
     with console():
@@ -72,18 +74,28 @@ def train(argv: "Sequence[str]") -> None:
         # A fresh start takes nothing from what an earlier attempt left in the folder.
         saved = saved_config(run_dir, folder) if args.resume != "none" else None
         job = Job(args.model, args.data_loader, by_flag(args), saved)
-        slack = notifier.read_config(job.base.slack_config)
-        with run_dir.created(), run_dir.lock(), resources_explained(job):
+        cluster = Cluster.of(job.base.distribute)
+        writes = cluster is None or cluster.chief  # others leave the run's folder alone
+        slack = notifier.read_config(job.base.slack_config) if writes else None
+        with contextlib.ExitStack() as stack:
+            if writes:
+                stack.enter_context(run_dir.created())
+                stack.enter_context(run_dir.lock())
+            stack.enter_context(resources_explained(job))
             if own.latest() != newest:
                 raise UserError(f"{run_dir.root} has gone on in the meantime; start again")
             _check_start(args.resume, folder, own)
-            own.clean()
-            if args.resume == "latest" and folder:
-                own.set_aside(newer_than=folder)  # they are damaged
+            if writes:
+                own.clean()
+                if args.resume == "latest" and folder:
+                    own.set_aside(newer_than=folder)  # they are damaged
             devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-            dataset, model = job.build()
+            spread = distribution.start(job.base.distribute, cluster, lambda: job.facts(folder))
+            stack.enter_context(spread.explained())
+            dataset, model = job.build(spread.scope)
             start = _restore_for_training(job, model, dataset, folder, args)
-            if start < job.base.iterations:  # else nothing happens that a history should have
+            spread.check_alike(model)
+            if writes and start < job.base.iterations:  # else a history should have nothing
                 hashes = job.contents()
                 if not args.allow_data_change:
                     job.check_same_data(hashes)
@@ -91,8 +103,8 @@ def train(argv: "Sequence[str]") -> None:
             log.info("%s, %s", run_dir.root, f"from step {start}" if start else "from the start")
             from core import training
 
-            with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
-                training.train(model, dataset, run_dir, job.base, start, thread)
+            thread = stack.enter_context(notifier.Notifier(slack, run_dir, job.base.goal))
+            training.train(model, dataset, run_dir, job.base, start, thread, spread)
 
 
 def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:

@@ -6,12 +6,14 @@
 import argparse
 import contextlib
 import dataclasses
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Optional
 
-from core import contents, hparams
+from core import contents, hparams, provenance
 from core.errors import HParamError, UsageError, UserError
 from core.registry import LOADERS, MODELS
 from core.run_dir import RunConfig, RunDir
@@ -101,21 +103,24 @@ class Job:
             f"{saved}, hparams.data.{self.loader_name}",
         )  # fmt: skip
 
-    def build(self) -> "tuple[Any, Any]":
-        """(dataset, model)."""
+    def build(
+        self, scope: "Callable[[], AbstractContextManager]" = contextlib.nullcontext
+    ) -> "tuple[Any, Any]":
+        """(dataset, model). scope: of the model's variables, see core.distribution."""
         from core.model import Numerics
 
         # A model without an image_size looks at no crops and sketches: small ones cost least.
         image_size = getattr(self.model_hparams, "image_size", 32)
         dataset = self.loader_cls(self.data_hparams, self.base, image_size, self.base.seed)
         mask_size = getattr(dataset, "mask_size", 64)
-        model = self.model_cls(
-            self.model_hparams,
-            dataset.vocabulary,
-            self.base.iterations,
-            mask_size,
-            Numerics(self.base.mixed_precision, self.base.clip_norm),
-        )
+        with scope():
+            model = self.model_cls(
+                self.model_hparams,
+                dataset.vocabulary,
+                self.base.iterations,
+                mask_size,
+                Numerics(self.base.mixed_precision, self.base.clip_norm),
+            )
         return dataset, model
 
     def folders(self) -> "dict[str, Path]":
@@ -138,6 +143,24 @@ class Job:
         return {
             name: None if hashes is None else contents.digest(hashes)
             for name, hashes in self.contents(_SOON_HASHED).items()
+        }
+
+    def facts(self, checkpoint: Optional[Path]) -> "dict[str, str]":
+        """What must be equal on all machines of a training, by what it is of. Folders of data may
+        lie at other places. checkpoint: that the training goes on from."""
+        values = hparams.to_dict(self.data_hparams)
+        settings = {
+            **self.groups(),
+            f"data.{self.loader_name}": {
+                name: value for name, value in values.items() if name not in self.folders()
+            },
+        }
+        state = checkpoint and (checkpoint.name, (checkpoint / "state.json").read_text("utf-8"))
+        return {
+            "program": provenance.program(),
+            "hparams": json.dumps(settings, sort_keys=True),
+            "data": json.dumps({n: contents.digest(h) for n, h in self.contents().items()}),
+            "checkpoint": json.dumps(state),
         }
 
     def check_same_data(self, now: "dict[str, contents.Hashes]") -> None:
@@ -265,13 +288,16 @@ def resources_explained(job: Job) -> "Iterator[None]":
     try:
         yield
     except (
-        tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError
+        tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError,
+        UnicodeDecodeError,
     ) as error:  # fmt: skip
         from dataloaders import blocks
 
         reason = blocks.explain(error, map(str, job.folders().values()))
         if reason:
             raise UserError(reason) from None
+        if isinstance(error, UnicodeDecodeError):
+            raise
         first = (error.message.strip() or "no reason given").splitlines()[0]
         if isinstance(error, tf.errors.NotFoundError) and ".tfrecord" in first:
             raise UserError(

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from core.errors import UsageError
 
@@ -104,6 +104,13 @@ def pictured(own_boxes: bool) -> QueryProtocol:
     return QueryProtocol("own" if own_boxes else "jittered")
 
 
+class Parts(NamedTuple):
+    """Which parts of every batch are wanted, when it is split into equal ones."""
+
+    wanted: range  # from 0
+    count: int
+
+
 class Dataset(abc.ABC):
     """A named source of batches. Batch t is a function of (seed, t) alone.
 
@@ -148,10 +155,33 @@ class Dataset(abc.ABC):
     def vocabulary(self) -> Vocabulary:
         """The classes that labels of this loader's batches index."""
 
-    def train_batches(self, start_step: int = 0) -> tf.data.Dataset:
+    def train_batches(self, start_step: int = 0, parts: Optional[Parts] = None) -> tf.data.Dataset:
         """Endless `batch_type` elements; the first is the batch of step `start_step` (0-based).
-        The same element comes at the same step wherever the reading starts."""
-        return self.truncated(len(self._stages("train", training=True)), start_step)
+        The same element comes at the same step wherever the reading starts.
+
+        parts: then an element is a tuple of these parts of the batch, each a `batch_type` of some
+        of its samples; samples of other parts are not read further than to be chosen. The parts of
+        a batch hold what it holds, because nothing that is drawn for a sample depends on those
+        beside it. UsageError when the batch size is no multiple of their number.
+        """
+        stages = self._stages("train", training=True)
+        if parts is None:
+            return self.truncated(len(stages), start_step)
+        if self.batch_size % parts.count:
+            raise UsageError(
+                f"batch_size={self.batch_size} cannot be split evenly over {parts.count} devices: "
+                "choose a multiple"
+            )
+        (name, draw), *rest = stages
+
+        def cut(element: Any) -> Any:
+            return tuple(draw(element).part(i, parts.count) for i in parts.wanted)
+
+        def each(stage: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            return lambda items: tuple(stage(one) for one in items)
+
+        split = ((name, cut), *((name, each(stage)) for name, stage in rest))
+        return self._pipeline(self._training_items(start_step), split)
 
     def eval_batches(self, split: str, limit: Optional[int] = None) -> tf.data.Dataset:
         """`batch_type` elements over the split in its canonical order, once; the last is smaller.
@@ -188,7 +218,8 @@ class Dataset(abc.ABC):
 
     @abc.abstractmethod
     def _stages(self, split: str, training: bool) -> tuple[Stage, ...]:
-        """Named functions from element to element, the last giving `batch_type`."""
+        """Named functions from element to element, the last giving `batch_type`. In training the
+        first one gives what can be split: it has `part(index, count)`."""
 
     def _pipeline(self, items: tf.data.Dataset, stages: tuple[Stage, ...]) -> tf.data.Dataset:
         import tensorflow as tf  # here, so that names and protocols can be had without it

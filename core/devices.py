@@ -41,7 +41,7 @@ def _choose(gpus: "Sequence[int]", found: list) -> None:
                 f"{', '.join(str(i) for i in range(len(found)))}"
             )
     if len(gpus) > 1:
-        log.info("--gpu names %d GPUs; distribute=none trains on GPU %d", len(gpus), gpus[0])
+        log.info("--gpu names %d GPUs: distribute=mirrored trains on all of them", len(gpus))
     try:
         tf.config.set_visible_devices([found[index] for index in gpus], "GPU")
     except RuntimeError as error:

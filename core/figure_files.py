@@ -147,8 +147,8 @@ def _object_of(kind: Kind) -> Kind:
 
 TEXT = Kind("text", lambda value: isinstance(value, str))
 COUNT = Kind("a count", lambda value: type(value) is int and 0 <= value < 2**63)
-# An integer of JSON may be larger than any float.
-NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) < 1e300)
+# Neither infinite nor NaN, nor an integer that NumPy does not take for a number.
+NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) < 2**63)
 INTERVAL = Kind("two numbers", lambda value: _list_of(NUMBER).holds(value) and len(value) == 2)
 RESULTS = Kind(
     "a list of objects",

@@ -87,7 +87,11 @@ class BaseHParams:
     goal: str = hp("No description", "what this run is for, in your words")
     slack_config: str = hp("token.secret", "file with a Slack token and a channel; empty: none")
     autograph: bool = hp(True, "compile the step; False runs it eagerly, to debug")
-    distribute: str = hp("none", "how to spread a step over devices", choices=("none",))
+    distribute: str = hp(
+        "none",
+        "one device, all of this machine, or those of the machines in TF_CONFIG",
+        choices=("none", "mirrored", "multiworker"),
+    )
     seed: int = hp(0, "seed of everything random", low=0, high=2**31 - 1)
     mixed_precision: str = hp(
         "none",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
+from core import replicas
 from core.dataset import Vocabulary
 
 
@@ -97,11 +98,12 @@ class Model(tf.Module, abc.ABC):
         """
 
     def loss_scales(self) -> dict[str, tf.Tensor]:
-        """What a step reports beside its losses in float16: the loss scale of each optimizer."""
+        """What a step reports beside its losses in float16: the loss scale of each optimizer, of
+        which a replica reports its part, as of losses."""
         if not self.numerics.scales_losses:
             return {}
         return {
-            f"{name}_loss_scale": tf.convert_to_tensor(optimizer.loss_scale.value)
+            f"{name}_loss_scale": optimizer.loss_scale.value / replicas.count()
             for name, optimizer in self.optimizers.items()
         }
 

@@ -17,12 +17,13 @@ import tensorflow as tf
 
 from core.checkpoints import Checkpoints
 from core.dataset import Dataset
+from core.distribution import Single
 from core.errors import UserError
 from core.evaluation import Evaluation
 from core.hparams import BaseHParams
 from core.model import Model
 from core.notifier import Notifier
-from core.reporting import Reporter, has_line
+from core.reporting import Reporter, Silent, has_line
 from core.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -52,11 +53,13 @@ def train(
     base: BaseHParams,
     start: int = 0,
     slack: Optional[Notifier] = None,
+    spread: Optional[Single] = None,
 ) -> None:
     """Train from `start` steps done to base.iterations, saving into the run's folder.
 
     Evaluating on the way does not change the training: nothing that is drawn depends on what was
-    drawn before.
+    drawn before. spread: how a step is spread over devices, None: over one. Of several processes
+    the chief alone writes and evaluates; meanwhile the others wait in their next step.
 
     Raises UserError when a loss or a variable is not finite, when the data end, and when the disk
     does not take what is written; StoppedError after SIGINT or SIGTERM, once a checkpoint is saved.
@@ -68,14 +71,16 @@ def train(
     if start >= base.iterations and not owed:
         log.info("nothing to do: the run has done %d of %d steps", start, base.iterations)
         return
-    data = dataset.train_batches(start)
+    spread = spread or Single()
+    data = spread.batches(dataset, start)
     batches = iter(data)
-    train_step = _compile(model, data, base)
+    train_step = _compile(spread.spread(model.train_step), data, base)
     seed = tf.constant(base.seed, tf.int32)
 
     evaluation = Evaluation(model, dataset, limit=EVALUATED_SCENES, folder=run.plots)
 
-    with _signals() as stopped_by, Reporter(run, start, base.iterations, slack) as report:
+    reporter = Reporter(run, start, base.iterations, slack) if spread.chief else Silent()
+    with _signals() as stopped_by, reporter as report:
         if owed:
             report.evaluation(evaluation.again(start), stopped_by)
         for step in range(start, base.iterations):
@@ -90,28 +95,31 @@ def train(
             _check_scales(losses, done)
 
             last = done == base.iterations
-            signal_number = stopped_by()
+            signal_number = spread.agreed(stopped_by())
             if is_due(done, base.log_every) or last:
                 report.losses(done, losses)
             permanent = is_due(done, base.save_every) or last
-            if permanent or is_due(done, base.safety_save) or signal_number:
+            due = permanent or is_due(done, base.safety_save) or signal_number
+            if due and spread.chief:
                 path = checkpoints.save(model, done, permanent, vocabulary)
                 log.info("saved %s", path)
             if is_due(done, base.notify_every) and not signal_number:
                 report.evaluation(evaluation.again(done), stopped_by)
             elif last or signal_number:
                 report.curves()
+            if last or signal_number:
+                spread.agreed(None)  # no process leaves before the chief has written everything
             if signal_number and not last:
                 raise StoppedError(signal_number, done)
 
 
-def _compile(model: Model, data: tf.data.Dataset, base: BaseHParams) -> Callable:
+def _compile(train_step: Callable, data: tf.data.Dataset, base: BaseHParams) -> Callable:
     """The step as one graph, traced once: its signature is the data's, with open dimensions."""
     if not base.autograph:
-        return model.train_step
+        return train_step
     scalars = (tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int32))
     return tf.function(
-        model.train_step, input_signature=(data.element_spec, *scalars), reduce_retracing=True
+        train_step, input_signature=(data.element_spec, *scalars), reduce_retracing=True
     )
 
 

@@ -336,6 +336,10 @@ def explain(error: Exception, folders: Iterable[str]) -> Optional[str]:
         # A model may raise it too, and then a search of a large set would cost hours.
         if not any(name in str(error) for name in _READING):
             return None
+    elif isinstance(error, UnicodeDecodeError):
+        # In the place of an error of TensorFlow that repeats the bytes of a record.
+        if b"Could not parse example" not in error.object:
+            return None
     elif not isinstance(error, (tf.errors.DataLossError, tf.errors.NotFoundError)):
         return None
     log.warning("reading failed (%s): looking for the damaged record", type(error).__name__)
@@ -344,7 +348,7 @@ def explain(error: Exception, folders: Iterable[str]) -> Optional[str]:
             if not (Path(folder) / f"{split}.index.npz").is_file():
                 continue
             try:
-                fault = _first_fault(folder, split)
+                fault = _first_fault(folder, split) or _first_unfit(folder, split)
             except UserError as other:
                 return str(other)
             if fault:
@@ -378,5 +382,22 @@ def _first_fault(folder: str, split: str) -> Optional[str]:
     return None
 
 
+def _first_unfit(folder: str, split: str) -> Optional[str]:
+    """As `_first_fault`, of the scenes of a set: one with parts that do not fit."""
+    meta = records.read_meta(folder, records.KINDS)
+    if not meta["kind"].endswith("-scenes"):
+        return None
+    for shard in Split(folder, split).index.shards.tolist():
+        path = str(Path(folder) / shard)
+        for number, record in enumerate(tf.data.TFRecordDataset(path)):
+            try:
+                scene = records.SceneRecord.parse(record[None])
+                records.SceneRecord.check(scene, len(meta["obj_idx_to_name"]), meta["mask_size"])
+            except tf.errors.InvalidArgumentError as problem:
+                return f"{path}: record {number} cannot be used ({_brief(problem)})"
+    return None
+
+
 def _brief(problem: Exception) -> str:
-    return str(problem).strip().splitlines()[0][:160] if str(problem) else type(problem).__name__
+    text = re.sub(r"\{\{.*?\}\} *", "", str(problem)).strip()  # of TensorFlow: where it was
+    return text.splitlines()[0][:160] if text else type(problem).__name__

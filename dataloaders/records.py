@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import struct
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple, Optional, Union
 import numpy as np
 import tensorflow as tf
 
+from core import npz
 from core.errors import UserError
 from core.files import save_arrays
 
@@ -149,6 +151,9 @@ class Scenes(NamedTuple):
     sketches: tf.RaggedTensor
 
 
+UNFIT = "a scene has parts that do not fit each other or its set"
+
+
 class SceneRecord:
     """One photograph of a `coco-scenes` set with its objects and its background stuff; in a
     `sketchycoco-scenes` set with a sketch of each object."""
@@ -186,7 +191,7 @@ class SceneRecord:
 
     @staticmethod
     def parse(serialized: tf.Tensor) -> Scenes:
-        """serialized: string (N,)."""
+        """serialized: string (N,). InvalidArgumentError for objects without a box each."""
 
         def ragged(dtype: tf.DType) -> tf.io.RaggedFeature:
             return tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
@@ -207,10 +212,31 @@ class SceneRecord:
             },
         )
         for boxes, rows in (("boxes", "obj_idx"), ("stuff_boxes", "stuff_idx")):
-            fields[boxes] = fields[rows].with_flat_values(
-                tf.reshape(fields[boxes].flat_values, [-1, 4])
-            )
+            each = fields[boxes].row_lengths() == 4 * fields[rows].row_lengths()
+            with tf.control_dependencies([tf.debugging.assert_equal(each, True, UNFIT)]):
+                fields[boxes] = fields[rows].with_flat_values(
+                    tf.reshape(fields[boxes].flat_values, [-1, 4])
+                )
         return Scenes(**fields)
+
+    @staticmethod
+    def check(scenes: Scenes, classes: int, mask_side: int) -> Scenes:
+        """The same scenes. InvalidArgumentError for a class outside the vocabulary, a box outside
+        the image, and masks or sketches that are not one for each object."""
+        fits = []
+        for prefix, index in (("", scenes.obj_idx), ("stuff_", scenes.stuff_idx)):
+            counts, boxes = index.row_lengths(), getattr(scenes, f"{prefix}boxes").flat_values
+            sizes = tf.strings.length(getattr(scenes, f"{prefix}masks"))
+            fits += [
+                (index.flat_values >= 0) & (index.flat_values < classes),
+                tf.abs(boxes - 0.5) <= 0.5 + 1e-4,  # false for NaN
+                tf.cast(sizes, tf.int64) == counts * (mask_side**2 // 8),
+            ]
+        drawn = scenes.sketches.row_lengths()
+        fits.append((drawn == 0) | (drawn == scenes.obj_idx.row_lengths()))
+        whole = tf.reduce_all([tf.reduce_all(each) for each in fits])
+        with tf.control_dependencies([tf.debugging.assert_equal(whole, True, UNFIT)]):
+            return tf.nest.map_structure(tf.identity, scenes, expand_composites=True)
 
 
 def pack_masks(masks: np.ndarray) -> bytes:
@@ -307,6 +333,34 @@ def write_index(
     return index
 
 
+_INDEX_TYPES = {"shard_bytes": "<i8", "block_offset": "<i8"}  # of numbers; the others are int32
+
+
+def _check_index(index: BlockIndex) -> None:
+    """ValueError for arrays that are not of one index, or places outside its shards."""
+    for name, array in index._asdict().items():
+        text = name in ("shards", "classes") and array.dtype.kind == "U"
+        if array.ndim != 1 or not (text or array.dtype == _INDEX_TYPES.get(name, "<i4")):
+            raise ValueError(f"{name} is {array.dtype} {array.shape}")
+    if len(index.shards) != len(index.shard_bytes):
+        raise ValueError("shards and their sizes differ in number")
+    if any(Path(shard).is_absolute() or ".." in Path(shard).parts for shard in index.shards):
+        raise ValueError("a shard lies outside the set")
+    if len({len(getattr(index, name)) for name in BlockIndex._fields if "block" in name}) > 1:
+        raise ValueError("columns of blocks differ in number")
+    grouped = len(index.classes) > 0
+    for name, values, least, most in (
+        ("block_shard", index.block_shard, 0, len(index.shards) - 1),
+        ("block_records", index.block_records, 1, BLOCK),
+        ("block_class", index.block_class, grouped - 1, len(index.classes) - 1),
+    ):
+        if ((values < least) | (values > most)).any():
+            raise ValueError(f"{name} has values that no index has")
+    size = index.shard_bytes[index.block_shard]
+    if ((index.block_offset < 0) | (index.block_offset >= size)).any():
+        raise ValueError("block_offset has values outside the shards")
+
+
 def read_index(folder: Union[str, Path], split: str, truncated: bool = False) -> BlockIndex:
     """Reads `<split>.index.npz` and checks that every shard is there with its recorded size.
 
@@ -318,8 +372,11 @@ def read_index(folder: Union[str, Path], split: str, truncated: bool = False) ->
     if not path.is_file():
         raise UserError(f"{path} is missing: the set has no split {split!r}; prepare it again")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            index = BlockIndex(**{name: arrays[name] for name in BlockIndex._fields})
+        with zipfile.ZipFile(path) as archive:
+            members = npz.members(archive, path.stat().st_size)
+            npz.check_names(set(members), set(BlockIndex._fields))
+            index = BlockIndex(*(npz.read_array(archive, members[n]) for n in BlockIndex._fields))
+        _check_index(index)
     except Exception as error:  # a damaged zip shows as any of half a dozen types
         raise UserError(
             f"{path} cannot be read ({error}); remove the set and prepare it again"
@@ -389,6 +446,7 @@ _READ_NAMES = {
     "coco-crops": _COCO_NAMES,
     "sketchycoco-scenes": _COCO_NAMES,
 }
+_MOST_PIXELS = 4096  # a side
 _READ_NUMBERS = {
     "coco-scenes": ("mask_size",),
     "coco-crops": ("mask_size",),
@@ -421,16 +479,23 @@ def read_meta(folder: Union[str, Path], kind: Union[str, Sequence[str]]) -> dict
     if not isinstance(meta, dict) or "kind" not in meta or "schema" not in meta:
         raise UserError(f"{path} does not describe a prepared set; prepare the set again")
     if meta["kind"] not in kinds:
-        raise UserError(f"{folder} is a {meta['kind']} set where a {wanted} set was expected")
+        kind = meta["kind"] if meta["kind"] in KINDS else repr(meta["kind"])[:40]
+        raise UserError(f"{folder} is a {kind} set where a {wanted} set was expected")
     if meta["schema"] != SCHEMA:
         raise UserError(
-            f"{folder} was prepared with schema {meta['schema']}, this version reads schema "
+            f"{folder} was prepared with schema {meta['schema']!r:.40}, this version reads schema "
             f"{SCHEMA}: prepare the set again"
         )
     bad = [key for key in _READ_NAMES[meta["kind"]] if not _is_names(meta.get(key))]
-    bad += [key for key in _READ_NUMBERS.get(meta["kind"], ()) if type(meta.get(key)) is not int]
+    bad += [
+        key
+        for key in _READ_NUMBERS.get(meta["kind"], ())
+        if type(meta.get(key)) is not int or not 0 < meta[key] <= _MOST_PIXELS
+    ]
     if not bad and _is_coco(meta) and not _are_ids(meta.get("obj_idx_to_ID"), meta):
         bad.append("obj_idx_to_ID")
+    if meta["kind"] == "quickdraw" and not _are_drawings(meta.get("drawings")):
+        bad.append("drawings")
     if bad:
         raise UserError(
             f"{path} was edited or damaged: {bad[0]!r} is missing or of another type; "
@@ -444,8 +509,12 @@ def _is_names(value: Any) -> bool:
 
 
 def _are_ids(value: Any, meta: Mapping[str, Any]) -> bool:
-    ids = isinstance(value, list) and all(type(each) is int for each in value)
+    ids = isinstance(value, list) and all(type(each) is int and 0 <= each < 2**31 for each in value)
     return ids and len(value) == len(meta["obj_idx_to_name"])
+
+
+def _are_drawings(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(each), dict) for each in SPLITS)
 
 
 def check_same_vocabulary(metas: Mapping[Union[str, Path], Mapping[str, Any]]) -> None:

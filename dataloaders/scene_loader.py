@@ -159,4 +159,4 @@ class PreparedScenes(SceneLoader):
     def _parse(self, split: str) -> Callable[[sources.Items], assembling.Parsed]:
         crops = self._crops.of(split)
         sketches = self._sketches.of(split) if self._sketches else None
-        return lambda items: assembling.parse(items, sketches, crops, self.seed)
+        return lambda items: assembling.parse(items, sketches, crops, self.seed, self._sides.mask)

@@ -46,6 +46,12 @@ class Items(NamedTuple):
     records: tf.Tensor  # string (n,), serialized
     pools: Any  # dict of blocks.Pool: the partners
 
+    def part(self, index: int, count: int) -> Items:
+        """One of `count` equal parts; n is a multiple of it."""
+        size = self.positions.shape[0] // count
+        mine = slice(index * size, (index + 1) * size)
+        return self._replace(positions=self.positions[mine], records=self.records[mine])
+
 
 class Step(NamedTuple):
     """One training step before anything is drawn for it."""
@@ -133,14 +139,20 @@ def class_usable(key: str, good: np.ndarray, serialized: tf.Tensor) -> tf.Tensor
     """Items of a good class: bool (P,). key: the int64 feature that holds the class; good: bool,
     indexed by it."""
     feature = {key: tf.io.FixedLenFeature([], tf.int64)}
-    return tf.gather(good, tf.io.parse_example(serialized, feature)[key])
+    return _is_good(good, tf.io.parse_example(serialized, feature)[key])
 
 
 def any_object_usable(key: str, good: np.ndarray, serialized: tf.Tensor) -> tf.Tensor:
     """Scenes with at least one object of a good class: bool (P,)."""
     feature = {key: tf.io.RaggedFeature(tf.int64)}
     classes = tf.io.parse_example(serialized, feature)[key]
-    return tf.reduce_any(tf.ragged.map_flat_values(tf.gather, good, classes), axis=1)
+    return tf.reduce_any(tf.ragged.map_flat_values(_is_good, good, classes), axis=1)
+
+
+def _is_good(good: np.ndarray, classes: tf.Tensor) -> tf.Tensor:
+    # No class is not good. A scene of one and of good ones is used, and refused when it is parsed.
+    inside = (classes >= 0) & (classes < len(good))
+    return inside & tf.gather(good, tf.where(inside, classes, 0))
 
 
 class ItemLoader(Dataset):

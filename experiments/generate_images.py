@@ -130,6 +130,7 @@ class GenerateImages(Experiment):
         }
         settings = {
             **{key: about[key] for key in searching.ABOUT},
+            "weights": trained.model.weights_digest(),
             "data": hparams.to_dict(dataset.hparams),
             **how,
         }

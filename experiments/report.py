@@ -201,7 +201,10 @@ def _is_record(record: dict[str, Any]) -> bool:
 
 def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
     """What the experiment has written: named after its features files, or its model's run."""
-    hparams = record["hparams"]
+    # Whatever a config.json that was sent holds in their place.
+    hparams = {
+        name: str(value).replace("\0", "") for name, value in record["hparams"].items() if value
+    }
     ending = ENDINGS.get(record["experiment"], record["experiment"].replace("-", "_"))
     folder = Path(hparams.get("results") or hparams.get("results_dir") or own_folder)
     if hparams.get("featsfile"):
@@ -209,7 +212,9 @@ def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
     if hparams.get("queries") and hparams.get("gallery"):
         stems = (Path(hparams[side]).stem for side in ("queries", "gallery"))
         return [folder / f"{'_in_'.join(stems)}_{ending}.json"]
-    run = record.get("model", {}).get("id", "").replace("-", "_")
+    model = record.get("model")
+    run = str(model.get("id", "")) if isinstance(model, dict) else ""
+    run = run.replace("-", "_").replace("/", "_")
     return sorted(folder.glob(f"{glob.escape(run)}_*_{ending}.json"))
 
 
@@ -256,7 +261,7 @@ def _read(path: Path, keys: dict[str, type]) -> Optional[dict[str, Any]]:
 
 
 def _command(words: Sequence[str]) -> str:
-    return f"<pre>python {html.escape(shlex.join(words))}</pre>"
+    return f"<pre>python {html.escape(shlex.join(map(str, words)))}</pre>"
 
 
 def _picture(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from core.errors import UserError
-from models.layers.normalization import MOMENTUM, ConvBatchNorm
+from models.layers.normalization import MOMENTUM, BatchNorm, ConvBatchNorm
 
 
 class Shallow(tf.keras.layers.Layer):
@@ -123,10 +123,7 @@ class KerasBackbone(tf.keras.layers.Layer):
         """alpha: 1, there is no other width."""
         super().__init__(**kwargs)
         self.freeze_statistics = freeze_statistics
-        self.net = self.published(None)
-        for layer in self.net.layers:
-            if isinstance(layer, tf.keras.layers.BatchNormalization):
-                layer.momentum = MOMENTUM
+        self.net = tf.keras.models.clone_model(self.published(None), clone_function=_own_norm)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         if images.shape[-1] == 1:
@@ -141,6 +138,14 @@ class KerasBackbone(tf.keras.layers.Layer):
     def load_from(self, keras_model: tf.keras.Model) -> None:
         """Copies the variables of what `published` gives."""
         self.net.set_weights(keras_model.get_weights())
+
+
+def _own_norm(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    """A layer like it, without weights yet; of a batch norm, one of ours."""
+    config = layer.get_config()
+    if isinstance(layer, tf.keras.layers.BatchNormalization):
+        return BatchNorm.from_config({**config, "momentum": MOMENTUM})
+    return type(layer).from_config(config)
 
 
 class ResNet50V2(KerasBackbone):

@@ -189,6 +189,7 @@ class GraphAttention(Model):
             len(views) * scenes,
             dropout_seed,
             training,
+            len(views),
         )
         tokens = tf.split(joined, len(views))
         vectors = self._scene_vectors(joined)
@@ -227,10 +228,11 @@ class GraphAttention(Model):
         num_scenes: tf.Tensor,
         dropout_seed: tf.Tensor | None = None,
         training: bool = False,
+        views: int = 1,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Object vectors (O, D) -> scene tokens (N, D), contextual objects (O, D)."""
         related = self._relate(vectors, boxes, triples, training)
-        return self.transformer(related, boxes, obj_to_img, num_scenes, dropout_seed)
+        return self.transformer(related, boxes, obj_to_img, num_scenes, dropout_seed, views)
 
     def _relate(
         self, vectors: tf.Tensor, boxes: tf.Tensor, triples: tf.Tensor, training: bool = False

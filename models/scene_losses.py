@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from core import replicas
 from models import losses
 from models.encoders import Encoded
 from models.graph_attention_hparams import GraphAttentionHParams
@@ -137,7 +138,10 @@ def discriminator_loss(scores: Scores, noise_seed: tf.Tensor, smooth: bool) -> t
     """Least-squares GAN: real masks towards 1 (smooth: N(0.9, 0.1)), made ones towards 0."""
     target: Any = 1.0
     if smooth:
-        target = tf.random.stateless_normal(tf.shape(scores.real), noise_seed, 0.9, 0.1)
+        shape = tf.shape(scores.real)
+        first, of_all = replicas.place(shape[0])  # drawn for the global batch
+        drawn = tf.concat([[of_all], shape[1:]], axis=0)
+        target = tf.random.stateless_normal(drawn, noise_seed, 0.9, 0.1)[first : first + shape[0]]
     loss = 0.5 * losses.least_squares_gan(scores.real, target)
     for made in scores.made:
         loss += 0.5 / len(scores.made) * losses.least_squares_gan(made, 0.0)

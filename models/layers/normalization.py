@@ -11,9 +11,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from core import replicas
+
 # Of batch norm's statistics. MobileNetV2's own 0.999 needs thousands of steps before those that
 # inference uses resemble the ones the weights were trained with; short runs would evaluate noise.
 MOMENTUM = 0.9
+# Of a variable that a step assigns: all replicas give it one value.
+ALIKE = {"aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
 
 
 class InstanceNorm(tf.keras.layers.GroupNormalization):
@@ -28,9 +32,58 @@ class InstanceNorm(tf.keras.layers.GroupNormalization):
         return tf.cast(super().call(tf.cast(inputs, tf.float32)), inputs.dtype)
 
 
-def batch_norm() -> tf.keras.layers.BatchNormalization:
+def moments(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Mean and variance of each channel over the global batch, float32 (C,), and of how many values
+    they are, float32 (). inputs: (..., C)."""
+    axes = list(range(inputs.shape.rank - 1))
+    mean, variance = tf.nn.moments(tf.cast(inputs, tf.float32), axes)
+    number = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
+    if replicas.count() == 1:
+        return mean, variance, number
+    # Of all replicas, by the moments of each (Chan et al. 1979): a mean of squares less a squared
+    # mean would lose the variance of a channel whose mean is large.
+    each = replicas.gathered(tf.concat([number[None], mean, variance], axis=0)[None])
+    numbers, means, variances = tf.split(each, [1, mean.shape[0], mean.shape[0]], axis=1)
+    total = tf.reduce_sum(numbers)
+    mean = tf.reduce_sum(numbers * means, axis=0) / total
+    spread = variances + tf.math.squared_difference(means, mean)
+    return mean, tf.reduce_sum(numbers * spread, axis=0) / total, total
+
+
+class BatchNorm(tf.keras.layers.BatchNormalization):
+    """Keras' batch norm, with the statistics of the global batch where a step is spread over
+    replicas.
+
+    Own code, because Keras' `synchronized` gives up the fused kernel on a single device, moves the
+    running variance by another estimate than that one, and keeps running statistics apart on every
+    replica: reading them, as a checkpoint does, is then a sum in which every machine must take
+    part.
+    """
+
+    def add_weight(self, *args: Any, **kwargs: Any) -> tf.Variable:
+        """As Keras, but equal on all replicas at all times."""
+        alike = {"synchronization": tf.VariableSynchronization.AUTO, **ALIKE}
+        return super().add_weight(*args, **{**kwargs, **alike})
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not training or replicas.count() == 1:
+            return super().call(inputs, training=training)
+        mean, variance, number = moments(inputs)
+        maps = inputs.shape.rank == 4  # where Keras takes the fused kernel's unbiased estimate
+        unbiased = number / tf.maximum(number - 1.0, 1.0) if maps else 1.0
+        for running, value in (
+            (self.moving_mean, mean), (self.moving_variance, unbiased * variance),
+        ):  # fmt: skip
+            running.assign_add((1.0 - self.momentum) * (value - running))
+        outputs = tf.nn.batch_normalization(
+            tf.cast(inputs, tf.float32), mean, variance, self.beta, self.gamma, self.epsilon
+        )
+        return tf.cast(outputs, inputs.dtype)
+
+
+def batch_norm() -> BatchNorm:
     """The batch norm used everywhere."""
-    return tf.keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=1e-3)
+    return BatchNorm(momentum=MOMENTUM, epsilon=1e-3)
 
 
 def _no_norm(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -145,6 +198,7 @@ class SpectralConv(tf.keras.layers.Layer):
             (1, self.filters),
             initializer=tf.keras.initializers.RandomNormal(),
             trainable=False,
+            **ALIKE,
             experimental_autocast=False,
         )
         super().build(input_shape)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from core import replicas
 from core.geometry import LOCATION_GRID, location_cells
 
 MIN_SLOTS = 9  # the scene token and the 8 objects a prepared scene has at most
@@ -43,10 +44,13 @@ def slot_indices(obj_to_img: tf.Tensor, num_scenes: tf.Tensor) -> tuple[tf.Tenso
 class Dropout:
     """Dropout that is a function of a seed alone: the n-th use in a step draws from (seed, n)."""
 
-    def __init__(self, rate: float, seed: tf.Tensor | None):
-        """seed: int (2,), or None for no dropout (inference)."""
+    def __init__(self, rate: float, seed: tf.Tensor | None, views: int = 1):
+        """seed: int (2,), or None for no dropout (inference). views: how often the scenes of the
+        batch are among the inputs, all of them each time: a scene meets the same draws wherever
+        the batch is split."""
         self.rate = rate
         self.seed = seed
+        self.views = views
         self.uses = 0
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -54,7 +58,10 @@ class Dropout:
             return inputs
         self.uses += 1
         seed = tf.random.experimental.stateless_fold_in(self.seed, self.uses)
-        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
+        shape = tf.shape(inputs)
+        drawn = tf.concat([shape[:1] * replicas.count(), shape[1:]], axis=0)
+        kept = tf.nn.experimental.stateless_dropout(tf.ones(drawn), self.rate, seed)
+        return inputs * replicas.own(kept, self.views)
 
 
 class EncoderBlock(tf.keras.layers.Layer):
@@ -144,8 +151,9 @@ class SceneSum(tf.keras.layers.Layer):
         obj_to_img: tf.Tensor,
         num_scenes: tf.Tensor,
         seed: tf.Tensor | None = None,
+        views: int = 1,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As SceneTransformer; boxes and seed are not read."""
+        """As SceneTransformer; boxes, seed and views are not read."""
         return self.token + tf.math.unsorted_segment_sum(objects, obj_to_img, num_scenes), objects
 
 
@@ -180,13 +188,14 @@ class SceneTransformer(tf.keras.layers.Layer):
         obj_to_img: tf.Tensor,
         num_scenes: tf.Tensor,
         seed: tf.Tensor | None = None,
+        views: int = 1,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """objects (O, D), boxes (O, 4), obj_to_img (O,), num_scenes int32 ().
 
-        seed: int (2,) for dropout in training; None in inference. Returns the scene tokens (N, D)
-        and the objects (O, D), both float32.
+        seed: int (2,) for dropout in training; None in inference. views: as Dropout. Returns the
+        scene tokens (N, D) and the objects (O, D), both float32.
         """
-        slots, indices, _ = self._encode(objects, boxes, obj_to_img, num_scenes, seed)
+        slots, indices, _ = self._encode(objects, boxes, obj_to_img, num_scenes, seed, views)
         return slots[:, 0], tf.gather_nd(slots, indices)
 
     def attention(
@@ -206,6 +215,7 @@ class SceneTransformer(tf.keras.layers.Layer):
         obj_to_img: tf.Tensor,
         num_scenes: tf.Tensor,
         seed: tf.Tensor | None = None,
+        views: int = 1,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Slots (N, S, D), where each object is in them, int32 (O, 2), and the attention of each
         layer (N, heads, S, S)."""
@@ -218,7 +228,7 @@ class SceneTransformer(tf.keras.layers.Layer):
         token = tf.broadcast_to(self.token, tf.concat([shape[:1], [1, self.dim]], axis=0))
         slots = tf.concat([token, slots[:, 1:]], axis=1)
 
-        dropout = Dropout(self.rate, seed)
+        dropout = Dropout(self.rate, seed, views)
         slots = dropout(slots)
         layers = []
         for block in self.blocks:

@@ -16,7 +16,7 @@ import operator
 
 import tensorflow as tf
 
-from models.layers.normalization import MOMENTUM, SpectralConv
+from models.layers.normalization import ALIKE, MOMENTUM, SpectralConv, moments
 from models.layers.semantic import (
     CHANNELS,
     CLASSES,
@@ -68,8 +68,10 @@ class SpadeNorm(tf.keras.layers.Layer):
         self.shared_kernel, self.shared_bias = conv("shared", CHANNELS, self.hidden)
         self.gamma_kernel, self.gamma_bias = conv("gamma", self.hidden, channels)
         self.beta_kernel, self.beta_bias = conv("beta", self.hidden, channels)
-        self.mean = weight("mean", (channels,), initializer="zeros", trainable=False)
-        self.variance = weight("variance", (channels,), initializer="ones", trainable=False)
+        self.mean = weight("mean", (channels,), initializer="zeros", trainable=False, **ALIKE)
+        self.variance = weight(
+            "variance", (channels,), initializer="ones", trainable=False, **ALIKE
+        )
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, around: Surroundings, training: bool = False) -> tf.Tensor:
@@ -88,8 +90,7 @@ class SpadeNorm(tf.keras.layers.Layer):
         return tf.cast(outputs, inputs.dtype)
 
     def _statistics(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        mean, variance = tf.nn.moments(inputs, [0, 1, 2])
-        count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
+        mean, variance, count = moments(inputs)
         unbiased = variance * count / tf.maximum(count - 1.0, 1.0)
         for running, value in ((self.mean, mean), (self.variance, unbiased)):
             running.assign_add((1.0 - MOMENTUM) * (value - running))

@@ -221,6 +221,9 @@ def test_other_settings_are_not_mixed_with_finished_scenes(tmp_path, generator, 
     assert sorted(made) == ["another"] * 5 + ["fake"] * 15
     caplog.clear()
     assert run(tmp_path)["made"] == 15 and "other settings" not in caplog.text
+    other = Paints()
+    other.weights_digest = lambda: "of a run of the same name and step in another folder"
+    assert run(tmp_path, "scenes=2", model=other)["made"] == 2
     moved = with_ids(Splits(batch_size=6))
     moved.hparams = FakeData("other sets")
     assert run(tmp_path, "scenes=2", dataset=moved)["made"] == 2

@@ -124,6 +124,19 @@ HEADERS = st.one_of(
     st.text(max_size=60),
 )  # fmt: skip
 
+
+def spoilt(array: bytes):
+    """A .npy that was whole: edited, or with its data behind another header, or with noise for
+    data."""
+    head = array.find(b"\n") + 1
+    noise = st.binary(min_size=1, max_size=16).map(lambda some: some * len(array))
+    return st.one_of(
+        mutated(array),
+        HEADERS.map(lambda header: npy(header, array[head:])),
+        noise.map(lambda some: array[:head] + some[: len(array) - head]),
+    )
+
+
 # What JSON can hold that few expect.
 ODD = [None, True, 0, -1, 2.5, 1e308, float("nan"), float("inf"), 2**63, -(2**70), 10**400, "", "x",
        "\ud800", "\0", "a\nb", "x" * 300, "../../etc/passwd", [], {}, [[]], [None], {"a": {}},

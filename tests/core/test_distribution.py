@@ -1,0 +1,199 @@
+"""Trainings spread over two devices and two processes are those of one, to 4 digits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from core.checkpoints import Checkpoints
+from core.reporting import read_metrics
+from core.run_dir import RunConfig, RunDir
+from tests.core.test_cluster import workers  # noqa: F401 (a fixture)
+from tests.dataloaders import tiny_sets
+
+ROOT = Path(__file__).resolve().parents[2]
+OBJECTS, SCENES = "multidomain-representation", "graph-attention"
+STEPS = 20
+ENCODERS = (
+    "image_size=32,pretrained_e_model=shallow,pretrained_weights=none,backbone_alpha=0.25,"
+    "batch_norm=trained"
+)
+SMALL = {
+    OBJECTS: ENCODERS,
+    SCENES: f"{ENCODERS},pt_mdomain_id=objects,mask_width=8,layout_d_arch=verysmall,"
+    "gconv_num_layers=1,g_enc_n_layers=1,gconv_dim=32,gconv_hidden_dim=32",
+}
+
+
+class House:
+    """Prepared sets, and trainings over them in processes of their own."""
+
+    def __init__(self, folder):
+        self.out = folder / "runs"
+        self.sets = tiny_sets.write_all(folder / "sets", scenes=24, mask_side=16)
+
+    def argv(self, run_id, model=OBJECTS, distribute="none", resume="none", **base):
+        sets = self.sets
+        loader = "quickdraw-cococrops-tf" if model == OBJECTS else "coco-tfrecord"
+        data = f"qdraw_dir={sets.quickdraw}"
+        if model == SCENES:
+            data = f"coco_dir={sets.scenes},qdraw_dir={sets.indexed}"
+        values = {
+            "batch_size": 4, "iterations": STEPS, "log_every": 1, "safety_save": 8,
+            "slack_config": "", "distribute": distribute, **base,
+        }  # fmt: skip
+        return [
+            model, "--data-loader", loader, "-o", str(self.out), "--id", run_id,
+            "-p", SMALL[model], "-dp", f"{data},crops_dir={sets.crops}", "--resume", resume,
+            "--base-hparams", ",".join(f"{name}={value}" for name, value in values.items()),
+        ]  # fmt: skip
+
+    def start(self, *trainings, cpus=1, config=None):
+        command = [sys.executable, "-m", "tests.core.spread_child", str(cpus)]
+        environment = {**os.environ, **({"TF_CONFIG": config} if config else {})}
+        return subprocess.Popen(
+            [*command, *map(json.dumps, trainings)], cwd=ROOT, env=environment,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def pair(self, addresses, *training):
+        """The same training in two processes."""
+        return [
+            self.start(
+                training,
+                config=json.dumps(
+                    {
+                        "cluster": {"worker": addresses[:2]},
+                        "task": {"type": "worker", "index": index},
+                    }
+                ),
+            )
+            for index in range(2)
+        ]
+
+    def run(self, run_id, model=OBJECTS):
+        return RunDir(self.out, model, run_id)
+
+    def losses(self, run_id, model=OBJECTS):
+        return {
+            line["step"]: line["losses"] for line in read_metrics(self.run(run_id, model).metrics)
+        }
+
+    def wait_for(self, step, run_id, processes):
+        """Until the run has reported a step."""
+        end = time.monotonic() + 120
+        while max(self.losses(run_id), default=0) < step:
+            assert all(process.poll() is None for process in processes), processes[0].stderr.read()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def ended(process):
+    """(exit code, what it wrote to stderr)."""
+    _, said = process.communicate(timeout=150)
+    return process.returncode, said
+
+
+def assert_alike(losses, others):
+    """To 4 digits; the others may go on longer."""
+    assert losses
+    for step, values in losses.items():
+        assert others[step] == pytest.approx(values, rel=1e-4, abs=1e-6), step
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """After the trainings of one process: `objects` and `scenes` undisturbed, and `mirrored`."""
+    house = House(tmp_path_factory.mktemp("house"))
+    child = house.start(
+        house.argv("objects", iterations=2 * STEPS),
+        house.argv("scenes", SCENES),
+        house.argv("mirrored", SCENES, "mirrored"),
+        cpus=2,
+    )
+    code, said = ended(child)
+    assert code == 0, said
+    house.said = said
+    return house
+
+
+def test_two_devices_are_one(house):
+    assert "every batch is split over 2 devices" in house.said
+    losses = house.losses("scenes", SCENES)
+    assert len(losses) == STEPS
+    assert len({row["global_triplet_loss"] for row in losses.values()}) == STEPS
+    assert_alike(losses, house.losses("mirrored", SCENES))
+
+
+def test_two_processes_are_one_and_stop_together(house, workers):  # noqa: F811
+    """From the start; then one of them gets a signal; then, resumed, one of them is killed. What
+    they leave goes on in one process, on one device or on two."""
+    undisturbed = house.losses("objects")
+    first = house.argv("pair", distribute="multiworker", iterations=10**6, notify_every=15)
+    both = house.pair(workers, *first)
+    house.wait_for(STEPS, "pair", both)
+    both[1].send_signal(signal.SIGTERM)
+    codes, said = zip(*map(ended, both))
+    assert codes == (128 + signal.SIGTERM,) * 2, said
+    last = max(house.losses("pair"))
+    own = Checkpoints(house.run("pair").checkpoints)
+    assert own.steps()[-1] == last
+    assert all(f"stopped by SIGTERM after step {last}" in text for text in said)
+
+    assert read_metrics(house.run("pair").figures)[0]["step"] == 15  # meanwhile the other waited
+
+    both = house.pair(workers, *first, "--resume", "latest")
+    house.wait_for(last + 20, "pair", both)
+    both[1].kill()
+    began = time.monotonic()
+    code, said = ended(both[0])
+    assert time.monotonic() - began < 30
+    assert (code, "Traceback" in said) == (1, False), said
+    assert f"no answer from worker 1 ({workers[1]}); what was printed there" in said
+    assert "Start them all again with --resume latest" in said
+    ended(both[1])
+    newest = own.latest()
+    assert last < own.steps()[-1] <= max(house.losses("pair"))
+    assert len(RunConfig.read(house.run("pair").config).history) == 2  # the chief's alone
+    assert_alike(undisturbed, house.losses("pair"))
+
+    end = own.steps()[-1] + 4
+    child = house.start(
+        house.argv("on-one", resume=str(newest), iterations=end),
+        house.argv("on-two", distribute="mirrored", resume=str(newest), iterations=end),
+        cpus=2,
+    )
+    code, said = ended(child)
+    assert code == 0, said
+    on_one = house.losses("on-one")
+    assert len(on_one) == 4
+    assert_alike(on_one, house.losses("on-two"))
+
+
+def test_what_does_not_fit_is_a_sentence(house, workers):  # noqa: F811
+    """The exit codes and messages of train.py: a TF_CONFIG, the batch size, other hparams."""
+    child = house.start(house.argv("x", distribute="multiworker"), config="{")
+    odd = house.start(house.argv("x", distribute="mirrored", batch_size=3), cpus=2)
+    one, two = (
+        house.start(house.argv("x", distribute="multiworker", seed=seed), config=process_config)
+        for seed, process_config in enumerate(
+            json.dumps({"cluster": {"worker": workers[:2]}, "task": {"type": "worker", "index": i}})
+            for i in range(2)
+        )
+    )
+    code, said = ended(child)
+    assert (code, said.startswith("error: TF_CONFIG is not valid JSON")) == (2, True), said
+    code, said = ended(odd)
+    assert code == 2, said
+    assert "batch_size=3 cannot be split evenly over 2 devices: choose a multiple" in said
+    for process in (one, two):
+        code, said = ended(process)
+        assert code == 1, said
+        assert f"worker 1 ({workers[1]}) has other hparams than the chief" in said
+        assert "Traceback" not in said
+    assert not house.run("x").config.exists()

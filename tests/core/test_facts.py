@@ -1,0 +1,37 @@
+"""What machines compare before they train together."""
+
+from core.composing import Job
+from core.registry import LOADERS, MODELS
+
+
+def facts(folder, text="", checkpoint=None):
+    """Of a job over the sets in a folder. text: clauses of base hparams."""
+    data = f"qdraw_dir={folder}/sketches,crops_dir={folder}/crops"
+    given = {"base": ("--base-hparams", text), "model": ("-p", ""), "data": ("-dp", data)}
+    name, loader = "multidomain-representation", "quickdraw-cococrops-tf"
+    assert name in MODELS.names()
+    assert loader in LOADERS.names()
+    return Job(name, loader, lambda classes: given, None).facts(checkpoint)
+
+
+def test_facts_are_of_contents_not_of_places(tmp_path):
+    """The same data in another folder are the same; another byte in a file, another hparam or
+    checkpoint are not."""
+    for place in ("here", "there"):
+        for name in ("sketches", "crops"):
+            (tmp_path / place / name).mkdir(parents=True)
+            (tmp_path / place / name / "train-0.tfrecord").write_bytes(b"123")
+    here, there = tmp_path / "here", tmp_path / "there"
+    (here / "state.json").write_text("{}")
+    first = facts(here)
+    assert set(first) == {"program", "hparams", "data", "checkpoint"}
+
+    def different(**changes):
+        second = facts(there, **changes)
+        return [name for name in first if first[name] != second[name]]
+
+    assert different() == []
+    assert different(text="seed=1") == ["hparams"]
+    assert different(checkpoint=here) == ["checkpoint"]
+    (there / "crops" / "train-0.tfrecord").write_bytes(b"124")
+    assert different() == ["data"]
