@@ -96,17 +96,21 @@ def dropout():
 
 
 def spade():
-    """The losses of two steps, not traced: that would take most of the time here."""
+    """The losses of two steps, not traced: that would take most of the time here. Beside those of
+    the second, how large the gradients were, by Adam's second moments: Adam's steps do not tell."""
     curves = []
     for spread in (Single(), Mirrored(lambda: strategy)):
         with spread.scope():
-            model = helpers.build("spade")
+            model = helpers.build("spade", "learning_rate=1e-5")
         step = spread.spread(model.train_step)
         batches = [helpers.scene_batch(t, [1 + t, 2]) for t in range(2)]
         if curves:
             batches = [split(batch, 2) for batch in batches]
         losses = [step(batch, *helpers.step_args(t)) for t, batch in enumerate(batches)]
         curves.append([{key: float(value) for key, value in row.items()} for row in losses])
+        for name, optimizer in model.optimizers.items():
+            squares = [tf.reduce_sum(v) for v in optimizer.variables if v.name.startswith("v/")]
+            curves[-1][-1][f"squares of {name}"] = float(tf.add_n(squares))
     return curves
 
 

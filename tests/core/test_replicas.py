@@ -67,10 +67,11 @@ def test_dropout_is_drawn_for_the_global_batch(found):
     assert 0.3 < np.mean(whole == 0) < 0.7
 
 
-def test_a_step_of_spade(found):
+def test_steps_of_spade(found):
     single, mirrored = found["spade"]
+    assert single[1]["squares of main"] > 0
     for one, two in zip(single, mirrored):
-        assert two == pytest.approx(one, rel=1e-4)
+        assert two == pytest.approx(one, rel=1e-3)
 
 
 def test_alone_nothing_is_added():
