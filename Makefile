@@ -18,11 +18,13 @@ DEMO_NETWORK := pretrained_e_model=shallow,pretrained_weights=none,image_size=48
 DEMO_SCENE_NETWORK := gconv_num_layers=2,gconv_hidden_dim=256,g_enc_n_layers=2,mask_width=32,layout_d_arch=verysmall
 DEMO_GENERATOR := generator_width=6,spade_hidden=24,discriminator_width=16
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test fuzz faults lint bench clean
 help:
 	@echo "make install   a virtual environment in $(VENV) with the pinned requirements"
 	@echo "make demo      the whole job on a small drawn world: prepare, train, search, synthesise"
 	@echo "make test      all tests"
+	@echo "make fuzz      readers, parsers and servers before many more drawn inputs, for long"
+	@echo "make faults    kills, full disks and damage, and docs/reliability.md of what came of them"
 	@echo "make lint      style and static checks"
 	@echo "make bench     speed and memory, with ratios to naive versions"
 
@@ -46,14 +48,21 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+# A module's tests stay together: they share what its fixtures make.
 test: $(STAMP)
-	$(PY) -m pytest
+	$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+fuzz: $(STAMP)
+	HYPOTHESIS_PROFILE=long $(PY) -m pytest tests/fuzz
+
+faults: $(STAMP)
+	$(PY) -m tests.faults --folder faults --write docs/reliability.md
 
 bench: $(STAMP)
 	$(PY) -m tests.benchmarks
 
 clean:
-	rm -rf $(VENV) demo bench
+	rm -rf $(VENV) demo bench faults
 
 # Every command can be run again: preparation keeps what is complete, training resumes.
 demo: $(STAMP)

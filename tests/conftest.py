@@ -12,6 +12,14 @@ import core  # noqa: F401  (before any test module loads TensorFlow: it sets how
 # would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONGEST = ("test_main_job.py", "test_readme.py")  # each a chain of commands
+
+
+def pytest_collection_modifyitems(items):
+    """Workers of pytest-xdist take whole files: the longest first, so that none is left over when
+    the other workers have ended."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -143,7 +143,8 @@ def generator_dies(world: World, share: float) -> Iterator[Outcome]:
         if name == "undisturbed":
             assert ended.code == 0, ended.stderr
             continue
-        yield Outcome("company", f"the generator dies and {name}", "", where, 0, failure(check))
+        what = f"the generator dies and {name}"
+        yield Outcome("company", what, "kill -9", where, 0, failure(check), where)
 
 
 def _listens(port: int) -> bool:

@@ -45,7 +45,7 @@ def _training_faults(
         for _ in range(counts.get("config lines", 0)):
             faults.append(("config.json", Fault(moments, CONFIG, rng.randint(1, lines[CONFIG]))))
     for _ in range(counts.get("steps", 0)):
-        faults.append(("a step", Fault("time", NEXT, rng.uniform(0, 0.03), rng.randint(2, 5))))
+        faults.append(("a step", Fault("time", NEXT, rng.uniform(0, 0.012), rng.randint(2, 5))))
     rng.shuffle(faults)
     return faults
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core import features
+from dataloaders import records
 from tests.faults import harness
 from tests.faults.child import Fault
 from tests.faults.harness import KILLED, STAGE2
@@ -96,7 +97,7 @@ def faults_in_features(world: World, share: float) -> Iterator[Outcome]:
     if share == 1:
         faults.append(Fault("lines", FEATURES, lines // 2, 1, signal.SIGINT))
     for fault in faults:
-        before = harness.partials(results)
+        before, written = harness.partials(results), _written(results, fault)
         ended = world.processes.run(script, _extraction(world, results), fault)
 
         def check(ended=ended, fault=fault) -> None:
@@ -115,8 +116,11 @@ def faults_in_features(world: World, share: float) -> Iterator[Outcome]:
             where = harness.file_of_size(results, ".*.partial", int(fault.at))
             where = where and "its bytes"
         else:
-            mine = harness.partials(results) - before
-            where = "before the rename" if mine else "before its file, or after the rename"
+            where = "before its file"
+            if harness.partials(results) - before:
+                where = "before the rename"
+            elif _written(results, fault) != written:
+                where = "after the rename"
         yield Outcome(part, "features", described(fault), where or "", 0, failure(check))
     ended = world.processes.run(script, _extraction(world, results))
 
@@ -127,3 +131,9 @@ def faults_in_features(world: World, share: float) -> Iterator[Outcome]:
 
     error = f"exit code {ended.code}" if ended.code else failure(compare)
     yield Outcome("kill -9", "the end", "extract-features", "all splits", 0, error)
+
+
+def _written(results: Path, fault: Fault) -> list[int]:
+    """When the features file of the split that the fault is meant for was written."""
+    split = records.SPLITS[fault.call - 1]
+    return [path.stat().st_mtime_ns for path in results.glob(f"*_{split}_feats.npz")]
