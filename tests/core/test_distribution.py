@@ -182,7 +182,7 @@ def test_two_processes_are_one_and_stop_together(house, workers):  # noqa: F811
 def test_what_does_not_fit_is_a_sentence(house, workers):  # noqa: F811
     """The exit codes and messages of train.py: a TF_CONFIG, the batch size, other hparams."""
     child = house.start(house.argv("x", distribute="multiworker"), config="{")
-    odd = house.start(house.argv("x", distribute="mirrored", batch_size=3), cpus=2)
+    odd = house.start(house.argv("odd", distribute="mirrored", batch_size=3), cpus=2)
     one, two = (
         house.start(house.argv("x", distribute="multiworker", seed=seed), config=process_config)
         for seed, process_config in enumerate(
