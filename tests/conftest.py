@@ -37,6 +37,11 @@ def pytest_runtest_makereport(item, call):
     """With the data present, a real-data test that skips is a failure, not a shrug."""
     outcome = yield
     report = outcome.get_result()
+    # pytest-xdist can send only UTF-8 from its workers: tests of odd names log halves of characters.
+    report.sections = [
+        tuple(text.encode(errors="backslashreplace").decode() for text in section)
+        for section in report.sections
+    ]
     real = "real_data" in getattr(item, "fixturenames", ())
     if report.skipped and real and os.environ.get("SCENE_DESIGNER_DATA"):
         report.outcome = "failed"
