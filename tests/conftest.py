@@ -37,7 +37,7 @@ def pytest_runtest_makereport(item, call):
     """With the data present, a real-data test that skips is a failure, not a shrug."""
     outcome = yield
     report = outcome.get_result()
-    # pytest-xdist can send only UTF-8 from its workers: tests of odd names log halves of characters.
+    # Workers of pytest-xdist can send only UTF-8; tests of odd names log halves of characters.
     report.sections = [
         tuple(text.encode(errors="backslashreplace").decode() for text in section)
         for section in report.sections
