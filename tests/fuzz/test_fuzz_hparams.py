@@ -106,6 +106,7 @@ CONFIG = {
                 "data": {"coco-tfrecord": {"coco_dir": "/data"}, "other": {}}},
     "history": [{"step": 0, "loader": "coco-tfrecord", "command": ["train.py", "x"], "time": "now",
                  "versions": {"python": "3.11"}, "changes": {"base.seed": [0, 1]}}],
+    "contents": {},
 }  # fmt: skip
 
 

@@ -254,7 +254,7 @@ def test_a_record_that_cannot_be_used_is_named(sets, what):
     try:
         tiny_sets.write_shards(folder, "valid", {name: [whole, changed]})
         made = loader(loader.HParams(**values), SimpleNamespace(batch_size=2), 32, 0)
-        job = SimpleNamespace(folders=lambda: [sets.crops, sets.scenes])
+        job = SimpleNamespace(folders=lambda: {"crops_dir": sets.crops, "coco_dir": sets.scenes})
         with pytest.raises(UserError) as caught, resources_explained(job):
             list(made.eval_batches("valid"))
         assert f"{folder / name}: " in str(caught.value) and "record 1 " in str(caught.value)

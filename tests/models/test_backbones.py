@@ -138,7 +138,9 @@ def test_keras_backbones(kind, side, weights_file, tmp_path):
         if "normalization" in variable.name or "_bn" in variable.name:
             variable.assign(draw.uniform(0.8, 1.2, variable.shape))
     path = tmp_path / "drawn.weights.h5"
-    source.net.save_weights(path)
+    keras_model = source.published(None)
+    keras_model.set_weights(source.net.get_weights())
+    keras_model.save_weights(path)
     backbone.load_from(read_weights(backbone, str(path), side))
     sketch = tf.random.stateless_uniform((2, side, side, 1), [0, 1])
     with tf.GradientTape() as tape:
