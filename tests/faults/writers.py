@@ -44,9 +44,12 @@ def faults_in_sets(world: World, share: float) -> Iterator[Outcome]:
                 number += 1
                 target = world.fresh(f"{command}-{number}")
             fault = faults.pop(0) if faults else None
+            new = not target.exists()
             ended = world.processes.run(script, [*argv, "--target-dir", str(target)], fault)
             if ended.code == 0:
-                if fault:  # what was left to do did not reach it: it strikes a new set
+                if fault and new:  # nor does a whole preparation come by there
+                    yield Outcome("kill -9", "shards", described(fault), "", 0, "")
+                elif fault:  # what was left to do did not reach it: it strikes a new set
                     faults.insert(0, fault)
                 error = failure(lambda: same(harness.contents(target), expected))  # noqa: B023
                 yield Outcome("kill -9", "the end", command, "complete", 0, error)
