@@ -162,7 +162,7 @@ def serve() -> None:
     codecs.lookup("cp437")  # of zip files; another user may not be able to read Python's library
     for registry in (EXPERIMENTS, LOADERS, METRICS, MODELS):
         registry.names()
-    # Started in the background of a script, Ctrl-C is ignored here, and by all that start from here.
+    # In the background of a script Ctrl-C is ignored, also by what starts from here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in sys.stdin:
         request = json.loads(line)
