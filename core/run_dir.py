@@ -195,7 +195,7 @@ class RunConfig:
         check_keys(groups, {"base": dict, "model": dict, "data": dict}, f"{path}: hparams")
         for loader, values in groups["data"].items():
             if not isinstance(values, dict):
-                raise UserError(f"{path}: hparams.data.{loader} must be an object")
+                raise UserError(f"{path}: hparams.data[{loader!r}] must be an object")
         for entry in content["history"]:
             check_keys(entry, {"step": int, "loader": str, "command": list, "versions": dict,
                           "time": str, "changes": dict}, f"{path}: history",

@@ -109,7 +109,7 @@ def _edited(tmp_path, edit):
         (lambda c: c.update(model=3), "'model' must be str"),
         (lambda c: c["hparams"].pop("base"), "the key 'base' is missing"),
         (lambda c: c["hparams"].update(more={}), "unknown key 'more'"),
-        (lambda c: c["hparams"]["data"].update(l=3), "hparams.data.l must be an object"),
+        (lambda c: c["hparams"]["data"].update(l=3), "hparams.data['l'] must be an object"),
         (lambda c: c["history"][0].pop("step"), "history: the key 'step' is missing"),
         (lambda c: c.update(schema=99), "schema 99"),
         (lambda c: c["history"][0].update(command=["a", 1]), "'command' must be words"),
