@@ -31,12 +31,12 @@ help:
 install: $(STAMP)
 $(STAMP): requirements.txt tests/requirements.txt
 	@python=""; \
-	for candidate in python3.11 python3.10 python3.9 python3 python; do \
-	    if $$candidate -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] < (3, 12))' 2>/dev/null; \
+	for candidate in python3.11 python3.10 python3 python; do \
+	    if $$candidate -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))' 2>/dev/null; \
 	    then python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	    echo "Scene Designer needs Python 3.9, 3.10 or 3.11 (TensorFlow 2.15 has no wheels for others); none was found on PATH. Install one, e.g. 'apt-get install python3.11 python3.11-venv', and run make again." >&2; \
+	    echo "Scene Designer needs Python 3.10 or 3.11 (TensorFlow 2.15 has no wheels for others); none was found on PATH. Install one, e.g. 'apt-get install python3.11 python3.11-venv', and run make again." >&2; \
 	    exit 1; \
 	fi; \
 	echo "installing into $(VENV) with $$python"; \

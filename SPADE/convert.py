@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -196,7 +196,7 @@ def _array(tensor: Any) -> np.ndarray:
         return np.array("no plain tensor")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; raises UserError for what a user can mend."""
     parser = Parser(prog="python -m SPADE.convert", description=__doc__.partition("\n")[0])
     parser.add_argument("weights", type=Path, help="PyTorch's file, latest_net_G.pth")

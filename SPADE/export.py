@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from core.commands import Parser, run
 from core.errors import UserError
@@ -19,7 +18,7 @@ from core.files import make_folder
 NAME = "spade"
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; raises UserError for what a user can mend."""
     parser = Parser(prog="python -m SPADE.export", description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, help="folder of the run, as runs/spade-01")
@@ -29,7 +28,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     from core import checkpoints, hparams
     from core.dataset import Vocabulary
-    from core.run_dir import RunConfig
+    from core.run_folder import RunConfig
     from models.spade import Spade
     from SPADE import weights
 

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -55,7 +55,7 @@ class Generator(Protocol):
         UserError when there is none to be had."""
 
 
-def find(text: str) -> Optional[Generator]:
+def find(text: str) -> Generator | None:
     """The generator that an hparam names: an address, a weights file, or 'none'. UsageError for an
     address that is none."""
     if text == NONE:
@@ -114,7 +114,7 @@ class Served:
         except UserError:
             log.debug("%s has no /health", self.identity)
 
-    def _ask(self, path: str, body: Optional[bytes] = None) -> bytes:
+    def _ask(self, path: str, body: bytes | None = None) -> bytes:
         """The body of the answer. UserError for a request that the server refuses."""
         end = time.monotonic() + self._timeout
         request = urllib.request.Request(
@@ -170,7 +170,7 @@ def _read(answer: http.client.HTTPResponse, end: float) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
         if time.monotonic() > end:
-            raise socket.timeout
+            raise TimeoutError
         if size > MOST_BYTES:
             raise _TroubleError(f"answered more than {MOST_BYTES >> 20} MB")
     return b"".join(chunks)

@@ -9,7 +9,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from SPADE import api
 from SPADE.generators import Local
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command until it is stopped; raises UserError for what a user can mend."""
     parser = Parser(prog="python -m SPADE.serve", description=__doc__.partition("\n")[0])
     parser.add_argument(

@@ -10,6 +10,8 @@ disks do to it afterwards, `verify` finds before anything is restored.
 Three ways back: `resume` the same run, `warm_start` parts of another model, `load` to evaluate.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import hashlib
@@ -20,13 +22,13 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import tensorflow as tf
 
 from core.errors import UserError
 from core.files import read_json, write_json
-from core.run_dir import CHECKPOINT, check_keys, checkpoint_steps
+from core.run_folder import CHECKPOINT, check_keys, checkpoint_steps
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +53,10 @@ class State:
 
     model: str
     step: int
-    optimizer_steps: "dict[str, int]"
+    optimizer_steps: dict[str, int]
     permanent: bool
-    files: "dict[str, int]"
-    vocabulary: "list[str]"
+    files: dict[str, int]
+    vocabulary: list[str]
 
     def write(self, folder: Path) -> None:
         """state.json, with a checksum of itself."""
@@ -62,7 +64,7 @@ class State:
         write_json(folder / "state.json", {**content, _CHECKSUM: _checksum(content)})
 
     @classmethod
-    def read(cls, folder: Path) -> "State":
+    def read(cls, folder: Path) -> State:
         """DamagedError when state.json is missing or broken, or a file has not its recorded
         size."""
         path = folder / "state.json"
@@ -103,7 +105,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def steps(self) -> "list[int]":
+    def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
         return checkpoint_steps(self.folder)
 
@@ -111,7 +113,7 @@ class Checkpoints:
         """The folder of the checkpoint of that step."""
         return self.folder / f"step-{step:08d}"
 
-    def latest(self) -> Optional[Path]:
+    def latest(self) -> Path | None:
         """The newest checkpoint, or None."""
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
@@ -136,7 +138,7 @@ class Checkpoints:
             for entry in self.folder.glob(f"{_TEMPORARY}*"):
                 shutil.rmtree(entry, ignore_errors=True)
 
-    def save(self, model: Any, step: int, permanent: bool, vocabulary: "Sequence[str]") -> Path:
+    def save(self, model: Any, step: int, permanent: bool, vocabulary: Sequence[str]) -> Path:
         """Write the checkpoint of `step`; older safety checkpoints but the last two go.
 
         UserError when a variable is not finite (nothing is written) or the disk does not take it;
@@ -193,7 +195,7 @@ class Checkpoints:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def find(resume: str, own: Checkpoints) -> Optional[Path]:
+def find(resume: str, own: Checkpoints) -> Path | None:
     """The checkpoint folder that `--resume none|latest|PATH` asks for, verified; None for none, and
     for latest where there is none. latest: the newest that is not damaged, with a notice when it is
     not the newest. A PATH may also be TensorFlow's prefix inside the folder, or a run's folder (its
@@ -216,7 +218,7 @@ def find(resume: str, own: Checkpoints) -> Optional[Path]:
     return path
 
 
-def _newest_sound(own: Checkpoints) -> Optional[Path]:
+def _newest_sound(own: Checkpoints) -> Path | None:
     first = None
     for step in reversed(own.steps()):
         folder = own.path(step)
@@ -250,7 +252,7 @@ def verify(folder: Path) -> State:
     return state
 
 
-def resume(model: Any, folder: Path, vocabulary: "Sequence[str]", hint: str = "") -> State:
+def resume(model: Any, folder: Path, vocabulary: Sequence[str], hint: str = "") -> State:
     """Restore everything, optimizers included, so that training goes on as if never stopped.
 
     The learning rate stays the one the model was built with: Keras keeps a constant rate in a
@@ -274,7 +276,7 @@ def resume(model: Any, folder: Path, vocabulary: "Sequence[str]", hint: str = ""
     return state
 
 
-def load(model: Any, folder: Path, vocabulary: "Sequence[str]", hint: str = "") -> State:
+def load(model: Any, folder: Path, vocabulary: Sequence[str], hint: str = "") -> State:
     """Restore a model to evaluate it; every variable on both sides must be matched."""
     state = State.read(folder)
     if state.model != model.name:
@@ -288,7 +290,7 @@ def load(model: Any, folder: Path, vocabulary: "Sequence[str]", hint: str = "") 
 
 
 def warm_start(
-    parts: "Mapping[str, Any]", folder: Path, source: str, vocabulary: "Sequence[str]"
+    parts: Mapping[str, Any], folder: Path, source: str, vocabulary: Sequence[str]
 ) -> State:
     """Restore the named parts (attribute of the model saved -> trackable) from another model.
 
@@ -310,7 +312,7 @@ def _damaged(folder: Path, what: str) -> DamagedError:
     return DamagedError(f"the checkpoint {folder} is damaged: {what}")
 
 
-def _checksum(content: "Mapping[str, Any]") -> str:
+def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -318,7 +320,7 @@ def _root(model: Any) -> tf.train.Checkpoint:
     return tf.train.Checkpoint(model=model, optimizers=dict(model.optimizers))
 
 
-def _optimizer_steps(model: Any) -> "dict[str, int]":
+def _optimizer_steps(model: Any) -> dict[str, int]:
     return {name: int(o.iterations.numpy()) for name, o in model.optimizers.items()}
 
 
@@ -334,7 +336,7 @@ def _check_finite(model: Any, step: int) -> None:
             )
 
 
-def _check_vocabulary(state: State, vocabulary: "Sequence[str]", folder: Path) -> None:
+def _check_vocabulary(state: State, vocabulary: Sequence[str], folder: Path) -> None:
     saved, here = list(state.vocabulary), list(vocabulary)
     if saved == here:
         return

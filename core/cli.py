@@ -3,13 +3,15 @@
 parse -> classes by name -> hparams -> run folder -> data -> model -> restore -> act
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn
 
 from core import hparams
 from core.cluster import Cluster
@@ -32,14 +34,14 @@ from core.experiment import Trained
 from core.files import write_json
 from core.provenance import circumstances
 from core.registry import EXPERIMENTS, LOADERS, MODELS, Registry
-from core.run_dir import RunConfig, RunDir
+from core.run_folder import RunConfig, RunFolder
 
 log = logging.getLogger(__name__)
 
 RESUME_HELP = "none, latest, or a checkpoint folder"
 
 
-def main(command: "Callable[[Sequence[str]], None]") -> NoReturn:
+def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a script's command on sys.argv and exit: 0, or one sentence on stderr and its code."""
     sys.exit(run(command, sys.argv[1:]))
 
@@ -47,7 +49,7 @@ def main(command: "Callable[[Sequence[str]], None]") -> NoReturn:
 # --- train ----------------------------------------------------------------------------------------
 
 
-def train(argv: "Sequence[str]") -> None:
+def train(argv: Sequence[str]) -> None:
     """`train.py`: train a model into its run folder.
 
     Raises UserError for all a user can mend, core.training.StoppedError after SIGINT or SIGTERM.
@@ -62,7 +64,7 @@ def train(argv: "Sequence[str]") -> None:
         print(help_hps(args.model, args.data_loader))
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
-    run_dir = RunDir(args.output_dir, args.model, args.id)
+    run_dir = RunFolder(args.output_dir, args.model, args.id)
     from core import checkpoints, devices, distribution, notifier
     from core.reporting import console
 
@@ -107,7 +109,7 @@ def train(argv: "Sequence[str]") -> None:
             training.train(model, dataset, run_dir, job.base, start, thread, spread)
 
 
-def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:
+def _check_start(resume: str, folder: Path | None, own: Any) -> None:
     """The rules that keep a training from destroying what is there."""
     steps = own.steps()
     if resume == "none" and steps:
@@ -129,7 +131,7 @@ def _check_start(resume: str, folder: Optional[Path], own: Any) -> None:
 
 
 def _restore_for_training(
-    job: Job, model: Any, dataset: Any, folder: Optional[Path], args: argparse.Namespace
+    job: Job, model: Any, dataset: Any, folder: Path | None, args: argparse.Namespace
 ) -> int:
     """Resume, warm start or load pretrained weights; returns the steps done."""
     from core import checkpoints
@@ -144,7 +146,7 @@ def _restore_for_training(
         model.load_pretrained()
         return 0
     name, run_id = source
-    other = RunDir(args.output_dir, name, run_id)
+    other = RunFolder(args.output_dir, name, run_id)
     newest = checkpoints.Checkpoints(other.checkpoints).latest()
     if newest is None:
         raise UserError(
@@ -178,7 +180,7 @@ def _check_same_parts(job: Job, name: str, config: RunConfig, path: Path) -> Non
 
 
 def _save_config(
-    run_dir: RunDir, job: Job, start: int, argv: "Sequence[str]", hashes: "dict[str, Hashes]"
+    run_dir: RunFolder, job: Job, start: int, argv: Sequence[str], hashes: dict[str, Hashes]
 ) -> None:
     groups = job.groups()
     old, loader = job.config, job.loader_name
@@ -204,7 +206,7 @@ def _save_config(
 # --- evaluate -------------------------------------------------------------------------------------
 
 
-def evaluate(argv: "Sequence[str]") -> None:
+def evaluate(argv: Sequence[str]) -> None:
     """`evaluate-metrics.py`: compute metrics of a trained run on its validation set.
 
     Prints a table and saves JSON into the run's evaluation folder, and sends it to Slack if that is
@@ -219,12 +221,13 @@ def evaluate(argv: "Sequence[str]") -> None:
         print(help_hps(args.model, args.data_loader))
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
-    run_dir = RunDir(args.output_dir, args.model, args.id)
-    from core import devices, notifier, results
+    run_dir = RunFolder(args.output_dir, args.model, args.id)
+    from core import devices, notifier
+    from core.evaluation import report
     from core.reporting import console
 
     model_cls = MODELS[args.model]
-    names = results.check_metrics(args.metrics or model_cls.metrics, model_cls)
+    names = report.check_metrics(args.metrics or model_cls.metrics, model_cls)
 
     with console():
         folder = find_trained(run_dir, args.resume, "--id")
@@ -234,7 +237,7 @@ def evaluate(argv: "Sequence[str]") -> None:
         devices.setup(args.gpu, job.base.seed, job.base.deterministic)
         with run_dir.created(), resources_explained(job):
             dataset, model, step = load_trained(job, folder)
-            found = results.run(
+            found = report.run(
                 model,
                 dataset,
                 run_dir.evaluation,
@@ -244,13 +247,13 @@ def evaluate(argv: "Sequence[str]") -> None:
                 data=job.data_digests(),
             )
         with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
-            thread.post(*results.message(found, step))
+            thread.post(*report.message(found, step))
 
 
 # --- experiments ----------------------------------------------------------------------------------
 
 
-def run_experiment(argv: "Sequence[str]") -> None:
+def run_experiment(argv: Sequence[str]) -> None:
     """`run-experiment.py`: run an experiment, on a trained model or on what another one wrote.
 
     The model's config.json gives all its hparams; flags override. What was run is recorded in the
@@ -274,7 +277,7 @@ def run_experiment(argv: "Sequence[str]") -> None:
     experiment_cls = EXPERIMENTS[args.experiment]
     model_flags = ("--model-name", "--model-id") if experiment_cls.needs_model else ()
     _require(parser, MODELS, args, *model_flags, "--output-dir", "--id")
-    own = RunDir(args.output_dir, args.experiment, args.id)
+    own = RunFolder(args.output_dir, args.experiment, args.id)
     exp_hparams = fill("--exp-hparams", joined(args.exp_hparams), experiment_cls.HParams)
     experiment = experiment_cls(exp_hparams, own.root)
     from core import devices
@@ -296,7 +299,7 @@ def run_experiment(argv: "Sequence[str]") -> None:
                 experiment.run(None)
             return
         experiment_cls.check_fit(MODELS[args.model_name])
-        run_dir = RunDir(args.output_dir, args.model_name, args.model_id)
+        run_dir = RunFolder(args.output_dir, args.model_name, args.model_id)
         folder = find_trained(run_dir, args.resume, "--model-id")
         given = by_name("--model-hparams", args.model_hparams)
         saved = saved_config(run_dir, folder)
@@ -321,7 +324,7 @@ def run_experiment(argv: "Sequence[str]") -> None:
 # --- hparams help ---------------------------------------------------------------------------------
 
 
-def help_hps(model_name: Optional[str] = None, loader_name: Optional[str] = None) -> str:
+def help_hps(model_name: str | None = None, loader_name: str | None = None) -> str:
     """Text of `--help-hps` of train.py and evaluate-metrics.py: the base group, and the groups of
     the model and the loader named. Without a model: of all models and loaders. With a model alone:
     its loaders."""
@@ -330,7 +333,7 @@ def help_hps(model_name: Optional[str] = None, loader_name: Optional[str] = None
 
 
 def experiment_help(
-    name: Optional[str] = None, model_name: Optional[str] = None, loader_name: Optional[str] = None
+    name: str | None = None, model_name: str | None = None, loader_name: str | None = None
 ) -> str:
     """Text of `run-experiment.py --help-hps`: the experiment's hparams, and what --model-hparams
     takes when a model or a loader is named. Without any name: of everything."""
@@ -343,8 +346,8 @@ def experiment_help(
 
 
 def _groups(
-    model_name: Optional[str], loader_name: Optional[str], flags: "dict[str, str]"
-) -> "list[tuple[str, type]]":
+    model_name: str | None, loader_name: str | None, flags: dict[str, str]
+) -> list[tuple[str, type]]:
     models = [model_name] if model_name else MODELS.names()
     loaders = [loader_name] if loader_name else LOADERS.names()
     if model_name and not loader_name:
@@ -355,7 +358,7 @@ def _groups(
     return groups
 
 
-def _described(groups: "Iterable[tuple[str, type]]") -> str:
+def _described(groups: Iterable[tuple[str, type]]) -> str:
     return "\n\n".join(f"{title}\n{hparams.describe(cls)}" for title, cls in groups)
 
 

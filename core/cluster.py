@@ -19,7 +19,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from core.errors import UsageError, UserError
 
@@ -42,7 +42,7 @@ class Cluster(NamedTuple):
     index: int
 
     @classmethod
-    def of(cls, distribute: str) -> Optional[Cluster]:
+    def of(cls, distribute: str) -> Cluster | None:
         """That of a training, None when it has one machine. UsageError when TF_CONFIG does not
         fit; a notice when it is not used."""
         text = os.environ.get(VARIABLE)
@@ -53,7 +53,7 @@ class Cluster(NamedTuple):
         return None
 
     @classmethod
-    def read(cls, text: Optional[str]) -> Cluster:
+    def read(cls, text: str | None) -> Cluster:
         """Of the value of TF_CONFIG; UsageError for one that does not fit."""
         if not text:
             raise UsageError(
@@ -136,7 +136,7 @@ class Cluster(NamedTuple):
                 listener.settimeout(max(0.0, end - time.monotonic()) or 0.001)
                 try:
                     connection = stack.enter_context(listener.accept()[0])
-                except socket.timeout:
+                except TimeoutError:
                     missing = [i for i in range(1, len(self.workers)) if i not in there]
                     problem = f"{self.name(missing[0])} did not come within {WAIT:.0f} seconds"
                     _answer(there, problem)

@@ -1,6 +1,8 @@
 """How every command of this project reads its flags and how it ends: never with a traceback for
 what a user can mend."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import errno
@@ -12,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, Optional
+from typing import NoReturn
 
 from core.errors import UsageError, UserError
 
@@ -61,8 +63,8 @@ def _check_word(word: str) -> None:
 
 
 def run(
-    command: "Callable[[Sequence[str]], None]",
-    argv: "Sequence[str]",
+    command: Callable[[Sequence[str]], None],
+    argv: Sequence[str],
     interrupted: str = "stopped by SIGINT",
     clean_up: bool = False,
 ) -> int:
@@ -110,11 +112,11 @@ def _check_working_directory() -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_interrupt(message: str) -> "Iterator[None]":
+def _ended_by_interrupt(message: str) -> Iterator[None]:
     """Within it, SIGINT ends the process. Not by KeyboardInterrupt: raised inside TensorFlow or
     Keras it comes out as another exception, or is swallowed and the command goes on."""
 
-    def end(number: int, frame: "Optional[FrameType]") -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         # Not by print: it fails when the signal came within another write to stderr.
         os.write(2, f"{message}\n".encode())
         os._exit(128 + number)

@@ -3,6 +3,8 @@
 `core.cli` says in which order; only it imports this module.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import dataclasses
@@ -11,12 +13,12 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from core import contents, hparams, provenance
 from core.errors import HParamError, UsageError, UserError
 from core.registry import LOADERS, MODELS
-from core.run_dir import RunConfig, RunDir
+from core.run_folder import RunConfig, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +39,10 @@ def by_flag(args: argparse.Namespace) -> Given:
     return lambda classes: given
 
 
-def by_name(flag: str, texts: "Optional[Sequence[str]]") -> Given:
+def by_name(flag: str, texts: Sequence[str] | None) -> Given:
     """One flag for all groups: a clause goes to the group that has its name."""
 
-    def given(classes: "dict[str, type]") -> "dict[str, tuple[str, str]]":
+    def given(classes: dict[str, type]) -> dict[str, tuple[str, str]]:
         try:
             routed = hparams.route(joined(texts), classes)
         except HParamError as error:
@@ -50,7 +52,7 @@ def by_name(flag: str, texts: "Optional[Sequence[str]]") -> Given:
     return given
 
 
-def joined(texts: "Optional[Sequence[str]]") -> str:
+def joined(texts: Sequence[str] | None) -> str:
     """One comma string of a flag's; given more than once, the flag counts as one string."""
     return ",".join(text for text in texts or () if text)
 
@@ -61,9 +63,9 @@ class Job:
     def __init__(
         self,
         model_name: str,
-        loader_name: Optional[str],
+        loader_name: str | None,
         given: Given,
-        saved: Optional[Path],
+        saved: Path | None,
         evaluating: bool = False,
     ) -> None:
         """loader_name: None: the saved one. saved: the config.json to start from. evaluating: then
@@ -104,8 +106,8 @@ class Job:
         )  # fmt: skip
 
     def build(
-        self, scope: "Callable[[], AbstractContextManager]" = contextlib.nullcontext
-    ) -> "tuple[Any, Any]":
+        self, scope: Callable[[], AbstractContextManager] = contextlib.nullcontext
+    ) -> tuple[Any, Any]:
         """(dataset, model). scope: of the model's variables, see core.distribution."""
         from core.model import Numerics
 
@@ -123,7 +125,7 @@ class Job:
             )
         return dataset, model
 
-    def folders(self) -> "dict[str, Path]":
+    def folders(self) -> dict[str, Path]:
         """The data hparams that name a folder, by name: known also when the loader failed to be
         built."""
         named = [
@@ -133,11 +135,11 @@ class Job:
         ]
         return {name: folder for name, folder in named if folder.is_dir()}
 
-    def contents(self, at_most: Optional[int] = None) -> "dict[str, Optional[contents.Hashes]]":
+    def contents(self, at_most: int | None = None) -> dict[str, contents.Hashes | None]:
         """The hashes of all files in the folders, by the hparam (see `core.contents.read`)."""
         return {name: contents.read(folder, at_most) for name, folder in self.folders().items()}
 
-    def data_digests(self) -> "dict[str, Optional[str]]":
+    def data_digests(self) -> dict[str, str | None]:
         """One hash for each folder, to stand beside figures; None where that would mean to read
         much."""
         return {
@@ -145,7 +147,7 @@ class Job:
             for name, hashes in self.contents(_SOON_HASHED).items()
         }
 
-    def facts(self, checkpoint: Optional[Path]) -> "dict[str, str]":
+    def facts(self, checkpoint: Path | None) -> dict[str, str]:
         """What must be equal on all machines of a training, by what it is of. Folders of data may
         lie at other places. checkpoint: that the training goes on from."""
         values = hparams.to_dict(self.data_hparams)
@@ -163,7 +165,7 @@ class Job:
             "checkpoint": json.dumps(state),
         }
 
-    def check_same_data(self, now: "dict[str, contents.Hashes]") -> None:
+    def check_same_data(self, now: dict[str, contents.Hashes]) -> None:
         """UserError naming a file that is not as this loader found it when the run was trained
         last. now: of `contents`."""
         before = self.config.contents.get(self.loader_name, {}) if self.config else {}
@@ -176,7 +178,7 @@ class Job:
                     "by --allow-data-change"
                 )
 
-    def groups(self) -> "dict[str, dict[str, Any]]":
+    def groups(self) -> dict[str, dict[str, Any]]:
         """The hparams in effect, by the name of their group."""
         return {
             "base": hparams.to_dict(self.base),
@@ -184,7 +186,7 @@ class Job:
             f"data.{self.loader_name}": hparams.to_dict(self.data_hparams),
         }
 
-    def changes(self) -> "dict[str, list[Any]]":
+    def changes(self) -> dict[str, list[Any]]:
         """'group.name' -> [saved value, value now] for all hparams that differ from the saved
         config."""
         if self.config is None:
@@ -201,7 +203,7 @@ class Job:
             if name in saved[group] and saved[group][name] != value
         }
 
-    def data_changes(self, now: "dict[str, contents.Hashes]") -> "dict[str, list[str]]":
+    def data_changes(self, now: dict[str, contents.Hashes]) -> dict[str, list[str]]:
         """'contents.name' -> [saved hash, hash now] for each folder with other contents than this
         loader found there before."""
         before = self.config.contents.get(self.loader_name, {}) if self.config else {}
@@ -222,7 +224,7 @@ class Job:
 
 
 def fill(
-    flag: str, text: str, cls: type, saved: "Optional[dict[str, Any]]" = None, where: str = ""
+    flag: str, text: str, cls: type, saved: dict[str, Any] | None = None, where: str = ""
 ) -> Any:
     """An hparams instance: defaults < saved values (of the file and group `where`) < text."""
     values: dict[str, Any] = {}
@@ -245,7 +247,7 @@ def fitting(model_cls: type) -> str:
     return ", ".join(name for name in LOADERS if fits(model_cls, LOADERS[name])) or "none yet"
 
 
-def saved_config(run_dir: RunDir, folder: Optional[Path]) -> Optional[Path]:
+def saved_config(run_dir: RunFolder, folder: Path | None) -> Path | None:
     """config.json of the run, else of the run that the checkpoint lies in, else None."""
     paths = [run_dir.config]
     if folder is not None:
@@ -253,7 +255,7 @@ def saved_config(run_dir: RunDir, folder: Optional[Path]) -> Optional[Path]:
     return next((path for path in paths if path.is_file()), None)
 
 
-def find_trained(run_dir: RunDir, resume: str, id_flag: str) -> Optional[Path]:
+def find_trained(run_dir: RunFolder, resume: str, id_flag: str) -> Path | None:
     """The checkpoint folder to evaluate; None for `--resume none`. UserError when there is none."""
     from core import checkpoints
 
@@ -266,7 +268,7 @@ def find_trained(run_dir: RunDir, resume: str, id_flag: str) -> Optional[Path]:
     return folder
 
 
-def load_trained(job: Job, folder: Optional[Path]) -> "tuple[Any, Any, int]":
+def load_trained(job: Job, folder: Path | None) -> tuple[Any, Any, int]:
     """(dataset, model, step) of the checkpoint; of an untrained network for None."""
     from core import checkpoints
 
@@ -281,7 +283,7 @@ def load_trained(job: Job, folder: Optional[Path]) -> "tuple[Any, Any, int]":
 
 
 @contextlib.contextmanager
-def resources_explained(job: Job) -> "Iterator[None]":
+def resources_explained(job: Job) -> Iterator[None]:
     """A broken record and too little memory as one sentence."""
     import tensorflow as tf
 

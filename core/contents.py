@@ -17,7 +17,6 @@ import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Optional
 
 from tqdm import tqdm
 
@@ -34,7 +33,7 @@ _FOR_PEOPLE = ("prep.json", "report.json")
 _THREADS = 4  # hashing leaves Python's lock
 
 
-def read(folder: Path, at_most: Optional[int] = None) -> Optional[Hashes]:
+def read(folder: Path, at_most: int | None = None) -> Hashes | None:
     """The hashes of all files below `folder` but hidden ones, sorted by path.
 
     at_most: None is returned when more bytes than that would have to be read.
@@ -79,7 +78,7 @@ def digest(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def difference(before: Mapping[str, str], now: Mapping[str, str]) -> Optional[tuple[str, str]]:
+def difference(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, str] | None:
     """(path, what became of it) of the first file that differs, with how many others do; None."""
     changed = [name for name in before if name in now and before[name] != now[name]]
     gone = [name for name in before if name not in now]

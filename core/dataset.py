@@ -6,7 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import UsageError
 
@@ -133,7 +133,7 @@ class Dataset(abc.ABC):
     batch_type: type  # one of dataloaders.batches
     own_boxes: bool = False  # whether drawings have boxes of their own
     has_masks: bool = True  # whether objects have segmentations
-    parallel_calls: Optional[int] = None  # batches made at the same time; None: tf.data decides
+    parallel_calls: int | None = None  # batches made at the same time; None: tf.data decides
     prefetch: int = 2  # finished batches that wait for the model
 
     def __init__(self, hparams: Any, base: Any, image_size: int, seed: int) -> None:
@@ -155,7 +155,7 @@ class Dataset(abc.ABC):
     def vocabulary(self) -> Vocabulary:
         """The classes that labels of this loader's batches index."""
 
-    def train_batches(self, start_step: int = 0, parts: Optional[Parts] = None) -> tf.data.Dataset:
+    def train_batches(self, start_step: int = 0, parts: Parts | None = None) -> tf.data.Dataset:
         """Endless `batch_type` elements; the first is the batch of step `start_step` (0-based).
         The same element comes at the same step wherever the reading starts.
 
@@ -183,7 +183,7 @@ class Dataset(abc.ABC):
         split = ((name, cut), *((name, each(stage)) for name, stage in rest))
         return self._pipeline(self._training_items(start_step), split)
 
-    def eval_batches(self, split: str, limit: Optional[int] = None) -> tf.data.Dataset:
+    def eval_batches(self, split: str, limit: int | None = None) -> tf.data.Dataset:
         """`batch_type` elements over the split in its canonical order, once; the last is smaller.
 
         Which sketch or negative an item meets depends on the seed and the item's place in the
@@ -213,7 +213,7 @@ class Dataset(abc.ABC):
         """Reading: endless elements, one a step, that the first training stage takes."""
 
     @abc.abstractmethod
-    def _evaluation_items(self, split: str, limit: Optional[int]) -> tf.data.Dataset:
+    def _evaluation_items(self, split: str, limit: int | None) -> tf.data.Dataset:
         """Reading: elements of at most batch_size items that the first evaluation stage takes."""
 
     @abc.abstractmethod

@@ -1,8 +1,9 @@
 """Which devices TensorFlow uses, and how repeatable it is."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
-from typing import Optional
 
 import tensorflow as tf
 
@@ -11,7 +12,7 @@ from core.errors import UsageError
 log = logging.getLogger(__name__)
 
 
-def setup(gpus: "Optional[Sequence[int]]", seed: int, deterministic: bool) -> None:
+def setup(gpus: Sequence[int] | None, seed: int, deterministic: bool) -> None:
     """Choose the GPUs (indices as TensorFlow lists them; None: all) and seed initial weights.
 
     A machine without a GPU is a notice, an index that is not there a UsageError.
@@ -33,7 +34,7 @@ def setup(gpus: "Optional[Sequence[int]]", seed: int, deterministic: bool) -> No
         tf.config.experimental.enable_op_determinism()
 
 
-def _choose(gpus: "Sequence[int]", found: list) -> None:
+def _choose(gpus: Sequence[int], found: list) -> None:
     for index in gpus:
         if not 0 <= index < len(found):
             raise UsageError(

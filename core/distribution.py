@@ -16,7 +16,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 CONNECT = 120  # seconds that machines which have all answered get to connect
 
 
-def start(distribute: str, cluster: Optional[Cluster], facts: Callable[[], dict]) -> Single:
+def start(distribute: str, cluster: Cluster | None, facts: Callable[[], dict]) -> Single:
     """How the steps of a training are spread. To be called before TensorFlow computes anything.
 
     cluster, facts: of `multiworker`, see core.cluster; UserError when the machines do not fit."""
@@ -58,7 +58,7 @@ class Single:
         """`core.model.Model.train_step` for such batches, with the losses of the global batch."""
         return train_step
 
-    def agreed(self, signal_number: Optional[int]) -> Optional[int]:
+    def agreed(self, signal_number: int | None) -> int | None:
         """The signal that any of the processes has received: all stop after the same step."""
         return signal_number
 
@@ -124,7 +124,7 @@ class MultiWorker(Mirrored):
             autograph=False,
         )
 
-    def agreed(self, signal_number: Optional[int]) -> Optional[int]:
+    def agreed(self, signal_number: int | None) -> int | None:
         numbers = self._gather(tf.constant([signal_number or 0], tf.float32))
         return int(tf.reduce_max(numbers)) or None
 

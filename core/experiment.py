@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from core.errors import HParamError, UsageError
 from core.files import make_folder
@@ -39,7 +39,7 @@ class Experiment(abc.ABC):
     name: str
     HParams: type  # frozen dataclass, an ExperimentHParams
     needs_model: bool = False
-    batch_type: Optional[str] = None  # of the models it takes
+    batch_type: str | None = None  # of the models it takes
 
     def __init__(self, hparams: Any, own_folder: Path) -> None:
         """hparams: an instance of HParams. own_folder: where results go that no hparam sends
@@ -67,6 +67,6 @@ class Experiment(abc.ABC):
         make_folder(self.results, "the results folder", "choose another with --exp-hparams results")
 
     @abc.abstractmethod
-    def run(self, trained: Optional[Trained]) -> None:
+    def run(self, trained: Trained | None) -> None:
         """Compute, print and save. trained: of an experiment that needs a model, else None.
         Raises UserError for what a user can mend."""

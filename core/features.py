@@ -26,7 +26,7 @@ from core.dataset import QueryProtocol, pictured
 from core.dataset import protocols as shown
 from core.errors import UsageError, UserError
 from core.files import write_npz
-from core.run_dir import check_keys
+from core.run_folder import check_keys
 
 SCHEMA = 3
 SUFFIX = "_feats.npz"

@@ -1,5 +1,7 @@
 """Small files, written whole or not at all."""
 
+from __future__ import annotations
+
 import contextlib
 import glob
 import json
@@ -37,7 +39,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> "Iterator[Path]":
+def replacing(path: Path) -> Iterator[Path]:
     """The name of a file to write in its place: it becomes `path` when the block ends without an
     error. UserError when it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -65,7 +67,7 @@ def _sweep(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> "Iterator[Path]":
+def replacing_folder(path: Path) -> Iterator[Path]:
     """A folder to write files into: it becomes `path`, in the place of what is there, when the
     block ends without an error. UserError when it cannot be written, or when another process writes
     it too: the later one is left alone."""
@@ -84,7 +86,7 @@ def replacing_folder(path: Path) -> "Iterator[Path]":
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_npz(path: Path, metadata: Any, arrays: "Mapping[str, np.ndarray]") -> None:
+def write_npz(path: Path, metadata: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """A plain .npz, uncompressed and without pickles, atomically: `arrays` by their names, and
     `metadata` as JSON in the text `metadata`. UserError when it cannot be written."""
     text = np.array(json.dumps(metadata, ensure_ascii=False, allow_nan=False))
@@ -92,7 +94,7 @@ def write_npz(path: Path, metadata: Any, arrays: "Mapping[str, np.ndarray]") -> 
         save_arrays(temporary, {"metadata": text, **arrays})
 
 
-def save_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """As numpy.savez, which on a full disk leaves an archive that complains once more, on stderr,
     when it is collected. OSError when it cannot be written."""
     with zipfile.ZipFile(path, "w") as archive:

@@ -9,6 +9,8 @@ hold spaces (a shell strips quotes, so `goal=First stage of it` must do). Exampl
 Types: bool, int, float, str, tuple[T, ...], Optional[T], typing.Literal[...].
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import types
@@ -50,9 +52,9 @@ def hp(
     default: Any = dataclasses.MISSING,
     help: str = "",
     *,
-    choices: "tuple[Any, ...]" = (),
-    low: "float | None" = None,
-    high: "float | None" = None,
+    choices: tuple[Any, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
     folder: bool = False,
 ) -> Any:
     """A dataclass field with what `describe` prints and `parse` checks.
@@ -114,7 +116,7 @@ class BaseHParams:
             )
 
 
-def parse(text: "str | None", cls: "type[T]", /, **saved: Any) -> T:
+def parse(text: str | None, cls: type[T], /, **saved: Any) -> T:
     """An instance of the dataclass `cls`: its defaults < `saved` values < the comma string `text`.
 
     Raises HParamError for a clause that is malformed, unknown, removed, repeated, of another type
@@ -148,7 +150,7 @@ def parse(text: "str | None", cls: "type[T]", /, **saved: Any) -> T:
     return cls(**values)
 
 
-def route(text: str, classes: "Mapping[str, type]") -> "dict[str, str]":
+def route(text: str, classes: Mapping[str, type]) -> dict[str, str]:
     """The clauses of a comma string by the group whose class has their name: group -> its comma
     string. classes: group -> dataclass.
 
@@ -196,7 +198,7 @@ class Row(NamedTuple):
 REQUIRED = "required"
 
 
-def rows(cls: type) -> "list[Row]":
+def rows(cls: type) -> list[Row]:
     """The hparams of a class in words, in their order."""
     return [
         Row(
@@ -210,7 +212,7 @@ def rows(cls: type) -> "list[Row]":
     ]
 
 
-def to_dict(instance: Any) -> "dict[str, Any]":
+def to_dict(instance: Any) -> dict[str, Any]:
     """A JSON-ready dict of a hparams instance (tuples as lists)."""
     return {
         field.name: list(value) if isinstance(value, tuple) else value
@@ -219,13 +221,13 @@ def to_dict(instance: Any) -> "dict[str, Any]":
     }
 
 
-def to_text(values: "Mapping[str, Any]") -> str:
+def to_text(values: Mapping[str, Any]) -> str:
     """The comma string that `parse` reads as these values, which are of `to_dict`. HParamError for
     a text that it cannot carry: one with both kinds of quotes."""
     return ",".join(f"{name}={_written(name, value)}" for name, value in values.items())
 
 
-def from_dict(cls: "type[T]", values: Any, where: str) -> T:
+def from_dict(cls: type[T], values: Any, where: str) -> T:
     """The inverse of `to_dict`, strict: unknown, missing or ill-typed keys are a UserError.
 
     where: the file and group the dict comes from, for the message.
@@ -271,7 +273,7 @@ class _Quoted(str):
     """A value that stood in quotes: never read as a list or as None."""
 
 
-def _clauses(text: str) -> "list[tuple[str, str, str]]":
+def _clauses(text: str) -> list[tuple[str, str, str]]:
     """[(clause, name, value)]; a quoted value comes without its quotes, as _Quoted."""
     clauses = []
     position = 0
@@ -404,7 +406,7 @@ def _written(name: str, value: Any) -> str:
 # --- fields ---------------------------------------------------------------------------------------
 
 
-def _specs(cls: type) -> "dict[str, tuple[dataclasses.Field, Any]]":
+def _specs(cls: type) -> dict[str, tuple[dataclasses.Field, Any]]:
     hints = typing.get_type_hints(cls)
     return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls)}
 
@@ -463,7 +465,7 @@ def _check_limits(field: dataclasses.Field, hint: Any, value: Any, where: str) -
             raise HParamError(f"{where}: {field.name} must be at most {high}, found {part}")
 
 
-def _names(*classes: type) -> "list[str]":
+def _names(*classes: type) -> list[str]:
     return [field.name for cls in classes for field in dataclasses.fields(cls)]
 
 

@@ -7,7 +7,7 @@ import abc
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -108,7 +108,7 @@ class Model(tf.Module, abc.ABC):
         }
 
     @classmethod
-    def warm_start_from(cls, hparams: Any) -> Optional[tuple[str, str]]:
+    def warm_start_from(cls, hparams: Any) -> tuple[str, str] | None:
         """(model name, run id) of the run whose newest checkpoint gives a fresh run its
         `warm_start_parts`; None: from scratch. UserError when hparams should name it and do not.
         """

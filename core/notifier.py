@@ -17,11 +17,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from core.errors import UsageError, UserError
 from core.files import read_json, write_json
-from core.run_dir import RunDir, check_keys
+from core.run_folder import RunFolder, check_keys
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class SlackConfig:
     channel: str
 
 
-def read_config(path: str) -> Optional[SlackConfig]:
+def read_config(path: str) -> SlackConfig | None:
     """The token (first line) and the channel (second line) of the file that slack_config names.
 
     None for an empty path, and, with a notice, for a file that is missing. UsageError, which never
@@ -76,10 +76,10 @@ class Notifier:
 
     def __init__(
         self,
-        config: Optional[SlackConfig],
-        run: RunDir,
+        config: SlackConfig | None,
+        run: RunFolder,
         goal: str,
-        base_url: Optional[str] = None,
+        base_url: str | None = None,
     ) -> None:
         """The thread is opened with the run's name and `goal`; it is remembered in the run's folder
         (run.slack), so that whatever comes later goes on in it. base_url: another server than
@@ -87,8 +87,8 @@ class Notifier:
         self._config, self._file, self._base_url = config, run.slack, base_url
         self._opening = f"{run.root.name}: {goal}"
         self._queue: queue.Queue = queue.Queue(WAITING)
-        self._worker: Optional[threading.Thread] = None
-        self._thread: Optional[dict[str, str]] = None  # channel (ID) and ts of its first message
+        self._worker: threading.Thread | None = None
+        self._thread: dict[str, str] | None = None  # channel (ID) and ts of its first message
         self._failed = False
 
     def __enter__(self) -> Notifier:
@@ -153,7 +153,7 @@ class Notifier:
             files = [{"file": str(p), "filename": p.name, "title": p.stem} for p in pictures]
             client.files_upload_v2(file_uploads=files, **place)
 
-    def _remembered(self) -> Optional[dict[str, str]]:
+    def _remembered(self) -> dict[str, str] | None:
         if not self._file.is_file():
             return None
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from core.run_dir import check_keys
+from core.run_folder import check_keys
 
 
 def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:

@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -236,7 +236,7 @@ _COLOURS = (
 )  # fmt: skip
 
 
-def running_mean(values: np.ndarray, width: int) -> Optional[np.ndarray]:
+def running_mean(values: np.ndarray, width: int) -> np.ndarray | None:
     """Mean of each value and up to `width` before it, float64 (n,); None when width is 1."""
     if width < 2:
         return None

@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from core import contents
 
@@ -48,7 +48,7 @@ def program() -> str:
     return contents.digest({p.relative_to(ROOT).as_posix(): contents.sha256(p) for p in files})
 
 
-def git() -> Optional[dict[str, Any]]:
+def git() -> dict[str, Any] | None:
     """commit (hex) and dirty (whether a tracked file differs from it) of the program's checkout;
     None when it is none, or git does not answer."""
     if not (ROOT / ".git").exists():  # git would answer for a repository around it

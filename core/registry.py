@@ -7,6 +7,8 @@ else has to be edited:
     class GraphAttention(Model): ...
 """
 
+from __future__ import annotations
+
 import difflib
 import importlib
 import importlib.util
@@ -21,7 +23,7 @@ from core.errors import UsageError
 C = TypeVar("C")
 
 
-def closest(name: str, valid: "list[str]") -> str:
+def closest(name: str, valid: list[str]) -> str:
     """' Did you mean x?' for the valid name nearest to `name`, or '' when none is near."""
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
@@ -72,7 +74,7 @@ class Registry:
             )
         return self._classes[name]
 
-    def names(self) -> "list[str]":
+    def names(self) -> list[str]:
         """All registered names, sorted."""
         self._import_packages()
         return sorted(self._classes)
@@ -105,5 +107,5 @@ class Registry:
 
 MODELS = Registry("model", "models")
 LOADERS = Registry("data loader", "dataloaders")
-METRICS = Registry("metric", "core.metrics")
-EXPERIMENTS = Registry("experiment", "experiments")
+METRICS = Registry("metric", "core.evaluation")
+EXPERIMENTS = Registry("experiment", "experiments", "experiments.analysis", "experiments.tables")

@@ -13,11 +13,13 @@ A line of metrics.jsonl is one JSON object:
 A line of figures.jsonl:
     step       steps done
     loader     the data that were evaluated
-    figures    list of what `core.metrics.base.Figure` holds
+    figures    list of what `core.evaluation.figures.Figure` holds
     failed     names of the metrics that failed: they have no figures
     time       seconds it took
     wall       as above
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
@@ -25,7 +27,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -33,11 +35,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from core import plots
 from core.errors import EmptySplitError, UserError
-from core.evaluation import Evaluation, metrics_of
+from core.evaluation.embedded_split import Evaluation, metrics_of
+from core.evaluation.figures import Figure, Picture
 from core.files import write_atomic
-from core.metrics.base import Figure, Picture
 from core.notifier import Notifier
-from core.run_dir import RunDir, read_metrics
+from core.run_folder import RunFolder, read_metrics
 from core.tensorboard import EventFiles
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Reporter:
     """Reports the steps of one training. Use as a context manager."""
 
     def __init__(
-        self, run: RunDir, start: int, iterations: int, slack: Optional[Notifier] = None
+        self, run: RunFolder, start: int, iterations: int, slack: Notifier | None = None
     ) -> None:
         """start: steps done before. Lines of metrics.jsonl and figures.jsonl after that step (of a
         run that was killed after its last checkpoint) are dropped, for they will come again."""
@@ -65,7 +67,7 @@ class Reporter:
         self._bar = tqdm(total=iterations, initial=start, unit="step", disable=None)
         self._say(f"training from step {start} to {iterations}")
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> Reporter:
         if not self._bar.disable:
             self._stack.enter_context(logging_redirect_tqdm())
         return self
@@ -89,7 +91,7 @@ class Reporter:
             self._times.append((seconds, data_seconds))
         self._bar.update(1)
 
-    def losses(self, step: int, losses: "Mapping[str, float]") -> None:
+    def losses(self, step: int, losses: Mapping[str, float]) -> None:
         """Write the line of `step`; UserError when metrics.jsonl does not take it."""
         seconds, data_seconds = np.mean(self._times or [self._traced], axis=0)
         self._times.clear()
@@ -112,7 +114,7 @@ class Reporter:
         )
         log.info("%s", self._last_line)
 
-    def evaluation(self, evaluation: Evaluation, stopped: "Callable[[], Any]") -> None:
+    def evaluation(self, evaluation: Evaluation, stopped: Callable[[], Any]) -> None:
         """Compute the model's metrics; write, draw and send what they give.
 
         A metric that fails is logged with its traceback, and leaves a missing point. Nothing is
@@ -178,13 +180,13 @@ class Reporter:
 class Silent:
     """In a Reporter's place where another process reports."""
 
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> Silent:
         return self
 
     def __exit__(self, *error: Any) -> None:
         pass
 
-    def __getattr__(self, name: str) -> "Callable[..., None]":
+    def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *values: None
 
 
@@ -192,7 +194,7 @@ def _tag(figure: Figure) -> str:
     return f"{figure.metric}/{'-'.join(figure.labels.values()) or 'value'}"
 
 
-def _append(path: Path, line: "dict[str, Any]") -> None:
+def _append(path: Path, line: dict[str, Any]) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -216,7 +218,7 @@ def has_line(path: Path, step: int) -> bool:
 
 
 @contextlib.contextmanager
-def console() -> "Iterator[None]":
+def console() -> Iterator[None]:
     """INFO lines of this program on stderr, other libraries' from WARNING on."""
     root = logging.getLogger()
     handler = logging.StreamHandler()

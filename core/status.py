@@ -12,12 +12,12 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from core import commands
 from core.errors import UserError
 from core.hparams import MOST_STEPS
-from core.run_dir import RunConfig, RunDir, checkpoint_steps, metrics_line
+from core.run_folder import RunConfig, RunFolder, checkpoint_steps, metrics_line
 
 COLUMNS = ("run", "state", "step", "steps/s", "left", "checkpoint", "logged", "losses")
 _RIGHT = ("step", "steps/s", "left", "checkpoint", "logged")
@@ -59,12 +59,14 @@ def table(rows: Iterable[dict[str, str]]) -> list[str]:
     return lines
 
 
-def _row(folder: Path) -> Optional[dict[str, str]]:
+def _row(folder: Path) -> dict[str, str] | None:
     """None for a folder that is no run's."""
     model, dash, run_id = folder.name.rpartition("-")
     if not (dash and model and run_id):
         return None
-    run = RunDir(folder.parent, model, run_id)  # wherever the name is cut: the folder is the same
+    run = RunFolder(
+        folder.parent, model, run_id
+    )  # wherever the name is cut: the folder is the same
     try:
         if not _is_run(run):
             return None
@@ -76,13 +78,13 @@ def _row(folder: Path) -> Optional[dict[str, str]]:
     return {"run": _plain(folder.name), "problem": _plain(problem)}
 
 
-def _is_run(run: RunDir) -> bool:
+def _is_run(run: RunFolder) -> bool:
     """An experiment's folder has a config.json too, a prepared set's a lock."""
     begun = run.locked_by.exists() and not (run.root / "prep.json").exists()
     return begun or run.checkpoints.exists() or run.metrics.exists()
 
 
-def _cells(run: RunDir) -> dict[str, str]:
+def _cells(run: RunFolder) -> dict[str, str]:
     writer = run.writer()
     steps = checkpoint_steps(run.checkpoints)
     saved = _NONE
@@ -133,7 +135,7 @@ def _tail(path: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line and 0 <= line["step"] <= MOST_STEPS]
 
 
-def _speed(lines: Sequence[dict[str, Any]]) -> Optional[float]:
+def _speed(lines: Sequence[dict[str, Any]]) -> float | None:
     """Steps a second with all that lies between (evaluations, checkpoints), else those of the last
     line alone."""
     if not lines:
@@ -155,7 +157,7 @@ def _losses(losses: Any) -> str:
     return "  ".join(f"{_plain(name)} {value:.4g}" for name, value in values if value is not None)
 
 
-def _number(value: Any) -> Optional[float]:
+def _number(value: Any) -> float | None:
     return float(value) if type(value) in (int, float) and abs(value) < 1e15 else None
 
 

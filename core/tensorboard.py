@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Optional
 
 import tensorflow as tf
 
@@ -26,13 +25,13 @@ class EventFiles:
         """start: steps done before. TensorBoard is told to forget what an earlier start wrote
         after that step (it was killed after its last checkpoint), for it will come again."""
         self._folder = folder
-        self._writer: Optional[tf.summary.SummaryWriter] = None
+        self._writer: tf.summary.SummaryWriter | None = None
         with self._harmless():
             _mark_restart(folder, start)
             self._writer = tf.summary.create_file_writer(str(folder))
 
     def write(
-        self, step: int, scalars: Mapping[str, float], pictures: Optional[Mapping[str, Path]] = None
+        self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, Path] | None = None
     ) -> None:
         """Numbers and PNG files, each by its tag 'group/name'."""
         with self._harmless():

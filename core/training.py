@@ -3,6 +3,8 @@
 data -> step -> losses checked -> report -> checkpoint -> evaluation reported
 """
 
+from __future__ import annotations
+
 import logging
 import math
 import signal
@@ -11,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Optional
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,12 +21,12 @@ from core.checkpoints import Checkpoints
 from core.dataset import Dataset
 from core.distribution import Single
 from core.errors import UserError
-from core.evaluation import Evaluation
+from core.evaluation.embedded_split import Evaluation
 from core.hparams import BaseHParams
 from core.model import Model
 from core.notifier import Notifier
 from core.reporting import Reporter, Silent, has_line
-from core.run_dir import RunDir
+from core.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +51,11 @@ def is_due(step: int, period: int) -> bool:
 def train(
     model: Model,
     dataset: Dataset,
-    run: RunDir,
+    run: RunFolder,
     base: BaseHParams,
     start: int = 0,
-    slack: Optional[Notifier] = None,
-    spread: Optional[Single] = None,
+    slack: Notifier | None = None,
+    spread: Single | None = None,
 ) -> None:
     """Train from `start` steps done to base.iterations, saving into the run's folder.
 
@@ -135,7 +137,7 @@ def _next(batches: Iterator, step: int) -> Any:
         ) from None
 
 
-def _check_finite(losses: "dict[str, float]", done: int, checkpoints: Checkpoints) -> None:
+def _check_finite(losses: dict[str, float], done: int, checkpoints: Checkpoints) -> None:
     bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
     if bad:
         kept = checkpoints.latest()
@@ -146,7 +148,7 @@ def _check_finite(losses: "dict[str, float]", done: int, checkpoints: Checkpoint
         )
 
 
-def _check_scales(losses: "dict[str, float]", done: int) -> None:
+def _check_scales(losses: dict[str, float], done: int) -> None:
     """A step that float16 has no numbers for halves the loss scale; where even one below 1 does not
     help, it is not for want of range."""
     if any(name.endswith("_loss_scale") and value < 1.0 for name, value in losses.items()):
@@ -158,12 +160,12 @@ def _check_scales(losses: "dict[str, float]", done: int) -> None:
 
 
 @contextmanager
-def _signals() -> "Iterator[Callable[[], Optional[int]]]":
+def _signals() -> Iterator[Callable[[], int | None]]:
     """Within it, the first SIGINT or SIGTERM is only noted (the value given returns its number),
     so that the step can be finished and saved; a second one ends the process at once."""
     noted: list[int] = []
 
-    def note(number: int, frame: "Optional[FrameType]") -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)

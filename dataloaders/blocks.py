@@ -15,13 +15,13 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from core.errors import EmptySplitError, UserError
-from dataloaders import damage, draws, records
+from dataloaders import damage, random_draws, records
 
 WINDOW = records.BLOCK  # steps of a window: a window reads exactly batch_size blocks
 EVAL_BLOCKS = 4  # blocks of each class that evaluation draws sketches and negatives from
@@ -125,7 +125,8 @@ class Ring:
         epoch = start // self._blocks
         # A window may begin in one epoch and end in the next, no further: _take <= _blocks.
         orders = [
-            draws.permutations(self._blocks, 1, *self._coordinates, e) for e in (epoch, epoch + 1)
+            random_draws.permutations(self._blocks, 1, *self._coordinates, e)
+            for e in (epoch, epoch + 1)
         ]
         first = tf.cast(start - epoch * self._blocks, tf.int32)
         return tf.concat(orders, 0)[first : first + self._take]
@@ -201,12 +202,12 @@ class ClassPools:
 def pick(pool: Pool, rows: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
     """One record of each asked class: string (n,). rows: int32 (n,), rows of the pool. words:
     uint64 (n,), the draws."""
-    place = draws.below(words, tf.gather(pool.counts, rows))
+    place = random_draws.below(words, tf.gather(pool.counts, rows))
     return tf.gather(pool.records, tf.gather(pool.starts, rows) + place)
 
 
 def windowed(
-    load: Callable[[tf.Tensor], Any], start_step: int, parallel: Optional[int] = 1
+    load: Callable[[tf.Tensor], Any], start_step: int, parallel: int | None = 1
 ) -> tf.data.Dataset:
     """Endless (step, pools) from step `start_step` on; step: int64 scalar, pools: whatever `load`
     returns for the step's window (int64 scalar). The next window loads while this one is used."""
@@ -237,7 +238,7 @@ def window_rows(usable: tf.Tensor, batch_size: int, what: str, *coordinates: Any
     message = f"{WINDOW * batch_size} {what} {_NONE_USABLE}"
     with tf.control_dependencies([tf.debugging.assert_positive(count, message)]):
         passes = -(-WINDOW * batch_size // count)
-    order = draws.permutations(count, passes, *coordinates)[: WINDOW * batch_size]
+    order = random_draws.permutations(count, passes, *coordinates)[: WINDOW * batch_size]
     return tf.reshape(tf.gather(rows, order), [WINDOW, batch_size])
 
 
@@ -326,7 +327,7 @@ def report_missing(have: Iterable[str], wanted: Iterable[str], what: str) -> Non
 _READING = ("IteratorGetNext", "DecodeImage", "DecodePng", "DecodeJpeg", "ParseExample")
 
 
-def explain(error: Exception, folders: Iterable[str]) -> Optional[str]:
+def explain(error: Exception, folders: Iterable[str]) -> str | None:
     """Names the record or file behind a DataLossError, an InvalidArgumentError of reading, or a
     NotFoundError; None when the prepared sets in `folders` are whole (the fault lies elsewhere).
     Slow: reads every record."""
@@ -356,7 +357,7 @@ def explain(error: Exception, folders: Iterable[str]) -> Optional[str]:
     return None
 
 
-def _first_fault(folder: str, split: str) -> Optional[str]:
+def _first_fault(folder: str, split: str) -> str | None:
     damaged = damage.verify(folder, split)
     if damaged:
         first = damaged[0]
@@ -382,7 +383,7 @@ def _first_fault(folder: str, split: str) -> Optional[str]:
     return None
 
 
-def _first_unfit(folder: str, split: str) -> Optional[str]:
+def _first_unfit(folder: str, split: str) -> str | None:
     """As `_first_fault`, of the scenes of a set: one with parts that do not fit."""
     meta = records.read_meta(folder, records.KINDS)
     if not meta["kind"].endswith("-scenes"):

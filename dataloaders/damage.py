@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -47,7 +47,7 @@ def whole(index: records.BlockIndex) -> Runs:
     return Runs(np.arange(len(sizes)), np.cumsum(sizes) - sizes, index.block_offset, sizes)
 
 
-def intact(folder: Union[str, Path], index: records.BlockIndex) -> tuple[Runs, list[Damage]]:
+def intact(folder: str | Path, index: records.BlockIndex) -> tuple[Runs, list[Damage]]:
     """Reads all of a split: (what can be read, what cannot, [] if all can)."""
     runs = whole(index)
     readable = _readable(Path(folder), index)
@@ -72,7 +72,7 @@ def intact(folder: Union[str, Path], index: records.BlockIndex) -> tuple[Runs, l
     return Runs(*(column[order] for column in columns)), damages
 
 
-def verify(folder: Union[str, Path], split: str) -> list[Damage]:
+def verify(folder: str | Path, split: str) -> list[Damage]:
     """What of a split is damaged, [] if nothing. Raises UserError as records.read_index."""
     return intact(folder, records.read_index(folder, split))[1]
 
@@ -116,7 +116,7 @@ def _readable(folder: Path, index: records.BlockIndex) -> np.ndarray:
     return counts
 
 
-def _scan(path: Path, offset: int, total: int) -> Iterator[tuple[int, int, int, Optional[str]]]:
+def _scan(path: Path, offset: int, total: int) -> Iterator[tuple[int, int, int, str | None]]:
     """The `total` records of a block at byte `offset` as runs of readable and of damaged ones:
     (number in the block of the run's first, how many, its offset, what is wrong or None)."""
     number = 0

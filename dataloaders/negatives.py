@@ -8,7 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from core.errors import UserError
-from dataloaders import draws
+from dataloaders import random_draws
 from dataloaders.blocks import ClassPools
 
 
@@ -20,7 +20,7 @@ def negative_rows(own_rows: tf.Tensor, num_rows: int, words: tf.Tensor) -> tf.Te
     """
     known = own_rows >= 0
     others = tf.where(known, num_rows - 1, num_rows)
-    rows = draws.below(words, others)
+    rows = random_draws.below(words, others)
     return rows + tf.cast(known & (rows >= own_rows), tf.int32)
 
 

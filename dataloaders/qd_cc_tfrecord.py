@@ -15,7 +15,7 @@ import tensorflow as tf
 from core.dataset import Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import blocks, draws, records, sources
+from dataloaders import blocks, random_draws, records, sources
 from dataloaders.batches import TripletBatch
 from dataloaders.negatives import check_negatives, negative_rows
 
@@ -102,7 +102,7 @@ class QuickdrawCococrops(sources.ItemLoader):
         rows = tf.gather(crops.row_of_class, classes)
 
         def word(stream: int) -> tf.Tensor:
-            return draws.bits(self.seed, stream, items.positions)
+            return random_draws.bits(self.seed, stream, items.positions)
 
         others = negative_rows(rows, len(crops.classes), word(sources.NEGATIVE_CLASS))
         pool = items.pools["crops"]

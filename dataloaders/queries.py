@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from core import geometry
 from core.dataset import QueryProtocol
-from dataloaders import draws, sources
+from dataloaders import random_draws, sources
 
 BLANK = -1  # in place of the row of a sketch: white paper
 
@@ -75,8 +75,8 @@ def jittered(
 ) -> tf.Tensor:
     """Boxes float32 (Q, 4) moved and scaled as `core.geometry.jitter` says, each by its own draw.
     positions int64, slots int32 (Q,): what names an object."""
-    words = draws.bits(seed, sources.JITTER, positions[:, None], slots[:, None], tf.range(4))
-    shares = 2.0 * draws.unit(words) - 1.0
+    words = random_draws.bits(seed, sources.JITTER, positions[:, None], slots[:, None], tf.range(4))
+    shares = 2.0 * random_draws.unit(words) - 1.0
     return geometry.jitter(boxes, shares[:, :2], shares[:, 2:], amount)
 
 
@@ -85,7 +85,7 @@ def kept(
 ) -> tf.Tensor:
     """Which objects a query still shows when each is left out with the probability `dropped`:
     bool (Q,). Of every scene the object with the largest draw stays."""
-    luck = draws.unit(draws.bits(seed, sources.DROPPED, positions, slots))
+    luck = random_draws.unit(random_draws.bits(seed, sources.DROPPED, positions, slots))
     best = tf.gather(tf.math.segment_max(luck, obj_to_img), obj_to_img)
     return (luck >= dropped) | (luck == best)
 
@@ -94,7 +94,7 @@ def direction_words(
     image_ids: np.ndarray, obj_to_img: np.ndarray, seed: int, stream: int
 ) -> tf.Tensor:
     """Words for random directions of the pairs of a side: uint64 (O,)."""
-    return draws.bits(seed, stream, image_ids[obj_to_img], slots(obj_to_img))
+    return random_draws.bits(seed, stream, image_ids[obj_to_img], slots(obj_to_img))
 
 
 def _shuffled(obj_to_img: np.ndarray, scenes: int, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -169,7 +169,7 @@ class SceneRecord:
         stuff_idx: Sequence[int],
         stuff_boxes: Iterable[float],
         stuff_masks: bytes,
-        sketches: Optional[Sequence[bytes]] = None,
+        sketches: Sequence[bytes] | None = None,
     ) -> bytes:
         """image: JPEG bytes; boxes: 4n floats, object by object; masks: pack_masks of (n, M, M);
         sketches: n PNGs of a paired scene. Returns the serialized example."""
@@ -298,7 +298,7 @@ def write_index(
     split: str,
     shards: Sequence[str],
     classes: Sequence[str] = (),
-    shard_classes: Optional[Sequence[int]] = None,
+    shard_classes: Sequence[int] | None = None,
 ) -> BlockIndex:
     """Walks the finished shards (paths relative to `folder`) and writes `<split>.index.npz`.
 
@@ -361,7 +361,7 @@ def _check_index(index: BlockIndex) -> None:
         raise ValueError("block_offset has values outside the shards")
 
 
-def read_index(folder: Union[str, Path], split: str, truncated: bool = False) -> BlockIndex:
+def read_index(folder: str | Path, split: str, truncated: bool = False) -> BlockIndex:
     """Reads `<split>.index.npz` and checks that every shard is there with its recorded size.
 
     truncated: shards may be shorter, for a caller that leaves out what they lack.
@@ -408,7 +408,7 @@ def _whole_records(shard: Path) -> int:
     return count
 
 
-def next_offset(shard: Path, offset: int) -> Optional[int]:
+def next_offset(shard: Path, offset: int) -> int | None:
     """Where the record after the one at byte `offset` begins (at the end: the shard's size); None
     when the record's length cannot be trusted, or the shard ends within it."""
     with shard.open("rb") as file:
@@ -454,7 +454,7 @@ _READ_NUMBERS = {
 }
 
 
-def read_meta(folder: Union[str, Path], kind: Union[str, Sequence[str]]) -> dict[str, Any]:
+def read_meta(folder: str | Path, kind: str | Sequence[str]) -> dict[str, Any]:
     """Reads and checks the `meta.json` of a complete set.
 
     kind: the kind(s) the caller can read, of KINDS.
@@ -517,7 +517,7 @@ def _are_drawings(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(each), dict) for each in SPLITS)
 
 
-def check_same_vocabulary(metas: Mapping[Union[str, Path], Mapping[str, Any]]) -> None:
+def check_same_vocabulary(metas: Mapping[str | Path, Mapping[str, Any]]) -> None:
     """metas: folder -> meta.json of the sets that are to be used together.
 
     COCO sets must have one vocabulary (`obj_idx_to_name`), sketch sets one `coco_classes`; they
@@ -543,9 +543,9 @@ def _is_coco(meta: Mapping[str, Any]) -> bool:
 
 
 def _check_equal(
-    folder_a: Union[str, Path],
+    folder_a: str | Path,
     names_a: Sequence[str],
-    folder_b: Union[str, Path],
+    folder_b: str | Path,
     names_b: Sequence[str],
 ) -> None:
     if list(names_a) == list(names_b):

@@ -7,7 +7,7 @@ stand together: obj_to_img is ascending.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,7 +25,7 @@ IN_IMAGE, LEFT_OF, RIGHT_OF, ABOVE, BELOW, INSIDE, SURROUNDING = range(len(PREDI
 
 
 def triples(
-    boxes: tf.Tensor, obj_to_img: tf.Tensor, flip_bits: Optional[tf.Tensor] = None
+    boxes: tf.Tensor, obj_to_img: tf.Tensor, flip_bits: tf.Tensor | None = None
 ) -> tf.Tensor:
     """Triples of all scenes of a batch: int32 (T, 3) rows of subject, predicate, object.
 
@@ -33,13 +33,13 @@ def triples(
     object has the triple (0, IN_IMAGE, 0) of that object.
 
     boxes: float32 (O, 4). obj_to_img: int32 (O,), ascending. flip_bits: uint64 (O,), one random
-    word an object (dataloaders.draws), from which a coin is drawn for every pair. Without it
+    word an object (dataloaders.random_draws), from which a coin is drawn for every pair. Without it
     directions are canonical, a function of the boxes only: the box that comes first when ordered
     by x0, y0, x1, y1 is the subject (of two equal boxes the one given first).
     """
     import tensorflow as tf  # here, so that preparation workers do not pay for it
 
-    from dataloaders import draws
+    from dataloaders import random_draws
 
     count = tf.shape(obj_to_img)[0]
     place = tf.range(count)
@@ -54,7 +54,9 @@ def triples(
         flips = _comes_before(b, a)
     else:
         ours, theirs = tf.gather(flip_bits, first), tf.gather(flip_bits, second)
-        flips = draws.coin(draws.mix(tf.bitwise.bitwise_xor(ours, draws.mix(theirs))))
+        flips = random_draws.coin(
+            random_draws.mix(tf.bitwise.bitwise_xor(ours, random_draws.mix(theirs)))
+        )
     subject, target = tf.where(flips, second, first), tf.where(flips, first, second)
     s, o = tf.where(flips[:, None], b, a), tf.where(flips[:, None], a, b)
     relation = tf.where(first == second, IN_IMAGE, predicates(s, o))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from core.dataset import QueryProtocol, Stage, Vocabulary
 from core.errors import UsageError
-from dataloaders import assembling, blocks, queries, records, sources
+from dataloaders import blocks, queries, records, scene_batches, sources
 from dataloaders.batches import SceneBatch
 from dataloaders.negatives import check_negatives
 from dataloaders.scene_graph import triples
@@ -35,7 +35,7 @@ class SceneLoader(sources.ItemLoader):
     batch_type = SceneBatch
     _vocabulary: Vocabulary
     _crops: sources.Partners
-    _sides: assembling.Sides
+    _sides: scene_batches.Sides
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -79,7 +79,7 @@ class SceneLoader(sources.ItemLoader):
             words = queries.direction_words(image_ids, obj_to_img, self.seed, stream)
         return triples(tf.constant(boxes), tf.constant(obj_to_img), words)
 
-    def _parse(self, split: str) -> Callable[[sources.Items], assembling.Parsed]:
+    def _parse(self, split: str) -> Callable[[sources.Items], scene_batches.Parsed]:
         """The function that brings the scenes of a step together with their partners."""
         raise NotImplementedError
 
@@ -89,11 +89,11 @@ class SceneLoader(sources.ItemLoader):
         if not training:
             jitter = dropped = 0.0
         return (
-            ("parse", lambda items: assembling.thin_out(parse(items), seed, dropped)),
-            ("decode", lambda parsed: assembling.decode(parsed, sides)),
+            ("parse", lambda items: scene_batches.thin_out(parse(items), seed, dropped)),
+            ("decode", lambda parsed: scene_batches.decode(parsed, sides)),
             (
                 "assemble",
-                lambda parsed: assembling.assemble(
+                lambda parsed: scene_batches.assemble(
                     parsed, sides, self.image_size, seed, training, jitter
                 ),
             ),
@@ -112,7 +112,7 @@ class PreparedScenes(SceneLoader):
         image_size: int,
         seed: int,
         scenes_dir: str,
-        qdraw_dir: Optional[str] = None,
+        qdraw_dir: str | None = None,
     ) -> None:
         """scenes_dir: the set of scenes. qdraw_dir: an indexed set that sketches are drawn from at
         random; None: each scene brings the sketches of its objects. The rest as Dataset."""
@@ -125,7 +125,7 @@ class PreparedScenes(SceneLoader):
         metas[crops_dir] = records.read_meta(crops_dir, "coco-crops")
         records.check_same_vocabulary(metas)
         self._vocabulary = sources.coco_vocabulary(scene_meta)
-        self._sketches: Optional[sources.Partners] = None
+        self._sketches: sources.Partners | None = None
         if qdraw_dir is not None:
             sources.joined_classes(metas[qdraw_dir], qdraw_dir, self._vocabulary)
             self._sketches = sources.Partners(
@@ -133,7 +133,7 @@ class PreparedScenes(SceneLoader):
             )
         self._crops = sources.Partners(crops_dir, self._vocabulary, "crops", self.on_corrupt)
         self._open_items(scenes_dir)
-        self._sides = assembling.Sides(
+        self._sides = scene_batches.Sides(
             scene=blocks.image_side(self._items("train")),
             sketch=(
                 blocks.image_side(self._sketches.split("train"))
@@ -156,7 +156,9 @@ class PreparedScenes(SceneLoader):
             partners["sketches"] = self._sketches.of(split)
         return partners
 
-    def _parse(self, split: str) -> Callable[[sources.Items], assembling.Parsed]:
+    def _parse(self, split: str) -> Callable[[sources.Items], scene_batches.Parsed]:
         crops = self._crops.of(split)
         sketches = self._sketches.of(split) if self._sketches else None
-        return lambda items: assembling.parse(items, sketches, crops, self.seed, self._sides.mask)
+        return lambda items: scene_batches.parse(
+            items, sketches, crops, self.seed, self._sides.mask
+        )

@@ -8,7 +8,7 @@ AFTER row i. The first row starts at (0, 0) and is a move, never a line.
 import struct
 import zlib
 from functools import lru_cache
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
@@ -33,7 +33,7 @@ class _Pen(NamedTuple):
     high: np.ndarray
 
 
-def _follow(strokes: np.ndarray) -> Union[_Pen, str]:
+def _follow(strokes: np.ndarray) -> _Pen | str:
     """Follows the pen; a text instead says why the drawing shows nothing."""
     if strokes.ndim != 2 or strokes.shape[1] != 3 or strokes.dtype.kind not in "iuf":
         return "not numbers of shape (points, 3)"
@@ -57,7 +57,7 @@ def _follow(strokes: np.ndarray) -> Union[_Pen, str]:
     return _Pen(positions, line, low, high)
 
 
-def why_not_drawable(strokes: np.ndarray) -> Optional[str]:
+def why_not_drawable(strokes: np.ndarray) -> str | None:
     """The reason why a drawing shows nothing, or None when it can be rasterised.
 
     strokes: (P, 3) of any numeric dtype, rows as in the module's docstring.

@@ -24,7 +24,7 @@ import tensorflow as tf
 from core.errors import EmptySplitError, UserError
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import assembling, blocks, records, sl_pairs, sources
+from dataloaders import blocks, records, scene_batches, sl_pairs, sources
 from dataloaders.scene_loader import SceneLoader
 
 _NO_SPLIT = {
@@ -118,7 +118,7 @@ class SketchycocoSl(SceneLoader):
             hparams.crops_dir, self._vocabulary, "crops", self.on_corrupt
         )
         side = blocks.image_side(self._crops.split("train"))
-        self._sides = assembling.Sides(sl_pairs.SCENE_SIDE, side, side, meta["mask_size"])
+        self._sides = scene_batches.Sides(sl_pairs.SCENE_SIDE, side, side, meta["mask_size"])
         indices = {name: k for k, name in enumerate(self._vocabulary.names)}
         labels = {
             number: indices[name] for number, name in sl_pairs.CLASSES.items() if name in indices
@@ -145,24 +145,26 @@ class SketchycocoSl(SceneLoader):
         steps = blocks.windowed(load, start_step)
         return steps.map(lambda step, pools: sources.Step(step, *pools))
 
-    def _parse(self, split: str) -> Callable[[sources.Items], assembling.Parsed]:
+    def _parse(self, split: str) -> Callable[[sources.Items], scene_batches.Parsed]:
         pairs, crops = self._items(split), self._crops.of(split)
 
-        def parse(items: sources.Items) -> assembling.Parsed:
+        def parse(items: sources.Items) -> scene_batches.Parsed:
             rows = items.records
 
             def flat(column: tf.RaggedTensor) -> tf.Tensor:
                 return tf.gather(column, rows).flat_values
 
             photo_classes = tf.gather(pairs.photo_classes, rows)
-            photo = assembling.Objects.of(photo_classes, flat(pairs.photo_boxes), items.positions)
-            query = assembling.Objects.of(
+            photo = scene_batches.Objects.of(
+                photo_classes, flat(pairs.photo_boxes), items.positions
+            )
+            query = scene_batches.Objects.of(
                 tf.gather(pairs.query_classes, rows), flat(pairs.query_boxes), items.positions
             )
             place = flat(pairs.query_to_photo)
             first = tf.cast(tf.gather(photo_classes.row_starts(), query.obj_to_img), tf.int32)
-            negatives = assembling.negatives(photo, items.pools["crops"], crops, self.seed)
-            return assembling.Parsed(
+            negatives = scene_batches.negatives(photo, items.pools["crops"], crops, self.seed)
+            return scene_batches.Parsed(
                 image_ids=tf.gather(pairs.image_ids, rows),
                 images=tf.gather(pairs.images, rows),
                 photo=photo,

@@ -9,13 +9,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from dataloaders import pictures, sketches
-from dataloaders.pictures import Skip
+from dataloaders import images, sketches
+from dataloaders.images import Skip
 
 CLASSES = {
     1: "bicycle", 2: "car", 3: "motorcycle", 4: "airplane", 5: "traffic light", 6: "fire hydrant",
@@ -132,13 +132,13 @@ def match(photo: Side, query: Side) -> np.ndarray:
 
 def read_pair(
     folder: Path, photo_file: Path, sketch_file: Path, labels: Mapping[int, int], sketch_side: int
-) -> tuple[Optional[Pair], list[Problem]]:
+) -> tuple[Pair | None, list[Problem]]:
     """One pair of a split's folder, None when it cannot be used, and what of it was left out."""
     image_id = int(photo_file.stem)
     problems: list[Problem] = []
     try:
-        picture = pictures.load_photo(photo_file, SCENE_SIDE)
-        drawing = pictures.load_drawing(sketch_file)
+        picture = images.load_photo(photo_file, SCENE_SIDE)
+        drawing = images.load_drawing(sketch_file)
         height, width = drawing.shape
         photo, query = (
             read_side(folder / side / "GraphFeatures" / f"{image_id}.csv", *size, labels, problems)
@@ -151,7 +151,7 @@ def read_pair(
         for i, box in enumerate(query.boxes):
             (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
             try:
-                drawn.append(sketches.encode_png(pictures.fit(drawing[y0:y1, x0:x1], sketch_side)))
+                drawn.append(sketches.encode_png(images.fit(drawing[y0:y1, x0:x1], sketch_side)))
                 kept.append(i)
             except Skip as reason:
                 problems.append(Problem(str(reason), f"{folder.name}/sketch/{sketch_file.name}"))
@@ -160,7 +160,7 @@ def read_pair(
             raise Skip("pair without objects on both sides")
     except Skip as reason:
         return None, [*problems, Problem(str(reason), f"{folder.name}/{image_id}")]
-    image = pictures.encode_jpeg(picture.pixels, pictures.SCENE_QUALITY)
+    image = images.encode_jpeg(picture.pixels, images.SCENE_QUALITY)
     return Pair(image_id, image, photo, query, drawn, match(photo, query)), problems
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _NAMES = 8  # unknown classes named; a vocabulary smaller than COCO's leaves most of them over
 
-# Streams of draws (dataloaders.draws): one name for each thing that is random.
+# Streams of draws (dataloaders.random_draws): one name for each thing that is random.
 (
     BLOCK_ORDER,
     ROW_ORDER,
@@ -112,7 +112,7 @@ def draw_items(step: Step) -> Items:
 def evaluation_items(
     split: blocks.Split,
     batch_size: int,
-    limit: Optional[int],
+    limit: int | None,
     usable: Callable[[tf.Tensor], tf.Tensor],
     partners: dict[str, blocks.ClassPools],
 ) -> tf.data.Dataset:
@@ -184,7 +184,7 @@ class ItemLoader(Dataset):
             self._partners("train"),
         )
 
-    def _evaluation_items(self, split: str, limit: Optional[int]) -> tf.data.Dataset:
+    def _evaluation_items(self, split: str, limit: int | None) -> tf.data.Dataset:
         return evaluation_items(
             self._items(split), self.batch_size, limit, self._usable(split), self._partners(split)
         )

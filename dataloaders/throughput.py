@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from core import commands
 from core.errors import HParamError, UsageError, UserError
@@ -54,7 +54,7 @@ def _seconds_a_batch(iterator: Iterator[Any], seconds: float) -> float:
             return passed / count
 
 
-def main(name: str, noun: str, argv: Optional[Sequence[str]] = None) -> int:
+def main(name: str, noun: str, argv: Sequence[str] | None = None) -> int:
     """Prints the figures of the loader `name`, whose samples are called `noun`. Exit code."""
     command = functools.partial(_report, name, noun)
     return commands.run(command, sys.argv[1:] if argv is None else argv)

@@ -1,7 +1,7 @@
 """'generate-images': photographs from sketched scenes.
 
 trained model -> Evaluation.made -> masks and boxes of the objects of each scene
-              -> core.layouts, over the photograph's background stuff
+              -> core.label_maps, over the photograph's background stuff
               -> maps of labels and instances -> generator -> picture
 
 Always from sketches; by hparams also from the photograph's crops, from both mixed, from the
@@ -15,22 +15,23 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from core import geometry, hparams, layouts
+from core import geometry, hparams, label_maps
 from core.dataset import QueryProtocol
 from core.errors import UserError
-from core.evaluation import Evaluation
+from core.evaluation import mask_metrics, picture_grids
+from core.evaluation.embedded_split import Evaluation
+from core.evaluation.sides import Queries, Side
 from core.experiment import Experiment, Trained
 from core.files import make_folder, replacing_folder, write_atomic
-from core.gathered import Queries, Side
 from core.hparams import hp
-from core.metrics import layout, visual
 from core.registry import EXPERIMENTS
-from experiments import mixed, searching
+from experiments import common
+from experiments.analysis import mixed_queries
 from SPADE import generators
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ DONE = "scene.json"  # in the folder of a scene: written with the rest, so all i
 
 
 @dataclass(frozen=True)
-class GenerateImagesHParams(searching.SplitHParams):
+class GenerateImagesHParams(common.SplitHParams):
     """Of 'generate-images'."""
 
     generator: str = hp(
@@ -109,18 +110,18 @@ class GenerateImages(Experiment):
         if self.generator:
             self.generator.check()
 
-    def run(self, trained: Optional[Trained]) -> None:
+    def run(self, trained: Trained | None) -> None:
         dataset = trained.dataset
-        labels = layouts.coco_labels(dataset.vocabulary.ids)
+        labels = label_maps.coco_labels(dataset.vocabulary.ids)
         if len(labels) != len(dataset.vocabulary.names):
             raise UserError(f"the classes of {dataset.name} have no COCO-Stuff ids: no layouts")
         if "gt" in self.hparams.kinds and not dataset.has_masks:
             raise UserError(f"{dataset.name} has no masks: generate_from_gt needs them")
         if self.generator:
             self.generator.open()
-        evaluation = searching.evaluation_on(trained, self.hparams.split)
-        about = searching.about(trained, evaluation)
-        path = self.results / searching.file_name(trained, evaluation.split, "_images.json")
+        evaluation = common.evaluation_on(trained, self.hparams.split)
+        about = common.about(trained, evaluation)
+        path = self.results / common.file_name(trained, evaluation.split, "_images.json")
         folder = path.with_suffix("")
         make_folder(folder, "the folder of scenes", "choose another results")
         how = {
@@ -129,31 +130,31 @@ class GenerateImages(Experiment):
             "generator": self.generator.identity if self.generator else generators.NONE,
         }
         settings = {
-            **{key: about[key] for key in searching.ABOUT},
+            **{key: about[key] for key in common.ABOUT},
             "weights": trained.model.weights_digest(),
             "data": hparams.to_dict(dataset.hparams),
             **how,
         }
 
         ids = evaluation.photos.image_ids
-        wanted = visual.some(len(ids), self.hparams.scenes or len(ids), evaluation.seed)
+        wanted = picture_grids.some(len(ids), self.hparams.scenes or len(ids), evaluation.seed)
         todo = {row for row in wanted.tolist() if not _is_done(folder / str(ids[row]), settings)}
         if todo:
             objects = {kind: self._objects(evaluation, kind) for kind in self.hparams.kinds}
             for row, pictures in self._scenes(evaluation, objects, labels, todo):
-                title = f"{visual.subject(evaluation)}: {ids[row]}"
+                title = f"{picture_grids.subject(evaluation)}: {ids[row]}"
                 _save(folder / str(ids[row]), pictures, title, settings)
         strange = [each for each in folder.glob(f"*/{DONE}") if not _is_done(each.parent, settings)]
         if strange:
             log.warning("%s has %d other scenes, made with other settings", folder, len(strange))
 
         page = path.with_name(f"{path.stem}_1.jpg")
-        some = [folder / str(ids[row]) for row in wanted[: visual.ROWS]]
+        some = [folder / str(ids[row]) for row in wanted[: picture_grids.ROWS]]
         pictures = [_opened(scene) for scene in some]
-        title = f"{visual.subject(evaluation)}: boxes={self.hparams.boxes}"
-        tiles = _grid(pictures, [scene.name for scene in some], title, visual.TILE)
-        write_atomic(page, visual.encoded(tiles, "JPEG", quality=90))
-        searching.report(
+        title = f"{picture_grids.subject(evaluation)}: boxes={self.hparams.boxes}"
+        tiles = _grid(pictures, [scene.name for scene in some], title, picture_grids.TILE)
+        write_atomic(page, picture_grids.encoded(tiles, "JPEG", quality=90))
+        common.report(
             path, about, None, [], pictures=[page], scenes=len(wanted), made=len(todo), **how
         )
         print(f"saved: {len(todo)} scenes in {folder}; kept: {len(wanted) - len(todo)}")
@@ -174,12 +175,13 @@ class GenerateImages(Experiment):
         )
         crops = np.full(len(side.boxes), kind == "image")
         if kind == "mixed":
-            luck = mixed.draw(side, photos, evaluation.seed).luck
+            luck = mixed_queries.draw(side, photos, evaluation.seed).luck
             crops = (luck < CROPS) & (side.query_to_photo >= 0)
             vectors = np.where(crops[:, None], photos.objects[side.query_to_photo], side.objects)
             side = replace(side, objects=vectors)
         parts = [
-            (layout.pack(part.masks >= layouts.SOLID), part.boxes) for part in evaluation.made(side)
+            (mask_metrics.pack(part.masks >= label_maps.SOLID), part.boxes)
+            for part in evaluation.made(side)
         ]
         solid, predicted = (np.concatenate(columns) for columns in zip(*parts))
         return Objects(
@@ -210,7 +212,7 @@ class GenerateImages(Experiment):
                 if row not in todo:
                     continue
                 photo = Image.fromarray(batch.images[place].numpy())
-                photo = photo.resize((layouts.SIDE, layouts.SIDE), Image.Resampling.LANCZOS)
+                photo = photo.resize((label_maps.SIDE, label_maps.SIDE), Image.Resampling.LANCZOS)
                 pictures = {"photo": photo}
                 for kind, each in objects.items():
                     if isinstance(each.side, Queries):
@@ -221,7 +223,7 @@ class GenerateImages(Experiment):
                     label, instance = (both[place] for both in maps[kind])
                     pictures[f"{kind}-labels"] = Image.fromarray(label)
                     pictures[f"{kind}-instances"] = Image.fromarray(instance)
-                    pictures[f"{kind}-layout"] = Image.fromarray(layouts.PALETTE[label])
+                    pictures[f"{kind}-layout"] = Image.fromarray(label_maps.PALETTE[label])
                     if self.generator:
                         made = self.generator.generate(label, instance, np.asarray(photo))
                         made = np.round((np.clip(made, -1, 1) + 1) * 127.5).astype(np.uint8)
@@ -237,14 +239,14 @@ def compose(
     rows: range,
     labels: np.ndarray,
     mask_side: int,
-    stuff: Optional[tuple[np.ndarray, ...]],
+    stuff: tuple[np.ndarray, ...] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The layouts of some scenes: maps of labels (COCO-Stuff id - 1, 255 = unknown) and instances,
     both uint8 (n, 256, 256). labels: uint8 (K,), of each class. stuff: as of `label_maps`."""
     side = objects.side
     mine = slice(*np.searchsorted(side.obj_to_img, [rows.start, rows.stop]).tolist())
-    label, instance = layouts.label_maps(
-        layout.unpack(objects.solid[mine], mask_side),
+    label, instance = label_maps.label_maps(
+        mask_metrics.unpack(objects.solid[mine], mask_side),
         objects.boxes[mine],
         labels[side.classes[mine]],
         side.obj_to_img[mine] - np.int32(rows.start),
@@ -254,7 +256,7 @@ def compose(
     return label.numpy(), instance.numpy()
 
 
-def _behind(stuff: Any, labels: np.ndarray, mirrored: bool) -> Optional[tuple[np.ndarray, ...]]:
+def _behind(stuff: Any, labels: np.ndarray, mirrored: bool) -> tuple[np.ndarray, ...] | None:
     """A batch's background stuff, for `label_maps`; None of a set without."""
     if stuff is None:
         return None
@@ -282,11 +284,11 @@ def _composition(
     queries = objects.side
     mine = np.flatnonzero(queries.obj_to_img == row)
     drawn, shown = mine[~objects.crops[mine]], mine[objects.crops[mine]]
-    picture = visual.composition(
-        sketches[queries.rows[drawn] - sketched], queries.boxes[drawn], layouts.SIDE
+    picture = picture_grids.composition(
+        sketches[queries.rows[drawn] - sketched], queries.boxes[drawn], label_maps.SIDE
     )
     for crop, box in zip(crops[queries.query_to_photo[shown] - photographed], queries.boxes[shown]):
-        x0, y0, x1, y1 = np.round(np.clip(box, 0, 1) * layouts.SIDE).astype(int).tolist()
+        x0, y0, x1, y1 = np.round(np.clip(box, 0, 1) * label_maps.SIDE).astype(int).tolist()
         size = (max(1, x1 - x0), max(1, y1 - y0))
         picture.paste(Image.fromarray(crop).resize(size), (x0, y0))
     return picture
@@ -298,9 +300,9 @@ def _composition(
 def _save(
     folder: Path, pictures: dict[str, Image.Image], title: str, settings: Mapping[str, Any]
 ) -> None:
-    strip = _grid([pictures], [""], title, layouts.SIDE)
-    files = {f"{name}.png": visual.encoded(picture) for name, picture in pictures.items()}
-    files["strip.jpg"] = visual.encoded(strip, "JPEG", quality=90)
+    strip = _grid([pictures], [""], title, label_maps.SIDE)
+    files = {f"{name}.png": picture_grids.encoded(picture) for name, picture in pictures.items()}
+    files["strip.jpg"] = picture_grids.encoded(strip, "JPEG", quality=90)
     sizes = {name: len(data) for name, data in sorted(files.items())}
     content = {"settings": settings, "files": sizes}
     files[DONE] = json.dumps(content, indent=1, ensure_ascii=False).encode()
@@ -334,9 +336,12 @@ def _grid(
         columns[f"{kind}-generated"] = f"picture from {what}"
     columns = {name: head for name, head in columns.items() if name in scenes[0]}
     lines = [
-        [(visual.frame(scene[name].convert("RGB"), visual.GREY, 1), "") for name in columns]
+        [
+            (picture_grids.frame(scene[name].convert("RGB"), picture_grids.GREY, 1), "")
+            for name in columns
+        ]
         for scene in scenes
     ]
     for line, caption in zip(lines, captions):
         line[0] = (line[0][0], caption)
-    return visual.grid(lines, list(columns.values()), title, tile)
+    return picture_grids.grid(lines, list(columns.values()), title, tile)

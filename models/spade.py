@@ -1,6 +1,6 @@
 """'spade': photographs from layouts (Park et al. 2019).
 
-true masks and boxes of objects and stuff -> core.layouts -> labels, instances (N, H, W)
+true masks and boxes of objects and stuff -> core.label_maps -> labels, instances (N, H, W)
 labels, instances -> semantic maps -> generator -> pictures (N, H, W, 3)
 photographs and pictures, each with the layout -> discriminators at two scales
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from core import layouts
+from core import label_maps
 from core.dataset import Vocabulary
 from core.errors import UserError
 from core.hparams import hp
@@ -68,7 +68,7 @@ class Spade(Model):
         super().__init__(hparams, vocabulary, iterations, mask_size, numerics)
         if len(vocabulary.ids) != vocabulary.num_classes:
             raise UserError("spade needs the COCO-Stuff ids of all classes: these data have none")
-        self._labels = layouts.coco_labels(vocabulary.ids)
+        self._labels = label_maps.coco_labels(vocabulary.ids)
         with numerics.layers():
             self.generator = SpadeGenerator(hparams.generator_width, hparams.spade_hidden)
             self.discriminator = MultiScaleDiscriminator(hparams.discriminator_width)
@@ -121,7 +121,7 @@ class Spade(Model):
         if stuff is not None:
             labels = tf.gather(self._labels, stuff.classes)
             behind = (stuff.masks, stuff.boxes, labels, stuff.stuff_to_img)
-        return layouts.label_maps(
+        return label_maps.label_maps(
             batch.masks,
             photo.boxes,
             tf.gather(self._labels, photo.classes),

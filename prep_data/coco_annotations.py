@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -227,12 +227,12 @@ def _add_image(images: dict[int, ListedImage], value: Any, path: Path, report: R
         images.setdefault(id_, ListedImage(_utf8(name), width, height))
 
 
-def _as_int(value: Any) -> Optional[int]:
+def _as_int(value: Any) -> int | None:
     """An int that fits 64 bits, else None."""
     return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
-def _annotation_ids(value: Any) -> Optional[tuple[int, int, int]]:
+def _annotation_ids(value: Any) -> tuple[int, int, int] | None:
     if not isinstance(value, dict):
         return None
     ids = tuple(_as_int(value.get(key)) for key in ("id", "image_id", "category_id"))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dataloaders.pictures import (
+from dataloaders.images import (
     CROP_QUALITY,
     MAX_PHOTO_SIDE,
     SCENE_QUALITY,
@@ -157,7 +157,7 @@ class Cut(NamedTuple):
     region: Region
     box: tuple[float, float, float, float]  # [0, 1]
     mask: np.ndarray  # uint8 0/1 (mask_size, mask_size), within the rounded box
-    crop_mask: Optional[np.ndarray]  # the same of another size, for a masked crop
+    crop_mask: np.ndarray | None  # the same of another size, for a masked crop
 
 
 def cut_regions(
@@ -165,7 +165,7 @@ def cut_regions(
     regions: Sequence[Region],
     side: int,
     problems: list[Problem],
-    crop_side: Optional[int] = None,
+    crop_side: int | None = None,
 ) -> list[Cut]:
     """Reads the segmentations of `regions` and cuts their masks, also with the side of a crop when
     that is given; adds unusable ones to `problems`."""
@@ -201,7 +201,7 @@ def _segmentation(photo: Photo, region: Region) -> Any:
 
 
 def _objects(
-    photo: Photo, hparams: CocoHParams, problems: list[Problem], crop_side: Optional[int] = None
+    photo: Photo, hparams: CocoHParams, problems: list[Problem], crop_side: int | None = None
 ) -> list[Cut]:
     """The photograph's objects with their masks; raises Skip when there are too few or many."""
     if max(photo.width, photo.height) > MAX_PHOTO_SIDE:  # masks are as large as it is said to be

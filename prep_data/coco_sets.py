@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -124,7 +124,7 @@ def prepare(
     hparams: CocoHParams,
     kind: str,
     *,
-    stem: Optional[str],
+    stem: str | None,
     choose: Callable[[ClassLists, common.Report], Choice],
     make_work: Callable[[Categories], Callable[[Any], common.Done]],
     encode: Callable[[Any], bytes],

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Optional
 
 from core import hparams
 from prep_data import coco_sets
@@ -20,7 +19,7 @@ from prep_data.coco_pixels import make_scene
 from prep_data.common import run_script
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; raises UserError for what a user can mend."""
     args = coco_sets.parser("coco_to_tfrecord", __doc__, 5, CocoHParams).parse_args(argv)
     options = hparams.parse(args.hparams, CocoHParams)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Optional
+from typing import Any
 
 from core import hparams
 from prep_data import coco_sets
@@ -25,7 +25,7 @@ def _encode(payload: dict[str, Any]) -> bytes:
     return CropRecord.encode(**payload)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; raises UserError for what a user can mend."""
     parser = coco_sets.parser("cococrops_to_tfrecord", __doc__, 1, CropHParams)
     parser.add_argument("--masked", action="store_true", help="black outside the object")

@@ -31,7 +31,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -121,7 +121,7 @@ def _nothing() -> None:
 
 
 @contextlib.contextmanager
-def worker_pool(workers: int) -> Iterator[Optional[ProcessPoolExecutor]]:
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
     """A pool of spawned processes for ordered_map; None for workers = 0 (work in this process).
 
     However the block is left, the workers have ended afterwards.
@@ -151,7 +151,7 @@ def worker_pool(workers: int) -> Iterator[Optional[ProcessPoolExecutor]]:
 
 
 def ordered_map(
-    pool: Optional[ProcessPoolExecutor],
+    pool: ProcessPoolExecutor | None,
     work: Callable[[Any], Any],
     tasks: Iterable[Any],
     in_flight: int,
@@ -190,7 +190,7 @@ def file_stem(name: str) -> str:
 class _PartWriter:
     """Writes the files of one part under temporary names; `finish` gives them their own."""
 
-    def __init__(self, folder: Path, part: Part, stem: Optional[str]) -> None:
+    def __init__(self, folder: Path, part: Part, stem: str | None) -> None:
         self._folder, self._part = folder, part
         self._open: dict[str, Any] = {}  # path relative to the set -> TFRecordWriter
         self._bytes: dict[str, int] = {}
@@ -318,7 +318,7 @@ class PreparedSet:
     """
 
     def __init__(
-        self, folder: Path, kind: str, settings: Mapping[str, Any], source: Optional[str] = None
+        self, folder: Path, kind: str, settings: Mapping[str, Any], source: str | None = None
     ) -> None:
         """settings: everything the bytes depend on, JSON values only; no paths of the machine.
         source: what was downloaded (see `fingerprint`).
@@ -412,7 +412,7 @@ class PreparedSet:
         encode: Callable[[Any], bytes],
         make_meta: Callable[[Totals], Mapping[str, Any]],
         *,
-        stem: Optional[str],
+        stem: str | None,
         workers: int,
         report: Report,
         unit: str = "task",
@@ -462,7 +462,7 @@ class PreparedSet:
         name = f"{part.split}-{file_stem(part.label)}-{part.number:05d}-of-{part.count:05d}.json"
         return self.folder / ".progress" / name
 
-    def _note_of(self, part: Part) -> Optional[dict[str, Any]]:
+    def _note_of(self, part: Part) -> dict[str, Any] | None:
         """The note of a finished part whose files are as noted, else None: the part is written
         anew."""
         path = self._note_path(part)
@@ -483,7 +483,7 @@ class PreparedSet:
         part: Part,
         results: Iterable[Done],
         encode: Callable[[Any], bytes],
-        stem: Optional[str],
+        stem: str | None,
         bar: tqdm,
     ) -> dict[str, Any]:
         report, counts, groups = Report(), Counter(), Counter()

@@ -7,12 +7,11 @@ All sketch classes of one COCO class are pooled, in train in a random order draw
 """
 
 from collections.abc import Sequence
-from typing import Optional
 
 from prep_data import common, quickdraw_drawings
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """argv: the flags, sys.argv's when None. Raises UserError."""
     parser = quickdraw_drawings.parser(
         "index_quickdrawtf", "Rasterises Quick, Draw!, grouped by COCO class.", 1

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import contourpy
 import numpy as np
@@ -86,7 +86,7 @@ def _ring_area(ring: np.ndarray) -> float:
     return abs(float(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1]))) / 2
 
 
-def _thing(annotation_id: int, image_id: int, thing: Object) -> Optional[dict[str, Any]]:
+def _thing(annotation_id: int, image_id: int, thing: Object) -> dict[str, Any] | None:
     """An annotation of instances_*.json; None when hardly anything can be seen."""
     height, width = thing.coverage.shape
     if len(thing.individuals) > 1:  # a crowd: uncompressed RLE, as officially
@@ -357,7 +357,7 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """argv: the flags, sys.argv's when None. Raises UserError."""
     parser = commands.Parser(
         prog="python -m prep_data.make_sample",

@@ -17,7 +17,7 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NoReturn, Optional, Union
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class _Array:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: Union[None, list, np.ndarray] = None
+        self.value: None | list | np.ndarray = None
 
 
 def _text(value: Any) -> str:
@@ -91,7 +91,7 @@ def _find(module: str, name: str) -> _Global:
     return _Global(_GLOBALS[module, name])
 
 
-def _call(function: Any, args: Any) -> Union[_Array, _Dtype]:
+def _call(function: Any, args: Any) -> _Array | _Dtype:
     if not isinstance(function, _Global) or not isinstance(args, tuple):
         raise _BadError("it calls something that is not an array's maker")
     if function.name == "reconstruct":
@@ -346,7 +346,7 @@ def _read_array(data: bytes) -> list[np.ndarray]:
     return drawings
 
 
-def _fail(path: Path, key: Optional[str], reason: Union[str, Exception]) -> NoReturn:
+def _fail(path: Path, key: str | None, reason: str | Exception) -> NoReturn:
     where = f"{path}, key {key!r}" if key else str(path)
     if not isinstance(reason, str):
         reason = str(reason) if isinstance(reason, _BadError) else f"it is damaged ({reason})"
@@ -363,7 +363,7 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-def read_drawings(path: Union[str, Path], key: str) -> list[np.ndarray]:
+def read_drawings(path: str | Path, key: str) -> list[np.ndarray]:
     """The drawings of one split of one class.
 
     path: an official Quick, Draw! sketch-rnn .npz file. key: "train", "valid" or "test".

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -179,8 +179,8 @@ class _Bucket(NamedTuple):
     """Task of the second pass. key: the seed of its order, None to leave it."""
 
     slices: list[_Slice]
-    key: Optional[list[int]]
-    group: Optional[str]  # class name of a grouped set
+    key: list[int] | None
+    group: str | None  # class name of a grouped set
 
 
 def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> common.Done:
@@ -219,7 +219,7 @@ class _Spool:
         self._present = present
 
     def buckets(
-        self, split: str, sketch_classes: Iterable[str], seed: int, group: Optional[str]
+        self, split: str, sketch_classes: Iterable[str], seed: int, group: str | None
     ) -> list[_Bucket]:
         """All buckets of these classes, in the order in which they are written."""
         per_class = []
@@ -252,7 +252,7 @@ class _Spool:
 
 
 def _parts(
-    spool: _Spool, groups: Mapping[Optional[str], Sequence[str]], args: argparse.Namespace
+    spool: _Spool, groups: Mapping[str | None, Sequence[str]], args: argparse.Namespace
 ) -> list[common.Part]:
     parts = []
     for split, n_chunks in common.chunks(args).items():
@@ -310,7 +310,7 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
             f"files such as {classes.sketch[0]!r}.npz were expected (the sketch-rnn .npz files of "
             "Quick, Draw!)"
         )
-    groups: dict[Optional[str], list[str]] = {None: list(files)}
+    groups: dict[str | None, list[str]] = {None: list(files)}
     if grouped:
         groups = {
             coco: [name for name in files if classes.sketch_to_coco[name] == coco]

@@ -7,12 +7,11 @@ as in the files. Stage 1 reads this set.
 """
 
 from collections.abc import Sequence
-from typing import Optional
 
 from prep_data import common, quickdraw_drawings
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """argv: the flags, sys.argv's when None. Raises UserError."""
     parser = quickdraw_drawings.parser(
         "quickdraw_to_tfrecord", "Rasterises Quick, Draw!, in random order over classes.", 5

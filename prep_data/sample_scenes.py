@@ -6,7 +6,7 @@ All functions are pure: the same generator state gives the same scene.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,11 +62,11 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.n
 
 def _boxes(
     rng: np.random.Generator, aspects: Sequence[float], height: int, width: int
-) -> list[Optional[np.ndarray]]:
+) -> list[np.ndarray | None]:
     """A place for every object (pixels x0, y0, x1, y1), later ones lie on top. Most pass the rule
     of 5 % of the image, some do not; overlaps leave most of every object to be seen. None where
     there was no room."""
-    boxes: list[Optional[np.ndarray]] = []
+    boxes: list[np.ndarray | None] = []
     hidden: list[float] = []
     for aspect in aspects:
         small = rng.random() < 0.1

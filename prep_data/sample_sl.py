@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -61,7 +60,7 @@ def write_pair(folder: Path, seed: int, task: tuple[str, int]) -> None:
                 table.writerow([k, _NUMBERS[thing.cls.name], *box.tolist()])
 
 
-def _visible(coverage: np.ndarray) -> Optional[np.ndarray]:
+def _visible(coverage: np.ndarray) -> np.ndarray | None:
     """The box of what is covered by half or more: int64 x0, y0, x1, y1, pixels; None for hardly
     anything."""
     seen = coverage >= 0.5

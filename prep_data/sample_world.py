@@ -11,7 +11,7 @@ All functions are pure: the same generator state gives the same object.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -550,7 +550,7 @@ def to_deltas(strokes: Sequence[Points]) -> np.ndarray:
 
 
 def _noise(
-    rng: np.random.Generator, height: int, width: int, cell: float, across: Optional[float] = None
+    rng: np.random.Generator, height: int, width: int, cell: float, across: float | None = None
 ) -> np.ndarray:
     """Smooth noise, float32 (height, width), about [-1, 1], `cell` pixels a wave (down; `across`
     in the other direction, the same when None)."""

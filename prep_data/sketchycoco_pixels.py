@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from dataloaders import pictures, sketches
-from dataloaders.pictures import Skip
+from dataloaders import images, sketches
+from dataloaders.images import Skip
 from prep_data.coco_annotations import CocoHParams, Photo
 from prep_data.coco_pixels import make_scene
 from prep_data.common import Done, Problem
@@ -30,7 +30,7 @@ def make_paired_scene(task: PairedPhoto, hparams: CocoHParams) -> Done:
     drawn: dict[int, bytes] = {}
     for region, path in zip(task.photo.objects, task.sketches):
         try:
-            sketch = pictures.load_sketch(path, hparams.crop_size)
+            sketch = images.load_sketch(path, hparams.crop_size)
             drawn[region.annotation_id] = sketches.encode_png(sketch)
         except Skip as reason:
             problems.append(Problem(str(reason), short_name(path)))

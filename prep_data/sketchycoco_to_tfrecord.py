@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -170,7 +170,7 @@ def _paired(source: AnnotatedSet, sketches: Mapping[int, Path], image_id: int) -
     return PairedPhoto(photo._replace(objects=objects), paths)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; raises UserError for what a user can mend."""
     parser = coco_sets.base_parser("sketchycoco_to_tfrecord", __doc__, 5, CocoHParams)
     parser.add_argument(

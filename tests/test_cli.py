@@ -18,7 +18,7 @@ from core.checkpoints import Checkpoints
 from core.errors import HParamError, UsageError, UserError
 from core.hparams import BaseHParams
 from core.reporting import read_metrics
-from core.run_dir import RunConfig, RunDir
+from core.run_folder import RunConfig, RunFolder
 from core.training import StoppedError
 from tests.core import fakes
 
@@ -36,7 +36,7 @@ def out(tmp_path, monkeypatch):
 def train(out, *more, model="fake-model", run_id="01", base=BASE):
     argv = [model, "--data-loader", "fake-loader", "-o", str(out), "--id", run_id]
     cli.train([*argv, "--base-hparams", base, *more])
-    return RunDir(out, model, run_id)
+    return RunFolder(out, model, run_id)
 
 
 def losses(run):
@@ -70,7 +70,7 @@ def test_resume_latest_takes_the_saved_hparams_and_records_changes(out):
     # No loader and no hparams given: all of them come from config.json.
     cli.train(["fake-model", "-o", str(out), "--id", "01", "--resume", "latest",
                "--base-hparams", "iterations=8", "-p", "learning_rate=0.3"])  # fmt: skip
-    run = RunDir(out, "fake-model", "01")
+    run = RunFolder(out, "fake-model", "01")
     config = RunConfig.read(run.config)
     assert config.base["log_every"] == 1
     assert list(losses(run)) == list(range(1, 9))
@@ -147,7 +147,7 @@ def test_a_missing_first_stage_is_an_error(out):
 
 
 def test_a_second_run_on_the_same_id(out):
-    run = RunDir(out, "fake-model", "01")
+    run = RunFolder(out, "fake-model", "01")
     run.create()
     with run.lock(), pytest.raises(UserError, match=f"written by process {os.getpid()}"):
         train(out)
@@ -228,7 +228,7 @@ def test_the_history_says_what_a_run_was_made_with(out, data):
 
 def test_changed_contents_are_refused_unless_allowed(out, data):
     on(out, data, steps=1)
-    shard, run = data / "train/b.tfrecord", RunDir(out, "fake-model", "01")
+    shard, run = data / "train/b.tfrecord", RunFolder(out, "fake-model", "01")
     times = shard.stat()
     shard.write_text("content of train/B.tfrecord")  # of the same size
     os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -347,7 +347,7 @@ def test_a_changed_architecture_is_named_on_resume(out):
     with pytest.raises(UserError, match="does not fit this model: width was 3 and is 5"):
         train(out, "--resume", "latest", "-p", "width=5")
     # The failed attempt left config.json as it was.
-    assert RunConfig.read(RunDir(out, "fake-model", "01").config).model_hparams["width"] == 3
+    assert RunConfig.read(RunFolder(out, "fake-model", "01").config).model_hparams["width"] == 3
 
 
 # --- evaluation ---
@@ -355,8 +355,8 @@ def test_a_changed_architecture_is_named_on_resume(out):
 
 @pytest.fixture
 def evaluated(monkeypatch):
-    """What core.results.run was asked for."""
-    from core import results
+    """What core.evaluation.report.run was asked for."""
+    from core.evaluation import report
 
     calls = []
 
@@ -364,7 +364,7 @@ def evaluated(monkeypatch):
         calls.append((model, dataset, folder, tuple(names), step))
         return []
 
-    monkeypatch.setattr(results, "run", fake_run, raising=False)
+    monkeypatch.setattr(report, "run", fake_run, raising=False)
     return calls
 
 
@@ -568,7 +568,7 @@ def test_the_interpreter_exits_when_it_is_done_and_when_it_is_told(out):
     assert "Traceback" not in stderr
     endless = BASE.replace("iterations=6", "iterations=1000000000")
     process = _start(out, "", "--resume", "latest", "--base-hparams", endless)
-    run = RunDir(out, "fake-model", "01")
+    run = RunFolder(out, "fake-model", "01")
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and max(losses(run), default=0) < 20:
         time.sleep(0.1)
@@ -595,7 +595,7 @@ checkpoints._flush = killing
     process = _start(out, before, "--base-hparams", BASE)
     process.communicate(timeout=300)
     assert process.returncode == -9
-    run = RunDir(out, "fake-model", "01")
+    run = RunFolder(out, "fake-model", "01")
     names = sorted(entry.name for entry in run.checkpoints.iterdir())
     assert len(names) == 2
     assert names[0].startswith(".unfinished-")

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from core import cli, features, figure_files, hparams
+from core import cli, features, hparams
 from core.checkpoints import Checkpoints
+from core.evaluation import figure_files
 from core.registry import LOADERS, MODELS
-from core.run_dir import RunConfig, RunDir
+from core.run_folder import RunConfig, RunFolder
 from tests.dataloaders import tiny_sets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +56,7 @@ class World(NamedTuple):
     out: Path
 
     def checkpoint(self, model=STAGE2, run_id="SD01"):
-        return Checkpoints(RunDir(self.out, model, run_id).checkpoints).latest()
+        return Checkpoints(RunFolder(self.out, model, run_id).checkpoints).latest()
 
 
 def save_run(out, model_name, run_id, loader_name, text, folders):
@@ -65,7 +66,7 @@ def save_run(out, model_name, run_id, loader_name, text, folders):
     own, data = hparams.parse(text, model_cls.HParams), loader_cls.HParams(*folders)
     dataset = loader_cls(data, base, own.image_size, base.seed)
     model = model_cls(own, dataset.vocabulary, base.iterations, getattr(dataset, "mask_size", 64))
-    run = RunDir(out, model_name, run_id)
+    run = RunFolder(out, model_name, run_id)
     Checkpoints(run.checkpoints).save(model, 3, True, dataset.vocabulary.names)
     groups = (hparams.to_dict(each) for each in (base, own, data))
     base, own, data = groups
@@ -179,7 +180,7 @@ def test_search_loads_no_model():
 @pytest.fixture
 def one_split(monkeypatch):
     """Extracts from valid only, for the sake of time."""
-    monkeypatch.setattr("experiments.features.SPLITS", ("valid",))
+    monkeypatch.setattr("experiments.extract_features.SPLITS", ("valid",))
 
 
 def test_model_name_id_and_folder_are_enough(world, tmp_path, one_split):
@@ -195,9 +196,9 @@ def test_model_name_id_and_folder_are_enough(world, tmp_path, one_split):
 
 def test_an_untrained_network_says_so(world, tmp_path, one_split, capsys):
     # Of a run without a checkpoint, so that nothing could have been loaded.
-    run = RunDir(tmp_path, STAGE2, "SD01")
+    run = RunFolder(tmp_path, STAGE2, "SD01")
     run.root.mkdir()
-    shutil.copy(RunDir(world.out, STAGE2, "SD01").config, run.config)
+    shutil.copy(RunFolder(world.out, STAGE2, "SD01").config, run.config)
     argv = ["extract-features", "--model-name", STAGE2, "--model-id", "SD01", "-o", str(tmp_path)]
     assert cli.run(cli.run_experiment, [*argv, "--resume", "none"]) == 0
     assert "untrained network" in capsys.readouterr().err

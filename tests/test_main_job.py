@@ -27,7 +27,7 @@ from core import cli
 from core.checkpoints import Checkpoints
 from core.errors import UserError
 from core.reporting import read_metrics
-from core.run_dir import RunDir
+from core.run_folder import RunFolder
 from dataloaders import records
 from prep_data import (
     coco_to_tfrecord,
@@ -127,7 +127,7 @@ def wait_until(true, process):
 
 
 def losses(out, model, run_id):
-    return {x["step"]: x["losses"] for x in read_metrics(RunDir(out, model, run_id).metrics)}
+    return {x["step"]: x["losses"] for x in read_metrics(RunFolder(out, model, run_id).metrics)}
 
 
 def refused(capsys, command, argv, code=1):
@@ -160,7 +160,7 @@ def stopped(sets, out, stage1):
     """Stage 2 run 'cut': train.py on its own, ended by SIGTERM after some steps."""
     argv = flags(STAGE2, sets, out, "cut", iterations=10**6)
     process = script("train.py", *argv)
-    run, told = RunDir(out, STAGE2, "cut"), io.StringIO()
+    run, told = RunFolder(out, STAGE2, "cut"), io.StringIO()
     wait_until(lambda: run.config.exists(), process)
     with contextlib.redirect_stderr(told):
         assert cli.run(cli.train, argv) == 1
@@ -214,7 +214,7 @@ def test_stage_2_after_sigterm_goes_on_to_the_same_bits(out, stopped, stage2):
     assert code == 0, stderr
     assert losses(out, STAGE2, "cut") == stage2
     assert list(stage2) == list(range(1, steps + 1))
-    run = RunDir(out, STAGE2, "cut")
+    run = RunFolder(out, STAGE2, "cut")
     (line,) = read_metrics(run.figures)
     assert (line["step"], line["loader"], line["failed"]) == (steps - 1, LOADER[STAGE2], [])
     assert len(line["figures"]) == 4 * 6 + 4 + 2 * 2 + 2  # scenes, objects, accuracies, masks
@@ -230,7 +230,7 @@ def test_stage_2_goes_on_with_drawings_that_have_no_masks(sample, sets, out, sta
     data = f"sl_dir={sample}/sketchycoco-sl,crops_dir={sets.crops}"
     steps = len(stage2)
     for run_id, stops in (("sl", [4]), ("sl-cut", [2, 4])):
-        shutil.copytree(RunDir(out, STAGE2, "SD01").root, RunDir(out, STAGE2, run_id).root)
+        shutil.copytree(RunFolder(out, STAGE2, "SD01").root, RunFolder(out, STAGE2, run_id).root)
         more = ["--data-loader", "sketchycoco-sl", "--data-hparams", data]
         for stop in stops:
             argv = [STAGE2, "-o", str(out), "--id", run_id, "--resume", "latest", *more]
@@ -243,7 +243,7 @@ def test_stage_2_goes_on_with_drawings_that_have_no_masks(sample, sets, out, sta
 
     argv = [STAGE2, "-o", str(out), "--id", "sl", "--data-loader", "sketchycoco-sl"]
     assert cli.run(cli.evaluate, [*argv, "--metrics", "sbir-top1-test"]) == 0
-    folder = RunDir(out, STAGE2, "sl").evaluation
+    folder = RunFolder(out, STAGE2, "sl").evaluation
     report = json.loads((folder / f"sketchycoco-sl-test-step-{steps + 4}.json").read_text())
     assert {row["labels"]["boxes"] for row in report["results"]} == {"shared", "jittered", "own"}
     assert {row["gallery"] for row in report["results"]} == {8}
@@ -257,7 +257,7 @@ def test_a_second_training_of_a_run_is_turned_away(stopped):
 
 
 def test_search_figures_of_stage_2(out, stage2):
-    run, step = RunDir(out, STAGE2, "SD01"), len(stage2)
+    run, step = RunFolder(out, STAGE2, "SD01"), len(stage2)
     code, stderr = ended(script("evaluate-metrics.py", STAGE2, "-o", out, "--id", "SD01"))
     assert code == 0, stderr
     report = json.loads((run.evaluation / f"coco-tfrecord-valid-step-{step}.json").read_text())
@@ -303,7 +303,7 @@ def test_search_figures_of_stage_2(out, stage2):
 
 def test_figures_of_stage_1_and_a_disk_that_is_full(out, stage1, capsys):
     argv = [STAGE1, "-o", str(out), "--id", "01"]
-    folder = RunDir(out, STAGE1, "01").evaluation
+    folder = RunFolder(out, STAGE1, "01").evaluation
     with file_size_limit(500):
         one = [*argv, "--metrics", "embedding-obj-accuracy"]
         assert "quickdraw-cococrops-tf-valid-step-6.json" in refused(capsys, cli.evaluate, one)
@@ -422,7 +422,7 @@ def test_unfit_sets_are_named_before_anything_starts(
     told = refused(capsys, cli.train, flags(STAGE2, own_sets, out, tmp_path.name))
     for piece in pieces:
         assert piece in told
-    assert not RunDir(out, STAGE2, tmp_path.name).config.exists()
+    assert not RunFolder(out, STAGE2, tmp_path.name).config.exists()
 
 
 # ---- runs that do not fit --------------------------------------------------------------------
@@ -442,11 +442,11 @@ def test_stage_2_without_its_stage_1(sets, out, stage1, capsys):
 
 @pytest.mark.parametrize("command", [cli.train, cli.evaluate])
 def test_a_checkpoint_of_the_other_model(sets, out, stage1, capsys, command):
-    folder = RunDir(out, STAGE1, "01").checkpoints / "step-00000006"
+    folder = RunFolder(out, STAGE1, "01").checkpoints / "step-00000006"
     argv = [*flags(STAGE2, sets, out, "mixed"), "--resume", str(folder)]
     told = refused(capsys, command, argv)
     assert f"of the model '{STAGE1}', not '{STAGE2}'" in told
-    assert str(RunDir(out, STAGE1, "01").root) in told
+    assert str(RunFolder(out, STAGE1, "01").root) in told
 
 
 # ---- output that cannot be written -----------------------------------------------------------
@@ -464,8 +464,8 @@ def file_size_limit(size):
 
 
 def test_a_full_disk_costs_no_checkpoint(out, stage1, tmp_path):
-    run = RunDir(tmp_path, STAGE1, "full")
-    shutil.copytree(RunDir(out, STAGE1, "01").root, run.root)
+    run = RunFolder(tmp_path, STAGE1, "full")
+    shutil.copytree(RunFolder(out, STAGE1, "01").root, run.root)
     go_on = [STAGE1, "-o", str(tmp_path), "--id", "full", "--resume", "latest"]
     go_on += ["--base-hparams", "iterations=8"]
     with file_size_limit(1_000_000):  # inherited by the process
@@ -501,8 +501,8 @@ def test_files_where_folders_should_be(sets, sample, out, stage1, tmp_path, caps
     argv = ["--dataset-dir", str(sample / "quickdraw"), "--target-dir", str(place)]
     with pytest.raises(UserError, match=f"cannot write to {place}"):
         index_quickdrawtf.main(argv)
-    shutil.copytree(RunDir(out, STAGE1, "01").root, tmp_path / f"{STAGE1}-01")
-    evaluation = RunDir(tmp_path, STAGE1, "01").evaluation
+    shutil.copytree(RunFolder(out, STAGE1, "01").root, tmp_path / f"{STAGE1}-01")
+    evaluation = RunFolder(tmp_path, STAGE1, "01").evaluation
     shutil.rmtree(evaluation, ignore_errors=True)
     evaluation.write_text("mine")
     argv = [STAGE1, "-o", str(tmp_path), "--id", "01"]

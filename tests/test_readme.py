@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from core.checkpoints import Checkpoints
-from core.run_dir import RunConfig, RunDir
+from core.run_folder import RunConfig, RunFolder
 from dataloaders import records
 from prep_data import make_sample
 from tests.SPADE import servers
@@ -45,7 +45,9 @@ def name(words):
 # tests/experiments/test_experiments_ablations.py runs the ablations: at the sizes of the page they
 # take minutes.
 COMMANDS = [
-    words for words in commands() if words[0] != "make" and "experiments.ablations" not in words
+    words
+    for words in commands()
+    if words[0] != "make" and "experiments.tables.ablations" not in words
 ]
 
 
@@ -70,7 +72,7 @@ def place(world, path):
         "download": world / "sample/quickdraw",
         "coco-stuff": world / "sample/coco-stuff",
         "sketchycoco": world / "sample/sketchycoco",
-        "checkpoint": Checkpoints(RunDir(runs, "graph-attention", "SD01").checkpoints).latest(),
+        "checkpoint": Checkpoints(RunFolder(runs, "graph-attention", "SD01").checkpoints).latest(),
         "graph-attention-SD01": runs / "graph-attention-SD01",
         "sketchycoco-sl": world / "sample/sketchycoco-sl",
         "train_feats.npz": world / "features/SD01_sketchycoco_tf_train_feats.npz",
@@ -133,7 +135,7 @@ def test_the_commands_are_those_known_here():
         "run-experiment.py-mixed-queries",
         "run-experiment.py-attention-maps",
         "run-experiment.py-scene-layouts",
-        "experiments.table",
+        "experiments.tables.table",
     ]
 
 
@@ -153,7 +155,7 @@ def test_command(words, world, monkeypatch):
 def test_what_they_left(world):
     sets = "quickdraw-tf quickdraw-indexed coco-graphs coco-crops sketchycoco-tf"
     assert all((world / name / "meta.json").is_file() for name in sets.split())
-    run_dir = RunDir(world / "directory", "graph-attention", "SD01")
+    run_dir = RunFolder(world / "directory", "graph-attention", "SD01")
     config = RunConfig.read(run_dir.config)
     assert [(entry["step"], entry["loader"]) for entry in config.history] == [
         (0, "coco-tfrecord"),

@@ -12,7 +12,7 @@ import pytest
 from core import cli
 from core.checkpoints import Checkpoints
 from core.reporting import read_metrics
-from core.run_dir import RunDir
+from core.run_folder import RunFolder
 from prep_data import (
     coco_to_tfrecord,
     cococrops_to_tfrecord,
@@ -48,7 +48,7 @@ def train(model, loader, run_id, out, hparams, data, batch_size):
     argv = [model, "--data-loader", loader, "-o", str(out), "--id", run_id, "-p", hparams]
     argv += ["-dp", data, "--base-hparams", f"{BASE},batch_size={batch_size}"]
     assert cli.run(cli.train, argv) == 0
-    run = RunDir(out, model, run_id)
+    run = RunFolder(out, model, run_id)
     lines = read_metrics(run.metrics)
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert all(math.isfinite(loss) for line in lines for loss in line["losses"].values())
@@ -82,7 +82,7 @@ def test_both_stages_and_figures(sets, out, stage1):
     train(STAGE2, "coco-tfrecord", "SD01", out, hparams, data, 2)
     argv = [STAGE2, "-o", str(out), "--id", "SD01", "--base-hparams", "batch_size=16"]
     assert cli.run(cli.evaluate, [*argv, "--metrics", "sbir-mAP", "obj-sbir-top10"]) == 0
-    folder = RunDir(out, STAGE2, "SD01").evaluation
+    folder = RunFolder(out, STAGE2, "SD01").evaluation
     figures = json.loads((folder / "coco-tfrecord-valid-step-3.json").read_text())["results"]
     assert [figure["metric"] for figure in figures] == ["sbir-mAP"] * 6 + ["obj-sbir-top10"]
     assert all(math.isfinite(figure["value"]) for figure in figures)

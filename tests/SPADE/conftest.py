@@ -4,7 +4,7 @@ import pytest
 
 from core import cli
 from core.commands import run
-from core.run_dir import RunDir
+from core.run_folder import RunFolder
 from SPADE import export
 from tests.dataloaders import tiny_sets
 
@@ -22,7 +22,7 @@ def spade_run(tmp_path_factory):
         f"coco_dir={sets.scenes},crops_dir={sets.crops},qdraw_dir={sets.indexed}",
     ]  # fmt: skip
     assert cli.run(cli.train, argv) == 0
-    return RunDir(folder / "runs", "spade", "01")
+    return RunFolder(folder / "runs", "spade", "01")
 
 
 @pytest.fixture(scope="session")

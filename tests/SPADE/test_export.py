@@ -10,7 +10,7 @@ from core import checkpoints, hparams
 from core.commands import run
 from core.dataset import Vocabulary
 from core.reporting import read_metrics
-from core.run_dir import RunConfig
+from core.run_folder import RunConfig
 from models.layers.semantic import semantic_maps
 from models.spade import Spade
 from SPADE import export, weights

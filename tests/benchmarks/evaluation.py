@@ -19,7 +19,7 @@ HPARAMS = (
 
 def _six_metrics(setting: Setting) -> Numbers:
     """Untrained weights cost the same. On the test split, for the set has few of validation."""
-    from core import results
+    from core.evaluation import report
     from core.hparams import parse
     from core.registry import MODELS
 
@@ -30,7 +30,7 @@ def _six_metrics(setting: Setting) -> Numbers:
     names = [f"{name}-test" for name in METRICS]
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        found = results.run(model, dataset, setting.folder / "evaluation", names, limit=SCENES)
+        found = report.run(model, dataset, setting.folder / "evaluation", names, limit=SCENES)
     scenes = next(result.n for result in found if result.metric == "sbir-top1-test")
     if scenes != setting.size(SCENES, scenes):
         raise RuntimeError(f"the sample gave {scenes} scenes")

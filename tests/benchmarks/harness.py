@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 Numbers = dict[str, float]
 
@@ -34,8 +34,8 @@ class Row(NamedTuple):
     what: str
     value: float
     unit: str
-    naive: Optional[float] = None
-    gain: Optional[float] = None
+    naive: float | None = None
+    gain: float | None = None
     aim: str = ""
 
 
@@ -47,12 +47,12 @@ class Bench:
     rows: Callable[[dict[str, Numbers]], list[Row]]
 
 
-def slower(what: str, unit: str, value: float, naive: Optional[float], aim: str = "") -> Row:
+def slower(what: str, unit: str, value: float, naive: float | None, aim: str = "") -> Row:
     """A row of something of which less is better."""
     return Row(what, value, unit, naive, naive and naive / value, aim)
 
 
-def faster(what: str, unit: str, value: float, naive: Optional[float], aim: str = "") -> Row:
+def faster(what: str, unit: str, value: float, naive: float | None, aim: str = "") -> Row:
     """A row of something of which more is better."""
     return Row(what, value, unit, naive, naive and value / naive, aim)
 
@@ -120,5 +120,5 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: Optional[float]) -> str:
+def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

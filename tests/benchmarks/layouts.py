@@ -32,7 +32,7 @@ def _scenes(count: int):
 def _layouts(setting: Setting) -> Numbers:
     import tensorflow as tf
 
-    from core.layouts import label_maps
+    from core.label_maps import label_maps
 
     scenes, side = setting.size(16, 2), setting.size(256, 32)
     objects, stuff = _scenes(scenes)

@@ -14,7 +14,7 @@ def _vectors(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ours(setting: Setting) -> Numbers:
-    from core.metrics.retrieval import ranks
+    from core.evaluation.retrieval import ranks
 
     imported = psutil.Process().memory_info().rss / (1 << 20)
     queries, gallery = _vectors(setting)
@@ -54,7 +54,7 @@ def _gallery(setting: Setting) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _million(setting: Setting) -> Numbers:
-    from core.metrics.retrieval import ranks
+    from core.evaluation.retrieval import ranks
 
     imported = psutil.Process().memory_info().rss / (1 << 20)
     vectors = _gallery(setting)
@@ -92,7 +92,7 @@ def _scored(setting: Setting) -> np.ndarray:
 
 
 def _bootstrap(setting: Setting) -> Numbers:
-    from core.metrics.base import bootstrap_intervals
+    from core.evaluation.figures import bootstrap_intervals
 
     values = _scored(setting)
     return repeat(lambda: bootstrap_intervals(values), 3)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from core.dataset import Vocabulary
 from core.errors import HParamError, UserError
+from core.evaluation.figures import Figure, Picture
 from core.hparams import hp
-from core.metrics.base import Figure, Picture
 from core.model import PLAIN, Model
 from core.registry import LOADERS, METRICS, MODELS
 

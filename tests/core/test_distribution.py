@@ -12,7 +12,7 @@ import pytest
 
 from core.checkpoints import Checkpoints
 from core.reporting import read_metrics
-from core.run_dir import RunConfig, RunDir
+from core.run_folder import RunConfig, RunFolder
 from tests.core.test_cluster import workers  # noqa: F401 (a fixture)
 from tests.dataloaders import tiny_sets
 
@@ -80,7 +80,7 @@ class House:
         ]
 
     def run(self, run_id, model=OBJECTS):
-        return RunDir(self.out, model, run_id)
+        return RunFolder(self.out, model, run_id)
 
     def losses(self, run_id, model=OBJECTS):
         return {

@@ -1,8 +1,10 @@
 """core.hparams: the comma string, its errors, and the strict dicts of config.json."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
-from typing import Literal, Optional
+from typing import Literal
 
 import pytest
 
@@ -30,7 +32,7 @@ class Toy:
     pt_mdomain_id: str = hp("", "id of a run")
     sizes: tuple[int, ...] = hp((1, 2), "widths")
     names: tuple[str, ...] = hp((), "names")
-    limit: Optional[int] = hp(None, "at most so many")
+    limit: int | None = hp(None, "at most so many")
     kind: Literal["big", "small"] = hp("big", "size")
     mode: str = hp("max", "pooling", choices=("max", "avg"))
 

@@ -15,7 +15,7 @@ import pytest
 from core import cli, notifier
 from core.errors import UsageError
 from core.notifier import Notifier, SlackConfig, read_config
-from core.run_dir import RunDir
+from core.run_folder import RunFolder
 from tests.core import fakes
 from tests.core.slack_server import TOKEN, SlackServer
 
@@ -32,7 +32,7 @@ def slack():
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDir(tmp_path, "m", "1")
+    run = RunFolder(tmp_path, "m", "1")
     run.create()
     return run
 
@@ -158,7 +158,7 @@ def test_a_hanging_slack_does_not_keep_the_process(slack, tmp_path):
     slack.trouble = ["hang"]
     code = (
         "from core.notifier import *\n"
-        f"run = RunDir({str(tmp_path)!r}, 'm', '1'); run.create()\n"
+        f"run = RunFolder({str(tmp_path)!r}, 'm', '1'); run.create()\n"
         f"thread = Notifier(SlackConfig({TOKEN!r}, 'c'), run, 'goal', {slack.url!r})\n"
         "thread.post('x'); thread.close(1)"
     )

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from core.errors import EmptySplitError, UserError
-from core.metrics.base import Figure
+from core.evaluation.figures import Figure
 from core.reporting import Reporter, read_metrics, truncate_metrics
-from core.run_dir import RunDir
+from core.run_folder import RunFolder
 
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDir(tmp_path, "m", "1")
+    run = RunFolder(tmp_path, "m", "1")
     run.create()
     return run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from core import commands, status
-from core.run_dir import RunConfig, RunDir
+from core.run_folder import RunConfig, RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = 1_000_000.0
@@ -20,7 +20,7 @@ NOW = 1_000_000.0
 
 def make(out, run_id="01", last=100, saved=(), lines=(), start=0):
     """A run's folder as training leaves it."""
-    run = RunDir(out, "fake-model", run_id)
+    run = RunFolder(out, "fake-model", run_id)
     run.create()
     entry = {"step": start, "loader": "l", "command": [], "versions": {}, "time": "", "changes": {}}
     RunConfig("fake-model", "l", {"iterations": last}, {}, {}, (entry,)).write(run.config)
@@ -71,7 +71,7 @@ def test_states(tmp_path):
     make(tmp_path, "early", last=100)
     make(tmp_path, "damaged", last=100, saved=(10, 20))
     (tmp_path / "fake-model-damaged/checkpoints/step-00000020/state.json").unlink()
-    RunDir(tmp_path, "fake-model", "killed").create()
+    RunFolder(tmp_path, "fake-model", "killed").create()
     (tmp_path / "fake-model-killed/.lock").write_text("1\n")  # no process holds it
     found = {name: (row["state"], row["checkpoint"]) for name, row in shown(tmp_path).items()}
     assert found == {
@@ -135,8 +135,8 @@ def test_only_the_end_of_long_metrics_is_read(tmp_path):
 
 HOLD = """
 import sys, time
-from core.run_dir import RunDir
-with RunDir(sys.argv[1], "fake-model", "01").lock():
+from core.run_folder import RunFolder
+with RunFolder(sys.argv[1], "fake-model", "01").lock():
     print("held", flush=True)
     time.sleep(60)
 """
@@ -169,7 +169,7 @@ def test_looking_never_keeps_a_run_from_starting(tmp_path):
 
     def look():
         while not ended.is_set():
-            RunDir(tmp_path, "fake-model", "01").writer()
+            RunFolder(tmp_path, "fake-model", "01").writer()
 
     looker = threading.Thread(target=look)
     looker.start()

@@ -14,7 +14,7 @@ from core.dataset import Vocabulary
 from core.errors import UserError
 from core.hparams import BaseHParams
 from core.reporting import read_metrics
-from core.run_dir import RunDir
+from core.run_folder import RunFolder
 from tests.core import fakes
 from tests.core.fakes import FakeData, FakeDataset, FakeHParams, FakeModel
 
@@ -28,7 +28,7 @@ class Run:
     """A run folder with a fake model and dataset, rebuilt for every training like a process."""
 
     def __init__(self, folder):
-        self.dir = RunDir(folder, "fake-model", "1")
+        self.dir = RunFolder(folder, "fake-model", "1")
         self.dir.create()
         self.own = Checkpoints(self.dir.checkpoints)
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from core.errors import UserError
-from dataloaders import blocks, draws, records
+from dataloaders import blocks, random_draws, records
 from tests.dataloaders import tiny_sets
 
 
@@ -103,7 +103,7 @@ def test_pick_takes_a_record_of_the_class_asked(grouped):
     pools = blocks.ClassPools(grouped, ["dog", "cat"])
     rows = tf.constant([0, 1] * 200)
     pool = pools.window(tf.constant(0, tf.int64))
-    picked = blocks.pick(pool, rows, draws.bits(0, tf.range(400))).numpy()
+    picked = blocks.pick(pool, rows, random_draws.bits(0, tf.range(400))).numpy()
     assert {p[:3] for p in picked[::2]} == {b"dog"} and {p[:3] for p in picked[1::2]} == {b"cat"}
     assert len(set(picked[::2].tolist())) == 3 and len(set(picked[1::2].tolist())) > 50
 

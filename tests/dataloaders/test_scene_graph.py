@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataloaders import draws, scene_graph
+from dataloaders import random_draws, scene_graph
 
 LEFT, RIGHT, ABOVE, BELOW, INSIDE, SURROUNDING = range(1, 7)
 
@@ -109,7 +109,7 @@ def test_drawn_directions_are_even_and_independent():
     boxes, images = batch_of(rng, [8] * 40)
     directions = []
     for t in range(40):
-        words = draws.bits(7, t, tf.range(len(boxes)))
+        words = random_draws.bits(7, t, tf.range(len(boxes)))
         rows = scene_graph.triples(boxes, images, words).numpy()
         for s, p, o in rows[:30]:
             assert p == slow_predicate(boxes[s], boxes[o])

@@ -17,7 +17,7 @@ from PIL import Image
 from core.dataset import QueryProtocol
 from core.errors import EmptySplitError, UserError
 from core.registry import LOADERS
-from dataloaders import pictures, sl_pairs
+from dataloaders import images, sl_pairs
 from dataloaders.batches import SceneBatch
 from dataloaders.sl_pairs import Side
 from tests.dataloaders import tiny_sets
@@ -73,7 +73,7 @@ def cut(sl_dir, split, image_id, box):
     x0, y0, x1, y1 = (round(float(v)) for v in box * (page.shape[::-1] * 2))
     alone = np.full_like(page, 255)
     alone[y0:y1, x0:x1] = page[y0:y1, x0:x1]
-    return pictures.fit(alone, 96)
+    return images.fit(alone, 96)
 
 
 def least(photo, query):
@@ -261,7 +261,7 @@ def test_what_cannot_be_used_is_left_out_and_told_once(spoiled, crops, caplog):
     (image / "Image" / "notes.txt").write_text("mine")
     (image / "Image" / ".hidden").write_text("")
     with Image.open(sketch / "Image" / f"{names[7]}.png") as drawing:
-        drawing.resize((pictures.MAX_SIDE + 1, 8)).save(sketch / "Image" / f"{names[7]}.png")
+        drawing.resize((images.MAX_SIDE + 1, 8)).save(sketch / "Image" / f"{names[7]}.png")
     dataset = make(spoiled, crops)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):

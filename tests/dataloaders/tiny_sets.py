@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -59,7 +59,7 @@ def write_shards(
     split: str,
     shards: dict[str, list[bytes]],
     classes: tuple[str, ...] = (),
-    shard_classes: Optional[list[int]] = None,
+    shard_classes: list[int] | None = None,
 ) -> None:
     """shards: relative path -> records; then the split's index."""
     for name, serialized in shards.items():

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tests.experiments.test_experiments_features import Splits
+from tests.experiments.test_experiments_scene_layouts import Maskless, Paints
 
 from core.dataset import QueryProtocol
 from core.errors import EmptySplitError, UsageError, UserError
-from core.evaluation import Evaluation
+from core.evaluation.embedded_split import Evaluation
 from core.experiment import Trained
 from core.hparams import parse
-from core.layouts import PALETTE, label_maps
+from core.label_maps import PALETTE, label_maps
 from dataloaders.batches import Stuff
 from experiments.generate_images import GenerateImages
 from SPADE import generators
+from tests.core.evaluation.test_embedded_split import SIDE, FakeScenes
 from tests.core.fakes import FakeData
-from tests.core.test_evaluation import SIDE, FakeScenes
-from tests.experiments.test_experiments_features import Splits
-from tests.experiments.test_experiments_scene_layouts import Maskless, Paints
 
 NAME = "SD01_fake_scenes_test_images"
 # Of labels 0, none ("other"), 12, 91, 181; none (`__image__`).

@@ -30,7 +30,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 _OURS = tuple(
@@ -135,7 +135,7 @@ _KINDS: dict[str, Callable] = {
 }  # fmt: skip
 
 
-def work(fault: Optional[dict], slack: Optional[str], script: str, argv: Sequence[str]) -> None:
+def work(fault: dict | None, slack: str | None, script: str, argv: Sequence[str]) -> None:
     """Become the script. slack: address of the Slack to talk to, in the place of the real one."""
     sys.argv = [script, *argv]
     if slack:
@@ -154,7 +154,7 @@ def serve() -> None:
     """Reads requests from stdin, a JSON object a line: {"start": [fault, slack, script, argv],
     "stderr": file, "user": id or null} starts a process and answers its id; {"wait": id} answers
     how it ended, as subprocess' returncode."""
-    for module in ("tensorflow", "core.cli", "core.training", "core.results", "models",
+    for module in ("tensorflow", "core.cli", "core.training", "core.evaluation.report", "models",
                    "dataloaders", "experiments", "core.registry"):  # fmt: skip
         __import__(module)
     from core.registry import EXPERIMENTS, LOADERS, METRICS, MODELS

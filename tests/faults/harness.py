@@ -10,14 +10,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from core import checkpoints, features
 from core.errors import UserError
-from core.run_dir import RunConfig, RunDir, read_metrics
+from core.run_folder import RunConfig, RunFolder, read_metrics
 from dataloaders import damage, records
 from tests.faults.child import ROOT, Fault
 
@@ -71,9 +71,9 @@ class Processes:
         self,
         script: str,
         argv: Sequence[str],
-        fault: Optional[Fault] = None,
+        fault: Fault | None = None,
         slack: str = "",
-        user: Optional[int] = None,
+        user: int | None = None,
     ) -> tuple[int, Path]:
         """(process id, file of its stderr). script: 'train.py', or a module. user: to run as."""
         self._count += 1
@@ -115,8 +115,8 @@ class Training:
     more: str = ""  # of --base-hparams
 
     @property
-    def run(self) -> RunDir:
-        return RunDir(self.out, self.model, self.run_id)
+    def run(self) -> RunFolder:
+        return RunFolder(self.out, self.model, self.run_id)
 
     @property
     def argv(self) -> list[str]:
@@ -175,7 +175,7 @@ def _first_difference(mine: dict, other: dict) -> str:
 # ---- what is left behind ---------------------------------------------------------------------
 
 
-def file_of_size(folder: Path, pattern: str, size: int) -> Optional[str]:
+def file_of_size(folder: Path, pattern: str, size: int) -> str | None:
     """The name of an unfinished file that ends where a fault at a byte struck."""
     for path in sorted(folder.glob(pattern)):
         if path.is_file() and path.stat().st_size == size:
@@ -196,13 +196,13 @@ class Before(NamedTuple):
     left: frozenset[str]  # of config.json, by earlier faults
 
     @classmethod
-    def of(cls, run: RunDir) -> Before:
+    def of(cls, run: RunFolder) -> Before:
         starts = len(RunConfig.read(run.config).history) if run.config.exists() else 0
         steps = checkpoints.Checkpoints(run.checkpoints).steps()
         return cls(max(steps, default=0), starts, partials(run.root))
 
 
-def checkpoint_evidence(run: RunDir, fault: Fault, before: Before) -> Optional[str]:
+def checkpoint_evidence(run: RunFolder, fault: Fault, before: Before) -> str | None:
     """Where within the writing of a checkpoint the process ended; None: nothing tells."""
     folder = run.checkpoints
     if not folder.is_dir():
@@ -228,7 +228,7 @@ def checkpoint_evidence(run: RunDir, fault: Fault, before: Before) -> Optional[s
     return "before its folder" if done % SAFETY == 0 else None
 
 
-def step_evidence(run: RunDir, fault: Fault, before: Before) -> Optional[str]:
+def step_evidence(run: RunFolder, fault: Fault, before: Before) -> str | None:
     """Whether the process ended in that very step: no checkpoint is unfinished, and the losses of
     the steps up to it, or with it, are written."""
     if list(run.checkpoints.glob(".unfinished-*")):
@@ -238,7 +238,7 @@ def step_evidence(run: RunDir, fault: Fault, before: Before) -> Optional[str]:
     return places.get(done - before.step)
 
 
-def config_evidence(run: RunDir, fault: Fault, before: Before) -> Optional[str]:
+def config_evidence(run: RunFolder, fault: Fault, before: Before) -> str | None:
     """What is left of config.json."""
     if fault.kind in ("bytes", "full"):
         return "its bytes" if file_of_size(run.root, ".config.json.*", int(fault.at)) else None
@@ -247,7 +247,7 @@ def config_evidence(run: RunDir, fault: Fault, before: Before) -> Optional[str]:
     return "before its file" if Before.of(run).starts == before.starts else "after the rename"
 
 
-def set_evidence(folder: Path, fault: Fault) -> Optional[str]:
+def set_evidence(folder: Path, fault: Fault) -> str | None:
     """Which file of a set was being written."""
     if fault.kind in ("bytes", "full"):
         for path in sorted(folder.rglob("*")):

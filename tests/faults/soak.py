@@ -7,6 +7,8 @@ The undisturbed run comes first and is kept in the folder, so it is there for an
 steps there are is measured: as many as the struck run takes about `--minutes` for.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -18,7 +20,7 @@ import time
 from pathlib import Path
 
 import core  # noqa: F401  (before TensorFlow: it sets how much that logs)
-from core.run_dir import read_metrics
+from core.run_folder import read_metrics
 from prep_data import cococrops_to_tfrecord, make_sample, quickdraw_to_tfrecord
 from tests.faults import harness, page
 from tests.faults.child import ROOT
@@ -32,7 +34,7 @@ class Soaked(harness.Training):
     """Stage 1 with small networks."""
 
     @property
-    def argv(self) -> "list[str]":
+    def argv(self) -> list[str]:
         base = (
             f"batch_size={BATCH},log_every=1,notify_every=100000,save_every=100000,"
             f"safety_save={SAFETY},iterations={self.steps},deterministic=true,slack_config="
@@ -77,7 +79,7 @@ def undisturbed(training: Soaked) -> float:
     return time.monotonic() - began
 
 
-def struck(training: Soaked, every: float, rng: random.Random) -> "dict[str, float]":
+def struck(training: Soaked, every: float, rng: random.Random) -> dict[str, float]:
     """Trains to the end, killed every `every` seconds, half of them less to half of them more."""
     kills, lost = 0, []
     began = time.monotonic()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.errors import UserError
-from dataloaders import pictures, sl_pairs
-from dataloaders.pictures import Skip
+from dataloaders import images, sl_pairs
+from dataloaders.images import Skip
 from prep_data import coco_pixels
 from prep_data.coco_annotations import (
     AnnotationFile,
@@ -117,7 +117,7 @@ def test_a_photograph_listed_larger_than_it_is(world, size, kind):
     annotation = {**CONTENT["annotations"][0], "segmentation": segmentations[kind],
                   "bbox": [0, 0, width, height]}  # fmt: skip
     content = {**CONTENT, "images": [image], "annotations": [annotation]}
-    scenes = prepared(world, json.dumps(content).encode(), slack=3 * pictures.MAX_PHOTO_SIDE**2)
+    scenes = prepared(world, json.dumps(content).encode(), slack=3 * images.MAX_PHOTO_SIDE**2)
     assert len(scenes) == (size == (60, 40) and kind != "string")
 
 
@@ -191,8 +191,8 @@ PICTURES = {
 def pictured(path, data):
     path.write_bytes(data)
     for load in (
-        lambda: pictures.load_photo(path, 8).pixels,
-        lambda: pictures.load_sketch(path, 16),
+        lambda: images.load_photo(path, 8).pixels,
+        lambda: images.load_sketch(path, 16),
     ):
         with bounded(len(data), slack=32 << 20):
             try:
@@ -221,9 +221,9 @@ def test_no_other_kind_of_picture_is_opened(tmp_path):
     for kind in ("EPS", "TIFF", "GIF", "BMP", "PDF"):
         page.save(path, kind)
         with pytest.raises(Skip, match="broken"):
-            pictures.load_photo(path, 8)
+            images.load_photo(path, 8)
         with pytest.raises(Skip, match="broken"):
-            pictures.load_drawing(path)
+            images.load_drawing(path)
 
 
 TABLE = b"id,className,bboxleft,bboxtop,bboxright,bboxbottom\n0,7,1,2,30,40\n1,8,5.5,6,70,80\n"

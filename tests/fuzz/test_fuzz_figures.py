@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import figure_files
 from core.commands import FILE_TROUBLE
 from core.errors import UserError
-from core.metrics.base import Figure
-from core.run_dir import read_metrics
-from experiments import report, table
+from core.evaluation import figure_files
+from core.evaluation.figures import Figure
+from core.run_folder import read_metrics
+from experiments.tables import report, table
 from tests.fuzz.hostile import each_replaced, mutated, mutated_json, refused_or
 from tests.fuzz.test_fuzz_hparams import CONFIG
 

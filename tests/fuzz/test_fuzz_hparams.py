@@ -1,11 +1,13 @@
 """Comma strings and config.json: any text gives values or one sentence, in a time that is bounded
 by its length."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 import pytest
 from hypothesis import example, given
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from core import hparams
 from core.errors import HParamError, UserError
 from core.hparams import BaseHParams, hp
-from core.run_dir import RunConfig
+from core.run_folder import RunConfig
 from tests.fuzz.hostile import each_replaced, mutated_json, refused_or
 
 
@@ -29,8 +31,8 @@ class Every:
     layers: tuple[int, ...] = hp((1, 2), low=-5)
     rates: tuple[float, ...] = hp(())
     names: tuple[str, ...] = hp(("x",), choices=("x", "y", "a b"))
-    limit: Optional[int] = hp(None)
-    word: Optional[str] = hp(None)
+    limit: int | None = hp(None)
+    word: str | None = hp(None)
     kind: Literal["one", "two"] = hp("one")
     place: str = hp("", folder=True)
 

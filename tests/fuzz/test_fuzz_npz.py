@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core import features
 from core.errors import UserError
-from experiments import scoring
+from experiments.analysis import score_features
 from prep_data.npz import read_drawings
 from tests.core.test_features import make
 from tests.fuzz.hostile import (
@@ -174,7 +174,7 @@ VECTORS = zipped(
 def vectors_of(path, data):
     path.write_bytes(data)
     for key in ("ids", "vectors"):
-        read = refused_or(scoring.mapped, path, key, size=len(data))
+        read = refused_or(score_features.mapped, path, key, size=len(data))
         assert read is None or read.nbytes <= len(data)
         if read is not None:
             read.sum() if read.dtype.kind in "iuf" else read.tobytes()
@@ -191,7 +191,7 @@ def test_forged_vectors(tmp_path_factory, header, values):
     vectors_of(path, zipped({"ids.npy": npy(header, values), "vectors.npy": npy(header, values)}))
     path = path.with_suffix(".npy")
     path.write_bytes(npy(header, values))
-    read = refused_or(scoring.mapped, path, None, size=len(values))
+    read = refused_or(score_features.mapped, path, None, size=len(values))
     assert read is None or read.nbytes == len(values)
 
 
@@ -202,5 +202,7 @@ def test_forged_vectors(tmp_path_factory, header, values):
 def test_files_of_ids(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "ids.txt"
     path.write_bytes(text)
-    ids = refused_or(scoring.read_ids, path, size=len(text), factor=4 * scoring.LONGEST_ID)
+    ids = refused_or(
+        score_features.read_ids, path, size=len(text), factor=4 * score_features.LONGEST_ID
+    )
     assert ids is None or ids.ndim == 1

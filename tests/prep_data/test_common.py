@@ -1,5 +1,7 @@
 """The sharded writer: order, restart, interruption, damage; the report; the pool."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -207,7 +209,7 @@ def test_a_failed_run_goes_on_where_it_was(whole, tmp_path):
         assert (path.stat().st_mtime_ns == time_ns) == ("00002-of" in path.name)
 
 
-def start_slow(folder: Path) -> "tuple[subprocess.Popen, list]":
+def start_slow(folder: Path) -> tuple[subprocess.Popen, list]:
     """The slow preparation as a process of its own group, some parts done, with its workers."""
     command = [sys.executable, slow_set.__file__, str(folder), "0.15"]
     process = subprocess.Popen(

@@ -16,7 +16,7 @@ from core.errors import UsageError, UserError
 from core.files import read_json
 from core.registry import LOADERS
 from dataloaders import records
-from dataloaders.pictures import fit, load_sketch
+from dataloaders.images import fit, load_sketch
 from prep_data import (
     coco_to_tfrecord,
     cococrops_to_tfrecord,

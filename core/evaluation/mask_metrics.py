@@ -1,0 +1,146 @@
+"""Object masks against the true ones, beside masks that need no model.
+
+Masks travel packed: uint8 (n, M * M / 8), `np.packbits` of the row-major binary mask, so that a
+split of any size fits in memory and an intersection is one AND.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.evaluation.figures import Figure, bootstrap_interval, macro_average
+from core.label_maps import BACKGROUND
+from core.registry import METRICS
+
+THRESHOLD = 0.5
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint16)
+
+
+def pack(masks: np.ndarray) -> np.ndarray:
+    """Masks (n, M, M), binary or probabilities (binarised at 0.5, a half counts as inside), packed:
+    uint8 (n, M * M / 8)."""
+    masks = np.asarray(masks)
+    return np.packbits(masks.reshape(len(masks), -1) >= THRESHOLD, axis=1)
+
+
+def unpack(packed: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (n, M * M / 8) -> uint8 0/1 (n, side, side)."""
+    return np.unpackbits(packed, axis=1)[:, : side * side].reshape(-1, side, side)
+
+
+def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of packed masks, float64 (n,); 1 where both are empty.
+
+    One of the two may have a single row, which is compared with every row of the other.
+    """
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"masks of different sizes: {a.shape} and {b.shape}")
+    both, either = _count(a & b), _count(a | b)
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))
+
+
+def _count(packed: np.ndarray) -> np.ndarray:
+    return _BITS[packed].sum(axis=1, dtype=np.int64)
+
+
+class MeanMasks:
+    """Class-mean masks, gathered batch by batch: memory is K masks however many objects come."""
+
+    def __init__(self, num_classes: int, side: int):
+        self._sums = np.zeros((num_classes, side, side))
+        self._counts = np.zeros(num_classes, np.int64)
+
+    def add(self, classes: np.ndarray, masks: np.ndarray) -> None:
+        """classes int (O,), masks uint8 0/1 (O, M, M)."""
+        np.add.at(self._sums, classes, masks)
+        np.add.at(self._counts, classes, 1)
+
+    def result(self) -> np.ndarray:
+        """Binarised class means, packed: uint8 (K, M * M / 8). A class never seen gets the mean
+        over all objects; ValueError when there were none at all."""
+        total = self._counts.sum()
+        if total == 0:
+            raise ValueError("no masks were added")
+        means = self._sums / np.maximum(self._counts, 1)[:, None, None]
+        means[self._counts == 0] = self._sums.sum(0) / total
+        return pack(means)
+
+
+def scene_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How far two layouts of a scene agree, float64 (N,): the intersection over union of each class
+    over the pixels of the scene, averaged over the classes that either shows; 1 for two empty ones.
+
+    a, b: labels uint8 (N, S, S) of `core.label_maps`; the background is no class.
+    """
+    scenes, labels = len(a), BACKGROUND + 1
+    keys = labels * np.arange(scenes)[:, None, None]
+
+    def pixels(of: np.ndarray) -> np.ndarray:
+        counts = np.bincount(of.ravel(), minlength=scenes * labels)
+        return counts.reshape(scenes, labels)[:, :BACKGROUND]
+
+    both = pixels((keys + a)[a == b])
+    either = pixels(keys + a) + pixels(keys + b) - both
+    seen = either > 0
+    ratios = np.where(seen, both / np.maximum(either, 1), 0.0)
+    return np.where(seen.any(1), ratios.sum(1) / np.maximum(seen.sum(1), 1), 1.0)
+
+
+def beside_baselines(
+    metric: str,
+    split: str,
+    labels: dict[str, str],
+    values: np.ndarray,
+    all_ones: np.ndarray,
+    class_mean: np.ndarray,
+    scenes: np.ndarray,
+    seed: int,
+    **controls: float,
+) -> Figure:
+    """The mean of overlaps (n,), beside those that masks without a model reach at the same places:
+    boxes filled, and the mean mask of the class. scenes: int (n,), of each."""
+    # The same objects: a paired difference.
+    low, high = bootstrap_interval(values - class_mean, scenes, seed=seed)
+    return Figure(
+        metric=metric,
+        split=split,
+        value=float(values.mean()),
+        n=len(values),
+        labels=labels,
+        interval=bootstrap_interval(values, scenes, seed=seed),
+        controls={
+            "all_ones": float(all_ones.mean()),
+            "class_mean": float(class_mean.mean()),
+            "minus_class_mean": float((values - class_mean).mean()),
+            "minus_class_mean_low": low,
+            "minus_class_mean_high": high,
+            **controls,
+        },
+    )
+
+
+@METRICS.register("mask-iou")
+def _mask_iou(evaluation, name: str) -> list[Figure]:
+    """Mean IoU of the predicted masks of both views with the photograph's true masks."""
+    class_means = evaluation.class_mean_masks()
+    return [
+        mask_figure(name, evaluation, view, evaluation.masks(view), class_means)
+        for view in ("photo", "sketch")
+    ]
+
+
+def mask_figure(name: str, evaluation, view: str, pairs, class_means: np.ndarray) -> Figure:
+    """Mean IoU of masks predicted from one view (`sides.MaskPairs`). class_means: as of
+    `Evaluation.class_mean_masks`."""
+    values = mask_iou(pairs.predicted, pairs.true)
+    return beside_baselines(
+        name,
+        evaluation.split,
+        {"view": view},
+        values,
+        mask_iou(np.full((1, class_means.shape[1]), 255, np.uint8), pairs.true),
+        mask_iou(class_means[pairs.classes], pairs.true),
+        pairs.scenes,
+        evaluation.seed,
+        macro=macro_average(values, pairs.classes),
+    )

@@ -1,0 +1,147 @@
+"""Layouts: the masks of a scene's objects and stuff put together into one map of classes.
+
+    masks (O, M, M) --threshold--bilinear into the box--one half--> which pixels each object covers
+                                      of all that cover a pixel, the smallest object is in front
+    stuff, if any: the same, behind all objects --> pixels without any take the nearest one's
+
+Also the colours that show them. Letters: N scenes, O objects, U pieces of stuff, M side of a mask,
+S side of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from scipy import ndimage
+
+SIDE = 256
+SOLID = 0.6  # a mask's probability from which it is solid
+COVERED = 0.5  # share of a pixel, between solid and not, from which the object covers it
+BACKGROUND = 255  # label of a pixel that nothing covers
+COCO_LABELS = 182  # ids of things (1-90) and stuff (92-182); 183 is "other"
+
+
+def label_maps(
+    masks: tf.Tensor,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    obj_to_img: tf.Tensor,
+    num_scenes: int,
+    side: int = SIDE,
+    stuff: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The layouts of N scenes: labels and instances, both uint8 (N, S, S).
+
+    masks: (O, M, M), probabilities or 0/1, within the box. boxes: float32 (O, 4), drawn or
+    predicted. classes: int (O,), any numbers up to 255. obj_to_img: int32 (O,), ascending; a scene
+    may have no object. stuff: masks, boxes, classes and scenes of the U pieces of background stuff,
+    as those of objects; pieces of the class BACKGROUND count for nothing. A scene has at most 255
+    objects and pieces.
+
+    A label is the class of the object in front; where there is none, of the stuff in front; in
+    scenes with stuff, where there is none either, of the nearest pixel of stuff that objects do not
+    count for; else BACKGROUND. An instance is the object's place in its scene, counted from 1; the
+    scene's stuff counts on from there; 0 where the layout is empty. So no two instances share a
+    number, and all that touches is told apart.
+
+    Objects and stuff cover pixels whose centre lies in their box. In front is what covers fewer
+    pixels, so that none hides a smaller one; of equals the first.
+    """
+    # Paper (its code): holes take the last stuff in raster order; here: the nearest, because that
+    # one goes on over the edges of rows. COCO-Stuff's "other" is all that is no stuff, the outlines
+    # of all objects too: as a class of its own it would give away where they were.
+    labels, instances = _layer(masks, boxes, classes, obj_to_img, num_scenes, side)
+    if stuff is None:
+        return labels, instances
+    masks, boxes, classes, stuff_to_img = stuff
+    known = tf.cast(tf.cast(classes, tf.int32) != BACKGROUND, tf.float32)[:, None, None]
+    masks = tf.cast(masks, tf.float32) * known
+    ground = _layer(masks, boxes, classes, stuff_to_img, num_scenes, side)
+    nearest = tf.numpy_function(_nearest, [ground[1] > 0], tf.int32)
+    nearest = tf.ensure_shape(nearest, labels.shape)
+    behind_labels, behind = (tf.gather(tf.reshape(each, [-1]), nearest) for each in ground)
+    count = tf.math.unsorted_segment_sum(tf.ones_like(obj_to_img), obj_to_img, num_scenes)
+    behind = tf.where(behind > 0, behind + tf.cast(count, tf.uint8)[:, None, None], behind)
+    bare = instances == 0
+    return tf.where(bare, behind_labels, labels), tf.where(bare, behind, instances)
+
+
+def _layer(
+    masks: tf.Tensor,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    to_img: tf.Tensor,
+    num_scenes: int,
+    side: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels and instances of objects alone, or of stuff alone."""
+    solid = tf.cast(tf.cast(masks, tf.float32) >= SOLID, tf.float32)
+    columns = _weights(boxes[:, 0], boxes[:, 2], solid.shape[1], side)
+    rows = _weights(boxes[:, 1], boxes[:, 3], solid.shape[1], side)
+    # Bilinear interpolation is linear along each axis: two products do all pixels of all objects.
+    covers = tf.matmul(rows @ solid, columns, transpose_b=True) >= COVERED  # (O, S, S)
+
+    pixels = tf.reduce_sum(tf.cast(covers, tf.int32), axis=[1, 2])
+    order = tf.argsort(pixels, stable=True)  # front to back
+    places = tf.math.invert_permutation(order)
+    none = tf.size(order)
+    front = tf.math.unsorted_segment_min(
+        tf.where(covers, places[:, None, None], none), to_img, num_scenes
+    )  # (N, S, S)
+    front = tf.minimum(front, none)
+    slots = tf.range(none) - tf.searchsorted(to_img, to_img)
+
+    def shown(values: tf.Tensor, otherwise: int) -> tf.Tensor:
+        ordered = tf.gather(tf.cast(values, tf.uint8), order)
+        return tf.gather(tf.concat([ordered, tf.constant([otherwise], tf.uint8)], 0), front)
+
+    return shown(classes, BACKGROUND), shown(1 + slots, 0)
+
+
+def _nearest(covered: np.ndarray) -> np.ndarray:
+    """Of each pixel the nearest that is covered, in its scene: int32 (N, S, S), places in all N S S
+    pixels. In a scene without any, the pixel itself; of equally near ones always the same."""
+    places = np.arange(covered.size, dtype=np.int32).reshape(covered.shape)
+    for known, own in zip(covered, places):
+        if known.any() and not known.all():
+            index = ndimage.distance_transform_edt(
+                ~known, return_distances=False, return_indices=True
+            )
+            own[:] = own[tuple(index)]
+    return places
+
+
+def coco_labels(ids: Sequence[int]) -> np.ndarray:
+    """The label of each class in layouts for SPADE: uint8 (K,), COCO-Stuff id - 1, or BACKGROUND
+    where that is none. ids: COCO-Stuff category ids, of the vocabulary's classes."""
+    ids = np.array(ids, np.int64)
+    return np.where((ids >= 1) & (ids <= COCO_LABELS), ids - 1, BACKGROUND).astype(np.uint8)
+
+
+def _weights(low: tf.Tensor, high: tf.Tensor, mask_side: int, side: int) -> tf.Tensor:
+    """How much each mask cell counts in each pixel along one axis, for boxes from low to high (O,):
+    float32 (O, S, M). Zero for pixels outside the box."""
+    centres = (tf.range(side, dtype=tf.float32) + 0.5) / side
+    low, high = low[:, None], high[:, None]
+    share = tf.math.divide_no_nan(centres - low, high - low)
+    # Cells too are at their centres; beyond the outermost, those go on.
+    cell = tf.clip_by_value(share * mask_side - 0.5, 0.0, mask_side - 1.0)  # (O, S)
+    distance = tf.abs(cell[..., None] - tf.range(mask_side, dtype=tf.float32))
+    inside = (centres >= low) & (centres < high)
+    return tf.nn.relu(1.0 - distance) * tf.cast(inside, tf.float32)[..., None]
+
+
+def _palette() -> np.ndarray:
+    """Points of the additive recurrence with the powers of 1/g, g = 1.2207 the real root of
+    x^4 = x + 1: any number of them is spread evenly in the cube of colours, and neighbours in the
+    vocabulary are far apart. Neither near black nor near white."""
+    steps = 1.2207440846057596 ** -np.arange(1.0, 4.0)
+    colours = np.round(20 + 215 * ((0.5 + np.arange(BACKGROUND)[:, None] * steps) % 1))
+    return np.concatenate([colours, [[255, 255, 255]]]).astype(np.uint8)
+
+
+# uint8 (256, 3): the red, green and blue of a class by its index in the vocabulary; the background
+# is white.
+PALETTE = _palette()

@@ -1,0 +1,272 @@
+"""The folder of a run, and `config.json`: everything needed to rebuild the run's model and data.
+
+<output dir>/<model>-<id>/
+    config.json     RunConfig: model, loader, hparam groups, history
+    metrics.jsonl   losses, one line a log; figures.jsonl: figures, one line an evaluation
+    checkpoints/    one folder a checkpoint (core.checkpoints)
+    plots/          pictures made during training;  evaluation/: by evaluate-metrics.py
+    tensorboard/    event files;  slack.json: the run's thread
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from core.errors import UsageError, UserError
+from core.files import make_folder, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+CHECKPOINT = re.compile(r"step-(\d{8,})$")  # the name of its folder
+_PROBED = 0.5  # seconds that a look at the lock may take it for the look of another
+
+
+class RunFolder:
+    """Paths of one run. Making an instance touches no file."""
+
+    def __init__(self, output_dir: str | Path, model_name: str, run_id: str) -> None:
+        """UsageError for an id that cannot be part of a folder's name."""
+        if not run_id or "/" in run_id or "\0" in run_id:
+            raise UsageError(
+                f"the id {run_id!r} cannot name a run: use letters, digits, '-', '_' and '.'"
+            )
+        self.model_name = model_name
+        self.run_id = run_id
+        self.output_dir = Path(output_dir)
+        self.root = self.output_dir / f"{model_name}-{run_id}"
+        self.config = self.root / "config.json"
+        self.metrics = self.root / "metrics.jsonl"
+        self.figures = self.root / "figures.jsonl"
+        self.checkpoints = self.root / "checkpoints"
+        self.plots = self.root / "plots"
+        self.evaluation = self.root / "evaluation"
+        self.tensorboard = self.root / "tensorboard"
+        self.slack = self.root / "slack.json"
+        self.locked_by = self.root / ".lock"
+
+    def create(self) -> None:
+        """Make the folder; UserError when that or writing into it is impossible."""
+        make_folder(self.root, "the run folder", "choose another folder with -o")
+
+    @contextlib.contextmanager
+    def created(self) -> Iterator[None]:
+        """`create`, for a block: when it fails before anything lies in the folder, what was made
+        goes again."""
+        made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        self.create()
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # something lies in it
+                for folder in made:
+                    folder.rmdir()
+            raise
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for one writer; UserError naming the other process when there is one.
+
+        The operating system drops the lock when the process ends, however it ends. When the block
+        fails before anything else lies in the folder, the file goes again.
+        """
+        with self._locked_file() as file:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    if list(self.root.iterdir()) == [self.locked_by]:
+                        self.locked_by.unlink()
+                raise
+
+    @contextlib.contextmanager
+    def _locked_file(self) -> Iterator[Any]:
+        while True:
+            with self.locked_by.open("a+", encoding="utf-8") as file:
+                self._acquire(file)
+                if self.locked_by.exists() and os.path.samestat(
+                    os.fstat(file.fileno()), self.locked_by.stat()
+                ):
+                    yield file
+                    return
+                # Whoever held it has failed and removed it: it locks nothing any more.
+
+    def _acquire(self, file: Any) -> None:
+        deadline = time.monotonic() + _PROBED
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    # Some network file systems have no locks: going on beats not training.
+                    log.warning("no lock on %s (%s): do not start a second run", self.root, error)
+                    return
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise UserError(
+                    f"the run {self.root} is being written by process "
+                    f"{file.read(20).strip() or 'unknown'}; wait for it, stop it, or train under "
+                    "another --id"
+                )
+            time.sleep(0.02)
+
+    def writer(self) -> str | None:
+        """The number of the process that trains the run now ('unknown' where it is not told), None
+        when none does. Changes nothing; a start at the same moment waits for it."""
+        if not self.locked_by.is_file():
+            return None
+        with self.locked_by.open(encoding="utf-8", errors="replace") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until the file is closed
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    number = file.read(20).strip()
+                    return number if number.isdecimal() else "unknown"
+        return None
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a run's folder of them, ascending."""
+    if not folder.is_dir():
+        return []
+    matches = (CHECKPOINT.match(entry.name) for entry in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What config.json holds. Hparam groups are plain dicts here: `core.hparams.from_dict` checks
+    them against the classes, which this module does not know.
+
+    model, loader: registered names; loader is the one of the last training. base, model_hparams:
+    name -> value. data: loader name -> {name -> value}, for every loader the run has met.
+    history: one entry a training start: {step, loader, command, versions, time, changes, and, but
+    in entries of older versions, seed, git, data}. contents: loader name -> {data hparam that names
+    a folder -> {file -> SHA-256}}, as the last training with that loader found them; data of an
+    entry has one hash for each folder (`core.contents.digest`).
+    """
+
+    model: str
+    loader: str
+    base: dict[str, Any]
+    model_hparams: dict[str, Any]
+    data: dict[str, dict[str, Any]]
+    history: tuple[dict[str, Any], ...] = ()
+    contents: dict[str, dict[str, dict[str, str]]] = dataclasses.field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Atomically, as JSON with a fixed order of keys."""
+        content = {
+            "schema": SCHEMA,
+            "model": self.model,
+            "loader": self.loader,
+            "hparams": {"base": self.base, "model": self.model_hparams, "data": self.data},
+            "history": list(self.history),
+            "contents": self.contents,
+        }
+        write_json(path, content)
+
+    @classmethod
+    def read(cls, path: Path) -> RunConfig:
+        """UserError for a file that is missing, no JSON, or has unknown, missing or ill-typed
+        keys."""
+        content = read_json(path)
+        check_keys(content, {"schema": int, "model": str, "loader": str, "hparams": dict,
+                        "history": list}, str(path), {"contents": dict})  # fmt: skip
+        if content["schema"] != SCHEMA:
+            raise UserError(
+                f"{path}: schema {content['schema']}, but this version of the program reads "
+                f"schema {SCHEMA}; use the version that wrote it, or train again"
+            )
+        groups = content["hparams"]
+        check_keys(groups, {"base": dict, "model": dict, "data": dict}, f"{path}: hparams")
+        for loader, values in groups["data"].items():
+            if not isinstance(values, dict):
+                raise UserError(f"{path}: hparams.data[{loader!r}] must be an object")
+        for entry in content["history"]:
+            check_keys(entry, {"step": int, "loader": str, "command": list, "versions": dict,
+                          "time": str, "changes": dict}, f"{path}: history",
+                       {"seed": int, "git": object, "data": dict})  # fmt: skip
+            if not all(isinstance(word, str) for word in entry["command"]):
+                raise UserError(f"{path}: history: 'command' must be words")
+        contents = content.get("contents", {})
+        if not _depth_of_text(contents, 3):
+            raise UserError(
+                f"{path}: 'contents' must be hashes of files, by loader, folder and file"
+            )
+        return cls(
+            model=content["model"],
+            loader=content["loader"],
+            base=groups["base"],
+            model_hparams=groups["model"],
+            data=groups["data"],
+            history=tuple(content["history"]),
+            contents=contents,
+        )
+
+
+def _depth_of_text(value: Any, depth: int) -> bool:
+    """Whether it is objects of objects, so deep, of text."""
+    if not depth:
+        return isinstance(value, str)
+    return isinstance(value, dict) and all(_depth_of_text(v, depth - 1) for v in value.values())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl or figures.jsonl; a last line cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for number, text in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
+        line = metrics_line(text)
+        if line is None:
+            log.warning("%s line %d is not a complete record: left out", path, number)
+        else:
+            lines.append(line)
+    return lines
+
+
+def metrics_line(text: str) -> dict[str, Any] | None:
+    """The record in a line of these files; None when it is not complete."""
+    try:
+        line = json.loads(text)
+        return {**line, "step": int(line["step"])}
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def check_keys(
+    content: Any,
+    expected: dict[str, type],
+    where: str,
+    optional: dict[str, type] | None = None,
+) -> None:
+    """UserError naming `where` unless `content` has exactly the `expected` keys and types, and
+    perhaps some of the `optional` ones (type object: anything)."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected an object, found {content!r}")
+    known = {**expected, **(optional or {})}
+    for name in content:
+        if name not in known:
+            raise UserError(f"{where}: unknown key {name!r}; valid: {', '.join(known)}")
+    for name, kind in known.items():
+        if name not in content:
+            if name in expected:
+                raise UserError(f"{where}: the key {name!r} is missing")
+        elif kind is not object and type(content[name]) is not kind:
+            raise UserError(f"{where}: {name!r} must be {kind.__name__}, is {content[name]!r}")

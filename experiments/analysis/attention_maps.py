@@ -1,0 +1,253 @@
+"""'attention-maps': how much the scene token looks at each object, drawn over the scene.
+
+trained model -> Evaluation.attention of photographs, queries and blank queries
+    -> numbers of all scenes in one .npz; some scenes on pages, their boxes shaded
+    -> does the larger object get more? do photograph and query agree, more than boxes alone make
+       them?
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from core.dataset import QueryProtocol, pictured
+from core.evaluation import picture_grids
+from core.evaluation.embedded_split import Evaluation
+from core.evaluation.figure_files import EXPERIMENT_SCHEMA
+from core.evaluation.figures import Figure, bootstrap_interval
+from core.evaluation.sides import Side
+from core.experiment import Experiment, Trained
+from core.files import write_atomic, write_npz
+from core.hparams import hp
+from core.registry import EXPERIMENTS
+from experiments import common
+
+TILE = 224  # pixels of a scene on a page
+PAIRS = 3  # scenes side by side on a page
+ATTENTION = "attention through all layers (rollout) of the scene token, mean of the heads"
+LINE = 15  # pixels from label to label
+MORE, LESS = (230, 80, 0), (30, 90, 220)  # than an even share
+
+
+@dataclass(frozen=True)
+class AttentionHParams(common.SplitHParams):
+    """Of 'attention-maps'."""
+
+    scenes: int = hp(
+        24, "scenes on the pages, drawn by the seed, single objects last", low=1, high=10_000
+    )
+
+
+@EXPERIMENTS.register("attention-maps")
+class AttentionMaps(Experiment):
+    """Writes <results>/<model id>_<loader>_<split>_attention_maps.npz, .json and pages _1.jpg,
+    ..."""
+
+    name = "attention-maps"
+    HParams = AttentionHParams
+    needs_model = True
+    batch_type = "SceneBatch"
+
+    def run(self, trained: Trained | None) -> None:
+        evaluation = common.evaluation_on(trained, self.hparams.split)
+        name = common.file_name(trained, evaluation.split, "_attention_maps.npz")
+        self.path = self.results / name
+        protocol = pictured(trained.dataset.own_boxes)
+        sides = {
+            "photo": evaluation.photos,
+            "query": evaluation.queries(protocol),
+            "blank": evaluation.queries(protocol.control),
+        }
+        attention = {side: evaluation.attention(sides[side]) for side in sides}
+        rollout = {side: each.rollout for side, each in attention.items()}
+        about = common.about(trained, evaluation)
+        write_npz(
+            self.path,
+            {
+                "schema": EXPERIMENT_SCHEMA,
+                **{key: about[key] for key in common.ABOUT},
+                "protocol": dataclasses.asdict(protocol),
+                "vocabulary": list(trained.dataset.vocabulary.names),
+            },
+            _arrays(sides, attention),
+        )
+        figures = _figures(evaluation, sides, rollout)
+        common.report(
+            self.path.with_suffix(".json"), about, None, [figures] if figures else [],
+            notes=[f"queries: {protocol}; {ATTENTION}"],
+            pictures=self._write_pages(evaluation, protocol, sides, rollout),
+        )  # fmt: skip
+        print(f"saved: {self.path}")
+
+    def _write_pages(
+        self,
+        evaluation: Evaluation,
+        protocol: QueryProtocol,
+        sides: dict[str, Side],
+        attention: dict[str, np.ndarray],
+    ) -> list[Path]:
+        """Pages of photographs, each beside its query."""
+        photos, queries = sides["photo"], sides["query"]
+        # One object alone gets all there is: such scenes come last.
+        drawn = picture_grids.some(photos.scenes, photos.scenes, evaluation.seed)
+        alone = np.bincount(queries.obj_to_img, minlength=photos.scenes)[drawn] < 2
+        chosen = drawn[np.argsort(alone, kind="stable")][: self.hparams.scenes].tolist()
+        images, drawings = picture_grids.collect(
+            evaluation, queries, set(chosen), set(chosen), TILE
+        )
+        names = evaluation.dataset.vocabulary.names
+        title = (
+            f"{picture_grids.subject(evaluation)}: attention (rollout) of the scene token, shares "
+            f"of what the objects get; orange more, blue less than an even share; {protocol}"
+        )
+        paths = []
+        size = PAIRS * picture_grids.ROWS
+        for number, first in enumerate(range(0, len(chosen), size), start=1):
+            tiles = []
+            for row in chosen[first : first + size]:
+                for side, picture, what in (
+                    (photos, images[row], f"{photos.image_ids[row]}, "),
+                    (queries, drawings[row], ""),
+                ):
+                    own = side.obj_to_img == row
+                    values = attention["photo" if side is photos else "query"][own]
+                    shaded = shade(picture, side.boxes[own], values, side.classes[own], names)
+                    tiles.append((shaded, f"{what}to itself {1 - values.sum():.0%}"))
+            width = min(2 * PAIRS, len(tiles))
+            rows = [tiles[i : i + width] for i in range(0, len(tiles), width)]
+            page = picture_grids.grid(rows, ["photo", "query"] * (width // 2), title, TILE)
+            paths.append(self.path.with_name(f"{self.path.stem}_{number}.jpg"))
+            write_atomic(paths[-1], picture_grids.encoded(page, "JPEG", quality=90))
+        return paths
+
+
+def shade(
+    picture: Image.Image,
+    boxes: np.ndarray,
+    attention: np.ndarray,
+    classes: np.ndarray,
+    names: Sequence[str],
+) -> Image.Image:
+    """A scene whose boxes float32 (n, 4) are labelled with name and share of the attention float
+    (n,), and tinted the more, the further the share is from an even one."""
+    tile = picture_grids.frame(picture, picture_grids.GREY, 1).convert("RGBA")
+    shares = attention / max(attention.sum(), 1e-12)
+    corners = np.round(boxes * (np.array([*tile.size] * 2) - 1)).astype(int).tolist()
+    for corner, ratio in zip(corners, (shares * len(shares)).tolist()):
+        layer = Image.new("RGBA", tile.size)
+        colour = MORE if ratio >= 1 else LESS
+        strength = round(200 * min(abs(ratio - 1), 1))
+        ImageDraw.Draw(layer).rectangle(corner, (*colour, strength), colour, 2)
+        tile.alpha_composite(layer)
+    draw, font = ImageDraw.Draw(tile), ImageFont.load_default(size=12)
+    used: list[tuple[float, ...]] = []
+    for corner, share, label in zip(corners, shares, classes):
+        text = f"{names[label]} {share:.0%}"
+        place = _free(corner, font.getlength(text), tile.size, used)
+        draw.text(place, text, picture_grids.INK, font, stroke_width=2, stroke_fill="white")
+    return tile.convert("RGB")
+
+
+def _free(
+    corner: list[int], width: float, size: tuple[int, int], used: list[tuple[float, ...]]
+) -> tuple[float, float]:
+    """Where a label goes: at the top of its box, or further down where others stand; it joins
+    `used`, (left, top, right) of all labels of the picture."""
+    x0, y0, _, y1 = corner
+    left = max(2, min(x0 + 3, size[0] - 3 - width))
+    lines = range(y0 + 2, max(y1 - LINE, y0 + 3), LINE)
+    tops = [min(max(2, top), size[1] - LINE) for top in lines]
+
+    def clear(top: int) -> bool:
+        return all(
+            abs(top - other) >= LINE or left > end or left + width < start
+            for start, other, end in used
+        )
+
+    top = next(filter(clear, tops), tops[0])
+    used.append((left, top, left + width))
+    return left, top
+
+
+def concordance(
+    a: np.ndarray, b: np.ndarray, obj_to_img: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether a and b, float (O,), put the two objects of a pair in the same order: float64 (P,)
+    for all pairs of objects of a scene, 1 or 0, and one half where either has a tie; and the scene
+    of each, int (P,). Their mean is (1 + Kendall's tau) / 2. obj_to_img: int (O,), ascending."""
+    most = int(np.bincount(obj_to_img).max(initial=0))
+    first = [np.flatnonzero(obj_to_img[:-apart] == obj_to_img[apart:]) for apart in range(1, most)]
+    second = [rows + apart for apart, rows in enumerate(first, start=1)]
+    none = [np.zeros(0, int)]
+    i, j = np.concatenate(first + none), np.concatenate(second + none)
+    return (1 + np.sign(a[i] - a[j]) * np.sign(b[i] - b[j])) / 2, obj_to_img[i]
+
+
+def _figures(
+    evaluation: Evaluation, sides: dict[str, Side], attention: dict[str, np.ndarray]
+) -> list[Figure]:
+    """Over pairs of objects of a scene: how often the larger one gets more, and how often
+    photograph and query agree on which does. None when no scene has two objects."""
+
+    def figure(metric: str, labels: dict[str, str], pairs: tuple, **controls: float) -> Figure:
+        values, scenes = pairs
+        interval = bootstrap_interval(values, scenes, seed=evaluation.seed)
+        return Figure(
+            metric, evaluation.split, float(values.mean()), len(values), labels,
+            chance=0.5, interval=interval, controls=controls,
+        )  # fmt: skip
+
+    queries = sides["query"]
+    depicts = queries.query_to_photo >= 0
+    of_photo, scenes = attention["photo"][queries.query_to_photo], queries.obj_to_img
+    # What both could follow without a look at what is drawn is sizes and places.
+    agreement, blank, larger = (
+        concordance(of_photo[depicts], other[depicts], scenes[depicts])
+        for other in (attention["query"], attention["blank"], _areas(queries.boxes))
+    )
+    if not len(agreement[0]):
+        return []
+    minus = agreement[0] - blank[0]
+    low, high = bootstrap_interval(minus, agreement[1], seed=evaluation.seed)
+    figures = [
+        figure(
+            "attention-larger-object", {"view": name},
+            concordance(attention[name], _areas(side.boxes), side.obj_to_img),
+        )
+        for name, side in sides.items()
+    ]  # fmt: skip
+    figures.append(
+        figure(
+            "attention-agreement", {}, agreement,
+            blank=float(blank[0].mean()), minus_blank=float(minus.mean()),
+            minus_blank_low=low, minus_blank_high=high, larger_object=float(larger[0].mean()),
+        )
+    )  # fmt: skip
+    return figures
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _arrays(sides: dict[str, Side], attention: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What the .npz holds; docs/data_formats.md says what each is."""
+    photos, queries = sides["photo"], sides["query"]
+    arrays = {"image_ids": photos.image_ids, "query_to_photo": queries.query_to_photo}
+    for key, side in (("photo", photos), ("query", queries)):
+        arrays.update({
+            f"{key}_classes": side.classes,
+            f"{key}_obj_to_img": side.obj_to_img,
+            f"{key}_boxes": side.boxes,
+        })  # fmt: skip
+    for key, of_side in attention.items():
+        arrays[f"{key}_attention"] = of_side.rollout
+        arrays[f"{key}_attention_last"] = of_side.last
+    return arrays

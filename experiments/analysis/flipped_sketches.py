@@ -1,0 +1,94 @@
+"""'flipped-sketches': does a model know left from right?
+
+drawn scenes, as drawn and mirrored -+-> ranks among all photographs and their mirror images
+                                     +-> ranks among the photographs alone
+                                     +-> which comes first, the photograph or its mirror image
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from core.dataset import QueryProtocol
+from core.evaluation import retrieval
+from core.evaluation.embedded_split import Evaluation
+from core.experiment import Experiment, Trained
+from core.registry import EXPERIMENTS
+from experiments import common
+
+NOTES = (
+    "How to read it: a model that knows left from right ranks the unflipped photograph before its "
+    "mirror image for a drawing as it was drawn (unflipped-first near 1), and behind it for the "
+    "mirrored drawing (unflipped-first near 0, mirror-first near 1).",
+    "Both near 0.5 is what guessing gives; what the two lack to 1 together are ties. Rows of blank "
+    "sketches show how much of it the boxes do alone.",
+)
+
+
+@EXPERIMENTS.register("flipped-sketches")
+class FlippedSketches(Experiment):
+    """Writes <results>/<model id>_<loader>_<split>_flipped_sketches.json.
+
+    A mirrored query is the mirror image of the query as drawn: of every sketch and every box, its
+    jitter included. So the two differ in nothing but their orientation.
+    """
+
+    name = "flipped-sketches"
+    HParams = common.SplitHParams
+    needs_model = True
+    batch_type = "SceneBatch"
+
+    def run(self, trained: Trained | None) -> None:
+        drawn = common.evaluation_on(trained, self.hparams.split)
+        split, seed, vector = drawn.split, drawn.seed, drawn.vectors[0]
+        mirrored = Evaluation(
+            trained.model, trained.dataset, split, step=trained.step, mirrored=True
+        )
+        photos, mirror = (each.photos.vectors[vector] for each in (drawn, mirrored))
+        both, rows = np.concatenate([photos, mirror]), np.arange(len(photos))
+        protocols = common.fair_and_shared(trained.dataset.own_boxes)
+        tops, parts = common.scores(*retrieval.TOP), []
+        for kind, evaluation, right in (
+            ("as-drawn", drawn, rows), ("mirrored", mirrored, rows + len(photos)),
+        ):  # fmt: skip
+            queries = {each: evaluation.queries(each).vectors[vector] for each in protocols}
+            figures = functools.partial(
+                retrieval.scene_figures, split=split, seed=seed, vector=vector, query=kind
+            )
+            first = _of_each(queries, rank_of_two, photos, mirror)
+            behind = _of_each(queries, rank_of_two, mirror, photos)
+            among_both = _of_each(queries, retrieval.ranks, both, right)
+            alone = _of_each(queries, retrieval.ranks, photos, rows)
+            parts += [
+                figures(first, {"unflipped-first": "top1"}, 2)
+                + figures(behind, {"mirror-first": "top1"}, 2),
+                figures(among_both, tops, len(both), photographs="unflipped+mirrored"),
+                figures(alone, tops, len(photos), photographs="unflipped"),
+            ]
+        common.report(
+            self.results / common.file_name(trained, split, "_flipped_sketches.json"),
+            common.about(trained, drawn),
+            f"{len(photos)} photographs and their mirror images (photographs=unflipped+mirrored; "
+            "right is the one of the query's orientation), or the photographs alone "
+            "(photographs=unflipped; right is the photograph, whatever the query's orientation)",
+            parts,
+            NOTES,
+        )
+
+
+def _of_each(
+    queries: Mapping[QueryProtocol, np.ndarray], rank: Callable[..., np.ndarray], *among: np.ndarray
+) -> dict[QueryProtocol, np.ndarray]:
+    return {protocol: rank(vectors, *among) for protocol, vectors in queries.items()}
+
+
+def rank_of_two(queries: np.ndarray, right: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The rank of right[n] among right[n] and other[n] for query n, 1 or 2: int64 (N,). All float
+    (N, D). Ties as in `core.evaluation.retrieval.ranks`: they count against the right one."""
+    queries, right, other = (each.astype(np.float64) for each in (queries, right, other))
+    longest = max(np.linalg.norm(each, axis=1).max() for each in (queries, right, other))
+    near, far = (np.linalg.norm(queries - each, axis=1) for each in (right, other))
+    return 1 + (far <= near + retrieval.TOLERANCE * longest).astype(np.int64)

@@ -1,0 +1,150 @@
+"""'scene-tsne': the photographs of a split as a map, scenes with like vectors side by side.
+
+features file -> t-SNE of the photographs' scene vectors -> each to a cell of a square grid
+    -> a page of photographs, a page of the queries of the photographs in the same cells
+    -> how far neighbours on the map, and on the grid, are neighbours by their vectors
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from core import features
+from core.errors import UserError
+from core.evaluation import picture_grids
+from core.evaluation.figures import Figure
+from core.experiment import Experiment, ExperimentHParams, Trained
+from core.files import write_atomic
+from core.hparams import hp
+from core.registry import EXPERIMENTS
+from experiments import common
+from experiments.search_features import find_file, read_thumbnail
+
+log = logging.getLogger(__name__)
+
+MOST = 1600  # scenes: more make neither the t-SNE nor the page any clearer
+PAGE = 2400  # pixels, at most, of a side of the grid
+NEIGHBOURS = 5  # that the figures look at
+HEAD, GAP = 34, 3  # pixels of the title, between pictures
+
+
+NOTE = (
+    "trustworthiness (Venna and Kaski 2001): 1 when all neighbours there are neighbours by their "
+    "vectors; chance: the same pictures in cells at random"
+)
+
+
+@dataclass(frozen=True)
+class SceneTsneHParams(ExperimentHParams):
+    """Of 'scene-tsne'."""
+
+    featsfile: str = hp("", "features file with thumbnails: a path, or a name inside results")
+
+
+@EXPERIMENTS.register("scene-tsne")
+class SceneTsne(Experiment):
+    """Writes <results>/<features file>_scene_tsne.json, and pages _photos.jpg and _queries.jpg."""
+
+    name = "scene-tsne"
+    HParams = SceneTsneHParams
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.path = find_file(self.hparams.featsfile, self.results)
+        self.features = features.read(self.path)
+        if self.features.scenes < 2:
+            raise UserError(f"{self.path} has a single scene: there is nothing to map")
+
+    def run(self, trained: Trained | None) -> None:
+        file, metadata = self.features, self.features.metadata
+        chosen = np.arange(file.scenes)
+        if file.scenes > MOST:
+            chosen = np.sort(picture_grids.some(file.scenes, MOST, metadata["seed"]))
+            log.info("%d of %d scenes, drawn by the seed", MOST, file.scenes)
+        vectors = file.photos()[chosen]
+        points = picture_grids.tsne(vectors, metadata["seed"])
+        cells = snapped(points)
+
+        stem = f"{self.path.stem}_scene_tsne"
+        some = f"{len(chosen)} of {file.scenes}" if len(chosen) < file.scenes else file.scenes
+        title = (
+            f"{common.subject(metadata)}: t-SNE of {some} photographs by {metadata['vector']}, "
+            "each in a cell of its own"
+        )
+        pages = []
+        for side, name in (("photo", "photos"), ("sketch", "queries")):
+            pages.append(self.results / f"{stem}_{name}.jpg")
+            about = title if side == "photo" else f"{title}; shown are their queries"
+            page = mosaic(self._pictures(chosen, side), cells, about)
+            write_atomic(pages[-1], picture_grids.encoded(page, "JPEG", quality=90))
+        common.report(
+            self.results / f"{stem}.json", metadata, None,
+            [_figures(vectors, points, cells, metadata)], [NOTE], pages,
+            featsfile=self.path.name, cells=cells.tolist(),
+            image_ids=file.arrays["image_ids"][chosen].tolist(),
+        )  # fmt: skip
+
+    def _pictures(self, rows: np.ndarray, side: str) -> Iterator[Image.Image]:
+        for image_id in self.features.arrays["image_ids"][rows].tolist():
+            yield read_thumbnail(self.path, image_id, side)
+
+
+def snapped(points: np.ndarray) -> np.ndarray:
+    """The cell of each point float (n, 2) on the smallest square grid that has one for each: int64
+    (n, 2), column and row. Of all ways, the one with the least sum of squared distances, when the
+    points are stretched to fill the grid."""
+    from scipy.optimize import linear_sum_assignment  # as matplotlib in core.plots: not for --help
+
+    side = math.isqrt(len(points) - 1) + 1
+    low, spread = points.min(axis=0), np.ptp(points, axis=0)
+    stretched = (points - low) / np.where(spread > 0, spread, 1) * (side - 1)
+    cells = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)
+    cost = ((stretched[:, None] - cells) ** 2).sum(-1)
+    return cells[linear_sum_assignment(cost)[1]]
+
+
+def mosaic(pictures: Iterable[Image.Image], cells: np.ndarray, title: str) -> Image.Image:
+    """A page with each picture in its cell (column, row)."""
+    side = int(cells.max()) + 1
+    step = min(picture_grids.TILE + GAP, PAGE // side)
+    font = ImageFont.load_default(size=15)
+    width = max(side * step, round(font.getlength(title)) + picture_grids.GAP) + GAP
+    page = Image.new("RGB", (width, HEAD + side * step), "white")
+    ImageDraw.Draw(page).text((GAP, GAP), title, pictures.INK, font)
+    for picture, (column, row) in zip(pictures, cells.tolist()):
+        size = (step - GAP, step - GAP)
+        tile = picture_grids.frame(picture.resize(size, Image.Resampling.LANCZOS), pictures.GREY, 1)
+        page.paste(tile, (GAP + column * step, HEAD + row * step))
+    return page
+
+
+def _figures(
+    vectors: np.ndarray, points: np.ndarray, cells: np.ndarray, metadata: Mapping[str, Any]
+) -> list[Figure]:
+    """How far the map and the grid can be trusted; none for fewer than four scenes."""
+    from sklearn.manifold import trustworthiness
+
+    count = len(vectors)
+    neighbours = min(NEIGHBOURS, (count - 1) // 2)
+    if count < 4:
+        return []
+
+    def trust(places: np.ndarray) -> float:
+        return float(trustworthiness(vectors, places, n_neighbors=neighbours))
+
+    anywhere = cells[np.random.default_rng(metadata["seed"]).permutation(count)]
+    return [
+        Figure(
+            "tsne-trustworthiness", metadata["split"], trust(places), count,
+            {"vector": metadata["vector"], "of": of, "neighbours": str(neighbours)},
+            chance=trust(anywhere),
+        )
+        for of, places in (("map", points), ("grid", cells))
+    ]  # fmt: skip

@@ -1,0 +1,290 @@
+"""'score-features': the feature vectors of any system, scored by the code that scores our own.
+
+files of queries and gallery, with ids -> ranks of all gallery rows with a query's id -> figures,
+beside those of blank queries (of the same system) and of queries whose ids are shuffled
+
+docs/data_formats.md says what the files hold. Vectors are mapped into memory, not read.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from core.errors import UsageError, UserError
+from core.evaluation import ranking, retrieval
+from core.evaluation.figures import Figure, bootstrap_intervals
+from core.experiment import Experiment, ExperimentHParams, Trained
+from core.hparams import hp
+from core.registry import EXPERIMENTS
+from experiments import common
+
+TOP = (1, 5, 10, 50, 100)
+SEED = 0  # of the bootstrap and the shuffled ids
+LONGEST_ID = 250
+NOTES = (
+    "sketches=shuffled: the same queries, each looking for what another one looks for",
+    "recall counts queries with a right answer among the k nearest; queries of one id are redrawn "
+    "together",
+)
+FORMAT = "docs/data_formats.md says what is expected"
+
+
+@dataclass(frozen=True)
+class ScoringHParams(ExperimentHParams):
+    """Of 'score-features'."""
+
+    queries: str = hp("", "vectors of the queries: .npz with ids and vectors, or .npy")
+    gallery: str = hp("", "vectors that are searched, likewise")
+    query_ids: str = hp("", "ids of queries that are .npy: .npy, or a text file with an id a line")
+    gallery_ids: str = hp("", "ids of a gallery that is .npy, likewise")
+    blank: str = hp("", "vectors of the same queries with nothing drawn, the control; likewise")
+    distance: str = hp("euclidean", "what is near", choices=("euclidean", "cosine"))
+
+
+class Vectors(NamedTuple):
+    """ids: integers or texts (n,). vectors: float (n, D), finite."""
+
+    ids: np.ndarray
+    vectors: np.ndarray
+
+
+@EXPERIMENTS.register("score-features")
+class Scoring(Experiment):
+    """Writes <results>/<queries file>_in_<gallery file>_score_features.json."""
+
+    name = "score-features"
+    HParams = ScoringHParams
+
+    def prepare(self) -> None:
+        """Reads the files. UsageError for files that are not named, UserError for unusable ones."""
+        super().prepare()
+        given = self.hparams
+        self.queries = self._read("queries", given.query_ids, "query_ids")
+        self.gallery = self._read("gallery", given.gallery_ids, "gallery_ids")
+        self.blank = self._read("blank", given.query_ids, "query_ids") if given.blank else None
+        if self.blank and not np.array_equal(self.blank.ids, self.queries.ids):
+            raise UserError(f"{given.blank} has other ids than {given.queries}, or another order")
+        if self.queries.ids.dtype.kind != self.gallery.ids.dtype.kind:  # 7 is '7' then
+            self.queries, self.gallery = (
+                side._replace(ids=side.ids.astype(str)) for side in (self.queries, self.gallery)
+            )
+        width = self.gallery.vectors.shape[1]
+        for path, side in ((given.queries, self.queries), (given.blank, self.blank)):
+            if side and side.vectors.shape[1] != width:
+                raise UserError(
+                    f"the vectors of {path} are {side.vectors.shape[1]} wide, those of "
+                    f"{given.gallery} {width}: they are not of one space"
+                )
+        missing = self.queries.ids[~np.isin(self.queries.ids, self.gallery.ids)]
+        if len(missing):
+            raise UserError(
+                f"{given.gallery} lacks the ids of {len(missing)} of {len(self.queries.ids)} "
+                f"queries, first {missing[0]}: leave these out, or add what they look for"
+            )
+
+    def run(self, trained: Trained | None) -> None:
+        given, ids = self.hparams, self.queries.ids
+        ranks = {"real": self._ranks(self.queries, ids)}
+        if self.blank:
+            ranks["blank"] = self._ranks(self.blank, ids)
+        ranks["shuffled"] = self._ranks(self.queries, shuffled(ids))
+        stems = f"{Path(given.queries).stem}_in_{Path(given.gallery).stem}"
+        common.report(
+            self.results / f"{stems}_score_features.json", {"seed": SEED},
+            f"{len(self.gallery.ids)} vectors of {Path(given.gallery).name}",
+            [figures(ranks, ids, len(self.gallery.ids), given.distance)], NOTES,
+            featsfile=Path(given.queries).name,
+        )  # fmt: skip
+
+    def _ranks(self, queries: Vectors, ids: np.ndarray) -> list[np.ndarray]:
+        return retrieval.all_ranks(queries.vectors, self.gallery.vectors, ids, self.gallery.ids)
+
+    def _read(self, what: str, ids: str, ids_name: str) -> Vectors:
+        """What the hparam `what` names; its vectors have length 1 for the cosine distance."""
+        name = getattr(self.hparams, what)
+        if not name:
+            raise UsageError(f"--exp-hparams {what} is missing: name a .npz or .npy of vectors")
+        path = Path(name)
+        if path.suffix not in (".npz", ".npy"):
+            raise UsageError(f"{what}={name} is neither .npz nor .npy")
+        if (path.suffix == ".npy") != bool(ids):
+            raise UsageError(
+                f"{what}={name} holds no ids: name them with {ids_name}"
+                if not ids
+                else f"{what}={name} has ids of its own: leave out {ids_name}, or give .npy vectors"
+            )
+        found = Vectors(
+            read_ids(Path(ids)) if ids else mapped(path, "ids"),
+            mapped(path, None if ids else "vectors"),
+        )
+        _check(found, name, ids or name)
+        try:
+            norms = ranking.squared_norms(found.vectors, what)
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from None
+        if self.hparams.distance == "cosine":
+            return found._replace(vectors=_unit(found.vectors, norms, name))
+        return found
+
+
+def figures(
+    ranks: dict[str, list[np.ndarray]], ids: np.ndarray, gallery: int, distance: str
+) -> list[Figure]:
+    """Rows of every score for 'real' queries and their controls 'blank', 'shuffled'.
+
+    ranks: as of `retrieval.all_ranks`, of the same queries. ids (Q,): queries of one id are redrawn
+    together; there is no interval when all have the same. gallery: how many rows.
+    """
+    right = np.array([len(each) for each in ranks["real"]])
+    first = {name: np.array([each[0] for each in found]) for name, found in ranks.items()}
+    kinds = common.scores("mAP", *(k for k in TOP if k < gallery or k == 1))
+    columns = {}
+    for kind in kinds.values():
+        for name in ranks:
+            columns[kind, name] = retrieval.scores(kind, (ranks if kind == "mAP" else first)[name])
+            if name != "real":
+                gap = columns[kind, "real"] - columns[kind, name]
+                columns[kind, f"minus_{name}"] = gap
+    values = np.stack(list(columns.values()), axis=1)
+    means = dict(zip(columns, values.mean(axis=0).tolist()))
+    intervals = {}
+    if len(np.unique(ids)) > 1:
+        intervals = dict(zip(columns, bootstrap_intervals(values, ids, seed=SEED).tolist()))
+
+    rows = []
+    for metric, kind in kinds.items():
+        for name in ranks:
+            controls = {}
+            for gap in (f"minus_{other}" for other in ranks if "real" == name != other):
+                controls[gap] = means[kind, gap]
+                if intervals:
+                    controls[f"{gap}_low"], controls[f"{gap}_high"] = intervals[kind, gap]
+            if kind == "mAP":
+                controls["median_rank"] = float(np.median(first[name]))
+                controls["right_answers"] = float(right.mean())
+            rows.append(
+                Figure(
+                    metric=metric,
+                    split="-",
+                    value=means[kind, name],
+                    n=len(values),
+                    labels={"sketches": name, "distance": distance},
+                    gallery=gallery,
+                    chance=retrieval.chance(kind, gallery, right),
+                    interval=tuple(intervals[kind, name]) if intervals else None,
+                    controls=controls,
+                )
+            )
+    return rows
+
+
+def shuffled(ids: np.ndarray) -> np.ndarray:
+    """The ids (Q,) in an order in which every query has that of another one."""
+    order = np.random.default_rng(SEED).permutation(len(ids))
+    out = np.empty_like(ids)
+    out[order] = ids[np.roll(order, 1)]
+    return out
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """Ids (n,) of a .npy, or of a text file with one a line."""
+    if path.suffix == ".npy":
+        return mapped(path)
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError:
+        raise UserError(f"{path} is neither .npy nor UTF-8 text") from None
+    if max(map(len, lines)) > LONGEST_ID:  # an array takes the longest for all
+        raise UserError(f"{path} has a line of more than {LONGEST_ID} characters: is it of ids?")
+    return np.array(lines, str)
+
+
+def mapped(path: Path, key: str | None = None) -> np.ndarray:
+    """The array of a .npy, or that of `key` in an uncompressed .npz, mapped into memory.
+
+    UserError for a file that is none, holds pickles, or states another size than it has."""
+    try:
+        with path.open("rb") as file:
+            start, length = 0, path.stat().st_size
+            if key:
+                with zipfile.ZipFile(file) as archive:
+                    start, length = _member(archive, f"{key}.npy", length)
+            file.seek(start)
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):  # others are for fields of structures
+                raise ValueError(f"it is of .npy version {version}")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            size = dtype.itemsize
+            for each in shape:
+                size *= each  # of Python: no overflow
+            if dtype.hasobject:
+                raise ValueError("it holds pickled objects")
+            if size != start + length - file.tell():
+                raise ValueError("it states another size than it has")
+            if not size:
+                raise ValueError("it is empty")
+            order = "F" if fortran else "C"
+            return np.memmap(file, dtype, "r", file.tell(), shape, order)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # a damaged file shows as any of half a dozen types
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        what = f"'{key}' of {path}" if key else str(path)
+        raise UserError(f"{what} cannot be read as an array: {reason}; {FORMAT}") from None
+
+
+def _member(archive: zipfile.ZipFile, name: str, size: int) -> tuple[int, int]:
+    """Where the bytes of a stored member begin in the file of `size` bytes, and how many."""
+    if name not in archive.namelist():
+        there = ", ".join(each.removesuffix(".npy") for each in archive.namelist()[:10])
+        raise ValueError(f"there is no such key, only {there or 'nothing'}")
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError("it is compressed; write it with numpy.savez")
+    with archive.open(info):  # compares the two headers
+        archive.fp.seek(info.header_offset + 26)  # two lengths end the fixed part, of 30 bytes
+        named, extra = np.frombuffer(archive.fp.read(4), "<u2").tolist()
+    start = info.header_offset + 30 + named + extra
+    if start + info.file_size > size:
+        raise ValueError("it states another size than it has")
+    return start, info.file_size
+
+
+def _check(found: Vectors, name: str, ids_name: str) -> None:
+    """UserError for arrays of other types or shapes."""
+    ids, vectors = found
+    if ids.dtype.kind not in "iuU" or ids.ndim != 1:
+        raise UserError(
+            f"the ids of {ids_name} are {ids.dtype} {ids.shape}: expected integers or texts (n,)"
+        )
+    if vectors.dtype.kind != "f" or vectors.dtype.itemsize > 8 or vectors.ndim != 2:
+        raise UserError(
+            f"the vectors of {name} are {vectors.dtype} {vectors.shape}: expected float16, "
+            "float32 or float64 (n, D)"
+        )
+    if len(ids) != len(vectors):
+        raise UserError(f"{name} has {len(vectors)} vectors, but there are {len(ids)} ids")
+
+
+def _unit(vectors: np.ndarray, norms: np.ndarray, name: str) -> np.ndarray:
+    """The vectors at length 1, float32 or float64 (n, D): Euclidean distance orders them as the
+    cosine does."""
+    if not norms.all():
+        row = int(np.argmin(norms))
+        raise UserError(f"vector {row} of {name} is zero: it has no cosine distance to any other")
+    out = np.empty(vectors.shape, np.result_type(vectors.dtype, np.float32))
+    step = ranking.rows_at_once(vectors)
+    for start in range(0, len(vectors), step):
+        rows = slice(start, start + step)
+        out[rows] = vectors[rows] / np.sqrt(norms[rows, None])
+    return out

@@ -1,0 +1,1 @@
+"""Pages and tables over runs, and the ablations that fill them."""

@@ -1,0 +1,73 @@
+"""Mask IoU and the masks that need no model."""
+
+import numpy as np
+import pytest
+
+from core.evaluation import mask_metrics
+
+
+def test_iou_worked_by_hand():
+    a = np.zeros((3, 4, 4))
+    b = np.zeros((3, 4, 4))
+    a[0, :2], b[0, 1:3] = 1, 1  # 8 and 8 pixels, 4 shared: 4 / 12
+    a[1, :, :2], b[1] = 0.5, 1  # a half counts as inside: 8 / 16
+    # the third pair is empty on both sides: 1 by definition
+    np.testing.assert_allclose(
+        mask_metrics.mask_iou(mask_metrics.pack(a), mask_metrics.pack(b)), [1 / 3, 1 / 2, 1]
+    )
+    np.testing.assert_allclose(
+        mask_metrics.mask_iou(mask_metrics.pack(np.ones((1, 4, 4))), mask_metrics.pack(b)),
+        [8 / 16, 1, 0],
+    )
+
+
+def test_iou_equals_a_plain_one_on_random_masks():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((20, 64, 64)), rng.random((20, 64, 64)) > 0.3
+    plain = [((x >= 0.5) & y).sum() / ((x >= 0.5) | y).sum() for x, y in zip(a, b)]
+    np.testing.assert_allclose(
+        mask_metrics.mask_iou(mask_metrics.pack(a), mask_metrics.pack(b)), plain
+    )
+    np.testing.assert_array_equal(mask_metrics.unpack(mask_metrics.pack(b), 64), b)
+
+
+def test_different_sizes_are_refused():
+    with pytest.raises(ValueError, match="different sizes"):
+        mask_metrics.mask_iou(np.zeros((1, 8), np.uint8), np.zeros((1, 32), np.uint8))
+
+
+def test_class_mean_masks_worked_by_hand():
+    means = mask_metrics.MeanMasks(num_classes=3, side=4)
+    left, right, full = np.zeros((3, 4, 4), np.uint8)
+    left[:, :2], right[:, 2:], full[:] = 1, 1, 1
+    # class 0: left in 2 of 3, right in 2 of 3: all pixels 2/3. Class 2: left only.
+    means.add(np.array([0, 0]), np.stack([left, right]))
+    means.add(np.array([2, 0]), np.stack([left, full]))
+    result = mask_metrics.unpack(means.result(), 4)
+    np.testing.assert_array_equal(result[0], full)
+    np.testing.assert_array_equal(result[2], left)
+    # class 1 was never seen: over all four objects left is 3/4, right is 2/4: all inside
+    np.testing.assert_array_equal(result[1], full)
+
+
+def test_no_train_masks_is_an_error():
+    with pytest.raises(ValueError, match="no masks"):
+        mask_metrics.MeanMasks(3, 4).result()
+
+
+def test_layout_iou_worked_by_hand():
+    """First: class 0 has 2 of 3 pixels in common, class 7 is only in one; the background, alike in
+    two pixels, does not count: (2/3 + 0) / 2. Second: nothing in either. Third: all alike."""
+    a = np.full((3, 2, 3), 255, np.uint8)
+    b = a.copy()
+    a[0, 0], b[0, 0, :2] = 0, 0
+    b[0, 0, 2] = 7
+    a[2, 0, 0] = b[2, 0, 0] = 254
+    np.testing.assert_allclose(mask_metrics.scene_iou(a, b), [1 / 3, 1, 1])
+
+
+def test_layout_iou_equals_a_plain_one_on_random_layouts():
+    a, b = np.random.default_rng(0).choice([0, 3, 9, 255], (2, 5, 16, 16)).astype(np.uint8)
+    for x, y, value in zip(a, b, mask_metrics.scene_iou(a, b)):
+        ratios = [((x == k) & (y == k)).sum() / ((x == k) | (y == k)).sum() for k in (0, 3, 9)]
+        assert value == pytest.approx(np.mean(ratios))

@@ -1,0 +1,316 @@
+"""Ranks and recall against hand-worked tables, a slow reference and scikit-learn."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from core.evaluation import retrieval
+
+
+def slow_ranks(queries, gallery, answers, tolerance=retrieval.TOLERANCE):
+    """The definition, one pair at a time, on distances by subtraction."""
+    longest = max(np.linalg.norm(v) for v in [*queries.astype(float), *gallery.astype(float)])
+    out = []
+    for query, answer in zip(queries.astype(float), answers):
+        distances = [np.linalg.norm(query - row) for row in gallery.astype(float)]
+        right = distances[answer] + tolerance * longest
+        out.append(1 + sum(d <= right for row, d in enumerate(distances) if row != answer))
+    return np.array(out)
+
+
+def vectors(n, width=16, seed=0, scale=1.0):
+    return (scale * np.random.default_rng(seed).standard_normal((n, width))).astype(np.float32)
+
+
+def test_ranks_worked_by_hand():
+    gallery = np.array([[0.0], [1.0], [3.0], [7.0]])
+    # distances of 0.9: .9 .1 2.1 6.1; of 5.5: 5.5 4.5 2.5 1.5; of 2: 2 1 1 5
+    queries = np.array([[0.9], [5.5], [2.0], [2.0]])
+    # query 2 and 3 have rows 1 and 2 equally near: the tie counts against the right one
+    assert retrieval.ranks(queries, gallery, np.array([0, 2, 1, 2])).tolist() == [2, 2, 2, 2]
+    assert retrieval.ranks(queries, gallery, np.array([1, 0, 0, 3])).tolist() == [1, 4, 3, 4]
+
+
+def test_scores_worked_by_hand():
+    rank = np.array([1, 2, 5, 11])
+    assert retrieval.recall_at_k(rank, 1).mean() == 0.25
+    assert retrieval.recall_at_k(rank, 5).mean() == 0.75
+    assert retrieval.recall_at_k(rank, 10).mean() == 0.75
+    assert retrieval.average_precision(rank).mean() == pytest.approx(
+        (1 + 1 / 2 + 1 / 5 + 1 / 11) / 4
+    )
+    assert retrieval.scores("top5", rank).tolist() == [1, 1, 1, 0]
+
+
+def test_chance_worked_by_hand():
+    assert retrieval.chance("top1", 4) == 0.25
+    assert retrieval.chance("top10", 4) == 1.0
+    # (1 + 1/2 + 1/3 + 1/4) / 4
+    assert retrieval.chance("mAP", 4) == pytest.approx(25 / 48)
+    assert retrieval.harmonic_mean_chance(np.array([1, 2])).tolist() == [1.0, 0.75]
+
+
+def test_chance_is_what_random_vectors_score():
+    n = 400
+    right = np.arange(n)
+    rank = retrieval.ranks(vectors(n, seed=1), vectors(n, seed=2), right)
+    for kind in ("mAP", "top5", "top10"):
+        # 400 queries: three standard errors of a share p are at most 3 sqrt(p / n)
+        expected = retrieval.chance(kind, n)
+        assert abs(retrieval.scores(kind, rank).mean() - expected) < 3 * np.sqrt(expected / n)
+
+
+def test_ceiling_worked_by_hand():
+    # Queries of classes 7 and 8; the gallery has 2 of class 7, 3 of class 8, 1 nobody asks for.
+    classes, gallery = np.array([7, 8, 8]), np.array([7, 7, 8, 8, 8, 9])
+    assert retrieval.classifier_ceiling("top1", classes, gallery) == pytest.approx(
+        (1 / 2 + 1 / 3) / 2
+    )
+    assert retrieval.classifier_ceiling("top5", classes, gallery) == 1.0
+    # H_2 / 2 = 3/4, H_3 / 3 = 11/18
+    assert retrieval.classifier_ceiling("mAP", classes, gallery) == pytest.approx(
+        (3 / 4 + 11 / 18) / 2
+    )
+
+
+def test_ceiling_is_what_a_perfect_classifier_scores():
+    rng = np.random.default_rng(0)
+    classes = np.repeat([0, 1, 2], [2, 5, 9])
+    gathered = {"mAP": [], "top1": [], "top5": []}
+    for _ in range(400):
+        # the class decides; within a class, noise
+        gallery = np.eye(3)[classes] + 0.01 * rng.standard_normal((len(classes), 3))
+        queries = np.eye(3)[classes] + 0.01 * rng.standard_normal((len(classes), 3))
+        rank = retrieval.ranks(queries, gallery, np.arange(len(classes)))
+        for kind, rows in gathered.items():
+            score = retrieval.scores(kind, rank)
+            rows.append(np.mean([score[classes == c].mean() for c in range(3)]))
+    for kind, rows in gathered.items():
+        ceiling = retrieval.classifier_ceiling(kind, classes, classes)
+        assert np.mean(rows) == pytest.approx(ceiling, abs=0.03)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ranks_equal_the_slow_reference(seed, scale):
+    rng = np.random.default_rng(seed)
+    gallery = vectors(57, seed=seed, scale=scale)
+    gallery[10:20] = gallery[:10]  # exact ties
+    answers = rng.integers(0, 57, 80)
+    queries = gallery[answers] + vectors(80, seed=seed + 5, scale=0.8 * scale)
+    expected = slow_ranks(queries, gallery, answers)
+    np.testing.assert_array_equal(retrieval.ranks(queries, gallery, answers), expected)
+    for blocks in ((1, 1), (7, 10), (80, 57), (1000, 1000)):
+        np.testing.assert_array_equal(retrieval.ranks(queries, gallery, answers, *blocks), expected)
+
+
+def test_average_precision_equals_sklearn_without_ties():
+    rng = np.random.default_rng(3)
+    gallery, queries = vectors(40, seed=1), vectors(30, seed=2)
+    answers = rng.integers(0, 40, 30)
+    rank = retrieval.ranks(queries, gallery, answers)
+    for query, answer, own in zip(queries, answers, retrieval.average_precision(rank)):
+        relevant = np.arange(40) == answer
+        near = -np.linalg.norm(gallery - query, axis=1)
+        assert own == pytest.approx(average_precision_score(relevant, near))
+
+
+def test_several_right_answers_worked_by_hand():
+    gallery = np.array([[1.0], [2.0], [3.0], [4.0], [5.0], [-2.0]])
+    keys = np.array(["a", "b", "a", "b", "a", "c"])
+    # From 0 the rows lie at 1 2 3 4 5 2: a b a b a c, and b and c are a tie.
+    ranks = retrieval.all_ranks(np.zeros((3, 1)), gallery, np.array(["a", "b", "c"]), keys)
+    # a: first; then behind b and c; last. b: behind a and c; behind a, c, b, a. c: behind a and b.
+    assert [rank.tolist() for rank in ranks] == [[1, 4, 6], [3, 5], [3]]
+    precision = [(1 / 1 + 2 / 4 + 3 / 6) / 3, (1 / 3 + 2 / 5) / 2, 1 / 3]
+    assert retrieval.average_precision(ranks).tolist() == pytest.approx(precision)
+    first = np.array([rank[0] for rank in ranks])
+    assert retrieval.recall_at_k(first, 1).tolist() == [1, 0, 0]
+    assert retrieval.recall_at_k(first, 3).tolist() == [1, 1, 1]
+    assert np.median(first) == 3
+
+
+def test_several_right_answers_in_the_worst_of_all_orders():
+    """Every order of the rows that their distances allow, tried."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        distances = rng.integers(1, 4, 6)
+        right = rng.permutation(np.arange(6) < rng.integers(1, 6))
+        worst = min(
+            np.mean([
+                np.mean(right[list(order[: place + 1])])
+                for place, row in enumerate(order) if right[row]
+            ])
+            for order in itertools.permutations(range(6))
+            if np.all(np.diff(distances[list(order)]) >= 0)
+        )  # fmt: skip
+        ranks = retrieval.all_ranks(
+            np.zeros((1, 1)), distances[:, None].astype(float), np.array([1]), right.astype(int)
+        )
+        assert retrieval.average_precision(ranks)[0] == pytest.approx(worst)
+
+
+@pytest.mark.parametrize("classes", [1, 4, 25])
+def test_several_right_answers_equal_sklearn_without_ties(classes):
+    rng = np.random.default_rng(classes)
+    gallery, queries = vectors(60, seed=1), vectors(30, seed=2)
+    gallery_keys = np.concatenate([np.arange(classes), rng.integers(0, classes, 60 - classes)])
+    keys = rng.integers(0, classes, 30)
+    ranks = retrieval.all_ranks(queries, gallery, keys, gallery_keys)
+    precision = retrieval.average_precision(ranks)
+    for query, key, own, rank in zip(queries, keys, precision, ranks):
+        near = -np.linalg.norm(gallery - query, axis=1)
+        assert own == pytest.approx(average_precision_score(gallery_keys == key, near))
+        order = np.argsort(-near)
+        assert rank.tolist() == (1 + np.flatnonzero(gallery_keys[order] == key)).tolist()
+
+
+def test_one_right_answer_of_all_ranks_is_that_of_ranks():
+    gallery, queries = vectors(40, seed=1), vectors(40, seed=2)
+    gallery[5:9] = gallery[1]  # ties
+    answers = np.random.default_rng(0).permutation(40)
+    ranks = retrieval.all_ranks(queries, gallery, answers + 100, np.arange(100, 140))
+    np.testing.assert_array_equal(np.concatenate(ranks), retrieval.ranks(queries, gallery, answers))
+
+
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_chance_is_the_mean_of_all_orders(size):
+    for right in range(1, size + 1):
+        orders = [np.array(o) + 1 for o in itertools.combinations(range(size), right)]
+        precision = retrieval.average_precision(orders).mean()
+        assert retrieval.chance("mAP", size, right) == pytest.approx(precision)
+        first = np.array([order[0] for order in orders])
+        for k in (1, 2, 5, 10):
+            recall = retrieval.recall_at_k(first, k).mean()
+            assert retrieval.chance(f"top{k}", size, right) == pytest.approx(recall)
+
+
+def test_chance_of_queries_is_the_mean_over_them():
+    for kind in ("mAP", "top2"):
+        each = [retrieval.chance(kind, 9, right) for right in (1, 4)]
+        assert retrieval.chance(kind, 9, np.array([1, 4, 4])) == pytest.approx(
+            (each[0] + 2 * each[1]) / 3
+        )
+
+
+def test_several_right_answers_of_features_that_know_them():
+    keys = np.arange(60) % 6
+    ranks = retrieval.all_ranks(np.eye(6), np.eye(6)[keys], np.arange(6), keys)
+    assert [rank.tolist() for rank in ranks] == [list(range(1, 11))] * 6
+
+
+@pytest.mark.parametrize("right", [1, 3, 12])
+def test_several_right_answers_of_a_collapsed_embedding_are_at_or_below_chance(right):
+    keys = np.arange(36) // right
+    collapsed = np.ones((36, 8), np.float32) + vectors(36, 8, 1, 1e-7)
+    ranks = retrieval.all_ranks(collapsed, collapsed, keys, keys)
+    assert [rank.tolist() for rank in ranks] == [list(range(37 - right, 37))] * 36
+    assert retrieval.average_precision(ranks).mean() <= retrieval.chance("mAP", 36, right)
+    first = np.array([rank[0] for rank in ranks])
+    assert retrieval.scores("top5", first).mean() <= retrieval.chance("top5", 36, right)
+
+
+def test_keys_that_do_not_fit_are_refused():
+    keys = np.array(["x", "y", "z"])
+    with pytest.raises(ValueError, match="1 queries have no right answer: z is the first"):
+        retrieval.all_ranks(vectors(3), vectors(2), keys, keys[:2])
+    with pytest.raises(ValueError, match="3 queries, but"):
+        retrieval.all_ranks(vectors(3), vectors(3), keys[:2], keys)
+    with pytest.raises(ValueError, match="2 gallery rows, but"):
+        retrieval.all_ranks(vectors(3), vectors(2), keys, keys)
+    assert retrieval.all_ranks(vectors(0), vectors(2), keys[:0], keys[:2]) == []
+
+
+def test_identical_features_are_perfect():
+    same = vectors(300, width=64)
+    same /= np.linalg.norm(same, axis=1, keepdims=True)
+    rank = retrieval.ranks(same, same, np.arange(300))
+    assert retrieval.average_precision(rank).mean() == 1.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+@pytest.mark.parametrize("point", [0.0, 1.0])
+def test_a_collapsed_embedding_is_at_or_below_chance(point, noise):
+    n = 64
+    collapsed = np.full((n, 32), point, np.float32) + vectors(n, 32, 1, noise * max(point, 0.0))
+    rank = retrieval.ranks(collapsed, collapsed, np.arange(n))
+    assert rank.tolist() == [n] * n
+    for kind in ("mAP", "top1", "top5", "top10"):
+        assert retrieval.scores(kind, rank).mean() <= retrieval.chance(kind, n)
+
+
+def test_near_duplicates_are_found_and_never_nan():
+    # |a|^2 + |b|^2 - 2ab in float32 would round to about -1e-7 here; the pairs lie 1e-3 apart
+    base = np.ones((50, 128), np.float32) / np.sqrt(128)
+    gallery = base + vectors(50, 128, 1, 1e-3)
+    queries = gallery + vectors(50, 128, 2, 1e-6)
+    rank = retrieval.ranks(queries, gallery, np.arange(50))
+    assert np.all(rank == 1)
+    order, distances = retrieval.nearest(queries, gallery, np.arange(50), 5)
+    assert np.isfinite(distances).all()
+    assert np.all(order[:, 0] == np.arange(50))
+
+
+def test_order_of_rows_does_not_matter():
+    gallery, queries = vectors(30, seed=1), vectors(30, seed=2)
+    shuffle = np.random.default_rng(0).permutation(30)
+    answers = np.arange(30)
+    moved = np.argsort(shuffle)  # row r of the gallery is at moved[r] of gallery[shuffle]
+    np.testing.assert_array_equal(
+        retrieval.ranks(queries, gallery, answers),
+        retrieval.ranks(queries, gallery[shuffle], moved),
+    )
+
+
+def test_nearest_agrees_with_ranks():
+    gallery, queries = vectors(40, seed=1), vectors(40, seed=2)
+    gallery[3] = gallery[2]  # a tie with the right answer of query 2
+    queries[2] = gallery[2]
+    answers = np.arange(40)
+    order, distances = retrieval.nearest(queries, gallery, answers, 40)
+    place = 1 + np.argmax(order == answers[:, None], axis=1)
+    np.testing.assert_array_equal(place, retrieval.ranks(queries, gallery, answers))
+    assert order[2, :2].tolist() == [3, 2]
+    assert distances[2, :2].tolist() == pytest.approx([0, 0], abs=1e-6)
+    others = np.arange(40) != 2
+    assert np.all(np.diff(distances[others]) >= 0)
+
+
+def test_memory_does_not_grow_with_queries_times_gallery():
+    # In a process of its own, whose peak is this call's. The whole matrix would take 1,152 MB.
+    program = """
+import resource, numpy as np
+from core.evaluation import retrieval
+rng = np.random.default_rng(0)
+a, b = rng.standard_normal((2, 12000, 16)).astype(np.float32)
+retrieval.ranks(a[:600], b, np.arange(600))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+retrieval.ranks(a, b, np.arange(12000))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert int(done.stdout) < 200_000  # kB
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_refused(bad):
+    gallery = vectors(5)
+    queries = gallery.copy()
+    queries[3, 2] = bad
+    with pytest.raises(ValueError, match="queries is not finite"):
+        retrieval.ranks(queries, gallery, np.arange(5))
+    with pytest.raises(ValueError, match="gallery is not finite"):
+        retrieval.ranks(gallery, queries, np.arange(5))
+
+
+def test_arguments_that_do_not_match_are_refused():
+    with pytest.raises(ValueError, match="do not match"):
+        retrieval.ranks(vectors(5, 4), vectors(5, 3), np.arange(5))
+    with pytest.raises(ValueError, match="outside the gallery"):
+        retrieval.ranks(vectors(5), vectors(4), np.arange(5))
+    with pytest.raises(ValueError, match="5 queries"):
+        retrieval.ranks(vectors(5), vectors(5), np.arange(4))

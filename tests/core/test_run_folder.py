@@ -1,0 +1,127 @@
+"""core.run_folder: paths, the lock, and the strict config.json."""
+
+import json
+import os
+
+import pytest
+
+from core.errors import UsageError, UserError
+from core.run_folder import RunConfig, RunFolder
+
+ENTRY = {
+    "step": 0,
+    "loader": "l",
+    "command": ["train.py", "m"],
+    "versions": {"python": "3.11"},
+    "time": "2024-01-01T00:00:00+00:00",
+    "changes": {},
+}
+MORE = {"seed": 0, "git": None, "data": {"folder": "5e"}}
+CONFIG = RunConfig(
+    "m", "l", {"seed": 0}, {"a": 1}, {"l": {"folder": "x"}}, (ENTRY, {**ENTRY, **MORE}),
+    {"l": {"folder": {"train/a": "5e"}}},
+)  # fmt: skip
+
+
+def test_paths(tmp_path):
+    run = RunFolder(tmp_path, "graph-attention", "SD01")
+    assert run.root == tmp_path / "graph-attention-SD01"
+    assert run.config == run.root / "config.json"
+    assert not run.root.exists()
+    run.create()
+    assert list(run.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "../x", "a\0"])
+def test_an_id_that_cannot_name_a_folder(tmp_path, bad):
+    with pytest.raises(UsageError, match="cannot name a run"):
+        RunFolder(tmp_path, "m", bad)
+
+
+def test_unwritable_output(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to the run folder .* choose another"):
+        RunFolder(tmp_path / "file", "m", "1").create()
+
+
+def test_a_second_run_names_the_process_of_the_first(tmp_path):
+    run = RunFolder(tmp_path, "m", "1")
+    run.create()
+    with (
+        run.lock(),
+        pytest.raises(UserError, match=f"written by process {os.getpid()};"),
+        RunFolder(tmp_path, "m", "1").lock(),
+    ):
+        pass
+    with run.lock(), RunFolder(tmp_path, "m", "1").root.joinpath(".lock").open() as file:
+        assert file.read() == f"{os.getpid()}\n"
+
+
+def test_a_start_that_fails_leaves_nothing_of_its_own(tmp_path):
+    run = RunFolder(tmp_path / "a" / "b", "m", "1")
+    for _ in range(2):
+        with pytest.raises(KeyError), run.created(), run.lock():
+            raise KeyError
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError), run.created(), run.lock():
+        run.metrics.touch()
+        raise KeyError
+    assert run.metrics.exists() and run.locked_by.exists()
+
+
+def test_a_lock_that_is_removed_while_one_waits_for_it_locks_nothing(tmp_path, monkeypatch):
+    """Else a third run would make the file anew and lock it too."""
+    run, acquire, waited = RunFolder(tmp_path, "m", "1"), RunFolder._acquire, []
+
+    def remove_once(self, file):
+        acquire(self, file)
+        if not waited:
+            waited.append(file)
+            self.locked_by.unlink()  # as its holder does, having failed
+
+    run.create()
+    monkeypatch.setattr(RunFolder, "_acquire", remove_once)
+    with run.lock():
+        assert waited and run.writer() == str(os.getpid())
+
+
+def test_config_round_trip(tmp_path):
+    path = tmp_path / "config.json"
+    CONFIG.write(path)
+    assert RunConfig.read(path) == CONFIG
+    assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
+
+
+def _edited(tmp_path, edit):
+    path = tmp_path / "config.json"
+    CONFIG.write(path)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("edit", "piece"),
+    [
+        (lambda c: c.update(extra=1), "unknown key 'extra'"),
+        (lambda c: c.pop("loader"), "the key 'loader' is missing"),
+        (lambda c: c.update(model=3), "'model' must be str"),
+        (lambda c: c["hparams"].pop("base"), "the key 'base' is missing"),
+        (lambda c: c["hparams"].update(more={}), "unknown key 'more'"),
+        (lambda c: c["hparams"]["data"].update(l=3), "hparams.data['l'] must be an object"),
+        (lambda c: c["history"][0].pop("step"), "history: the key 'step' is missing"),
+        (lambda c: c.update(schema=99), "schema 99"),
+        (lambda c: c["history"][0].update(command=["a", 1]), "'command' must be words"),
+        (lambda c: c["history"][0].update(seed="0"), "'seed' must be int"),
+        (lambda c: c["history"][0].update(more=1), "unknown key 'more'"),
+        (lambda c: c.update(contents=[]), "'contents' must be dict"),
+        (lambda c: c["contents"]["l"].update(folder={"a": 3}), "'contents' must be hashes"),
+    ],
+)
+def test_reading_is_strict(tmp_path, edit, piece):
+    path = _edited(tmp_path, edit)
+    with pytest.raises(UserError) as caught:
+        RunConfig.read(path)
+    assert piece in str(caught.value)
+    assert str(path) in str(caught.value)

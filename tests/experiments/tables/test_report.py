@@ -1,0 +1,250 @@
+"""The page of all runs of a folder."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core import cli
+from core.errors import UserError
+from core.evaluation.figures import Figure
+from core.run_folder import RunConfig, RunFolder
+from experiments.tables.report import Report, ReportHParams, _bar
+
+ABOUT = {
+    "schema": 1, "model": "graph-attention", "run": "SD01", "step": 1000,
+    "loader": "coco-tfrecord", "split": "test",
+}  # fmt: skip
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A run with a history of two, curves and an evaluation; an experiment's record."""
+    run = RunFolder(tmp_path / "runs", "graph-attention", "SD01")
+    run.root.mkdir(parents=True)
+    history = [
+        {"step": step, "loader": loader, "command": ["train.py", "x", "--hparams", "goal=a <b>"],
+         "versions": {}, "time": f"2026-01-0{step + 1}", "changes": {}}
+        for step, loader in ((0, "coco-tfrecord"), (5, "sketchycoco-tf"))
+    ]  # fmt: skip
+    RunConfig("graph-attention", "sketchycoco-tf", {"goal": "<i>mine</i>"}, {}, {}, history).write(
+        run.config
+    )
+    run.plots.mkdir()
+    run.evaluation.mkdir()
+    for name in ("losses.png", "tsne-step-900.png", "tsne-step-1000.png", "masks-step-1000.png"):
+        Image.new("RGB", (4, 4)).save(run.plots / name)
+    Image.new("RGB", (4, 4)).save(run.evaluation / "masks-step-1000.png")
+    figure = {
+        "metric": "sbir-top1", "split": "valid", "value": 0.25, "n": 8, "gallery": 8,
+        "labels": {"boxes": "jittered", "sketches": "real"}, "chance": 0.125, "ceiling": None,
+        "interval": [0.1, 0.5], "controls": {"minus_blank": 0.2},
+    }  # fmt: skip
+    blank = {**figure, "labels": {"boxes": "jittered", "sketches": "blank"}, "controls": {}}
+    masks = {**figure, "metric": "mask-iou", "labels": {}, "chance": None, "gallery": None}
+    report = {
+        "schema": 2, "run": "graph-attention-SD01",
+        "loader": "coco-tfrecord", "split": "valid", "step": 1000,
+        "command": ["evaluate-metrics.py", "graph-attention"],
+        "results": [figure, blank, masks, {"path": "masks-step-1000.png"}],
+    }  # fmt: skip
+    (run.evaluation / "coco-tfrecord-valid-step-1000.json").write_text(json.dumps(report))
+    return tmp_path / "runs"
+
+
+def page(out, results):
+    results.mkdir(exist_ok=True)
+    Report(ReportHParams(results=str(results)), out / "report-x").run(None)
+    return (results / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_stands_on_the_page(out, tmp_path):
+    text = page(out, tmp_path / "results")
+    assert "&lt;i&gt;mine&lt;/i&gt;" in text and "<i>mine</i>" not in text
+    assert text.count("python train.py x --hparams") == 2
+    assert "from step 5, on sketchycoco-tf" in text
+    assert "python evaluate-metrics.py graph-attention" in text
+    # The newest of each kind, and the masks once, with the evaluation that made them.
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", text) == [
+        "losses", "tsne-step-1000", "masks-step-1000",
+    ]  # fmt: skip
+    rows = re.findall(r'<tr class="(.*?)">', text)
+    assert rows == ["first", "control", "first"]
+
+
+def test_the_page_needs_no_other_file(out, tmp_path):
+    text = page(out, tmp_path / "results")
+    sources = re.findall(r'(?:src|href)="(.*?)"', text)
+    assert sources and all(s.startswith(("data:image/png;base64,", "#")) for s in sources)
+
+
+def test_an_experiment_and_its_figures(out, tmp_path):
+    results = tmp_path / "found"
+    results.mkdir()
+    content = json.loads(next(out.glob("*/evaluation/*.json")).read_text())
+    content = {**ABOUT, "featsfile": "SD01_feats.npz", "results": content["results"][:2]}
+    (results / "SD01_feats_sbir.json").write_text(json.dumps(content))
+    folder = out / "sbir-on-features-file-x"
+    folder.mkdir()
+    record = {
+        "experiment": "sbir-on-features-file", "time": "2026-02-01",
+        "command": ["run-experiment.py", "sbir-on-features-file"],
+        "hparams": {"results": str(results), "results_dir": "", "featsfile": "SD01_feats.npz"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(record))
+    text = page(out, tmp_path / "results")
+    assert "python run-experiment.py sbir-on-features-file" in text
+    assert text.index("graph-attention-SD01</a>") < text.index("sbir-on-features-file-x</a>")
+    assert text.count("sbir-top1</td>") == 4
+
+
+def test_two_searches_in_one_folder_stand_under_their_own_commands(out, tmp_path):
+    results = tmp_path / "found"
+    results.mkdir()
+    for name in ("valid", "test"):
+        content = {**ABOUT, "featsfile": f"{name}_feats.npz", "results": []}
+        (results / f"{name}_feats_sbir.json").write_text(json.dumps(content))
+        folder = out / f"sbir-on-features-file-{name}"
+        folder.mkdir()
+        hparams = {"results": str(results), "results_dir": "", "featsfile": f"a/{name}_feats.npz"}
+        record = {
+            "experiment": "sbir-on-features-file", "time": f"2026-02-{name}",
+            "command": ["run-experiment.py", name], "hparams": hparams,
+        }  # fmt: skip
+        (folder / "config.json").write_text(json.dumps(record))
+    text = page(out, tmp_path / "results")
+    parts = text.split("<h2 ")
+    for name in ("valid", "test"):
+        (part,) = (part for part in parts if f"python run-experiment.py {name}<" in part)
+        assert re.findall(r"<p>(\w+_feats.npz)</p>", part) == [f"{name}_feats.npz"]
+
+
+def test_experiments_on_a_model_with_what_they_have_written(out, tmp_path):
+    """Those of the same name on another run, in the same folder, stand elsewhere."""
+    results = tmp_path / "found"
+    results.mkdir()
+    for run in ("SD-01", "SD02"):
+        Image.new("RGB", (4, 4)).save(results / f"curve-{run}.png")
+        content = {
+            **ABOUT, "results": [], "notes": [f"<note> of {run}"], "pictures": [f"curve-{run}.png"],
+        }  # fmt: skip
+        name = f"{run}_coco_tfrecord_test_mixed_queries.json".replace("-", "_")
+        (results / name).write_text(json.dumps(content))
+    folder = out / "mixed-queries-x"
+    folder.mkdir()
+    record = {
+        "experiment": "mixed-queries", "time": "2026-02-01", "command": ["run-experiment.py"],
+        "hparams": {"results": str(results)}, "model": {"id": "SD-01"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(record))
+    text = page(out, tmp_path / "results")
+    assert "<p>&lt;note&gt; of SD-01</p>" in text and "SD02" not in text
+    assert "<figcaption>curve-SD-01</figcaption>" in text
+
+
+def test_features_of_another_system(out, tmp_path):
+    ids, vectors = np.arange(4), np.eye(4)
+    for name in ("q", "g"):
+        np.savez(tmp_path / f"{name}.npz", ids=ids, vectors=vectors)
+    hparams = f"queries={tmp_path}/q.npz,gallery={tmp_path}/g.npz,results={tmp_path}/found"
+    argv = ["score-features", "-o", str(out), "--id", "x", "--exp-hparams", hparams]
+    assert cli.run(cli.run_experiment, argv) == 0
+    (part,) = (
+        part for part in page(out, tmp_path / "results").split("<h2 ") if "q.npz</p>" in part
+    )
+    assert re.findall(r'<tr class="(.*?)">', part) == ["first", "control"] * 2
+    assert "minus shuffled 1 [1.000, 1.000]" in part
+
+
+@pytest.mark.parametrize("content", ["5", "[]", '{"experiment": "x"}', '{"model": "m"}'])
+def test_files_of_others_are_passed_over(out, tmp_path, content, caplog):
+    (out / "strange").mkdir()
+    (out / "strange/config.json").write_text(content)
+    (out / "graph-attention-SD01/evaluation/old.json").write_text(content)
+    text = page(out, tmp_path / "results")
+    assert "strange" not in text and "Evaluation on coco-tfrecord" in text
+    assert "left out: " in caplog.text and "old.json holds no figures" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "piece"),
+    [
+        (lambda results: results[0].update(value="high"), "'value' must be a number"),
+        (lambda results: results[0].update(interval=[1]), "'interval' must be two numbers"),
+        (lambda results: results[3].update(path="/etc/hostname"), "the picture '/etc/hostname'"),
+        (lambda results: results[3].update(path="../plots/losses.png"), "the picture '../plots"),
+        (lambda results: results.append("x"), "'results' must be"),
+    ],
+)
+def test_an_evaluation_that_is_not_whole_is_left_out(out, tmp_path, change, piece, caplog):
+    path = next(out.glob("*/evaluation/*.json"))
+    content = json.loads(path.read_text())
+    change(content["results"])
+    path.write_text(json.dumps(content))
+    text = page(out, tmp_path / "results")
+    assert "python train.py x" in text and "Evaluation on coco-tfrecord" not in text
+    assert f"left out: {path}" in caplog.text and piece in caplog.text
+
+
+EXPERIMENT = {
+    "experiment": "mixed-queries", "time": "2026", "command": ["run-experiment.py"],
+    "hparams": {}, "model": {"id": "SD01"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [
+    {"hparams": {"featsfile": 3}}, {"hparams": {"queries": ["a"], "gallery": "b"}},
+    {"hparams": {"results": {}}}, {"hparams": {"results": "a\0b"}}, {"command": [1]},
+    {"model": "SD01"}, {"model": {"id": 1}}, {"model": {"id": "/etc"}},
+])  # fmt: skip
+def test_an_experiment_with_ill_typed_entries_is_left_out(out, tmp_path, wrong, caplog):
+    (out / "strange").mkdir()
+    (out / "strange/config.json").write_text(json.dumps({**EXPERIMENT, **wrong}))
+    text = page(out, tmp_path / "results")
+    assert "strange" not in text and "python train.py x" in text
+    assert f"left out: {out / 'strange/config.json'} holds values of other types" in caplog.text
+
+
+@pytest.mark.parametrize("change", [
+    lambda config: config["history"][0].update(command=[1]),
+    lambda config: config["history"][0].update(step="0"),
+    lambda config: config.update(schema=99),
+])  # fmt: skip
+def test_a_run_with_a_broken_config_is_left_out(out, tmp_path, change, caplog):
+    path = out / "graph-attention-SD01/config.json"
+    content = json.loads(path.read_text())
+    (out / "good").mkdir()
+    (out / "good/config.json").write_text(json.dumps({**content, "hparams": {
+        **content["hparams"], "base": {"goal": 3}}}))  # fmt: skip
+    change(content)
+    path.write_text(json.dumps(content))
+    (out / "cut").mkdir()
+    (out / "cut/config.json").write_text('{"model": "m", ')
+    text = page(out, tmp_path / "results")
+    assert "graph-attention-SD01</h2>" not in text and "good</h2>" in text
+    assert f"left out: {path}" in caplog.text and "cut/config.json is not valid" in caplog.text
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(UserError, match="there is nothing to report"):
+        Report(ReportHParams(), tmp_path / "report-x").run(None)
+
+
+def test_the_command_line(out, tmp_path, capsys):
+    argv = ["report", "-o", str(out), "--id", "x", "--exp-hparams", f"results={tmp_path / 'page'}"]
+    assert cli.run(cli.run_experiment, argv) == 0
+    assert (tmp_path / "page/report.html").is_file()
+    # It does not report on itself when it is made again.
+    assert cli.run(cli.run_experiment, argv) == 0
+    assert "report-x" not in (tmp_path / "page/report.html").read_text()
+
+
+def test_a_bar_worked_by_hand():
+    """120 pixels are 1: a value of 0.25 is 30, an interval of 0.1 to 0.5 from 12 to 60, chance
+    0.125 at 15."""
+    bar = _bar(Figure("m", "valid", 0.25, 8, chance=0.125, interval=(0.1, 0.5)))
+    assert '<rect width="30.0"' in bar
+    assert 'x1="12.0" x2="60.0"' in bar and 'x1="15.0" x2="15.0"' in bar
+    assert "#c00" not in _bar(Figure("m", "valid", 1.5, 8))
