@@ -14,8 +14,9 @@ SOURCES = sorted(
     for path in ROOT.glob(pattern)
 )  # fmt: skip
 
-# Pickles are programs. prep_data/npz.py reads those of Quick, Draw! as data, without an unpickler,
-# and so needs none of these modules either.
+# Pickles are programs. One file may unpickle: it reads Quick, Draw! with an unpickler that admits
+# three names (tests/prep_data/test_npz.py).
+UNPICKLES = {"prep_data/npz.py": ["import of pickle"]}
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve",
            "yaml"}  # fmt: skip
 CALLS = {
@@ -79,10 +80,10 @@ def _is(node, value):
 def test_no_source_runs_what_it_reads():
     assert len(SOURCES) > 80
     found = {
-        path.relative_to(ROOT).as_posix(): list(violations(path.read_text(encoding="utf-8")))
+        path.relative_to(ROOT).as_posix(): [what for _, what in violations(path.read_text("utf-8"))]
         for path in SOURCES
     }
-    assert {name: what for name, what in found.items() if what} == {}
+    assert {name: what for name, what in found.items() if what} == UNPICKLES
 
 
 @pytest.mark.parametrize(
