@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
+
+    from core.evaluation.query_protocols import DrawnScenes, QueryObjects, QueryProtocol
 
 SPLITS = ("train", "valid", "test")
 Stage = tuple[str, Callable[[Any], Any]]  # its name, and from element to element
@@ -30,78 +32,6 @@ class Vocabulary:
     def num_classes(self) -> int:
         """K."""
         return len(self.names)
-
-
-BOXES = ("shared", "jittered", "own")
-SKETCHES = ("real", "blank", "shuffled")
-DIRECTIONS = ("canonical", "random")
-
-
-@dataclass(frozen=True)
-class QueryProtocol:
-    """How the queries of an evaluation are made from the sketched scenes of a set.
-
-    boxes: 'shared' is the paper's: each object has the box it has in the very photograph that is
-    looked for, and boxes alone identify a scene. 'jittered' shifts and scales each of them.
-    'own' are the boxes of the drawing, where the set has them.
-    sketches: 'blank' shows white paper in their place: what boxes alone can do. 'shuffled' shows
-    the sketches of another scene: what sketches that say nothing about the photograph can do.
-
-    `dataloaders.queries` carries it out; docs/architecture.md says why.
-    """
-
-    boxes: str = "shared"  # of BOXES
-    sketches: str = "real"  # of SKETCHES
-    jitter: float = 0.2  # shift and scale of jittered boxes, as a share of a box's size
-    dropped: float = 0.0  # each object is left out with this probability; one of a scene stays
-    directions: str = "canonical"  # of the pairs of both graphs; of DIRECTIONS
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("boxes", BOXES), ("sketches", SKETCHES), ("directions", DIRECTIONS),
-        ):  # fmt: skip
-            if getattr(self, name) not in choices:
-                raise UsageError(
-                    f"query {name} are {', '.join(choices[:-1])} or {choices[-1]}, not "
-                    f"{getattr(self, name)!r}"
-                )
-        for name in ("jitter", "dropped"):
-            value = getattr(self, name)
-            if not 0.0 <= value < 1.0:
-                raise UsageError(f"{name} is a share in [0, 1), not {value}")
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """What stands beside a figure: boxes and sketches, the rest where it matters."""
-        labels = {"boxes": self.boxes, "sketches": self.sketches}
-        if self.boxes == "jittered":
-            labels["jitter"] = f"{self.jitter:g}"
-        if self.dropped:
-            labels["dropped"] = f"{self.dropped:g}"
-        if self.directions != "canonical":
-            labels["directions"] = self.directions
-        return labels
-
-    def __str__(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self.labels.items())
-
-    @property
-    def control(self) -> QueryProtocol:
-        """The same with blank sketches."""
-        return dataclasses.replace(self, sketches="blank")
-
-
-def protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
-    """Those that every figure of scene retrieval is shown under. own_boxes: of a set that has
-    them."""
-    return tuple(
-        QueryProtocol(boxes, sketches) for boxes in BOXES[: 2 + own_boxes] for sketches in SKETCHES
-    )
-
-
-def pictured(own_boxes: bool) -> QueryProtocol:
-    """The queries that pictures show: positions alone do not answer them."""
-    return QueryProtocol("own" if own_boxes else "jittered")
 
 
 class Parts(NamedTuple):
@@ -131,8 +61,8 @@ class Dataset(abc.ABC):
     name: str = ""
     HParams: type  # frozen dataclass of folders
     batch_type: type  # one of dataloaders.batches
-    own_boxes: bool = False  # whether drawings have boxes of their own
-    has_masks: bool = True  # whether objects have segmentations
+    has_masks: bool = True
+    mask_size: int = 64  # M, side in pixels of masks that a model built for these data makes
     parallel_calls: int | None = None  # batches made at the same time; None: tf.data decides
     prefetch: int = 2  # finished batches that wait for the model
 
@@ -236,3 +166,37 @@ class Dataset(abc.ABC):
         options.deterministic = True
         dataset = items.map(run, num_parallel_calls=calls) if stages else items
         return dataset.prefetch(self.prefetch).with_options(options)
+
+
+class SceneDataset(Dataset):
+    """A source of `SceneBatch`: photographs with objects, and queries (sketched scenes).
+
+    A set may have one side alone: a gallery has no queries, a set of drawings no photographs; then
+    the fields of the other side are None in every batch.
+    """
+
+    has_photos: bool = True
+    has_queries: bool = True
+    own_boxes: bool = False  # whether drawings have boxes of their own
+    has_masks: bool = True  # whether photographed objects have masks
+
+    @abc.abstractmethod
+    def queries(self, protocol: QueryProtocol, drawn: DrawnScenes) -> QueryObjects:
+        """Return the objects that the queries of a split show under a protocol.
+
+        Draws depend on the seed, the photograph's id and the object's place in its scene alone, so
+        two protocols differ in nothing but what they name. UsageError for boxes the set has not."""
+
+    @abc.abstractmethod
+    def relations(
+        self,
+        boxes: np.ndarray,
+        obj_to_img: np.ndarray,
+        image_ids: np.ndarray,
+        directions: str,
+        side: str,
+    ) -> tf.Tensor:
+        """Return the triples of some scenes: int32 (T, 3), from boxes alone.
+
+        boxes: float32 (O, 4). obj_to_img: int32 (O,), ascending. image_ids: int64 (N,). directions:
+        'canonical', or 'random', drawn for each `side` ('photo' or 'query') apart."""

@@ -1,5 +1,15 @@
-"""The base class of every model. A model knows tensors, optimizers and the step: no folder, no
-checkpoint, no report."""
+"""The contracts of models. A model knows tensors, optimizers and the step: no folder, no
+checkpoint, no report.
+
+    Model               what the training loop and the checkpoints ask of every model
+    ObjectEncoder       encodes crops and sketches of single objects (stage 1)
+    SceneModel          gives vectors that rank scenes; one of its two kinds:
+      SceneGraphModel     from encoded objects, their boxes and relations (stages 2 and 3)
+      WholeSceneModel     from whole photographs and whole drawings
+    LayoutModel         makes photographs of layouts (spade)
+
+Letters: see the shape legend in `models/__init__.py`.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +64,6 @@ class Model(tf.Module, abc.ABC):
     # Names of the metrics it can be asked for. All of them are computed during training, but they
     # are slow: every notify_every steps.
     metrics: tuple[str, ...] = ()
-    # Whether it encodes crops and sketches: what most experiments ask of a model.
-    encodes: bool = True
     optimizers: dict[str, tf.keras.optimizers.Optimizer]
     # Hparams that may differ between this model and the one it is warm started from; all others
     # that both have must be equal.
@@ -77,6 +85,11 @@ class Model(tf.Module, abc.ABC):
         self.iterations = iterations
         self.mask_size = mask_size
         self.numerics = numerics
+
+    @classmethod
+    def crop_size(cls, hparams: Any) -> int:
+        """Return the side in pixels that a loader gives crops and sketches for this model."""
+        return 32  # of a model that looks at neither: small ones cost least
 
     def weights_digest(self) -> str:
         """SHA-256 of all variables, in hex: equal for the same checkpoint alone."""
@@ -117,3 +130,118 @@ class Model(tf.Module, abc.ABC):
     @abc.abstractmethod
     def warm_start_parts(self) -> dict[str, tf.Module]:
         """The parts, by name, that another stage takes over; equal names have equal variables."""
+
+
+class EncodedObjects(NamedTuple):
+    """Encodings of B crops or sketches, each out of its context."""
+
+    vector: tf.Tensor  # float32 (B, D): a scene is made of these
+    embedding: tf.Tensor  # float32 (B, E), L2 norm 1: the space common to crops and sketches
+    logits: tf.Tensor  # float32 (B, K): classes, by the classifier of the domain
+
+
+class SceneOutputs(NamedTuple):
+    """Inference on one side (photographs or queries) of N scenes with O objects; all float32."""
+
+    scene_token: tf.Tensor  # (N, D): the Transformer's output for the scene token
+    # (N, D), L2 norm 1: its projection, trained by the contrastive loss; None without that loss
+    scene_vector: tf.Tensor | None
+    objects: tf.Tensor  # (O, D): contextual object vectors
+    logits: tf.Tensor | None  # (O, K): classes of the contextual objects; None without classifier
+    boxes: tf.Tensor  # (O, 4): predicted boxes
+    mask_logits: tf.Tensor | None  # (O, M, M) within the box; None when not asked for or trained
+
+    @property
+    def masks(self) -> tf.Tensor | None:
+        """Mask probabilities within the box: float32 (O, M, M)."""
+        return None if self.mask_logits is None else tf.nn.sigmoid(self.mask_logits)
+
+
+class Attention(NamedTuple):
+    """Attention of each scene's token to its objects, float32 (O,) in [0, 1]; the rest to 1 of a
+    scene is the token's attention to itself."""
+
+    last: tf.Tensor  # of the last layer, mean over the heads
+    rollout: tf.Tensor  # through all layers (Abnar and Zuidema 2020, section 3)
+
+
+class ObjectEncoder(Model):
+    """A model that encodes crops and sketches of single objects."""
+
+    @abc.abstractmethod
+    def embed_photos(self, crops: tf.Tensor) -> EncodedObjects:
+        """Encode crops: uint8 (B, H, W, 3), H = W = `crop_size`."""
+
+    @abc.abstractmethod
+    def embed_sketches(self, sketches: tf.Tensor) -> EncodedObjects:
+        """Encode sketches: uint8 (B, H, W, 1), 255 = white paper, H = W = `crop_size`."""
+
+
+class SceneModel(Model):
+    """A model whose scene vectors rank photographs for a sketched query."""
+
+    @property
+    @abc.abstractmethod
+    def vector_names(self) -> tuple[str, ...]:
+        """Names of its scene vectors; photographs are ranked by the first unless told otherwise."""
+
+
+class SceneGraphModel(ObjectEncoder, SceneModel):
+    """A model of scenes made of encoded objects: each is encoded once, whatever scenes it is in."""
+
+    @abc.abstractmethod
+    def contextualise(
+        self,
+        vectors: tf.Tensor,
+        boxes: tf.Tensor,
+        obj_to_img: tf.Tensor,
+        triples: tf.Tensor,
+        num_scenes: int,
+        with_masks: bool = True,
+    ) -> SceneOutputs:
+        """Return scene vectors, contextual objects, boxes and masks of one side of N scenes.
+
+        vectors: float32 (O, D), `EncodedObjects.vector` of crops or sketches, mixed at will. boxes:
+        float32 (O, 4). obj_to_img: int32 (O,), ascending. triples: int32 (T, 3). num_scenes: N.
+        with_masks=False leaves out the masks, the costliest part."""
+
+    @abc.abstractmethod
+    def attention(
+        self,
+        vectors: tf.Tensor,
+        boxes: tf.Tensor,
+        obj_to_img: tf.Tensor,
+        triples: tf.Tensor,
+        num_scenes: int,
+    ) -> Attention:
+        """Return the scene tokens' attention; arguments as of `contextualise`. UsageError for a
+        model without attention."""
+
+
+class WholeSceneModel(SceneModel):
+    """A model that sees a whole photograph and a whole drawing; it needs no boxes or classes."""
+
+    scene_size: int  # side in pixels of the pictures it sees
+
+    @abc.abstractmethod
+    def embed_photographs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the scene vectors of whole photographs, by the names in `vector_names`: each
+        float32 (N, D). images: uint8 (N, S, S, 3), S = `scene_size`."""
+
+    @abc.abstractmethod
+    def embed_drawings(self, drawings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the scene vectors of whole drawings, as `embed_photographs`. drawings: uint8
+        (N, S, S, 1), 255 = white paper, every sketch in its box (`core.drawings`)."""
+
+
+class LayoutModel(Model):
+    """A model that makes photographs of layouts."""
+
+    @abc.abstractmethod
+    def layouts(self, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return labels and instances, uint8 (N, S, S), of the photographs of a `SceneBatch`.
+        UserError for sets without masks."""
+
+    @abc.abstractmethod
+    def generate(self, labels: tf.Tensor, instances: tf.Tensor) -> tf.Tensor:
+        """Return pictures float32 (N, S, S, 3) in [-1, 1] of layouts uint8 (N, S, S)."""

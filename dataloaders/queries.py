@@ -7,38 +7,17 @@ sketch stands in each box, and where the boxes are. Letters: N scenes, Q objects
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import tensorflow as tf
 
 from core import geometry
-from core.dataset import QueryProtocol
+from core.evaluation.query_protocols import DrawnScenes, QueryObjects, QueryProtocol
 from dataloaders import random_draws, sources
 
 BLANK = -1  # in place of the row of a sketch: white paper
 
 
-class Drawn(NamedTuple):
-    """The sketched scenes of a set, one for each of N photographs; Q sketched objects and O
-    photographed ones."""
-
-    image_ids: np.ndarray  # int64 (N,)
-    obj_to_img: np.ndarray  # int32 (Q,), ascending
-    boxes: np.ndarray  # float32 (Q, 4), of the drawing; the photograph's where it has none
-    query_to_photo: np.ndarray  # int32 (Q,), the photo object depicted, -1 = none
-    photo_boxes: np.ndarray  # float32 (O, 4)
-
-
-class Query(NamedTuple):
-    """What is shown of them under a protocol: Q' objects."""
-
-    rows: np.ndarray  # int32 (Q',), rows of the objects shown, ascending
-    sketches: np.ndarray  # int32 (Q',), the row whose sketch is shown, or BLANK
-    boxes: np.ndarray  # float32 (Q', 4)
-
-
-def under(protocol: QueryProtocol, drawn: Drawn, seed: int) -> Query:
+def under(protocol: QueryProtocol, drawn: DrawnScenes, seed: int) -> QueryObjects:
     """The queries under a protocol. What is drawn for an object depends on the seed, its
     photograph and its place in the scene alone; with shuffled sketches also on which scenes there
     are. So two protocols differ in nothing but what they name."""
@@ -61,7 +40,7 @@ def under(protocol: QueryProtocol, drawn: Drawn, seed: int) -> Query:
         rows = np.flatnonzero(
             kept(drawn.obj_to_img, protocol.dropped, seed, *coordinates).numpy()
         ).astype(np.int32)
-    return Query(rows, sketches[rows], boxes[rows])
+    return QueryObjects(rows, sketches[rows], boxes[rows])
 
 
 def slots(obj_to_img: np.ndarray) -> np.ndarray:

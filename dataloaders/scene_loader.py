@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from core.dataset import QueryProtocol, Stage, Vocabulary
+from core.dataset import SceneDataset, Stage, Vocabulary
 from core.errors import UsageError
+from core.evaluation.query_protocols import DrawnScenes, QueryObjects, QueryProtocol
 from dataloaders import blocks, queries, records, scene_batches, sources
 from dataloaders.batches import SceneBatch
 from dataloaders.negatives import check_negatives
 from dataloaders.scene_graph import triples
 
 
-class SceneLoader(sources.ItemLoader):
+class SceneLoader(sources.ItemLoader, SceneDataset):
     """Photographs with their scene graphs, and queries with theirs.
 
     A subclass says where scenes come from; its hparams name `crops_dir`, `query_jitter` and
@@ -52,14 +53,12 @@ class SceneLoader(sources.ItemLoader):
         check_negatives(crops, f"the {split} split of {self.hparams.crops_dir}")
         return {"crops": crops}
 
-    def queries(self, protocol: QueryProtocol, *drawn: np.ndarray) -> queries.Query:
-        """What the queries of some scenes show under a protocol. drawn: as `queries.Drawn`.
-        UsageError for boxes that the set does not have."""
+    def queries(self, protocol: QueryProtocol, drawn: DrawnScenes) -> QueryObjects:
         if protocol.boxes == "own" and not self.own_boxes:
             raise UsageError(
                 f"the drawings of {self.name} have no boxes of their own: boxes=shared or jittered"
             )
-        return queries.under(protocol, queries.Drawn(*drawn), self.seed)
+        return queries.under(protocol, drawn, self.seed)
 
     def relations(
         self,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.dataset import SPLITS, QueryProtocol, pictured
+from core.dataset import SPLITS
 from core.errors import EmptySplitError
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.figure_files import EXPERIMENT_SCHEMA
 from core.evaluation.figures import Figure, table
+from core.evaluation.query_protocols import QueryProtocol, pictured_protocol
 from core.experiment import ExperimentHParams, Trained
 from core.files import write_json
 from core.hparams import hp
@@ -48,7 +49,7 @@ def evaluation_on(trained: Trained, split: str | None) -> Evaluation:
 def fair_and_shared(own_boxes: bool) -> tuple[QueryProtocol, ...]:
     """The queries of experiments that show few: the paper's boxes, and those that do not give the
     answer away, each with real and blank sketches. own_boxes: of the set."""
-    both = QueryProtocol(), pictured(own_boxes)
+    both = QueryProtocol(), pictured_protocol(own_boxes)
     return tuple(each for real in both for each in (real, real.control))
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from PIL import Image
 
 from core import features
-from core.dataset import SPLITS, QueryProtocol, pictured
+from core.dataset import SPLITS
 from core.errors import EmptySplitError, UserError
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.picture_grids import TILE, composition
+from core.evaluation.query_protocols import DrawnScenes, QueryProtocol, pictured_protocol
 from core.evaluation.sides import Side
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import make_folder, write_atomic
@@ -115,9 +116,10 @@ def _save_thumbnails(path: Path, dataset: Any, batch: Any) -> None:
     """The photographs of a SceneBatch and the compositions of its queries."""
     images, sketches = batch.images.numpy(), batch.sketches.numpy()
     image_ids, obj_to_img = batch.image_ids.numpy(), batch.query.obj_to_img.numpy()
-    drawn = (obj_to_img, batch.query.boxes, batch.query_to_photo, batch.photo.boxes)
-    protocol = pictured(dataset.own_boxes)
-    shown = dataset.queries(protocol, image_ids, *(np.asarray(each) for each in drawn))
+    columns = (obj_to_img, batch.query.boxes, batch.query_to_photo, batch.photo.boxes)
+    drawn = DrawnScenes(image_ids, *(np.asarray(each) for each in columns))
+    protocol = pictured_protocol(dataset.own_boxes)
+    shown = dataset.queries(protocol, drawn)
     for scene, image_id in enumerate(image_ids.tolist()):
         mine = np.flatnonzero(obj_to_img[shown.rows] == scene)
         photo = Image.fromarray(images[scene]).resize((TILE, TILE), Image.Resampling.LANCZOS)

@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 
 from core import geometry, hparams, label_maps
-from core.dataset import QueryProtocol
 from core.errors import UserError
 from core.evaluation import mask_metrics, picture_grids
 from core.evaluation.embedded_split import Evaluation
+from core.evaluation.query_protocols import QueryProtocol
 from core.evaluation.sides import Queries, Side
 from core.experiment import Experiment, Trained
 from core.files import make_folder, replacing_folder, write_atomic

@@ -17,11 +17,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from core import features, plots
-from core.dataset import QueryProtocol, pictured
-from core.dataset import protocols as shown
 from core.errors import UsageError, UserError
 from core.evaluation import picture_grids, retrieval
 from core.evaluation.figures import Figure
+from core.evaluation.query_protocols import QueryProtocol, pictured_protocol
+from core.evaluation.query_protocols import standard_protocols as shown
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import make_folder, write_atomic
 from core.hparams import hp
@@ -94,7 +94,7 @@ class Retrieval(Experiment):
 
     @property
     def _pictured(self) -> QueryProtocol:
-        return pictured(self.features.metadata["own_boxes"])
+        return pictured_protocol(self.features.metadata["own_boxes"])
 
     # ---- pictures
 

@@ -23,10 +23,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from core import geometry
-from core.dataset import QueryProtocol
 from core.errors import EmptySplitError, UsageError, UserError
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Result
+from core.evaluation.query_protocols import DrawnScenes, QueryProtocol
 from core.evaluation.sides import Made, MaskPairs, Objects, Photos, Queries, Side, Triplets
 from core.features import VECTORS
 from core.registry import METRICS
@@ -112,9 +112,10 @@ class Evaluation:
             self.gather()
             photos, drawn = self._cache["objects of photos"], self._cache["objects of queries"]
             names = ("obj_to_img", "boxes", "query_to_photo")
-            shown = self.dataset.queries(
-                protocol, photos["image_ids"], *(drawn[name] for name in names), photos["boxes"]
+            scenes = DrawnScenes(
+                photos["image_ids"], *(drawn[name] for name in names), photos["boxes"]
             )
+            shown = self.dataset.queries(protocol, scenes)
             # The last row, which -1 names, is that of white paper.
             of_sketch = {
                 name: drawn[name][shown.sketches] for name in ("objects", "embedding", "predicted")

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core import plots
-from core.dataset import pictured
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Picture
+from core.evaluation.query_protocols import pictured_protocol
 from core.registry import METRICS
 
 ROWS = 8  # queries or objects in a picture
@@ -109,7 +109,7 @@ def search_heads(found: int) -> list[str]:
 @METRICS.register("sbir-on-valid")
 def _search(evaluation, name: str) -> list[Picture]:
     """Some queries under jittered boxes, which positions alone do not answer."""
-    protocol = pictured(evaluation.dataset.own_boxes)
+    protocol = pictured_protocol(evaluation.dataset.own_boxes)
     vector = evaluation.vectors[0]
     photos, queries = evaluation.photos, evaluation.queries(protocol)
     chosen = some(photos.scenes, ROWS, evaluation.seed)

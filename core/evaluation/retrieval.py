@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from core.dataset import QueryProtocol, protocols
 from core.evaluation import ranking
 from core.evaluation.figures import Figure, bootstrap_interval, bootstrap_intervals, macro_average
+from core.evaluation.query_protocols import QueryProtocol, standard_protocols
 from core.registry import METRICS
 
 TOP = (1, 5, 10)
@@ -261,7 +261,7 @@ def _scene_figures(evaluation, name: str, kind: str) -> list[Figure]:
     for vector in evaluation.vectors:
         ranks = {
             protocol: evaluation.scene_ranks(protocol, vector)
-            for protocol in protocols(evaluation.dataset.own_boxes)
+            for protocol in standard_protocols(evaluation.dataset.own_boxes)
         }
         gallery, seed = evaluation.photos.scenes, evaluation.seed
         figures += scene_figures(

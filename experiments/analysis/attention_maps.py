@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from core.dataset import QueryProtocol, pictured
 from core.evaluation import picture_grids
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.figure_files import EXPERIMENT_SCHEMA
 from core.evaluation.figures import Figure, bootstrap_interval
+from core.evaluation.query_protocols import QueryProtocol, pictured_protocol
 from core.evaluation.sides import Side
 from core.experiment import Experiment, Trained
 from core.files import write_atomic, write_npz
@@ -59,7 +59,7 @@ class AttentionMaps(Experiment):
         evaluation = common.evaluation_on(trained, self.hparams.split)
         name = common.file_name(trained, evaluation.split, "_attention_maps.npz")
         self.path = self.results / name
-        protocol = pictured(trained.dataset.own_boxes)
+        protocol = pictured_protocol(trained.dataset.own_boxes)
         sides = {
             "photo": evaluation.photos,
             "query": evaluation.queries(protocol),

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from core import features, plots
-from core.dataset import pictured, protocols
 from core.errors import UserError
 from core.evaluation import retrieval
 from core.evaluation.figures import Figure
+from core.evaluation.query_protocols import pictured_protocol, standard_protocols
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.hparams import hp
 from core.registry import EXPERIMENTS
@@ -69,7 +69,7 @@ class ExtendedGallery(Experiment):
         sizes = doubling(len(own), len(own) + len(added))
         ranks = {
             protocol: growing_ranks(file.queries(protocol), own, added, sizes)
-            for protocol in protocols(metadata["own_boxes"])
+            for protocol in standard_protocols(metadata["own_boxes"])
         }
         parts = []
         for number, size in enumerate(sizes):
@@ -186,7 +186,7 @@ def _longest(*vectors: np.ndarray) -> float:
 
 def _curves(figures: list[Figure], metadata: dict[str, Any]) -> bytes:
     """Recall over the size of the gallery, under the boxes that do not give the answer away."""
-    boxes = pictured(metadata["own_boxes"]).boxes
+    boxes = pictured_protocol(metadata["own_boxes"]).boxes
     curves: dict[str, list[tuple[float, ...]]] = {}
     chance: dict[str, list[tuple[float, float]]] = {}
     for figure in figures:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from core.dataset import QueryProtocol
 from core.evaluation import retrieval
 from core.evaluation.embedded_split import Evaluation
+from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Experiment, Trained
 from core.registry import EXPERIMENTS
 from experiments import common

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from core import plots
-from core.dataset import pictured
 from core.evaluation import retrieval
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.figures import Figure
+from core.evaluation.query_protocols import pictured_protocol
 from core.evaluation.sides import Photos, Queries
 from core.experiment import Experiment, Trained
 from core.registry import EXPERIMENTS
@@ -53,7 +53,7 @@ class MixedQueries(Experiment):
 
     def run(self, trained: Trained | None) -> None:
         evaluation = common.evaluation_on(trained, self.hparams.split)
-        fair = pictured(trained.dataset.own_boxes)
+        fair = pictured_protocol(trained.dataset.own_boxes)
         drawn = evaluation.queries(fair)
         mixture = draw(drawn, evaluation.photos, evaluation.seed)
         sources = {OTHERS: mixture.others, LEAK: drawn.query_to_photo}

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from core.dataset import QueryProtocol
 from core.errors import UserError
 from core.evaluation import mask_metrics, picture_grids
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.figure_files import EXPERIMENT_SCHEMA
 from core.evaluation.figures import Figure
+from core.evaluation.query_protocols import QueryProtocol
 from core.evaluation.sides import Made, MaskPairs, Photos, Queries, Side
 from core.experiment import Experiment, Trained
 from core.files import make_folder, write_atomic, write_npz

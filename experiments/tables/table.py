@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from core.commands import Parser, run
-from core.dataset import SKETCHES
 from core.errors import UsageError, UserError
 from core.evaluation import figure_files
 from core.evaluation.figure_files import FigureFile
 from core.evaluation.figures import Figure
+from core.evaluation.query_protocols import SKETCHES
 from core.registry import closest
 from core.run_folder import RunConfig, read_metrics
 

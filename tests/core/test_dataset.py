@@ -2,8 +2,9 @@
 
 import pytest
 
-from core.dataset import QueryProtocol, Vocabulary, pictured, protocols
+from core.dataset import Vocabulary
 from core.errors import UsageError
+from core.evaluation.query_protocols import QueryProtocol, pictured_protocol, standard_protocols
 
 
 def test_vocabulary_counts_its_names():
@@ -22,10 +23,10 @@ def test_protocol_reads_as_its_row_of_a_table():
 def test_own_boxes_are_shown_where_a_set_has_them():
     both = [f"{boxes} {kind}" for boxes in ("shared", "jittered", "own")
             for kind in ("real", "blank", "shuffled")]  # fmt: skip
-    assert [f"{p.boxes} {p.sketches}" for p in protocols(own_boxes=True)] == both
-    assert protocols(own_boxes=False) == protocols(own_boxes=True)[:6]
-    assert pictured(own_boxes=False) == QueryProtocol("jittered", "real")
-    assert pictured(own_boxes=True) == QueryProtocol("own", "real")
+    assert [f"{p.boxes} {p.sketches}" for p in standard_protocols(own_boxes=True)] == both
+    assert standard_protocols(own_boxes=False) == standard_protocols(own_boxes=True)[:6]
+    assert pictured_protocol(own_boxes=False) == QueryProtocol("jittered", "real")
+    assert pictured_protocol(own_boxes=True) == QueryProtocol("own", "real")
 
 
 @pytest.mark.parametrize(

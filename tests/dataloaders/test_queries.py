@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from core.dataset import QueryProtocol, protocols
+from core.evaluation.query_protocols import QueryProtocol, standard_protocols
 from dataloaders import queries
 
 BLANK = queries.BLANK
@@ -20,7 +20,7 @@ def drawn(sizes=SIZES, ids=None):
     own, photo = (np.sort(rng.random((count, 2, 2)), 1).reshape(-1, 4) for _ in "ab")
     to_photo = np.where(np.arange(count) % 3 == 2, -1, np.arange(count)[::-1])
     ids = 100 + np.arange(len(sizes)) if ids is None else ids
-    return queries.Drawn(
+    return queries.DrawnScenes(
         np.array(ids), obj_to_img, own.astype(np.float32), to_photo, photo.astype(np.float32)
     )
 
@@ -105,7 +105,7 @@ def test_draws_depend_on_the_photograph_and_not_on_the_other_scenes():
     everything = queries.under(protocol, whole, seed=5)
     for scene in (1, 3, 8):
         mine = np.flatnonzero(whole.obj_to_img == scene)
-        alone = queries.Drawn(
+        alone = queries.DrawnScenes(
             whole.image_ids[[scene]], whole.obj_to_img[mine] * 0, whole.boxes[mine],
             whole.query_to_photo[mine], whole.photo_boxes,
         )  # fmt: skip
@@ -123,7 +123,7 @@ def test_slots():
 
 
 def test_every_protocol_of_a_table_can_be_carried_out():
-    for protocol in protocols(own_boxes=True):
+    for protocol in standard_protocols(own_boxes=True):
         shown = queries.under(protocol, drawn(), 0)
         assert len(shown.rows) == len(shown.sketches) == len(shown.boxes) == sum(SIZES)
         assert shown.boxes.dtype == np.float32

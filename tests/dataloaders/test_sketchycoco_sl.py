@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.dataset import QueryProtocol
 from core.errors import EmptySplitError, UserError
+from core.evaluation.query_protocols import DrawnScenes, QueryProtocol
 from core.registry import LOADERS
 from dataloaders import images, sl_pairs
 from dataloaders.batches import SceneBatch
@@ -197,10 +197,16 @@ def test_other_sizes(pairs, crops):
 def test_own_boxes_are_a_protocol(pairs, crops):
     dataset = make(pairs, crops)
     batch = collect(dataset.eval_batches("test"), 1)[0]
-    drawn = (batch.image_ids, batch.query.obj_to_img, batch.query.boxes, batch.query_to_photo)
-    own = dataset.queries(QueryProtocol("own"), *drawn, batch.photo.boxes)
+    drawn = DrawnScenes(
+        batch.image_ids,
+        batch.query.obj_to_img,
+        batch.query.boxes,
+        batch.query_to_photo,
+        batch.photo.boxes,
+    )
+    own = dataset.queries(QueryProtocol("own"), drawn)
     np.testing.assert_array_equal(own.boxes, batch.query.boxes)
-    shared = dataset.queries(QueryProtocol("shared"), *drawn, batch.photo.boxes)
+    shared = dataset.queries(QueryProtocol("shared"), drawn)
     there = batch.query_to_photo >= 0
     expected = batch.photo.boxes[batch.query_to_photo[there]]
     np.testing.assert_array_equal(shared.boxes[there], expected)

@@ -10,9 +10,9 @@ from PIL import Image
 from tests.experiments.test_experiments_features import Splits
 from tests.experiments.test_experiments_scene_layouts import Maskless, Paints
 
-from core.dataset import QueryProtocol
 from core.errors import EmptySplitError, UsageError, UserError
 from core.evaluation.embedded_split import Evaluation
+from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Trained
 from core.hparams import parse
 from core.label_maps import PALETTE, label_maps

@@ -9,10 +9,10 @@ import tensorflow as tf
 from PIL import Image
 
 from core import features
-from core.dataset import pictured
 from core.errors import EmptySplitError, UserError
 from core.evaluation import picture_grids
 from core.evaluation.embedded_split import Evaluation
+from core.evaluation.query_protocols import DrawnScenes, pictured_protocol
 from core.experiment import Trained
 from core.hparams import parse
 from experiments.extract_features import ExtractFeatures
@@ -59,7 +59,8 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
     dataset, model = FakeScenes(batch_size=50), FakeModel()
     (batch,) = dataset.eval_batches("train")
     own = batch.query_to_photo.numpy()
-    drawn = (
+    drawn = DrawnScenes(
+        batch.image_ids.numpy(),
         batch.query.obj_to_img.numpy(),
         batch.query.boxes.numpy(),
         own,
@@ -71,7 +72,7 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
     )
     shuffled = 0
     for number, protocol in enumerate(protocols):
-        shown = dataset.queries(protocol, batch.image_ids.numpy(), *drawn)
+        shown = dataset.queries(protocol, drawn)
         vectors = paper[[0] * len(shown.rows)]
         if protocol.sketches != "blank":
             vectors = sketches[shown.sketches]
@@ -150,7 +151,7 @@ def test_thumbnails_show_photographs_and_compositions(tmp_path):
     extract(tmp_path, dataset, more=",save_images=True")
     file = tmp_path / "a_b_fake_scenes_test_feats.npz"
     assert len(list(features.thumbnails(file).iterdir())) == 2 * 20
-    read, number = features.read(file), features.protocols(False).index(pictured(False))
+    read, number = features.read(file), features.protocols(False).index(pictured_protocol(False))
     boxes, owners = read.arrays[f"query{number}_boxes"], read.arrays["query_obj_to_img"]
     first = 0
     for batch in dataset.eval_batches("test"):

@@ -12,10 +12,11 @@ import tensorflow as tf
 from PIL import Image
 
 from core import plots
-from core.dataset import QueryProtocol, Vocabulary
+from core.dataset import Vocabulary
 from core.errors import UsageError, UserError
 from core.evaluation import embedded_split, mask_metrics, picture_grids, retrieval
 from core.evaluation import report as reported
+from core.evaluation.query_protocols import QueryProtocol
 from core.registry import METRICS
 from dataloaders import queries
 from dataloaders.batches import SceneBatch, SceneGraph, TripletBatch
@@ -57,14 +58,12 @@ class FakeScenes:
         for start in range(0, total, self.batch_size):
             yield self.batch(range(start, min(total, start + self.batch_size)))
 
-    def queries(self, protocol, *drawn):
+    def queries(self, protocol, drawn):
         """Jittered: moved by 0.01. Everything else by the real thing."""
-        shown = queries.under(protocol, queries.Drawn(*drawn), self.seed)
+        shown = queries.under(protocol, drawn, self.seed)
         if protocol.boxes == "jittered":
             boxes = dataclasses.replace(protocol, boxes="shared")
-            shown = shown._replace(
-                boxes=queries.under(boxes, queries.Drawn(*drawn), 0).boxes + 0.01
-            )
+            shown = shown._replace(boxes=queries.under(boxes, drawn, 0).boxes + 0.01)
         return shown
 
     def relations(self, boxes, obj_to_img, image_ids, directions, side):

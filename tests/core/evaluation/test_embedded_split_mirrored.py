@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from core.dataset import QueryProtocol
 from core.evaluation import mask_metrics
 from core.evaluation.embedded_split import Evaluation
+from core.evaluation.query_protocols import QueryProtocol
 from dataloaders import queries
 from tests.core.evaluation.test_embedded_split import SIDE, FakeModel, FakeScenes
 
@@ -23,8 +23,8 @@ class Sided(FakeScenes):
             crops=batch.crops + right, sketches=batch.sketches + right, masks=tf.constant(masks)
         )
 
-    def queries(self, protocol, *drawn):
-        return queries.under(protocol, queries.Drawn(*drawn), self.seed)
+    def queries(self, protocol, drawn):
+        return queries.under(protocol, drawn, self.seed)
 
 
 def both():

@@ -7,9 +7,9 @@ import pytest
 from tests.experiments.test_experiments_retrieval import slow_ranks
 
 from core import features, plots
-from core.dataset import protocols
 from core.errors import UsageError, UserError
 from core.evaluation import retrieval
+from core.evaluation.query_protocols import standard_protocols
 from core.hparams import parse
 from experiments.analysis.extended_gallery import ExtendedGallery, doubling, growing_ranks
 from tests.core.test_features import make
@@ -100,7 +100,7 @@ def test_figures_equal_a_slow_computation(files, capsys):
         features.read(files / f"{name}_feats.npz") for name in ("own", "some", "more")
     )
     whole = np.concatenate([own.photos(), some.photos()[6:], more.photos()[6:]]).astype(float)
-    for protocol in protocols(own_boxes=False):
+    for protocol in standard_protocols(own_boxes=False):
         queries = own.queries(protocol).astype(float)
         for size in (12, 40):
             if (size, protocol.sketches) == (12, "shuffled"):

@@ -8,8 +8,8 @@ import pytest
 from tests.experiments.test_experiments_features import Splits
 
 from core import plots
-from core.dataset import QueryProtocol
 from core.evaluation.embedded_split import Evaluation
+from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Trained
 from core.hparams import parse
 from experiments.analysis.mixed_queries import LEAK, OTHERS, MixedQueries, draw

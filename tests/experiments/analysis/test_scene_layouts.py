@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from tests.experiments.test_experiments_features import Splits
 
-from core.dataset import QueryProtocol
 from core.evaluation import mask_metrics
 from core.evaluation.embedded_split import Evaluation
+from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Trained
 from core.hparams import parse
 from core.label_maps import PALETTE, label_maps

@@ -1,0 +1,104 @@
+"""Query protocols: how the queries of an evaluation are made from the sketched scenes of a set.
+
+`dataloaders.queries` carries them out; docs/architecture.md says why they are as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from core.errors import UsageError
+
+BOXES = ("shared", "jittered", "own")
+SKETCHES = ("real", "blank", "shuffled")
+DIRECTIONS = ("canonical", "random")
+
+
+@dataclass(frozen=True)
+class QueryProtocol:
+    """How the queries of an evaluation are made from the sketched scenes of a set.
+
+    boxes: 'shared' is the paper's: each object has the box it has in the very photograph that is
+    looked for, and boxes alone identify a scene. 'jittered' shifts and scales each of them.
+    'own' are the boxes of the drawing, where the set has them.
+    sketches: 'blank' shows white paper in their place: what boxes alone can do. 'shuffled' shows
+    the sketches of another scene: what sketches that say nothing about the photograph can do.
+
+    `dataloaders.queries` carries it out; docs/architecture.md says why.
+    """
+
+    boxes: str = "shared"  # of BOXES
+    sketches: str = "real"  # of SKETCHES
+    jitter: float = 0.2  # shift and scale of jittered boxes, as a share of a box's size
+    dropped: float = 0.0  # each object is left out with this probability; one of a scene stays
+    directions: str = "canonical"  # of the pairs of both graphs; of DIRECTIONS
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("boxes", BOXES), ("sketches", SKETCHES), ("directions", DIRECTIONS),
+        ):  # fmt: skip
+            if getattr(self, name) not in choices:
+                raise UsageError(
+                    f"query {name} are {', '.join(choices[:-1])} or {choices[-1]}, not "
+                    f"{getattr(self, name)!r}"
+                )
+        for name in ("jitter", "dropped"):
+            value = getattr(self, name)
+            if not 0.0 <= value < 1.0:
+                raise UsageError(f"{name} is a share in [0, 1), not {value}")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What stands beside a figure: boxes and sketches, the rest where it matters."""
+        labels = {"boxes": self.boxes, "sketches": self.sketches}
+        if self.boxes == "jittered":
+            labels["jitter"] = f"{self.jitter:g}"
+        if self.dropped:
+            labels["dropped"] = f"{self.dropped:g}"
+        if self.directions != "canonical":
+            labels["directions"] = self.directions
+        return labels
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.labels.items())
+
+    @property
+    def control(self) -> QueryProtocol:
+        """The same with blank sketches."""
+        return dataclasses.replace(self, sketches="blank")
+
+
+def standard_protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
+    """Those that every figure of scene retrieval is shown under. own_boxes: of a set that has
+    them."""
+    return tuple(
+        QueryProtocol(boxes, sketches) for boxes in BOXES[: 2 + own_boxes] for sketches in SKETCHES
+    )
+
+
+def pictured_protocol(own_boxes: bool) -> QueryProtocol:
+    """The queries that pictures show: positions alone do not answer them."""
+    return QueryProtocol("own" if own_boxes else "jittered")
+
+
+class DrawnScenes(NamedTuple):
+    """The sketched scenes of a split, one for each of N photographs: Q sketched objects, O
+    photographed ones."""
+
+    image_ids: np.ndarray  # int64 (N,)
+    obj_to_img: np.ndarray  # int32 (Q,), ascending
+    boxes: np.ndarray  # float32 (Q, 4), of the drawing; the photograph's where it has none
+    query_to_photo: np.ndarray  # int32 (Q,), the photo object depicted, -1 = none
+    photo_boxes: np.ndarray  # float32 (O, 4)
+
+
+class QueryObjects(NamedTuple):
+    """The objects that queries show under a protocol: R of the Q sketched ones."""
+
+    rows: np.ndarray  # int32 (R,), ascending: which of the Q sketched objects each is
+    sketches: np.ndarray  # int32 (R,), the row whose sketch is shown, -1 = white paper
+    boxes: np.ndarray  # float32 (R, 4)
