@@ -42,7 +42,7 @@ def name(words):
     return "-".join(word for word in named if word != "python")
 
 
-# tests/experiments/test_experiments_ablations.py runs the ablations: at the sizes of the page they
+# tests/experiments/tables/test_ablations.py runs the ablations: at the sizes of the page they
 # take minutes.
 COMMANDS = [
     words

@@ -117,10 +117,12 @@ def mosaic(pictures: Iterable[Image.Image], cells: np.ndarray, title: str) -> Im
     font = ImageFont.load_default(size=15)
     width = max(side * step, round(font.getlength(title)) + picture_grids.GAP) + GAP
     page = Image.new("RGB", (width, HEAD + side * step), "white")
-    ImageDraw.Draw(page).text((GAP, GAP), title, pictures.INK, font)
+    ImageDraw.Draw(page).text((GAP, GAP), title, picture_grids.INK, font)
     for picture, (column, row) in zip(pictures, cells.tolist()):
         size = (step - GAP, step - GAP)
-        tile = picture_grids.frame(picture.resize(size, Image.Resampling.LANCZOS), pictures.GREY, 1)
+        tile = picture_grids.frame(
+            picture.resize(size, Image.Resampling.LANCZOS), picture_grids.GREY, 1
+        )
         page.paste(tile, (GAP + column * step, HEAD + row * step))
     return page
 

@@ -52,7 +52,7 @@ METRICS = ("sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10")
 MASKS = "mask-iou"
 SPLIT = "valid"
 NEVER = 10**9  # steps: only the end is evaluated, and only its checkpoint kept for ever
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(argv: Sequence[str]) -> None:

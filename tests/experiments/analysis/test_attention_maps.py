@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tests.experiments.test_experiments_features import Splits
 
 from core.errors import EmptySplitError, UsageError
 from core.evaluation.embedded_split import Evaluation
@@ -15,6 +14,7 @@ from core.hparams import parse
 from experiments.analysis.attention_maps import LESS, MORE, AttentionMaps, concordance, shade
 from models.layers.scene_transformer import Attention
 from tests.core.evaluation.test_embedded_split import FakeModel
+from tests.experiments.test_extract_features import Splits
 
 NAME = "SD01_fake_scenes_{}_attention_maps"
 

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from tests.experiments.test_experiments_retrieval import slow_ranks
 
 from core import features, plots
 from core.errors import UsageError, UserError
@@ -13,6 +12,7 @@ from core.evaluation.query_protocols import standard_protocols
 from core.hparams import parse
 from experiments.analysis.extended_gallery import ExtendedGallery, doubling, growing_ranks
 from tests.core.test_features import make
+from tests.experiments.test_search_features import slow_ranks
 
 SCENES = 12
 

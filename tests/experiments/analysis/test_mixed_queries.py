@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.experiments.test_experiments_features import Splits
 
 from core import plots
 from core.evaluation.embedded_split import Evaluation
@@ -14,6 +13,7 @@ from core.experiment import Trained
 from core.hparams import parse
 from experiments.analysis.mixed_queries import LEAK, OTHERS, MixedQueries, draw
 from tests.core.evaluation.test_embedded_split import FakeModel
+from tests.experiments.test_extract_features import Splits
 
 
 class Sums(FakeModel):

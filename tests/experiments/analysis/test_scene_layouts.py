@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tests.experiments.test_experiments_features import Splits
 
 from core.evaluation import mask_metrics
 from core.evaluation.embedded_split import Evaluation
@@ -15,6 +14,7 @@ from core.hparams import parse
 from core.label_maps import PALETTE, label_maps
 from experiments.analysis.scene_layouts import SceneLayouts
 from tests.core.evaluation.test_embedded_split import SIDE, FakeModel
+from tests.experiments.test_extract_features import Splits
 
 NAME = "SD01_fake_scenes_test_scene_layouts"
 

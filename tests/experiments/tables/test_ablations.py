@@ -30,7 +30,7 @@ from tests.dataloaders import tiny_sets
 from tests.test_experiments import ENCODERS, SMALL, STAGE1, save_run
 
 LOADER = "coco-tfrecord"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +270,7 @@ def test_a_signal_is_passed_on_once_and_waited_for(tmp_path, number):
     )
     code = (
         "import sys, pathlib\n"
-        "from experiments import ablations\n"
+        "from experiments.tables import ablations\n"
         "from core.commands import run\n"
         "ablations.ROOT = pathlib.Path('.')\n"
         "def main(argv):\n"

@@ -12,7 +12,7 @@ from core.commands import run
 from core.run_folder import RunConfig
 from experiments.tables.table import gather, main, markdown
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LOADER = "coco-tfrecord"
 
 

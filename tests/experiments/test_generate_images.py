@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tests.experiments.test_experiments_features import Splits
-from tests.experiments.test_experiments_scene_layouts import Maskless, Paints
 
 from core.errors import EmptySplitError, UsageError, UserError
 from core.evaluation.embedded_split import Evaluation
@@ -21,6 +19,8 @@ from experiments.generate_images import GenerateImages
 from SPADE import generators
 from tests.core.evaluation.test_embedded_split import SIDE, FakeScenes
 from tests.core.fakes import FakeData
+from tests.experiments.analysis.test_scene_layouts import Maskless, Paints
+from tests.experiments.test_extract_features import Splits
 
 NAME = "SD01_fake_scenes_test_images"
 # Of labels 0, none ("other"), 12, 91, 181; none (`__image__`).
