@@ -1,34 +1,38 @@
-"""The JSON files that figures are saved in, read back: those of `core.evaluation.report`
-(evaluations of a run) and those of experiments. Without TensorFlow, so that a table of them is
-there at once.
+"""Read the JSON files that figures are saved in: evaluations of a run, written by
+`core.evaluation.report`, and results of experiments, written by `experiments.common.report`.
+
+Needs no TensorFlow, so that a table of such files is there at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
+
+import msgspec
 
 from core.errors import UserError
 from core.evaluation.figures import Figure
 from core.files import read_json
 
-EVALUATION_SCHEMA = 2  # of what core.evaluation.report writes
-EXPERIMENT_SCHEMA = 1  # of what experiments write
+EVALUATION_SCHEMA = 2
+EXPERIMENT_SCHEMA = 1
 
-PICTURES = (".png", ".jpg")
+Count = Annotated[int, msgspec.Meta(ge=0)]
+# A picture beside the file: a page must not show any file of the machine that a file from somebody
+# else names.
+PictureName = Annotated[str, msgspec.Meta(pattern=r"\A[^/\\\0]+\.(png|jpg)\Z")]
 
 
 @dataclass(frozen=True)
 class FigureFile:
-    """What such a file holds.
+    """The content of a file of figures.
 
-    run: name of the run's folder; of another system's features the name of their file. loader,
-    split: of the data, '' where unknown. step: the model's, None where unknown. featsfile: name of
-    the features file that was searched, or ''. command: what made an evaluation; empty for an
-    experiment, whose config.json has it. notes: sentences on how to read the figures. pictures:
-    files beside `path`, which need not be there.
+    run: name of the run's folder, or of the file with another system's features. loader, split: of
+    the data, '' where unknown. step: of the model, None where unknown. featsfile: name of the
+    features file that was searched, or ''. command: of an evaluation; empty for an experiment.
+    notes: sentences on how to read the figures. pictures: paths beside `path`, which may be missing.
     """
 
     path: Path
@@ -43,19 +47,37 @@ class FigureFile:
     pictures: tuple[Path, ...]
 
 
+class _Content(msgspec.Struct):
+    """The keys that are read back. Evaluations have a command, and among their results pictures;
+    experiments have what follows it. Only features of another system have no model."""
+
+    results: list[dict[str, Any]]
+    model: str = ""
+    run: str = ""
+    loader: str = ""
+    split: str = ""
+    step: Count | None = None
+    command: tuple[str, ...] = ()
+    featsfile: str = ""
+    notes: tuple[str, ...] = ()
+    pictures: tuple[PictureName, ...] = ()
+
+
 def read(path: Path) -> FigureFile:
-    """UserError naming the file when it cannot be read, is none of these files or of another
-    schema, holds values of other types than it should, or names a picture that lies elsewhere than
-    beside it (a page must not show any file of the machine that somebody's figures name)."""
+    """Read a file of figures.
+
+    UserError naming the file and the place in it when it cannot be read, has another schema, or
+    holds values of other types.
+    """
     content = read_json(path)
     if not isinstance(content, dict) or not {"schema", "results"} <= content.keys():
         raise UserError(
             f"{path} holds no figures: name what evaluate-metrics.py or an experiment has written"
         )
-    evaluation = "command" in content
+    is_evaluation = "command" in content
     schema, script = (
         (EVALUATION_SCHEMA, "evaluate-metrics.py")
-        if evaluation
+        if is_evaluation
         else (EXPERIMENT_SCHEMA, "run-experiment.py")
     )
     if content["schema"] != schema:
@@ -64,107 +86,32 @@ def read(path: Path) -> FigureFile:
             f"schema {schema}; make it again with {script}"
         )
     try:
-        return _figure_file(path, content, evaluation)
-    except ValueError as error:
+        parsed = msgspec.convert(content, _Content)
+        results = [_result(number, result) for number, result in enumerate(parsed.results)]
+    except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}; make it again with {script}") from None
-
-
-def _figure_file(path: Path, content: dict[str, Any], evaluation: bool) -> FigureFile:
-    figures, pictures = [], _take(content, "pictures", _list_of(TEXT), [])
-    for number, result in enumerate(_take(content, "results", RESULTS)):
-        try:
-            if evaluation and "path" in result:
-                pictures = [*pictures, _take(result, "path", TEXT)]
-            else:
-                figures.append(_figure(result))
-        except ValueError as error:
-            raise ValueError(f"result {number}: {error}") from None
-    for name in pictures:
-        if Path(name).name != name or Path(name).suffix not in PICTURES:
-            raise ValueError(
-                f"the picture {name!r:.80} is not the name of a {' or '.join(PICTURES)} beside it"
-            )
-    featsfile = _take(content, "featsfile", TEXT, "")
-    if not evaluation and "model" not in content:  # features of another system
-        run, about = _take(content, "featsfile", TEXT), {"loader": "", "split": "", "step": None}
-    else:
-        run = _take(content, "run", TEXT)
-        about = {name: _take(content, name, kind) for name, kind in ABOUT.items()}
-        if not evaluation:  # there, run is the id alone
-            run = f"{_take(content, 'model', TEXT)}-{run}"
+    # An evaluation names the run's folder, an experiment the id alone.
+    run = parsed.run if is_evaluation or not parsed.model else f"{parsed.model}-{parsed.run}"
+    pictures = [*parsed.pictures, *(result for result in results if isinstance(result, str))]
     return FigureFile(
         path=path,
-        run=run,
-        **about,
-        featsfile=featsfile,
-        command=tuple(_take(content, "command", _list_of(TEXT), [])),
-        notes=tuple(_take(content, "notes", _list_of(TEXT), [])),
-        figures=tuple(figures),
+        run=run or parsed.featsfile,
+        loader=parsed.loader,
+        split=parsed.split,
+        step=parsed.step,
+        featsfile=parsed.featsfile,
+        command=parsed.command,
+        notes=parsed.notes,
+        figures=tuple(result for result in results if isinstance(result, Figure)),
         pictures=tuple(path.parent / name for name in pictures),
     )
 
 
-def _figure(content: dict[str, Any]) -> Figure:
-    """The inverse of `Figure.to_json`."""
-    for name in sorted(content.keys() ^ FIGURE.keys()):
-        raise ValueError(f"the key {name!r} is {'unknown' if name in content else 'missing'}")
-    values = {name: _take(content, name, kind) for name, kind in FIGURE.items()}
-    return Figure(**{**values, "interval": values["interval"] and tuple(values["interval"])})
-
-
-def _take(content: dict[str, Any], key: str, kind: Kind, *default: Any) -> Any:
-    """The value of the key. ValueError when it is of another kind, or missing without a default."""
-    if key not in content and default:
-        return default[0]
-    if not kind.holds(content.get(key)):
-        raise ValueError(f"{key!r} must be {kind.name}, is {content.get(key)!r:.80}")
-    return content[key]
-
-
-class Kind(NamedTuple):
-    """What a value can be: in words, and as a check."""
-
-    name: str
-    holds: Callable[[Any], bool]
-
-
-def _or_null(kind: Kind) -> Kind:
-    return Kind(f"{kind.name} or null", lambda value: value is None or kind.holds(value))
-
-
-def _list_of(kind: Kind) -> Kind:
-    return Kind(
-        f"a list, each {kind.name}",
-        lambda value: isinstance(value, list) and all(map(kind.holds, value)),
-    )
-
-
-def _object_of(kind: Kind) -> Kind:
-    return Kind(
-        f"an object, each value {kind.name}",
-        lambda value: isinstance(value, dict) and all(map(kind.holds, value.values())),
-    )
-
-
-TEXT = Kind("text", lambda value: isinstance(value, str))
-COUNT = Kind("a count", lambda value: type(value) is int and 0 <= value < 2**63)
-# Neither infinite nor NaN, nor an integer that NumPy does not take for a number.
-NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) < 2**63)
-INTERVAL = Kind("two numbers", lambda value: _list_of(NUMBER).holds(value) and len(value) == 2)
-RESULTS = Kind(
-    "a list of objects",
-    lambda value: isinstance(value, list) and all(isinstance(each, dict) for each in value),
-)
-ABOUT = {"loader": TEXT, "split": TEXT, "step": COUNT}
-FIGURE = {
-    "metric": TEXT,
-    "split": TEXT,
-    "value": NUMBER,
-    "n": COUNT,
-    "labels": _object_of(TEXT),
-    "gallery": _or_null(COUNT),
-    "chance": _or_null(NUMBER),
-    "ceiling": _or_null(NUMBER),
-    "interval": _or_null(INTERVAL),
-    "controls": _object_of(NUMBER),
-}
+def _result(number: int, content: dict[str, Any]) -> Figure | str:
+    """Convert one of the results: to a figure, or to the name of a picture."""
+    try:
+        if "path" in content:
+            return msgspec.convert(content["path"], PictureName)
+        return msgspec.convert(content, Figure)
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(f"results[{number}]: {error}") from None

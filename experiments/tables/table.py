@@ -7,6 +7,7 @@ protocol stand together, run by run, real sketches next to their controls.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import statistics
@@ -73,7 +74,7 @@ def _sources(real: Path, path: Path) -> list[tuple[str, Path, Path, FigureFile]]
     for each in sorted((path / "evaluation").glob("*.json")):
         file = figure_files.read(each)
         key = file.loader, file.split
-        if key not in newest or file.step > newest[key].step:
+        if key not in newest or (file.step or 0) > (newest[key].step or 0):
             newest[key] = file
     if not newest:
         model = RunConfig.read(path / "config.json").model  # UserError when it is no run
@@ -87,7 +88,7 @@ def seconds_a_step(run_folder: Path, step: int | None) -> float | None:
     """Median seconds a step up to that step; None where no metrics.jsonl tells."""
     lines = read_metrics(run_folder / "metrics.jsonl") if step is not None else []
     times = [line.get("time") for line in lines if line["step"] <= step]
-    times = [time for time in times if figure_files.NUMBER.holds(time)]
+    times = [time for time in times if isinstance(time, float) and math.isfinite(time)]
     return statistics.median(times) if times else None
 
 
