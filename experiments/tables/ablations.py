@@ -140,7 +140,7 @@ class Study:
             table.Source(
                 plan.label,
                 figure_files.read(plan.evaluation),
-                table.seconds_a_step(plan.run_dir.root, self.iterations),
+                table.seconds_per_step(plan.run_dir.root, self.iterations),
             )
             for plan in made
         ]

@@ -1,7 +1,7 @@
-"""A Markdown table over runs: `python -m experiments.tables.table RUN... [--where boxes=jittered]`.
+"""Print a Markdown table over runs: `python -m experiments.tables.table RUN... [--where a=1,b=2]`.
 
 RUN is a run's folder, of which the newest evaluation of each loader and split is shown, or a JSON
-file of figures: one in a run's `evaluation`, or what an experiment has written. Rows of one
+file of figures: one in a run's `evaluation`, or one that an experiment has written. Rows of one
 protocol stand together, run by run, real sketches next to their controls.
 """
 
@@ -12,11 +12,13 @@ import re
 import shlex
 import statistics
 import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
 
 from core.commands import Parser, run
 from core.errors import UsageError, UserError
@@ -28,13 +30,13 @@ from core.registry import closest
 from core.run_folder import RunConfig, read_metrics
 
 TITLES = {"sbir": "Scenes found by sketches", "obj-sbir": "Objects found by their sketches"}
-_SEARCH = re.compile(r"(?P<family>.*sbir)-(?P<kind>mAP|top\d+)(-test)?")
+_RETRIEVAL_METRIC = re.compile(r"(?P<family>.*sbir)-(?P<score>mAP|top\d+)(-test)?")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of figures, how its run is called, and the seconds a step of it took (None:
-    unknown)."""
+    """A file of figures, the name of its run in the table, and the seconds a training step took
+    (None: unknown)."""
 
     name: str
     file: FigureFile
@@ -42,34 +44,43 @@ class Source:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints the table. Raises UserError for what a user can mend."""
+    """Print the table. UserError for what a user can mend."""
     parser = Parser(prog="python -m experiments.tables.table", description=__doc__.split(":")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a JSON file")
     parser.add_argument("--where", default="", metavar="a=1,b=2",
                         help="only figures with these labels, loader or split")  # fmt: skip
     args = parser.parse_args(list(argv))
-    print(markdown(gather(args.runs), _wanted(args.where)))
+    print(markdown(read_sources(args.runs), _parse_where(args.where)))
 
 
-def gather(paths: Iterable[str]) -> list[Source]:
-    """What the runs and files hold. Runs of one name in different folders are called by their
-    paths. UserError naming what cannot be used."""
-    given = {Path(path).resolve(): path for path in paths}
-    found = [each for real, path in given.items() for each in _sources(real, Path(path))]
-    # A run's files share a name and a place; where another place has the name, it says nothing.
-    places = Counter(name for name, _ in {(name, place) for name, place, _, _ in found})
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def read_sources(paths: Iterable[str]) -> list[Source]:
+    """Read runs and files. Runs of one name in different folders are called by their paths.
+
+    UserError naming what cannot be used."""
+    given = {Path(path).resolve(): Path(path) for path in paths}
+    files = [(file, path) for real, path in given.items() for file in _read_files(real, path)]
+    # Files of one run share a name and a folder; a name that two folders have says nothing.
+    folders = {(file.run, _run_folder(file)) for file, _ in files}
+    count = Counter(name for name, _ in folders)
     return [
-        Source(name if places[name] == 1 else str(path), file, seconds_a_step(place, file.step))
-        for name, place, path, file in found
+        Source(
+            file.run if count[file.run] == 1 else str(path),
+            file,
+            seconds_per_step(_run_folder(file), file.step),
+        )
+        for file, path in files
     ]
 
 
-def _sources(real: Path, path: Path) -> list[tuple[str, Path, Path, FigureFile]]:
-    """(name of the run, its folder, the path given, file) of every file to show."""
+def _read_files(real: Path, path: Path) -> list[FigureFile]:
+    """Read a file, or the newest evaluation of each loader and split in a run's folder.
+
+    real: the resolved path; messages name the path as given."""
     if not real.is_dir():
-        file = figure_files.read(path)
-        in_run = real.parent.name == "evaluation"
-        return [(file.run, real.parent.parent if in_run else real.parent, path, file)]
+        return [figure_files.read(path)]
     newest: dict[tuple[str, str], FigureFile] = {}
     for each in sorted((path / "evaluation").glob("*.json")):
         file = figure_files.read(each)
@@ -81,11 +92,16 @@ def _sources(real: Path, path: Path) -> list[tuple[str, Path, Path, FigureFile]]
         run_id = real.name[len(model) + 1 :]
         command = shlex.join(["evaluate-metrics.py", model, "-o", str(path.parent), "--id", run_id])
         raise UserError(f"the run {path} has no evaluation; make one with: python {command}")
-    return [(real.name, real, path, newest[key]) for key in sorted(newest)]
+    return [newest[key] for key in sorted(newest)]
 
 
-def seconds_a_step(run_folder: Path, step: int | None) -> float | None:
-    """Median seconds a step up to that step; None where no metrics.jsonl tells."""
+def _run_folder(file: FigureFile) -> Path:
+    folder = file.path.resolve().parent
+    return folder.parent if folder.name == "evaluation" else folder
+
+
+def seconds_per_step(run_folder: Path, step: int | None) -> float | None:
+    """Return the median seconds of a step up to `step`; None where no metrics.jsonl tells."""
     lines = read_metrics(run_folder / "metrics.jsonl") if step is not None else []
     times = [line.get("time") for line in lines if line["step"] <= step]
     times = [time for time in times if isinstance(time, float) and math.isfinite(time)]
@@ -95,7 +111,17 @@ def seconds_a_step(run_folder: Path, step: int | None) -> float | None:
 # ---- which figures -------------------------------------------------------------------------------
 
 
-def _wanted(text: str) -> dict[str, str]:
+class Cell(NamedTuple):
+    """A figure, the source it is from (and that one's place), the table and column it goes to."""
+
+    number: int
+    source: Source
+    figure: Figure
+    table: str
+    column: str
+
+
+def _parse_where(text: str) -> dict[str, str]:
     clauses = [clause.partition("=") for clause in text.split(",") if clause.strip()]
     for clause in clauses:
         if not all(part.strip() for part in clause):
@@ -103,19 +129,21 @@ def _wanted(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in clauses}
 
 
-def _chosen(
-    sources: Sequence[Source], where: Mapping[str, str]
-) -> list[tuple[int, Source, Figure]]:
-    """(number of the source, source, figure) of those that `where` admits."""
-    known: dict[str, set[str]] = {}
-    found = []
+def _select(sources: Sequence[Source], where: Mapping[str, str]) -> Iterator[Cell]:
+    """Yield the figures that have what `where` asks for, in the order of the sources."""
+    known: dict[str, set[str]] = defaultdict(set)
+    found = False
     for number, source in enumerate(sources):
         for figure in source.file.figures:
-            about = {"loader": source.file.loader, "split": source.file.split, **figure.labels}
-            for name, value in about.items():
-                known.setdefault(name, set()).add(value)
-            if where.items() <= about.items():
-                found.append((number, source, figure))
+            labels = {"loader": source.file.loader, "split": source.file.split, **figure.labels}
+            for name, value in labels.items():
+                known[name].add(value)
+            if where.items() <= labels.items():
+                found = True
+                match = _RETRIEVAL_METRIC.fullmatch(figure.metric)
+                table = match["family"] if match else ""
+                column = match["score"].replace("top", "recall@") if match else "value"
+                yield Cell(number, source, figure, table, column)
     for name, value in where.items():
         if name not in known:
             raise UsageError(
@@ -131,146 +159,93 @@ def _chosen(
         raise UserError(
             "--where: no figure has all of that together" if where else f"no figures in {files}"
         )
-    return found
 
 
 # ---- the tables ----------------------------------------------------------------------------------
 
 
-@dataclass
-class _Row:
-    """Scores by kind ('mAP', 'top5') of one source under one protocol."""
-
-    source: Source
-    first: Figure
-    scores: dict[str, Figure] = field(default_factory=dict)
-
-
 def markdown(
     sources: Sequence[Source], where: Mapping[str, str] | None = None, head: str = "run"
 ) -> str:
-    """All tables: a table of search for scenes, one for objects, one of all other figures, where
-    there are such. where: label, 'loader' or 'split' -> the value figures must have. head: of the
-    column of sources' names. UserError when nothing is left."""
-    search: dict[str, list[tuple[int, Source, Figure, str]]] = {}
-    others = []
-    for number, source, figure in _chosen(sources, where or {}):
-        match = _SEARCH.fullmatch(figure.metric)
-        if match:
-            rows = search.setdefault(match["family"], [])
-            rows.append((number, source, figure, match["kind"]))
-        else:
-            others.append((number, source, figure))
-    tables = [_search_table(family, found, head) for family, found in search.items()]
-    tables += [_other_table(others, head)] if others else []
-    return "\n\n".join(tables)
+    """Return all tables: of search for scenes, of search for objects, and of all other figures.
+
+    where: label, 'loader' or 'split' -> the value that figures must have. head: of the column of
+    the sources' names. UserError when no figure is left."""
+    tables: dict[str, list[Cell]] = defaultdict(list)
+    for cell in _select(sources, where or {}):
+        tables[cell.table].append(cell)
+    others_last = sorted(tables, key=lambda name: name == "")
+    return "\n\n".join(_format_table(name, tables[name], head) for name in others_last)
 
 
-def _search_table(family: str, found: Sequence[tuple[int, Source, Figure, str]], head: str) -> str:
-    groups: dict[Any, int] = {}  # loader, split, gallery, protocol but for the sketches -> place
-    rows: dict[Any, _Row] = {}
-    for number, source, figure, kind in found:
+def _format_table(family: str, cells: Sequence[Cell], head: str) -> str:
+    """Format a table with a row for each source and protocol, and a caption."""
+    columns = sorted({cell.column for cell in cells}, key=lambda c: (c == "mAP", len(c), c))
+    alike = set.intersection(*(set(cell.figure.labels.items()) for cell in cells))
+    shared = {name: value for name, value in alike if name not in ("boxes", "sketches")}
+    lines = []
+    for row in _rows(cells):
+        first = next(iter(row.values()))
+        figures = [row[column].figure if column in row else None for column in columns]
+        labels = first.figure.labels.items()
+        conditions = " ".join(f"{n}={v}" for n, v in labels if n not in shared)
+        lines.append({
+            head: first.source.name,
+            "figure": "" if family else first.figure.metric,
+            "protocol" if family else "conditions": conditions,
+            "split": f"{first.source.file.loader} {first.source.file.split}".strip(),
+            "n": first.figure.n,
+            "gallery": first.figure.gallery,
+            **dict(zip(columns, map(_value, figures))),
+            "chance": _join([figure and figure.chance for figure in figures]),
+            "perfect classifier": _join([figure and figure.ceiling for figure in figures]),
+            "beside it": "" if family else first.figure.beside,
+            "steps": first.source.file.step,
+            "s/step": f"{first.source.seconds:.3g}" if family and first.source.seconds else "",
+        })  # fmt: skip
+    title = f"{TITLES.get(family, family)} (`{family}`)" if family else "Other figures"
+    if len(columns) > 1:
+        title += f"; chance of {', '.join(columns)}"
+    title += "".join(f"; all with {name}={value}" for name, value in sorted(shared.items()))
+    heads = [name for name in lines[0] if any(line[name] not in ("", None) for line in lines)]
+    texts = [[_escape(line[name]) for name in heads] for line in lines]
+    return f"{title}:\n\n{tabulate(texts, heads, tablefmt='github', disable_numparse=True)}"
+
+
+def _rows(cells: Sequence[Cell]) -> list[dict[str, Cell]]:
+    """Return the rows, column -> cell: by protocol, then by source, real sketches first."""
+    groups: dict[Any, int] = {}  # in the order in which they come
+    rows: dict[Any, dict[str, Cell]] = defaultdict(dict)
+    for cell in cells:
+        file, figure = cell.source.file, cell.figure
         labels = dict(figure.labels)
         sketches = labels.pop("sketches", "")
-        about = source.file.loader, source.file.split, figure.gallery
-        group = groups.setdefault((*about, *sorted(labels.items())), len(groups))
+        metric = "" if cell.table else figure.metric
+        group = (file.loader, file.split, metric, figure.gallery, *sorted(labels.items()))
+        place = groups.setdefault(group, len(groups))
         control = SKETCHES.index(sketches) if sketches in SKETCHES else len(SKETCHES)
-        row = rows.setdefault((group, number, control, sketches, figure.n), _Row(source, figure))
-        if kind in row.scores:
-            raise UserError(
-                f"{source.file.path} has {figure.metric} twice under {figure.conditions}"
-            )
-        row.scores[kind] = figure
-    kinds = sorted({kind for *_, kind in found}, key=lambda kind: (kind == "mAP", len(kind), kind))
-    names = [kind if kind == "mAP" else f"recall@{kind[3:]}" for kind in kinds]
-    same = _same([row.first for row in rows.values()])
-    lines = []
-    for _, row in sorted(rows.items(), key=lambda item: item[0]):
-        scores = [row.scores.get(kind) for kind in kinds]
-        lines.append(
-            {
-                head: row.source.name,
-                "protocol": _conditions(row.first, same),
-                "split": _data(row.source),
-                "n": row.first.n,
-                "gallery": row.first.gallery,
-                **{name: score and _value(score) for name, score in zip(names, scores)},
-                "chance": _joined([score and score.chance for score in scores]),
-                "perfect classifier": _joined([score and score.ceiling for score in scores]),
-                "steps": row.source.file.step,
-                "s/step": row.source.seconds and f"{row.source.seconds:.3g}",
-            }
-        )
-    title = f"{TITLES.get(family, family)} (`{family}`)"
-    if len(kinds) > 1:
-        title += f"; chance of {', '.join(names)}"
-    return _captioned(title, same, lines)
+        row = rows[place, cell.number, control, sketches, figure.n]
+        if cell.column in row:
+            raise UserError(f"{file.path} has {figure.metric} twice under {figure.conditions}")
+        row[cell.column] = cell
+    return [rows[key] for key in sorted(rows)]
 
 
-def _other_table(found: Sequence[tuple[int, Source, Figure]], head: str) -> str:
-    groups: dict[Any, int] = {}
-    rows = []
-    for number, source, figure in found:
-        key = source.file.loader, source.file.split, figure.metric, *sorted(figure.labels.items())
-        rows.append((groups.setdefault(key, len(groups)), number, source, figure))
-    same = _same([figure for *_, figure in rows])
-    lines = [
-        {
-            head: source.name,
-            "figure": figure.metric,
-            "conditions": _conditions(figure, same),
-            "split": _data(source),
-            "n": figure.n,
-            "value": _value(figure),
-            "chance": _joined([figure.chance]),
-            "perfect classifier": _joined([figure.ceiling]),
-            "beside it": figure.beside,
-            "steps": source.file.step,
-        }
-        for _, _, source, figure in sorted(rows, key=lambda row: row[:2])
-    ]
-    return _captioned("Other figures", same, lines)
+def _value(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    interval = " [{:.3f}, {:.3f}]".format(*figure.interval) if figure.interval else ""
+    return f"{figure.value:.3f}{interval}"
 
 
-def _same(figures: Sequence[Figure]) -> dict[str, str]:
-    """The labels that all figures have alike, to be said once; boxes and sketches are always said
-    with each."""
-    alike = set.intersection(*(set(figure.labels.items()) for figure in figures))
-    return {name: value for name, value in sorted(alike) if name not in ("boxes", "sketches")}
-
-
-def _conditions(figure: Figure, same: Mapping[str, str]) -> str:
-    return " ".join(f"{name}={value}" for name, value in figure.labels.items() if name not in same)
-
-
-def _value(figure: Figure) -> str:
-    between = " [{:.3f}, {:.3f}]".format(*figure.interval) if figure.interval else ""
-    return f"{figure.value:.3f}{between}"
-
-
-def _joined(values: Sequence[float | None]) -> str:
+def _join(values: Sequence[float | None]) -> str:
     if all(value is None for value in values):
         return ""
     return " / ".join("-" if value is None else f"{value:.3f}" for value in values)
 
 
-def _data(source: Source) -> str:
-    return f"{source.file.loader} {source.file.split}".strip()
-
-
-def _captioned(title: str, same: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Caption and aligned table of what str() makes of the cells (None: nothing); columns without
-    any cell are left out."""
-    columns = []
-    for head in rows[0]:
-        cells = ["" if row[head] is None else str(row[head]) for row in rows]
-        if any(cells):
-            cells = [" ".join(cell.split()).replace("|", "\\|") for cell in (head, *cells)]
-            width = max(3, *map(len, cells))
-            columns.append([cell.ljust(width) for cell in (cells[0], "-" * width, *cells[1:])])
-    alike = "".join(f"; all with {name}={value}" for name, value in same.items())
-    table = "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns))
-    return f"{title}{alike}:\n\n{table}"
+def _escape(value: Any) -> str:
+    return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")
 
 
 if __name__ == "__main__":
