@@ -32,7 +32,7 @@ class FigureFile:
     run: name of the run's folder, or of the file with another system's features. loader, split: of
     the data, '' where unknown. step: of the model, None where unknown. featsfile: name of the
     features file that was searched, or ''. command: of an evaluation; empty for an experiment.
-    notes: sentences on how to read the figures. pictures: paths beside `path`, which may be missing.
+    notes: sentences on how to read the figures. pictures: paths, which may be missing.
     """
 
     path: Path

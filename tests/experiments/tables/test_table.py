@@ -81,7 +81,7 @@ BY_HAND = r"""
 Scenes found by sketches (`sbir`); chance of recall@1, recall@10, mAP; all with vector=token:
 
 | run    | protocol                                | split               | n   | gallery | recall@1             | recall@10            | mAP                  | chance                | steps | s/step |
-|-------|-----------------------------------------|---------------------|-----|---------|----------------------|----------------------|----------------------|-----------------------|-------|--------|-
+|---|---|---|---|---|---|---|---|---|---|---|
 | g-A\|B | boxes=shared sketches=real              | coco-tfrecord valid | 8   | 8       | 0.250 [0.100, 0.500] | 1.000 [1.000, 1.000] | 0.500                | 0.125 / 1.000 / 0.340 | 30    | 0.2    |
 | g-A\|B | boxes=shared sketches=blank             | coco-tfrecord valid | 8   | 8       | 0.125 [0.000, 0.375] | 1.000                | 0.250                | 0.125 / 1.000 / 0.340 | 30    | 0.2    |
 | g-A\|B | boxes=jittered sketches=real jitter=0.2 | coco-tfrecord valid | 8   | 8       |                      |                      | 0.375 [0.100, 0.500] |                       | 30    | 0.2    |
@@ -89,7 +89,7 @@ Scenes found by sketches (`sbir`); chance of recall@1, recall@10, mAP; all with 
 Other figures; all with view=photo:
 
 | run    | figure   | split               | n   | value                | beside it                                         | steps |
-|-------|----------|---------------------|-----|----------------------|---------------------------------------------------|-------|-
+|---|---|---|---|---|---|---|
 | g-A\|B | mask-iou | coco-tfrecord valid | 3   | 0.700 [0.100, 0.500] | all ones 0.5, minus class mean 0.1 [0.050, 0.200] | 30    |
 """  # noqa: E501
 
