@@ -23,7 +23,7 @@ import numpy as np
 
 from core import npz
 from core.errors import UsageError, UserError
-from core.evaluation.query_protocols import QueryProtocol, pictured_protocol
+from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.evaluation.query_protocols import standard_protocols as shown
 from core.files import write_npz
 from core.run_folder import check_keys
@@ -38,7 +38,7 @@ JITTERS = (0.1, 0.2, 0.4)  # amounts of the curve; shared boxes are its start
 def protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
     """Those a features file is written with: what every figure is shown under, the curve over the
     jitter, queries with objects left out, and random directions of the graph's pairs."""
-    fair = pictured_protocol(own_boxes)
+    fair = main_protocol(own_boxes)
     more = [QueryProtocol("jittered", jitter=jitter) for jitter in JITTERS]
     more += [dataclasses.replace(fair, dropped=0.3), dataclasses.replace(fair, directions="random")]
     every = (*shown(own_boxes), *(p for real in more for p in (real, real.control)))

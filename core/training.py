@@ -84,7 +84,7 @@ def train(
     reporter = Reporter(run, start, base.iterations, slack) if spread.chief else Silent()
     with _signals() as stopped_by, reporter as report:
         if owed:
-            report.evaluation(evaluation.again(start), stopped_by)
+            report.evaluation(evaluation.at_step(start), stopped_by)
         for step in range(start, base.iterations):
             began = time.perf_counter()
             batch = _next(batches, step)
@@ -106,7 +106,7 @@ def train(
                 path = checkpoints.save(model, done, permanent, vocabulary)
                 log.info("saved %s", path)
             if is_due(done, base.notify_every) and not signal_number:
-                report.evaluation(evaluation.again(done), stopped_by)
+                report.evaluation(evaluation.at_step(done), stopped_by)
             elif last or signal_number:
                 report.curves()
             if last or signal_number:

@@ -13,7 +13,7 @@ from core.errors import EmptySplitError
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.figure_files import EXPERIMENT_SCHEMA
 from core.evaluation.figures import Figure, table
-from core.evaluation.query_protocols import QueryProtocol, pictured_protocol
+from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.experiment import ExperimentHParams, Trained
 from core.files import write_json
 from core.hparams import hp
@@ -37,7 +37,7 @@ def evaluation_on(trained: Trained, split: str | None) -> Evaluation:
     no scenes."""
     evaluation = Evaluation(trained.model, trained.dataset, split or "test", step=trained.step)
     try:
-        evaluation.gather()
+        evaluation.embed()
     except EmptySplitError as error:
         if split:
             raise
@@ -49,7 +49,7 @@ def evaluation_on(trained: Trained, split: str | None) -> Evaluation:
 def fair_and_shared(own_boxes: bool) -> tuple[QueryProtocol, ...]:
     """The queries of experiments that show few: the paper's boxes, and those that do not give the
     answer away, each with real and blank sketches. own_boxes: of the set."""
-    both = QueryProtocol(), pictured_protocol(own_boxes)
+    both = QueryProtocol(), main_protocol(own_boxes)
     return tuple(each for real in both for each in (real, real.control))
 
 

@@ -19,10 +19,9 @@ from PIL import Image
 from core import features
 from core.dataset import SPLITS
 from core.errors import EmptySplitError, UserError
-from core.evaluation.embedded_split import Evaluation
+from core.evaluation.embedded_split import EmbeddedScenes, Evaluation
 from core.evaluation.picture_grids import TILE, composition
-from core.evaluation.query_protocols import DrawnScenes, QueryProtocol, pictured_protocol
-from core.evaluation.sides import Side
+from core.evaluation.query_protocols import DrawnScenes, QueryProtocol, main_protocol
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import make_folder, write_atomic
 from core.hparams import hp
@@ -66,14 +65,14 @@ class ExtractFeatures(Experiment):
         if self.hparams.save_images:
             folder = features.thumbnails(path)
             make_folder(folder, "the folder of thumbnails", "choose another results")
-            evaluation.gather(lambda batch: _save_thumbnails(path, trained.dataset, batch))
+            evaluation.embed(lambda batch: _save_thumbnails(path, trained.dataset, batch))
         features.write(path, _features(evaluation, trained))
-        log.info("%s: %d scenes", path, evaluation.photos.scenes)
+        log.info("%s: %d scenes", path, evaluation.photos.num_scenes)
         return path
 
 
 def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
-    photos, random = evaluation.photos, evaluation.photos_under("random")
+    photos, random = evaluation.photos, evaluation.photos_with_directions("random")
     drawn = evaluation.queries(QueryProtocol())
     masks = photos.masks
     arrays = {
@@ -106,9 +105,9 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
     return features.Features(metadata, arrays)
 
 
-def _vectors(key: str, side: Side) -> dict[str, np.ndarray]:
+def _vectors(key: str, side: EmbeddedScenes) -> dict[str, np.ndarray]:
     """float32 (N, D or E); E is 0 for a model that was trained without a projection."""
-    none = np.zeros((side.scenes, 0), np.float32)
+    none = np.zeros((side.num_scenes, 0), np.float32)
     return {f"{key}_{name}": side.vectors.get(name, none) for name in features.VECTORS}
 
 
@@ -118,7 +117,7 @@ def _save_thumbnails(path: Path, dataset: Any, batch: Any) -> None:
     image_ids, obj_to_img = batch.image_ids.numpy(), batch.query.obj_to_img.numpy()
     columns = (obj_to_img, batch.query.boxes, batch.query_to_photo, batch.photo.boxes)
     drawn = DrawnScenes(image_ids, *(np.asarray(each) for each in columns))
-    protocol = pictured_protocol(dataset.own_boxes)
+    protocol = main_protocol(dataset.own_boxes)
     shown = dataset.queries(protocol, drawn)
     for scene, image_id in enumerate(image_ids.tolist()):
         mine = np.flatnonzero(obj_to_img[shown.rows] == scene)

@@ -1,6 +1,6 @@
 """'generate-images': photographs from sketched scenes.
 
-trained model -> Evaluation.made -> masks and boxes of the objects of each scene
+trained model -> Evaluation.predict_masks -> masks and boxes of the objects of each scene
               -> core.label_maps, over the photograph's background stuff
               -> maps of labels and instances -> generator -> picture
 
@@ -23,9 +23,8 @@ from PIL import Image
 from core import geometry, hparams, label_maps
 from core.errors import UserError
 from core.evaluation import mask_metrics, picture_grids
-from core.evaluation.embedded_split import Evaluation
+from core.evaluation.embedded_split import EmbeddedQueries, EmbeddedScenes, Evaluation
 from core.evaluation.query_protocols import QueryProtocol
-from core.evaluation.sides import Queries, Side
 from core.experiment import Experiment, Trained
 from core.files import make_folder, replacing_folder, write_atomic
 from core.hparams import hp
@@ -85,7 +84,7 @@ class Objects(NamedTuple):
     side: whose they are. solid: uint8 (n, M * M / 8), packed masks; boxes: float32 (n, 4). crops:
     bool (n,), shown as the photograph's, the rest is sketched."""
 
-    side: Side
+    side: EmbeddedScenes
     solid: np.ndarray
     boxes: np.ndarray
     crops: np.ndarray
@@ -137,12 +136,14 @@ class GenerateImages(Experiment):
         }
 
         ids = evaluation.photos.image_ids
-        wanted = picture_grids.some(len(ids), self.hparams.scenes or len(ids), evaluation.seed)
+        wanted = picture_grids.random_rows(
+            len(ids), self.hparams.scenes or len(ids), evaluation.seed
+        )
         todo = {row for row in wanted.tolist() if not _is_done(folder / str(ids[row]), settings)}
         if todo:
             objects = {kind: self._objects(evaluation, kind) for kind in self.hparams.kinds}
             for row, pictures in self._scenes(evaluation, objects, labels, todo):
-                title = f"{picture_grids.subject(evaluation)}: {ids[row]}"
+                title = f"{picture_grids.page_title(evaluation)}: {ids[row]}"
                 _save(folder / str(ids[row]), pictures, title, settings)
         strange = [each for each in folder.glob(f"*/{DONE}") if not _is_done(each.parent, settings)]
         if strange:
@@ -151,9 +152,9 @@ class GenerateImages(Experiment):
         page = path.with_name(f"{path.stem}_1.jpg")
         some = [folder / str(ids[row]) for row in wanted[: picture_grids.ROWS]]
         pictures = [_opened(scene) for scene in some]
-        title = f"{picture_grids.subject(evaluation)}: boxes={self.hparams.boxes}"
+        title = f"{picture_grids.page_title(evaluation)}: boxes={self.hparams.boxes}"
         tiles = _grid(pictures, [scene.name for scene in some], title, picture_grids.TILE)
-        write_atomic(page, picture_grids.encoded(tiles, "JPEG", quality=90))
+        write_atomic(page, picture_grids.image_bytes(tiles, "JPEG", quality=90))
         common.report(
             path, about, None, [], pictures=[page], scenes=len(wanted), made=len(todo), **how
         )
@@ -181,7 +182,7 @@ class GenerateImages(Experiment):
             side = replace(side, objects=vectors)
         parts = [
             (mask_metrics.pack(part.masks >= label_maps.SOLID), part.boxes)
-            for part in evaluation.made(side)
+            for part in evaluation.predict_masks(side)
         ]
         solid, predicted = (np.concatenate(columns) for columns in zip(*parts))
         return Objects(
@@ -215,7 +216,7 @@ class GenerateImages(Experiment):
                 photo = photo.resize((label_maps.SIDE, label_maps.SIDE), Image.Resampling.LANCZOS)
                 pictures = {"photo": photo}
                 for kind, each in objects.items():
-                    if isinstance(each.side, Queries):
+                    if isinstance(each.side, EmbeddedQueries):
                         pictures[kind] = _composition(
                             each, row, crops, sketches[:, :, :: -1 if kind == "flipped" else 1],
                             photographed, sketched,
@@ -301,8 +302,10 @@ def _save(
     folder: Path, pictures: dict[str, Image.Image], title: str, settings: Mapping[str, Any]
 ) -> None:
     strip = _grid([pictures], [""], title, label_maps.SIDE)
-    files = {f"{name}.png": picture_grids.encoded(picture) for name, picture in pictures.items()}
-    files["strip.jpg"] = picture_grids.encoded(strip, "JPEG", quality=90)
+    files = {
+        f"{name}.png": picture_grids.image_bytes(picture) for name, picture in pictures.items()
+    }
+    files["strip.jpg"] = picture_grids.image_bytes(strip, "JPEG", quality=90)
     sizes = {name: len(data) for name, data in sorted(files.items())}
     content = {"settings": settings, "files": sizes}
     files[DONE] = json.dumps(content, indent=1, ensure_ascii=False).encode()

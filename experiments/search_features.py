@@ -20,7 +20,7 @@ from core import features, plots
 from core.errors import UsageError, UserError
 from core.evaluation import picture_grids, retrieval
 from core.evaluation.figures import Figure
-from core.evaluation.query_protocols import QueryProtocol, pictured_protocol
+from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.evaluation.query_protocols import standard_protocols as shown
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import make_folder, write_atomic
@@ -94,7 +94,7 @@ class Retrieval(Experiment):
 
     @property
     def _pictured(self) -> QueryProtocol:
-        return pictured_protocol(self.features.metadata["own_boxes"])
+        return main_protocol(self.features.metadata["own_boxes"])
 
     # ---- pictures
 

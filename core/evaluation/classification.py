@@ -60,7 +60,7 @@ def accuracy_figures(
 
 
 def _accuracies(evaluation, name: str, side: str) -> list[Figure]:
-    _, classes, predicted, groups = evaluation.objects(side)
+    _, classes, predicted, groups = evaluation.embedded_objects(side)
     split, seed = evaluation.split, evaluation.seed
     return accuracy_figures(name, split, classes, predicted, groups, seed)
 

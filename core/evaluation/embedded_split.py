@@ -6,8 +6,6 @@
 Every crop and sketch is encoded once; a query protocol (`dataloaders.queries`) rearranges encoded
 sketches, so that only the small part of the model that sees whole scenes runs for each. Memory is
 the features (some 4 kB an object), never the images.
-
-What it gathers: `core.evaluation.sides`.
 """
 
 from __future__ import annotations
@@ -15,8 +13,9 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +26,6 @@ from core.errors import EmptySplitError, UsageError, UserError
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Result
 from core.evaluation.query_protocols import DrawnScenes, QueryProtocol
-from core.evaluation.sides import Made, MaskPairs, Objects, Photos, Queries, Side, Triplets
 from core.features import VECTORS
 from core.registry import METRICS
 
@@ -39,6 +37,82 @@ MASK_SCENES = 32
 # Train scenes behind the class-mean mask: means over more change nothing that can be seen.
 MEAN_MASK_SCENES = 2000
 COLOURED_SCENES = 500  # train scenes behind the mean colours of labels
+
+
+@dataclass(frozen=True)
+class EmbeddedScenes:
+    """One side (photographs or queries) of all N scenes of a split, with its O objects."""
+
+    image_ids: np.ndarray  # int64 (N,)
+    # scene vectors by name: float32 (N, D); no 'projection' of a model that was trained without it
+    vectors: dict[str, np.ndarray]
+    objects: np.ndarray  # float32 (O, D), the object vectors that scenes are made of
+    embedding: np.ndarray  # float32 (O, E), common to crops and sketches
+    classes: np.ndarray  # int32 (O,), vocabulary index
+    predicted: np.ndarray  # int32 (O,), class that the model names
+    boxes: np.ndarray  # float32 (O, 4)
+    obj_to_img: np.ndarray  # int32 (O,), ascending: object o is in scene row obj_to_img[o]
+
+    @property
+    def num_scenes(self) -> int:
+        """N."""
+        return len(self.image_ids)
+
+
+@dataclass(frozen=True)
+class EmbeddedPhotos(EmbeddedScenes):
+    """The photographs of a split."""
+
+    masks: np.ndarray | None  # true masks, packed uint8 (O, M * M / 8); None: the set has none
+
+
+@dataclass(frozen=True)
+class EmbeddedQueries(EmbeddedScenes):
+    """The queries of a split under a protocol. `objects`, `embedding` and `predicted` are of the
+    sketch shown, the rest of the object it stands for."""
+
+    query_to_photo: np.ndarray  # int32 (O,), photo row of the object depicted, -1 = none
+    rows: np.ndarray  # int32 (O,), which of the sketched objects of the set each is
+
+
+@dataclass(frozen=True)
+class EmbeddedTriplets:
+    """The crops and sketches of B triplets of stage 1."""
+
+    classes: np.ndarray  # int32 (B,)
+    photo_predicted: np.ndarray  # int32 (B,), class that the model names
+    sketch_predicted: np.ndarray
+    photo_embedding: np.ndarray  # float32 (B, E)
+    sketch_embedding: np.ndarray
+
+
+class EmbeddedObjects(NamedTuple):
+    """n objects of one view (crops or sketches), out of context."""
+
+    embedding: np.ndarray  # float32 (n, E)
+    classes: np.ndarray  # int32 (n,)
+    predicted: np.ndarray  # int32 (n,), class that the model names
+    groups: np.ndarray  # int (n,), scene: objects of one scene are not independent
+
+
+class PredictedObjects(NamedTuple):
+    """Masks and boxes that the model predicts for the n objects of some scenes."""
+
+    masks: np.ndarray  # float32 (n, M, M), probabilities within the box
+    boxes: np.ndarray  # float32 (n, 4)
+    rows: slice  # of the split's objects
+    scenes: slice  # of the split's scenes
+
+
+@dataclass(frozen=True)
+class ComparedMasks:
+    """Predicted and true masks of n objects seen in one view."""
+
+    predicted: np.ndarray  # packed uint8 (n, M * M / 8), see `mask_metrics.pack`
+    true: np.ndarray  # as predicted
+    classes: np.ndarray  # int32 (n,)
+    scenes: np.ndarray  # int32 (n,)
+    objects: np.ndarray  # int32 (n,), photo row of the object
 
 
 class Evaluation:
@@ -74,7 +148,7 @@ class Evaluation:
         self._constants: dict = {}  # what does not depend on the model
         self._siblings: dict[str, Evaluation] = {split: self}
 
-    def _like(self, split: str, step: int) -> Evaluation:
+    def _copy(self, split: str, step: int) -> Evaluation:
         other = Evaluation(
             self.model, self.dataset, split, self.limit, self.folder, step, self.vectors,
             self.mirrored,
@@ -82,34 +156,34 @@ class Evaluation:
         other._constants = self._constants
         return other
 
-    def again(self, step: int) -> Evaluation:
+    def at_step(self, step: int) -> Evaluation:
         """The same evaluation of the model as it is now, after `step` steps."""
-        return self._like(self.split, step)
+        return self._copy(self.split, step)
 
     def compute(self, name: str) -> list[Result]:
         """What the metric `name` finds on the split; with '-test' behind it, on the split test."""
         metric = METRICS[plain_name(name)]
-        return metric(self if name == plain_name(name) else self.on("test"), name)
+        return metric(self if name == plain_name(name) else self.for_split("test"), name)
 
     # ------------------------------------------------------------ what metrics read
 
-    def on(self, split: str) -> Evaluation:
+    def for_split(self, split: str) -> Evaluation:
         """The same evaluation on another split; its features too are gathered only once."""
         if split not in self._siblings:
-            other = self._like(split, self.step)
+            other = self._copy(split, self.step)
             other._siblings = self._siblings
             self._siblings[split] = other
         return self._siblings[split]
 
     @property
-    def photos(self) -> Photos:
+    def photos(self) -> EmbeddedPhotos:
         """The photographs' side; the same under every protocol but for random directions."""
-        return self.photos_under("canonical")
+        return self.photos_with_directions("canonical")
 
-    def queries(self, protocol: QueryProtocol) -> Queries:
+    def queries(self, protocol: QueryProtocol) -> EmbeddedQueries:
         """The queries' side under `protocol`, scene rows as in `photos`."""
         if protocol not in self._cache:
-            self.gather()
+            self.embed()
             photos, drawn = self._cache["objects of photos"], self._cache["objects of queries"]
             names = ("obj_to_img", "boxes", "query_to_photo")
             scenes = DrawnScenes(
@@ -125,10 +199,12 @@ class Evaluation:
                 for name in ("classes", "obj_to_img", "query_to_photo")
             }
             columns = {**of_sketch, **of_object, "boxes": shown.boxes, "rows": shown.rows}
-            self._cache[protocol] = self._side(Queries, columns, protocol.directions, "query")
+            self._cache[protocol] = self._side(
+                EmbeddedQueries, columns, protocol.directions, "query"
+            )
         return self._cache[protocol]
 
-    def encode_scenes(
+    def scene_vectors(
         self,
         objects: np.ndarray,
         boxes: np.ndarray,
@@ -136,7 +212,7 @@ class Evaluation:
         directions: str = "canonical",
         side: str = "query",
     ) -> dict[str, np.ndarray]:
-        """Scene vectors of scenes of any encoded objects, by name as `Side.vectors`.
+        """Scene vectors of scenes of any encoded objects, by name as `EmbeddedScenes.vectors`.
 
         objects: float32 (Q, D) of crops or sketches. boxes: float32 (Q, 4). obj_to_img: int32
         (Q,), ascending, rows of the split's scenes, each at least once. directions, side: as of
@@ -163,8 +239,8 @@ class Evaluation:
         key = (protocol, vector)
         if key not in self._cache:
             queries = self.queries(protocol)
-            right = np.arange(queries.scenes)
-            photos = self.photos_under(protocol.directions)
+            right = np.arange(queries.num_scenes)
+            photos = self.photos_with_directions(protocol.directions)
             self._cache[key] = retrieval.ranks(
                 queries.vectors[vector], photos.vectors[vector], right
             )
@@ -182,20 +258,20 @@ class Evaluation:
             self._cache["objects"] = (rank, queries.classes[rows], queries.obj_to_img[rows])
         return self._cache["objects"]
 
-    def objects(self, side: str) -> Objects:
+    def embedded_objects(self, side: str) -> EmbeddedObjects:
         """The objects of the 'photo' or 'sketch' side, of scenes or of triplets."""
         if self._has_scenes:
             own = self.photos if side == "photo" else self.queries(QueryProtocol())
-            return Objects(own.embedding, own.classes, own.predicted, own.obj_to_img)
+            return EmbeddedObjects(own.embedding, own.classes, own.predicted, own.obj_to_img)
         triplets = self.triplets()
         embedding, predicted = (
             (triplets.photo_embedding, triplets.photo_predicted)
             if side == "photo"
             else (triplets.sketch_embedding, triplets.sketch_predicted)
         )
-        return Objects(embedding, triplets.classes, predicted, np.arange(len(predicted)))
+        return EmbeddedObjects(embedding, triplets.classes, predicted, np.arange(len(predicted)))
 
-    def masks(self, view: str) -> MaskPairs:
+    def compared_masks(self, view: str) -> ComparedMasks:
         """Masks predicted from the 'photo' or 'sketch' view beside the true ones; queries with the
         photograph's boxes. UsageError for a set without masks."""
         if not self.dataset.has_masks:
@@ -210,9 +286,12 @@ class Evaluation:
             )
             depicts = own >= 0
             predicted = np.concatenate(
-                [mask_metrics.pack(part.masks[depicts[part.rows]]) for part in self.made(side)]
+                [
+                    mask_metrics.pack(part.masks[depicts[part.rows]])
+                    for part in self.predict_masks(side)
+                ]
             )
-            self._cache[key] = MaskPairs(
+            self._cache[key] = ComparedMasks(
                 predicted=predicted,
                 true=photos.masks[own[depicts]],
                 classes=side.classes[depicts],
@@ -221,14 +300,14 @@ class Evaluation:
             )
         return self._cache[key]
 
-    def made(self, side: Side) -> Iterator[Made]:
+    def predict_masks(self, side: EmbeddedScenes) -> Iterator[PredictedObjects]:
         """Masks and boxes that the model makes of a side's objects, some scenes at a time."""
         for arguments, rows, scenes in self._parts(*_scenes_of(side), MASK_SCENES):
             outputs = self.model.contextualise(*arguments, True)
             masks = self._finite(outputs.masks, "masks")
-            yield Made(masks, self._finite(outputs.boxes, "boxes"), rows, scenes)
+            yield PredictedObjects(masks, self._finite(outputs.boxes, "boxes"), rows, scenes)
 
-    def attention(self, side: Side) -> Any:
+    def attention(self, side: EmbeddedScenes) -> Any:
         """What the scene tokens look at: what `model.attention` gives, with all O objects of a side
         in its arrays. UsageError for a model without."""
         if getattr(self.model, "attention", None) is None:
@@ -247,7 +326,7 @@ class Evaluation:
         if "class means" not in self._constants:
             means = None
             # Not `self.limit`: a baseline should not weaken when fewer scenes are looked at.
-            for batch in self.on("train").batches("class-mean masks", MEAN_MASK_SCENES):
+            for batch in self.for_split("train").batches("class-mean masks", MEAN_MASK_SCENES):
                 masks = batch.masks.numpy()
                 if means is None:
                     means = mask_metrics.MeanMasks(
@@ -262,7 +341,7 @@ class Evaluation:
         0..1; of a label never seen, of all pixels."""
         if "label colours" not in self._constants:
             sums, counts = np.zeros((256, 3)), np.zeros(256)
-            for batch in self.on("train").batches("colours of labels", COLOURED_SCENES):
+            for batch in self.for_split("train").batches("colours of labels", COLOURED_SCENES):
                 labels = self.model.layouts(batch)[0].numpy().ravel()
                 pixels = batch.images.numpy().reshape(-1, 3)
                 counts += np.bincount(labels, minlength=256)
@@ -273,7 +352,7 @@ class Evaluation:
             self._constants["label colours"] = (means / 255).astype(np.float32)
         return self._constants["label colours"]
 
-    def triplets(self) -> Triplets:
+    def triplets(self) -> EmbeddedTriplets:
         """Stage 1's features of the split."""
         if "triplets" not in self._cache:
             rows = defaultdict(list)
@@ -285,7 +364,9 @@ class Evaluation:
                 rows["sketch_predicted"].append(_argmax(sketch.logits))
                 rows["photo_embedding"].append(self._finite(photo.embedding, "embeddings"))
                 rows["sketch_embedding"].append(self._finite(sketch.embedding, "embeddings"))
-            self._cache["triplets"] = Triplets(**{k: np.concatenate(v) for k, v in rows.items()})
+            self._cache["triplets"] = EmbeddedTriplets(
+                **{k: np.concatenate(v) for k, v in rows.items()}
+            )
         return self._cache["triplets"]
 
     def batches(self, what: str, limit: int | None = None) -> Iterator:
@@ -309,7 +390,7 @@ class Evaluation:
     def _has_scenes(self) -> bool:
         return self.model.batch_type == "SceneBatch"
 
-    def gather(self, visit: Callable[[Any], None] | None = None) -> None:
+    def embed(self, visit: Callable[[Any], None] | None = None) -> None:
         """The one pass over the split that encodes all objects, unless it is done. visit: is shown
         every batch as it passes."""
         if "objects of photos" in self._cache:
@@ -347,21 +428,23 @@ class Evaluation:
         columns["embedding"].append(self._finite(encoded.embedding, "embedding vectors"))
         columns["predicted"].append(_argmax(encoded.logits))
 
-    def photos_under(self, directions: str) -> Photos:
+    def photos_with_directions(self, directions: str) -> EmbeddedPhotos:
         """The photographs' side with 'canonical' or 'random' directions of its pairs."""
         key = f"photos, {directions} directions"
         if key not in self._cache:
-            self.gather()
+            self.embed()
             columns = {"masks": None, **self._cache["objects of photos"]}
-            self._cache[key] = self._side(Photos, columns, directions, "photo")
+            self._cache[key] = self._side(EmbeddedPhotos, columns, directions, "photo")
         return self._cache[key]
 
-    def _side(self, kind: type, columns: dict[str, Any], directions: str, side: str) -> Side:
+    def _side(
+        self, kind: type, columns: dict[str, Any], directions: str, side: str
+    ) -> EmbeddedScenes:
         if self.mirrored:
             columns["boxes"] = geometry.mirrored(columns["boxes"])
         parts = (columns[name] for name in ("objects", "boxes", "obj_to_img"))
         columns["image_ids"] = self._cache["objects of photos"]["image_ids"]
-        return kind(vectors=self.encode_scenes(*parts, directions, side), **columns)
+        return kind(vectors=self.scene_vectors(*parts, directions, side), **columns)
 
     def _parts(
         self,
@@ -394,9 +477,9 @@ class Evaluation:
         return vectors
 
 
-def _scenes_of(side: Side) -> tuple:
+def _scenes_of(side: EmbeddedScenes) -> tuple:
     """What says of a side which scenes it has, with the canonical directions of their pairs."""
-    name = "photo" if isinstance(side, Photos) else "query"
+    name = "photo" if isinstance(side, EmbeddedPhotos) else "query"
     return side.objects, side.boxes, side.obj_to_img, "canonical", name
 
 

@@ -41,7 +41,7 @@ class Figure:
             raise ValueError(f"{self.metric} is {self.value}: a figure must be a finite number")
 
     @property
-    def conditions(self) -> str:
+    def labels_text(self) -> str:
         """The labels as one text; empty without any."""
         return " ".join(f"{key}={value}" for key, value in self.labels.items())
 
@@ -53,12 +53,12 @@ class Figure:
             if value is not None and not key.endswith(("_low", "_high"))
         ]
         between = " [{:.3f}, {:.3f}]".format(*self.interval) if self.interval else ""
-        about = f" {self.conditions}" if self.labels else ""
+        about = f" {self.labels_text}" if self.labels else ""
         text = f"{self.metric}{about}: {self.value:.3f}{between}"
         return f"{text} ({', '.join(beside)})" if beside else text
 
     @property
-    def beside(self) -> str:
+    def controls_text(self) -> str:
         """The controls as one text; one with '_low' and '_high' beside it has them as interval."""
         shown = []
         for name, value in self.controls.items():
@@ -173,7 +173,7 @@ def table(figures: Sequence[Figure]) -> str:
             (
                 figure.metric,
                 figure.split,
-                figure.conditions or "-",
+                figure.labels_text or "-",
                 f"{figure.value:.3f}",
                 low_high,
                 _short(figure.chance),

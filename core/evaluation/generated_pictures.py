@@ -72,9 +72,9 @@ def _generated_pictures(evaluation, name: str) -> list[Picture]:
         for photo, label, picture in zip(photos, labels, pictures):
             tiles = (_pixels(photo), PALETTE[label], _pixels(picture))
             rows.append([(Image.fromarray(tile), "") for tile in tiles])
-    title = f"{picture_grids.subject(evaluation)}: pictures of the true layouts"
+    title = f"{picture_grids.page_title(evaluation)}: pictures of the true layouts"
     page = picture_grids.grid(rows, ["photo", "layout", "generated"], title)
-    return picture_grids.saved_picture(evaluation, name, picture_grids.encoded(page))
+    return picture_grids.save_picture(evaluation, name, picture_grids.image_bytes(page))
 
 
 def _generated(evaluation, most: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -86,7 +86,7 @@ def scene_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(seen.any(1), ratios.sum(1) / np.maximum(seen.sum(1), 1), 1.0)
 
 
-def beside_baselines(
+def iou_figure(
     metric: str,
     split: str,
     labels: dict[str, str],
@@ -124,16 +124,16 @@ def _mask_iou(evaluation, name: str) -> list[Figure]:
     """Mean IoU of the predicted masks of both views with the photograph's true masks."""
     class_means = evaluation.class_mean_masks()
     return [
-        mask_figure(name, evaluation, view, evaluation.masks(view), class_means)
+        mask_iou_figure(name, evaluation, view, evaluation.compared_masks(view), class_means)
         for view in ("photo", "sketch")
     ]
 
 
-def mask_figure(name: str, evaluation, view: str, pairs, class_means: np.ndarray) -> Figure:
-    """Mean IoU of masks predicted from one view (`sides.MaskPairs`). class_means: as of
+def mask_iou_figure(name: str, evaluation, view: str, pairs, class_means: np.ndarray) -> Figure:
+    """Return the mean IoU of masks predicted from one view. pairs: `ComparedMasks`. class_means: of
     `Evaluation.class_mean_masks`."""
     values = mask_iou(pairs.predicted, pairs.true)
-    return beside_baselines(
+    return iou_figure(
         name,
         evaluation.split,
         {"view": view},

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from core import plots
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Picture
-from core.evaluation.query_protocols import pictured_protocol
+from core.evaluation.query_protocols import main_protocol
 from core.registry import METRICS
 
 ROWS = 8  # queries or objects in a picture
@@ -109,33 +109,38 @@ def search_heads(found: int) -> list[str]:
 @METRICS.register("sbir-on-valid")
 def _search(evaluation, name: str) -> list[Picture]:
     """Some queries under jittered boxes, which positions alone do not answer."""
-    protocol = pictured_protocol(evaluation.dataset.own_boxes)
+    protocol = main_protocol(evaluation.dataset.own_boxes)
     vector = evaluation.vectors[0]
     photos, queries = evaluation.photos, evaluation.queries(protocol)
-    chosen = some(photos.scenes, ROWS, evaluation.seed)
+    chosen = random_rows(photos.num_scenes, ROWS, evaluation.seed)
     found, distances = retrieval.nearest(
         queries.vectors[vector][chosen], photos.vectors[vector], chosen, TOP
     )
     rank = evaluation.scene_ranks(protocol, vector)[chosen]
-    images, drawings = collect(evaluation, queries, set(chosen) | set(found.ravel()), set(chosen))
+    images, drawings = collect_pictures(
+        evaluation, queries, set(chosen) | set(found.ravel()), set(chosen)
+    )
 
     names = evaluation.dataset.vocabulary.names
     rows = []
     for scene, order, near, place in zip(chosen, found, distances, rank):
         objects = queries.classes[queries.obj_to_img == scene]
-        caption, place = ", ".join(names[c] for c in objects), f"rank {place} of {photos.scenes}"
+        caption, place = (
+            ", ".join(names[c] for c in objects),
+            f"rank {place} of {photos.num_scenes}",
+        )
         rows.append(search_row(drawings[scene], caption, scene, place, order, near, images))
     heads = search_heads(found.shape[1])
-    title = f"{subject(evaluation)}: {protocol}, by {vector}; the right one has a green frame"
+    title = f"{page_title(evaluation)}: {protocol}, by {vector}; the right one has a green frame"
     labels = {**protocol.labels, "vector": vector}
-    return saved_picture(evaluation, name, encoded(grid(rows, heads, title)), labels)
+    return save_picture(evaluation, name, image_bytes(grid(rows, heads, title)), labels)
 
 
 @METRICS.register("generated-masks")
 def _generated_masks(evaluation, name: str) -> list[Picture]:
     """Some objects that a sketch depicts, with the masks made from photograph and sketch."""
-    photo, sketch = evaluation.masks("photo"), evaluation.masks("sketch")
-    chosen = some(len(sketch.objects), ROWS, evaluation.seed)
+    photo, sketch = evaluation.compared_masks("photo"), evaluation.compared_masks("sketch")
+    chosen = random_rows(len(sketch.objects), ROWS, evaluation.seed)
     objects = sketch.objects[chosen]
     crops, drawings = _collect_objects(evaluation, set(objects))
 
@@ -155,15 +160,15 @@ def _generated_masks(evaluation, name: str) -> list[Picture]:
             (masks[2], f"IoU {overlaps[1][row]:.2f}"),
         ])  # fmt: skip
     heads = ["photo", "true mask", "mask from photo", "sketch", "mask from sketch"]
-    title = f"{subject(evaluation)}: masks within the object's box"
-    return saved_picture(evaluation, name, encoded(grid(rows, heads, title)))
+    title = f"{page_title(evaluation)}: masks within the object's box"
+    return save_picture(evaluation, name, image_bytes(grid(rows, heads, title)))
 
 
 @METRICS.register("common-embedding-tsne")
 def _embedding_map(evaluation, name: str) -> list[Picture]:
     """Objects of both sides in the common embedding, brought to two dimensions by t-SNE."""
-    sides = [evaluation.objects(side) for side in ("photo", "sketch")]
-    chosen = [some(len(side.classes), POINTS, evaluation.seed) for side in sides]
+    sides = [evaluation.embedded_objects(side) for side in ("photo", "sketch")]
+    chosen = [random_rows(len(side.classes), POINTS, evaluation.seed) for side in sides]
     vectors = np.concatenate([side.embedding[rows] for side, rows in zip(sides, chosen)])
     classes = np.concatenate([side.classes[rows] for side, rows in zip(sides, chosen)])
     photos, sketches = (len(rows) for rows in chosen)
@@ -173,9 +178,9 @@ def _embedding_map(evaluation, name: str) -> list[Picture]:
         classes,
         np.repeat([False, True], [photos, sketches]),
         evaluation.dataset.vocabulary.names,
-        f"{subject(evaluation)}\n{title}",
+        f"{page_title(evaluation)}\n{title}",
     )
-    return saved_picture(evaluation, name, png)
+    return save_picture(evaluation, name, png)
 
 
 def tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
@@ -201,12 +206,12 @@ def tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
 # ---------------------------------------------------------------- helpers
 
 
-def some(count: int, wanted: int, seed: int) -> np.ndarray:
+def random_rows(count: int, wanted: int, seed: int) -> np.ndarray:
     """At most `wanted` different rows of `count`, int64, drawn by the seed."""
     return np.random.default_rng(seed).permutation(count)[:wanted]
 
 
-def subject(evaluation) -> str:
+def page_title(evaluation) -> str:
     """What a picture is of, as a title begins."""
     return (
         f"{evaluation.model.name}, step {evaluation.step}, "
@@ -214,7 +219,7 @@ def subject(evaluation) -> str:
     )
 
 
-def saved_picture(
+def save_picture(
     evaluation, name: str, png: bytes, labels: dict[str, str] | None = None
 ) -> list[Picture]:
     """A picture of a metric, saved where those of the evaluation go."""
@@ -223,7 +228,7 @@ def saved_picture(
     return [Picture(name, evaluation.split, path, labels or {})]
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def image_bytes(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """A picture as the bytes of a 'PNG' or 'JPEG' file. options: as of Pillow's `save`."""
     file = io.BytesIO()
     image.save(file, kind, **options)
@@ -237,7 +242,7 @@ def _mask_tile(packed: np.ndarray, side: int) -> Image.Image:
     return tile.resize((TILE, TILE), Image.Resampling.NEAREST)
 
 
-def collect(evaluation, queries, wanted: set, drawn: set, side: int = TILE):
+def collect_pictures(evaluation, queries, wanted: set, drawn: set, side: int = TILE):
     """({scene row: photograph}, {scene row: composition of its query}) in one more pass over the
     data: keeping every photograph from the first pass would take 200 kB a scene. queries: as the
     compositions show them, with their own sketches. side: of the pictures, in pixels."""

@@ -80,7 +80,7 @@ def standard_protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
     )
 
 
-def pictured_protocol(own_boxes: bool) -> QueryProtocol:
+def main_protocol(own_boxes: bool) -> QueryProtocol:
     """The queries that pictures show: positions alone do not answer them."""
     return QueryProtocol("own" if own_boxes else "jittered")
 

@@ -20,7 +20,7 @@ MOST_PAIRS = 1 << 18
 MANY = 1 / 128
 
 
-def not_farther(
+def count_not_farther(
     queries: np.ndarray,
     gallery: np.ndarray,
     owners: np.ndarray,
@@ -52,7 +52,7 @@ def not_farther(
 
     counts = np.zeros(len(owners), np.int64)
     pair_blocks = _pair_blocks(owners, len(queries), query_block)
-    step = gallery_block or rows_at_once(gallery)
+    step = gallery_block or block_rows(gallery)
     for start in range(0, len(gallery), step):
         block, halves = gallery[start : start + step], gallery_norms[start : start + step] / 2
         for pairs in pair_blocks:
@@ -68,7 +68,7 @@ def not_farther(
 def squared_norms(vectors: np.ndarray, name: str) -> np.ndarray:
     """Float64 (n,). ValueError, with the name, for vectors (n, D) that are not finite."""
     out = np.empty(len(vectors))
-    step = rows_at_once(vectors)
+    step = block_rows(vectors)
     for start in range(0, len(vectors), step):
         block = vectors[start : start + step].astype(np.float64)
         np.einsum("ij,ij->i", block, block, out=out[start : start + step])
@@ -84,7 +84,7 @@ def distances(
 
     No difference of squares, which would round below zero for vectors that lie close together."""
     out = np.empty(len(owners))
-    step = rows_at_once(queries)
+    step = block_rows(queries)
     for start in range(0, len(owners), step):
         pairs = slice(start, start + step)
         gap = queries[owners[pairs]].astype(np.float64) - gallery[rows[pairs]]
@@ -92,7 +92,7 @@ def distances(
     return out
 
 
-def rows_at_once(vectors: np.ndarray) -> int:
+def block_rows(vectors: np.ndarray) -> int:
     """How many rows of (n, D) make a block."""
     return max(1, BLOCK // max(1, vectors.shape[1]))
 
@@ -119,7 +119,7 @@ def _within(
 ) -> np.ndarray:
     """How many rows of the block lie within limits[p] of query owners[p]: int64 (P,).
 
-    halves: half the squared norms of the block. bars, reach: as in `not_farther`.
+    halves: half the squared norms of the block. bars, reach: as in `count_not_farther`.
     """
     score = queries.astype(precision, copy=False) @ block.astype(precision, copy=False).T
     score -= halves.astype(precision)

@@ -48,7 +48,7 @@ def ranks(
     _check(queries, gallery, answers)
     owners = np.arange(len(queries))
     blocks = (query_block, gallery_block)
-    return ranking.not_farther(queries, gallery, owners, answers, tolerance, *blocks)[0]
+    return ranking.count_not_farther(queries, gallery, owners, answers, tolerance, *blocks)[0]
 
 
 def all_ranks(
@@ -73,7 +73,7 @@ def all_ranks(
         raise ValueError(f"{len(gallery)} gallery rows, but keys of shape {gallery_keys.shape}")
     owners, rows = right_rows(query_keys, gallery_keys)
     ends = np.searchsorted(owners, np.arange(1, len(queries)))
-    counts, distances, slack = ranking.not_farther(queries, gallery, owners, rows, tolerance)
+    counts, distances, slack = ranking.count_not_farther(queries, gallery, owners, rows, tolerance)
     found = []
     for count, distance in zip(np.split(counts, ends), np.split(distances, ends)):
         # Of the rows counted these are right: they stand before or behind, but not in the way.
@@ -263,7 +263,7 @@ def _scene_figures(evaluation, name: str, kind: str) -> list[Figure]:
             protocol: evaluation.scene_ranks(protocol, vector)
             for protocol in standard_protocols(evaluation.dataset.own_boxes)
         }
-        gallery, seed = evaluation.photos.scenes, evaluation.seed
+        gallery, seed = evaluation.photos.num_scenes, evaluation.seed
         figures += scene_figures(
             ranks, {name: kind}, gallery, evaluation.split, seed, vector=vector
         )

@@ -18,11 +18,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.evaluation import picture_grids
-from core.evaluation.embedded_split import Evaluation
+from core.evaluation.embedded_split import EmbeddedScenes, Evaluation
 from core.evaluation.figure_files import EXPERIMENT_SCHEMA
 from core.evaluation.figures import Figure, bootstrap_interval
-from core.evaluation.query_protocols import QueryProtocol, pictured_protocol
-from core.evaluation.sides import Side
+from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.experiment import Experiment, Trained
 from core.files import write_atomic, write_npz
 from core.hparams import hp
@@ -59,7 +58,7 @@ class AttentionMaps(Experiment):
         evaluation = common.evaluation_on(trained, self.hparams.split)
         name = common.file_name(trained, evaluation.split, "_attention_maps.npz")
         self.path = self.results / name
-        protocol = pictured_protocol(trained.dataset.own_boxes)
+        protocol = main_protocol(trained.dataset.own_boxes)
         sides = {
             "photo": evaluation.photos,
             "query": evaluation.queries(protocol),
@@ -90,22 +89,23 @@ class AttentionMaps(Experiment):
         self,
         evaluation: Evaluation,
         protocol: QueryProtocol,
-        sides: dict[str, Side],
+        sides: dict[str, EmbeddedScenes],
         attention: dict[str, np.ndarray],
     ) -> list[Path]:
         """Pages of photographs, each beside its query."""
         photos, queries = sides["photo"], sides["query"]
         # One object alone gets all there is: such scenes come last.
-        drawn = picture_grids.some(photos.scenes, photos.scenes, evaluation.seed)
-        alone = np.bincount(queries.obj_to_img, minlength=photos.scenes)[drawn] < 2
+        drawn = picture_grids.random_rows(photos.num_scenes, photos.num_scenes, evaluation.seed)
+        alone = np.bincount(queries.obj_to_img, minlength=photos.num_scenes)[drawn] < 2
         chosen = drawn[np.argsort(alone, kind="stable")][: self.hparams.scenes].tolist()
-        images, drawings = picture_grids.collect(
+        images, drawings = picture_grids.collect_pictures(
             evaluation, queries, set(chosen), set(chosen), TILE
         )
         names = evaluation.dataset.vocabulary.names
         title = (
-            f"{picture_grids.subject(evaluation)}: attention (rollout) of the scene token, shares "
-            f"of what the objects get; orange more, blue less than an even share; {protocol}"
+            f"{picture_grids.page_title(evaluation)}: attention (rollout) of the scene token, "
+            "shares of what the objects get; orange more, blue less than an even share; "
+            f"{protocol}"
         )
         paths = []
         size = PAIRS * picture_grids.ROWS
@@ -124,7 +124,7 @@ class AttentionMaps(Experiment):
             rows = [tiles[i : i + width] for i in range(0, len(tiles), width)]
             page = picture_grids.grid(rows, ["photo", "query"] * (width // 2), title, TILE)
             paths.append(self.path.with_name(f"{self.path.stem}_{number}.jpg"))
-            write_atomic(paths[-1], picture_grids.encoded(page, "JPEG", quality=90))
+            write_atomic(paths[-1], picture_grids.image_bytes(page, "JPEG", quality=90))
         return paths
 
 
@@ -191,7 +191,7 @@ def concordance(
 
 
 def _figures(
-    evaluation: Evaluation, sides: dict[str, Side], attention: dict[str, np.ndarray]
+    evaluation: Evaluation, sides: dict[str, EmbeddedScenes], attention: dict[str, np.ndarray]
 ) -> list[Figure]:
     """Over pairs of objects of a scene: how often the larger one gets more, and how often
     photograph and query agree on which does. None when no scene has two objects."""
@@ -237,7 +237,7 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _arrays(sides: dict[str, Side], attention: dict[str, Any]) -> dict[str, np.ndarray]:
+def _arrays(sides: dict[str, EmbeddedScenes], attention: dict[str, Any]) -> dict[str, np.ndarray]:
     """What the .npz holds; docs/data_formats.md says what each is."""
     photos, queries = sides["photo"], sides["query"]
     arrays = {"image_ids": photos.image_ids, "query_to_photo": queries.query_to_photo}

@@ -18,7 +18,7 @@ from core import features, plots
 from core.errors import UserError
 from core.evaluation import retrieval
 from core.evaluation.figures import Figure
-from core.evaluation.query_protocols import pictured_protocol, standard_protocols
+from core.evaluation.query_protocols import main_protocol, standard_protocols
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.hparams import hp
 from core.registry import EXPERIMENTS
@@ -186,7 +186,7 @@ def _longest(*vectors: np.ndarray) -> float:
 
 def _curves(figures: list[Figure], metadata: dict[str, Any]) -> bytes:
     """Recall over the size of the gallery, under the boxes that do not give the answer away."""
-    boxes = pictured_protocol(metadata["own_boxes"]).boxes
+    boxes = main_protocol(metadata["own_boxes"]).boxes
     curves: dict[str, list[tuple[float, ...]]] = {}
     chance: dict[str, list[tuple[float, float]]] = {}
     for figure in figures:

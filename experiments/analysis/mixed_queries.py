@@ -16,10 +16,9 @@ import numpy as np
 
 from core import plots
 from core.evaluation import retrieval
-from core.evaluation.embedded_split import Evaluation
+from core.evaluation.embedded_split import EmbeddedPhotos, EmbeddedQueries, Evaluation
 from core.evaluation.figures import Figure
-from core.evaluation.query_protocols import pictured_protocol
-from core.evaluation.sides import Photos, Queries
+from core.evaluation.query_protocols import main_protocol
 from core.experiment import Experiment, Trained
 from core.registry import EXPERIMENTS
 from experiments import common
@@ -53,7 +52,7 @@ class MixedQueries(Experiment):
 
     def run(self, trained: Trained | None) -> None:
         evaluation = common.evaluation_on(trained, self.hparams.split)
-        fair = pictured_protocol(trained.dataset.own_boxes)
+        fair = main_protocol(trained.dataset.own_boxes)
         drawn = evaluation.queries(fair)
         mixture = draw(drawn, evaluation.photos, evaluation.seed)
         sources = {OTHERS: mixture.others, LEAK: drawn.query_to_photo}
@@ -87,7 +86,7 @@ class Mixture(NamedTuple):
     luck: np.ndarray
 
 
-def draw(queries: Queries, photos: Photos, seed: int) -> Mixture:
+def draw(queries: EmbeddedQueries, photos: EmbeddedPhotos, seed: int) -> Mixture:
     """The mixture of the queries of a split."""
     luck, choice = np.random.default_rng(seed).random((2, len(queries.classes)))
     # Photo objects in the order of class and photograph: those of a class stand together, and in
@@ -113,14 +112,14 @@ def _figures(evaluation: Evaluation, crops: str, share: float, shown: np.ndarray
     """shown: int (Q,), photo row of the object whose crop stands for the sketch, -1 = the sketch
     itself."""
     photos, vector = evaluation.photos, evaluation.vectors[0]
-    rows, ranks = np.arange(photos.scenes), {}
+    rows, ranks = np.arange(photos.num_scenes), {}
     for protocol in common.fair_and_shared(evaluation.dataset.own_boxes):
         queries = evaluation.queries(protocol)
         objects = np.where(shown[:, None] >= 0, photos.objects[shown], queries.objects)
-        scenes = evaluation.encode_scenes(objects, queries.boxes, queries.obj_to_img)
+        scenes = evaluation.scene_vectors(objects, queries.boxes, queries.obj_to_img)
         ranks[protocol] = retrieval.ranks(scenes[vector], photos.vectors[vector], rows)
     return retrieval.scene_figures(
-        ranks, common.scores(*retrieval.TOP), photos.scenes, evaluation.split, evaluation.seed,
+        ranks, common.scores(*retrieval.TOP), photos.num_scenes, evaluation.split, evaluation.seed,
         vector=vector, crops=crops, share=f"{share:g}",
     )  # fmt: skip
 

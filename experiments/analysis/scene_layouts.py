@@ -1,6 +1,6 @@
 """'scene-layouts': the masks a model makes of photographs and drawings, and the layouts of them.
 
-trained model -> Evaluation.made of both views, the same scenes at a time -> core.label_maps
+trained model -> Evaluation.predict_masks of both views, scene by scene -> core.label_maps
     -> masks and boxes in one .npz; maps of labels and of instances, a .png a scene
     -> overlaps with the true masks and layouts; some scenes on pages
 """
@@ -19,11 +19,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.errors import UserError
 from core.evaluation import mask_metrics, picture_grids
-from core.evaluation.embedded_split import Evaluation
+from core.evaluation.embedded_split import (
+    ComparedMasks,
+    EmbeddedPhotos,
+    EmbeddedQueries,
+    EmbeddedScenes,
+    Evaluation,
+    PredictedObjects,
+)
 from core.evaluation.figure_files import EXPERIMENT_SCHEMA
 from core.evaluation.figures import Figure
 from core.evaluation.query_protocols import QueryProtocol
-from core.evaluation.sides import Made, MaskPairs, Photos, Queries, Side
 from core.experiment import Experiment, Trained
 from core.files import make_folder, write_atomic, write_npz
 from core.hparams import hp
@@ -106,23 +112,25 @@ class SceneLayouts(Experiment):
             [_figures(evaluation, pairs, made.overlaps)] if pairs else [],
             pictures=self._write_pages(evaluation, queries, made),
         )  # fmt: skip
-        print(f"saved: {self.path}\nsaved: maps of {photos.scenes} scenes in {self._folder}")
+        print(f"saved: {self.path}\nsaved: maps of {photos.num_scenes} scenes in {self._folder}")
 
     @property
     def _folder(self) -> Path:
         return self.path.with_suffix("")
 
-    def _make(self, evaluation: Evaluation, views: dict[str, Side]) -> MadeOfSplit:
+    def _make(self, evaluation: Evaluation, views: dict[str, EmbeddedScenes]) -> MadeOfSplit:
         """Goes through the split and saves the maps of its scenes on the way."""
         make_folder(self._folder, "the folder of maps", "choose another results")
         photos = views["photo"]
         masked = photos.masks is not None
         side = evaluation.model.mask_size
         means = mask_metrics.unpack(evaluation.class_mean_masks(), side) if masked else None
-        chosen = picture_grids.some(photos.scenes, self.hparams.scenes, evaluation.seed).tolist()
+        chosen = picture_grids.random_rows(
+            photos.num_scenes, self.hparams.scenes, evaluation.seed
+        ).tolist()
         pictured = {}
         masks, boxes, overlaps = defaultdict(list), defaultdict(list), defaultdict(list)
-        for parts in zip(*(evaluation.made(view) for view in views.values())):
+        for parts in zip(*(evaluation.predict_masks(view) for view in views.values())):
             maps = {}
             if masked:
                 solid = mask_metrics.unpack(photos.masks[parts[0].rows], side)
@@ -154,14 +162,16 @@ class SceneLayouts(Experiment):
                 image = Image.fromarray(values)
                 image.putpalette(palette.tobytes())
                 path = self._folder / f"{image_id}-{kind}-{what}.png"
-                write_atomic(path, picture_grids.encoded(image))
+                write_atomic(path, picture_grids.image_bytes(image))
 
     def _write_pages(
-        self, evaluation: Evaluation, queries: Queries, made: MadeOfSplit
+        self, evaluation: Evaluation, queries: EmbeddedQueries, made: MadeOfSplit
     ) -> list[Path]:
         """Pages of photograph, drawing, its layout and the true one."""
         rows = list(made.pictured)
-        images, drawings = picture_grids.collect(evaluation, queries, set(rows), set(rows), TILE)
+        images, drawings = picture_grids.collect_pictures(
+            evaluation, queries, set(rows), set(rows), TILE
+        )
         overlap = made.overlaps.get(("sketch", "drawn", "model"))
         names = evaluation.dataset.vocabulary.names
         paths = []
@@ -179,15 +189,17 @@ class SceneLayouts(Experiment):
                     line.append((_tile(maps["true"], names), ""))
                 lines.append(line)
             heads = ["photo", "sketches", "layout from sketches", "layout of the true masks"]
-            title = f"{picture_grids.subject(evaluation)}: layouts in the boxes as drawn"
+            title = f"{picture_grids.page_title(evaluation)}: layouts in the boxes as drawn"
             page = picture_grids.grid(lines, heads[: len(lines[0])], title, TILE)
             number = first // picture_grids.ROWS + 1
             paths.append(self.path.with_name(f"{self.path.stem}_{number}.jpg"))
-            write_atomic(paths[-1], picture_grids.encoded(page, "JPEG", quality=90))
+            write_atomic(paths[-1], picture_grids.image_bytes(page, "JPEG", quality=90))
         return paths
 
 
-def _maps(masks: np.ndarray, boxes: np.ndarray, side: Side, part: Made) -> Maps:
+def _maps(
+    masks: np.ndarray, boxes: np.ndarray, side: EmbeddedScenes, part: PredictedObjects
+) -> Maps:
     """The layouts of some scenes of a side, with these masks and boxes of their objects."""
     obj_to_img = side.obj_to_img[part.rows] - np.int32(part.scenes.start)
     count = part.scenes.stop - part.scenes.start
@@ -196,7 +208,7 @@ def _maps(masks: np.ndarray, boxes: np.ndarray, side: Side, part: Made) -> Maps:
 
 
 def _compared(
-    true: np.ndarray, side: Side, part: Made, class_means: np.ndarray
+    true: np.ndarray, side: EmbeddedScenes, part: PredictedObjects, class_means: np.ndarray
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
     """((boxes, masks), overlaps float64 (n,)) of the layouts of some scenes with the true labels
     uint8 (n, S, S). class_means: uint8 (K, M, M)."""
@@ -211,7 +223,9 @@ def _compared(
             yield (where, kind), mask_metrics.scene_iou(labels, true)
 
 
-def _pairs(photos: Photos, queries: Queries, masks: dict[str, np.ndarray]) -> dict[str, MaskPairs]:
+def _pairs(
+    photos: EmbeddedPhotos, queries: EmbeddedQueries, masks: dict[str, np.ndarray]
+) -> dict[str, ComparedMasks]:
     """The objects of each view that are in the photograph, with their true masks."""
     pairs = {}
     for view, side, own in (
@@ -220,34 +234,37 @@ def _pairs(photos: Photos, queries: Queries, masks: dict[str, np.ndarray]) -> di
     ):
         depicts = own >= 0
         columns = (side.classes[depicts], side.obj_to_img[depicts], own[depicts])
-        pairs[view] = MaskPairs(masks[view][depicts], photos.masks[own[depicts]], *columns)
+        pairs[view] = ComparedMasks(masks[view][depicts], photos.masks[own[depicts]], *columns)
     return pairs
 
 
 def _figures(
     evaluation: Evaluation,
-    pairs: dict[str, MaskPairs],
+    pairs: dict[str, ComparedMasks],
     overlaps: dict[tuple[str, str, str], np.ndarray],
 ) -> list[Figure]:
     means = evaluation.class_mean_masks()
     figures = [
-        mask_metrics.mask_figure("mask-iou", evaluation, view, of_view, means)
+        mask_metrics.mask_iou_figure("mask-iou", evaluation, view, of_view, means)
         for view, of_view in pairs.items()
     ]
     for view in pairs:
         for where in ("drawn", "predicted"):
             kinds = (overlaps[view, where, kind] for kind in ("model", "all_ones", "class_mean"))
             figures.append(
-                mask_metrics.beside_baselines(
+                mask_metrics.iou_figure(
                     "layout-iou", evaluation.split, {"view": view, "boxes": where}, *kinds,
-                    np.arange(evaluation.photos.scenes), evaluation.seed,
+                    np.arange(evaluation.photos.num_scenes), evaluation.seed,
                 )
             )  # fmt: skip
     return figures
 
 
 def _arrays(
-    photos: Photos, queries: Queries, made: MadeOfSplit, pairs: dict[str, MaskPairs]
+    photos: EmbeddedPhotos,
+    queries: EmbeddedQueries,
+    made: MadeOfSplit,
+    pairs: dict[str, ComparedMasks],
 ) -> dict[str, np.ndarray]:
     """What the .npz holds; docs/data_formats.md says what each is."""
     arrays = {"image_ids": photos.image_ids, "query_to_photo": queries.query_to_photo}

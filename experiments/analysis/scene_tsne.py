@@ -66,7 +66,7 @@ class SceneTsne(Experiment):
         file, metadata = self.features, self.features.metadata
         chosen = np.arange(file.scenes)
         if file.scenes > MOST:
-            chosen = np.sort(picture_grids.some(file.scenes, MOST, metadata["seed"]))
+            chosen = np.sort(picture_grids.random_rows(file.scenes, MOST, metadata["seed"]))
             log.info("%d of %d scenes, drawn by the seed", MOST, file.scenes)
         vectors = file.photos()[chosen]
         points = picture_grids.tsne(vectors, metadata["seed"])
@@ -83,7 +83,7 @@ class SceneTsne(Experiment):
             pages.append(self.results / f"{stem}_{name}.jpg")
             about = title if side == "photo" else f"{title}; shown are their queries"
             page = mosaic(self._pictures(chosen, side), cells, about)
-            write_atomic(pages[-1], picture_grids.encoded(page, "JPEG", quality=90))
+            write_atomic(pages[-1], picture_grids.image_bytes(page, "JPEG", quality=90))
         common.report(
             self.results / f"{stem}.json", metadata, None,
             [_figures(vectors, points, cells, metadata)], [NOTE], pages,

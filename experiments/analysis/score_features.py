@@ -283,7 +283,7 @@ def _unit(vectors: np.ndarray, norms: np.ndarray, name: str) -> np.ndarray:
         row = int(np.argmin(norms))
         raise UserError(f"vector {row} of {name} is zero: it has no cosine distance to any other")
     out = np.empty(vectors.shape, np.result_type(vectors.dtype, np.float32))
-    step = ranking.rows_at_once(vectors)
+    step = ranking.block_rows(vectors)
     for start in range(0, len(vectors), step):
         rows = slice(start, start + step)
         out[rows] = vectors[rows] / np.sqrt(norms[rows, None])

@@ -286,14 +286,14 @@ def _table(figures: Sequence[Figure]) -> str:
         gallery = f"of {figure.gallery}" if figure.gallery else ""
         cells = [
             ("", html.escape(figure.metric)),
-            ("", html.escape(figure.conditions)),
+            ("", html.escape(figure.labels_text)),
             ("number", f"{figure.value:.3f}"),
             ("", _bar(figure)),
             ("number", low_high),
             ("number", "" if figure.chance is None else f"{figure.chance:.3f}"),
             ("number", "" if figure.ceiling is None else f"{figure.ceiling:.3f}"),
             ("number", f"{figure.n} {gallery}"),
-            ("beside", html.escape(figure.beside)),
+            ("beside", html.escape(figure.controls_text)),
         ]
         row = "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in cells)
         rows.append(f'<tr class="{" ".join(classes)}">{row}</tr>')

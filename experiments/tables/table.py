@@ -199,7 +199,7 @@ def _format_table(family: str, cells: Sequence[Cell], head: str) -> str:
             **dict(zip(columns, map(_value, figures))),
             "chance": _join([figure and figure.chance for figure in figures]),
             "perfect classifier": _join([figure and figure.ceiling for figure in figures]),
-            "beside it": "" if family else first.figure.beside,
+            "beside it": "" if family else first.figure.controls_text,
             "steps": first.source.file.step,
             "s/step": f"{first.source.seconds:.3g}" if family and first.source.seconds else "",
         })  # fmt: skip
@@ -226,7 +226,7 @@ def _rows(cells: Sequence[Cell]) -> list[dict[str, Cell]]:
         control = SKETCHES.index(sketches) if sketches in SKETCHES else len(SKETCHES)
         row = rows[place, cell.number, control, sketches, figure.n]
         if cell.column in row:
-            raise UserError(f"{file.path} has {figure.metric} twice under {figure.conditions}")
+            raise UserError(f"{file.path} has {figure.metric} twice under {figure.labels_text}")
         row[cell.column] = cell
     return [rows[key] for key in sorted(rows)]
 

@@ -4,7 +4,7 @@ import pytest
 
 from core.dataset import Vocabulary
 from core.errors import UsageError
-from core.evaluation.query_protocols import QueryProtocol, pictured_protocol, standard_protocols
+from core.evaluation.query_protocols import QueryProtocol, main_protocol, standard_protocols
 
 
 def test_vocabulary_counts_its_names():
@@ -25,8 +25,8 @@ def test_own_boxes_are_shown_where_a_set_has_them():
             for kind in ("real", "blank", "shuffled")]  # fmt: skip
     assert [f"{p.boxes} {p.sketches}" for p in standard_protocols(own_boxes=True)] == both
     assert standard_protocols(own_boxes=False) == standard_protocols(own_boxes=True)[:6]
-    assert pictured_protocol(own_boxes=False) == QueryProtocol("jittered", "real")
-    assert pictured_protocol(own_boxes=True) == QueryProtocol("own", "real")
+    assert main_protocol(own_boxes=False) == QueryProtocol("jittered", "real")
+    assert main_protocol(own_boxes=True) == QueryProtocol("own", "real")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from core import features
 from core.errors import UserError
-from core.evaluation.query_protocols import pictured_protocol
+from core.evaluation.query_protocols import main_protocol
 
 SCENES, SIDE = 4, 16
 
@@ -71,7 +71,7 @@ def test_what_is_written_comes_back_and_numpy_reads_it_too(tmp_path):
     # scenes of 1, 2, 3, 1, 2 objects; the third query shows two of its three
     assert read.sketched().tolist() == [1, 2, 2, 1, 2]
     assert read.photos() is read.arrays["photo_token"]
-    fair = pictured_protocol(own_boxes=False)
+    fair = main_protocol(own_boxes=False)
     assert read.queries(fair) is read.arrays[f"query{read.protocols.index(fair)}_token"]
     assert read.protocols == features.protocols(own_boxes=False)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a_feats.npz"]

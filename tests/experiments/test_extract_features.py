@@ -12,7 +12,7 @@ from core import features
 from core.errors import EmptySplitError, UserError
 from core.evaluation import picture_grids
 from core.evaluation.embedded_split import Evaluation
-from core.evaluation.query_protocols import DrawnScenes, pictured_protocol
+from core.evaluation.query_protocols import DrawnScenes, main_protocol
 from core.experiment import Trained
 from core.hparams import parse
 from experiments.extract_features import ExtractFeatures
@@ -151,7 +151,7 @@ def test_thumbnails_show_photographs_and_compositions(tmp_path):
     extract(tmp_path, dataset, more=",save_images=True")
     file = tmp_path / "a_b_fake_scenes_test_feats.npz"
     assert len(list(features.thumbnails(file).iterdir())) == 2 * 20
-    read, number = features.read(file), features.protocols(False).index(pictured_protocol(False))
+    read, number = features.read(file), features.protocols(False).index(main_protocol(False))
     boxes, owners = read.arrays[f"query{number}_boxes"], read.arrays["query_obj_to_img"]
     first = 0
     for batch in dataset.eval_batches("test"):
@@ -188,5 +188,5 @@ def test_only_models_of_scenes_fit():
 def test_the_hook_sees_every_batch_of_the_pass():
     seen = []
     evaluation = Evaluation(FakeModel(), FakeScenes(batch_size=6))
-    evaluation.gather(lambda batch: seen.append(len(batch.image_ids)))
+    evaluation.embed(lambda batch: seen.append(len(batch.image_ids)))
     assert seen == [6, 6, 6, 2]

@@ -9,7 +9,7 @@ from PIL import Image
 from core import features, plots
 from core.errors import HParamError, UsageError, UserError
 from core.evaluation import picture_grids
-from core.evaluation.query_protocols import pictured_protocol
+from core.evaluation.query_protocols import main_protocol
 from core.hparams import parse
 from experiments.search_features import Retrieval, find_file, subsets
 from tests.core.test_features import make
@@ -210,7 +210,7 @@ def test_pages_and_separate_pictures(path, tmp_path, capsys):
     np.testing.assert_allclose(middle, (60, 0, 200), atol=8)
     # Its nearest photographs stand in the order of a slow sort.
     made = make(SCENES)
-    query = made.queries(pictured_protocol(own_boxes=False))[3]
+    query = made.queries(main_protocol(own_boxes=False))[3]
     distances = np.linalg.norm(query - made.photos(), axis=1)
     for place, scene in enumerate(np.argsort(distances)[: picture_grids.TOP]):
         tile = page[

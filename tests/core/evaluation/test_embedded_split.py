@@ -363,7 +363,7 @@ def test_masks_are_pictured_with_their_overlaps(tmp_path):
     )
     top = 2 * picture_grids.CAPTION + 2 * picture_grids.GAP
     own = embedded_split.Evaluation(FakeModel(), FakeScenes())
-    objects = own.masks("sketch").objects
+    objects = own.compared_masks("sketch").objects
     depicted = own.queries(QueryProtocol()).query_to_photo
     np.testing.assert_array_equal(objects, depicted)
     for row, number in enumerate(objects[np.random.default_rng(0).permutation(len(objects))[:8]]):
@@ -403,7 +403,7 @@ def test_an_evaluation_made_again_sees_the_model_anew_and_keeps_what_no_model_ch
     assert dataset.passes.count("train") == 1
     before = [figure.value for figure in first.compute("sbir-top5")]
     model.kind = "sees"
-    second = first.again(9)
+    second = first.at_step(9)
     assert second.step == 9
     assert [figure.value for figure in second.compute("sbir-top5")] != before
     assert [figure.value for figure in first.compute("sbir-top5")] == before
@@ -476,7 +476,7 @@ def test_what_is_made_of_a_side_comes_with_its_rows(monkeypatch):
     monkeypatch.setattr(embedded_split, "MASK_SCENES", 6)
     own = embedded_split.Evaluation(FakeModel(), FakeScenes())
     queries = own.queries(QueryProtocol("jittered"))
-    parts = list(own.made(queries))
+    parts = list(own.predict_masks(queries))
     assert [(part.scenes.start, part.scenes.stop) for part in parts] == [
         (0, 6), (6, 12), (12, 18), (18, 20)
     ]  # fmt: skip

@@ -56,10 +56,10 @@ def test_a_query_is_turned_as_a_whole_after_all_that_is_drawn_for_it():
     # What the model is shown are the turned boxes.
     mirrored = Evaluation(FakeModel("boxes"), Sided(), mirrored=True)
     query = mirrored.queries(QueryProtocol("jittered"))
-    seen = [query.boxes[query.obj_to_img == n].max(0) for n in range(query.scenes)]
+    seen = [query.boxes[query.obj_to_img == n].max(0) for n in range(query.num_scenes)]
     np.testing.assert_array_equal(query.vectors["projection"], seen)
 
 
 def test_evaluations_made_of_it_are_mirrored_too():
     mirrored = list(both())[1]
-    assert mirrored.on("test").mirrored and mirrored.again(3).mirrored
+    assert mirrored.for_split("test").mirrored and mirrored.at_step(3).mirrored

@@ -110,8 +110,8 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_controls_as_text():
     controls = {"minus_blank": 0.5, "minus_blank_low": 0.25, "minus_blank_high": 0.75, "rank": 2.0}
-    assert Figure("m", "valid", 1.0, 1, controls=controls).beside == (
+    assert Figure("m", "valid", 1.0, 1, controls=controls).controls_text == (
         "minus blank 0.5 [0.250, 0.750], rank 2"
     )
     half = Figure("m", "valid", 1.0, 1, controls={"gap": 0.5, "gap_low": 0.25})
-    assert half.beside == "gap 0.5"
+    assert half.controls_text == "gap 0.5"

@@ -54,12 +54,12 @@ def test_equals_the_definition(kind, dtype, tolerance):
     queries, gallery = both[:60], both[60:]
     pairs = {"one": (np.arange(60), rng.integers(0, 200, 60)), "several": several(rng, 60, 200)}
     for owners, rows in pairs.values():
-        counts, distances, _ = ranking.not_farther(queries, gallery, owners, rows, tolerance)
+        counts, distances, _ = ranking.count_not_farther(queries, gallery, owners, rows, tolerance)
         expected, apart = slow(queries, gallery, owners, rows, tolerance)
         np.testing.assert_array_equal(counts, expected)
         np.testing.assert_allclose(distances, apart, rtol=1e-12)
         for blocks in ((5, 9), (60, 200), (999, 999)):
-            found = ranking.not_farther(queries, gallery, owners, rows, tolerance, *blocks)[0]
+            found = ranking.count_not_farther(queries, gallery, owners, rows, tolerance, *blocks)[0]
             np.testing.assert_array_equal(found, counts)
 
 
@@ -82,10 +82,10 @@ def test_rows_on_either_side_of_the_limit(length):
     gallery = np.array([*gallery, np.eye(24)[0] * longest])
     owners = np.arange(20)
     # Of the row's own query; how many rows of other queries lie within, the definition says.
-    counts = ranking.not_farther(queries, gallery, owners, 41 * owners, TOLERANCE)[0]
+    counts = ranking.count_not_farther(queries, gallery, owners, 41 * owners, TOLERANCE)[0]
     np.testing.assert_array_equal(counts, slow(queries, gallery, owners, 41 * owners)[0])
     alone = [
-        ranking.not_farther(
+        ranking.count_not_farther(
             queries[q : q + 1], gallery[[*range(41 * q, 41 * q + 41), -1]], owners[:1], owners[:1],
             TOLERANCE,
         )[0][0]
@@ -111,7 +111,7 @@ def test_half_precision():
     queries, gallery = normal(rng, 10).astype(np.float16), normal(rng, 90).astype(np.float16)
     pairs = several(rng, 10, 90)
     np.testing.assert_array_equal(
-        ranking.not_farther(queries, gallery, *pairs, TOLERANCE)[0],
+        ranking.count_not_farther(queries, gallery, *pairs, TOLERANCE)[0],
         slow(queries, gallery, *pairs)[0],
     )
 
@@ -120,10 +120,10 @@ def test_many_pairs_of_a_query_are_cut(monkeypatch):
     rng = np.random.default_rng(4)
     queries, gallery = normal(rng, 5), normal(rng, 50)
     pairs = several(rng, 5, 50, most=40)
-    whole = ranking.not_farther(queries, gallery, *pairs, TOLERANCE)[0]
+    whole = ranking.count_not_farther(queries, gallery, *pairs, TOLERANCE)[0]
     monkeypatch.setattr(ranking, "MOST_PAIRS", 3)
     np.testing.assert_array_equal(
-        ranking.not_farther(queries, gallery, *pairs, TOLERANCE)[0], whole
+        ranking.count_not_farther(queries, gallery, *pairs, TOLERANCE)[0], whole
     )
 
 
@@ -134,6 +134,6 @@ def test_vectors_that_are_not_finite_are_refused(bad):
     broken[4, 2] = bad
     one = np.arange(5)
     with pytest.raises(ValueError, match="queries is not finite"):
-        ranking.not_farther(broken, good, one, one, TOLERANCE)
+        ranking.count_not_farther(broken, good, one, one, TOLERANCE)
     with pytest.raises(ValueError, match="gallery is not finite"):
-        ranking.not_farther(good, broken, one, one, TOLERANCE)
+        ranking.count_not_farther(good, broken, one, one, TOLERANCE)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from core.errors import EmptySplitError, UsageError
 from core.evaluation.embedded_split import Evaluation
-from core.evaluation.query_protocols import pictured_protocol
+from core.evaluation.query_protocols import main_protocol
 from core.experiment import Trained
 from core.hparams import parse
 from experiments.analysis.attention_maps import LESS, MORE, AttentionMaps, concordance, shade
@@ -51,7 +51,7 @@ def test_numbers_with_their_ids(tmp_path, capsys):
     assert metadata["vocabulary"] == ["a", "b", "c", "d", "e", "__image__"]
     assert metadata["protocol"]["boxes"] == "jittered"
     own = Evaluation(Looks(), Splits(batch_size=50), "test")
-    sides = {"photo": own.photos, "query": own.queries(pictured_protocol(False))}
+    sides = {"photo": own.photos, "query": own.queries(main_protocol(False))}
     for key, side in sides.items():
         for name in ("classes", "obj_to_img", "boxes"):
             np.testing.assert_array_equal(saved[f"{key}_{name}"], getattr(side, name))
