@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from core import npz
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.files import write_npz
 from models.layers.spade import SpadeGenerator, parameter_shapes
 
@@ -48,7 +48,7 @@ def load_generator(path: Path) -> SpadeGenerator:
         with file:
             return _load(file, path.stat().st_size)
     except Exception as error:  # a damaged zip shows as any of half a dozen types
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(
             f"{path} is not a generator's weights file of this version ({reason}); write it with "
             "python -m SPADE.convert or SPADE.export"

@@ -17,24 +17,20 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
-import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from core.errors import UserError
-from core.files import read_json, write_json
+from core.errors import UserError, first_line
+from core.files import atomic_folder, read_json, remove_folder, remove_leftovers, write_json
 from core.run_folder import CHECKPOINT, check_keys, checkpoint_steps
 
 log = logging.getLogger(__name__)
 
 KEEP_SAFETY = 2
 _PREFIX = "ckpt"
-_TEMPORARY = ".unfinished-"
 _CHECKSUM = "sha256"  # of what else state.json holds; older files have none
 
 
@@ -135,8 +131,7 @@ class Checkpoints:
     def clean(self) -> None:
         """Remove what killed runs left unfinished. Only the holder of the run's lock may."""
         if self.folder.is_dir():
-            for entry in self.folder.glob(f"{_TEMPORARY}*"):
-                shutil.rmtree(entry, ignore_errors=True)
+            remove_leftovers(self.folder)
 
     def save(self, model: Any, step: int, permanent: bool, vocabulary: Sequence[str]) -> Path:
         """Write the checkpoint of `step`; older safety checkpoints but the last two go.
@@ -146,35 +141,27 @@ class Checkpoints:
         """
         _check_finite(model, step)
         final = self.path(step)
-        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}-{final.name}"
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            _root(model).write(str(temporary / _PREFIX))
-            state = State(
-                model=model.name,
-                step=step,
-                optimizer_steps=_optimizer_steps(model),
-                permanent=permanent,
-                files={file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
-                vocabulary=list(vocabulary),
-            )
-            state.write(temporary)
-            for file in (*temporary.iterdir(), temporary):
-                _flush(file)
-            if final.exists():  # saved at this step before, as a safety checkpoint
-                self._remove(final)
-            temporary.rename(final)
-            _flush(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_folder(final, flush=True) as temporary:
+                _root(model).write(str(temporary / _PREFIX))
+                state = State(
+                    model=model.name,
+                    step=step,
+                    optimizer_steps=_optimizer_steps(model),
+                    permanent=permanent,
+                    files={file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
+                    vocabulary=list(vocabulary),
+                )
+                state.write(temporary)
         # OutOfRangeError is what a full disk (or a file size limit) gives from TensorFlow's
         # writers, the very exception that elsewhere means the end of a dataset.
         except (tf.errors.OpError, OSError, UserError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
             kept = self.latest()
             last = f"the last complete one is {kept}" if kept else "there is none before it"
             raise UserError(
                 f"the checkpoint of step {step} could not be written to {self.folder} "
-                f"({_reason(error)}); {last}. Free some space and go on with --resume latest"
+                f"({first_line(error)}); {last}. Free some space and go on with --resume latest"
             ) from None
         self._prune()
         return final
@@ -186,13 +173,7 @@ class Checkpoints:
                 if not State.read(self.path(step)).permanent:
                     safety.append(step)
         for step in safety[:-KEEP_SAFETY]:
-            self._remove(self.path(step))
-
-    def _remove(self, folder: Path) -> None:
-        """Renamed first: a kill in the middle leaves no half folder named step-*."""
-        doomed = folder.with_name(f"{_TEMPORARY}{os.getpid()}-old-{folder.name}")
-        folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+            remove_folder(self.path(step))
 
 
 def find(resume: str, own: Checkpoints) -> Path | None:
@@ -248,7 +229,7 @@ def verify(folder: Path) -> State:
             reader.get_tensor(name)
     # What TensorFlow makes of a damaged file: any of these, by the place of the damage.
     except (tf.errors.OpError, OSError, RuntimeError, ValueError, IndexError) as error:
-        raise _damaged(folder, f"its files cannot be read ({_reason(error)})") from None
+        raise _damaged(folder, f"its files cannot be read ({first_line(error)})") from None
     return state
 
 
@@ -358,31 +339,10 @@ def _explained(folder: Path, hint: str):
     try:
         yield
     except (AssertionError, ValueError, IndexError) as error:
-        because = hint or _first_line(error)
+        because = hint or first_line(error)
         raise UserError(f"the checkpoint {folder} does not fit this model: {because}") from None
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
-            f"the checkpoint {folder} cannot be read ({_reason(error)}): it is damaged; "
+            f"the checkpoint {folder} cannot be read ({first_line(error)}): it is damaged; "
             "use another with --resume PATH"
         ) from None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    text = getattr(error, "message", None) or str(error)
-    text = re.sub(r"^\s*\{\{.*?\}\}", "", text)  # TensorFlow's name of the operation
-    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
-
-
-def _flush(path: Path) -> None:
-    """Make the system write it out, so that a power cut after the rename finds whole files."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

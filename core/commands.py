@@ -1,22 +1,22 @@
-"""How every command of this project reads its flags and how it ends: never with a traceback for
-what a user can mend."""
+"""Parse the flags of a command, run it, and end it with one sentence for what a user can mend."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import errno
+import math
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from core.errors import UsageError, UserError
+from core.errors import UsageError, UserError, first_line
 
 # Errors of files that are the machine's or the user's, not the program's.
 FILE_TROUBLE = frozenset([
@@ -71,12 +71,12 @@ def run(
     """Run a command; what a user can mend becomes one sentence on stderr. Returns the exit code:
     0, 1 (failure), 2 (usage), 128 + the signal's number.
 
-    interrupted: said after Ctrl-C. clean_up: Ctrl-C raises KeyboardInterrupt in the command, which
-    has something to clean up; otherwise it ends the process at once.
+    interrupted: said after Ctrl-C. clean_up: the command has something to clean up, so SIGINT and
+    SIGTERM raise KeyboardInterrupt and SystemExit in it; otherwise they end the process at once.
     """
     try:
         _check_working_directory()
-        with contextlib.nullcontext() if clean_up else _ended_by_interrupt(interrupted):
+        with handle_signals(_raise_on_signals() if clean_up else _end_on_interrupt(interrupted)):
             command(argv)
         if sys.stdout is not None:  # None: closed by whoever started us
             sys.stdout.flush()  # here, not at exit, so that a reader that has gone is seen here
@@ -95,7 +95,7 @@ def run(
         if error.errno not in FILE_TROUBLE:
             raise
         place = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror}{place}", file=sys.stderr)
+        print(f"error: {first_line(error)}{place}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
@@ -111,21 +111,55 @@ def _check_working_directory() -> None:
         ) from None
 
 
-@contextlib.contextmanager
-def _ended_by_interrupt(message: str) -> Iterator[None]:
-    """Within it, SIGINT ends the process. Not by KeyboardInterrupt: raised inside TensorFlow or
-    Keras it comes out as another exception, or is swallowed and the command goes on."""
+Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
+
+@contextlib.contextmanager
+def handle_signals(handlers: Mapping[int, Handler]) -> Iterator[None]:
+    """Handle signals (number -> handler, as of signal.signal) within the block.
+
+    Does nothing outside the main thread: Python delivers no signals to the others.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_on_interrupt(message: str) -> dict[int, Handler]:
+    # Not by KeyboardInterrupt: raised inside TensorFlow or Keras it comes out as another exception,
+    # or is swallowed and the command goes on.
     def end(number: int, frame: FrameType | None) -> None:
         # Not by print: it fails when the signal came within another write to stderr.
         os.write(2, f"{message}\n".encode())
         os._exit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python delivers signals to the main thread only
-        return
-    before = signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return {signal.SIGINT: end}
+
+
+def _raise_on_signals() -> dict[int, Handler]:
+    return {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: lambda number, frame: sys.exit(128 + number),
+    }
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in its two largest units, '3 h 12 min', or '-' when it has no end."""
+    if not math.isfinite(seconds) or seconds >= 1e10:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes >= 10:
+        return f"{minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core import contents, hparams, provenance
-from core.errors import HParamError, UsageError, UserError
+from core.errors import HParamError, UsageError, UserError, first_line
 from core.registry import LOADERS, MODELS
 from core.run_folder import RunConfig, RunFolder
 
@@ -300,7 +300,7 @@ def resources_explained(job: Job) -> Iterator[None]:
             raise UserError(reason) from None
         if isinstance(error, UnicodeDecodeError):
             raise
-        first = (error.message.strip() or "no reason given").splitlines()[0]
+        first = first_line(error)
         if isinstance(error, tf.errors.NotFoundError) and ".tfrecord" in first:
             raise UserError(
                 f"a file of the prepared sets has gone while it was in use ({first}); prepare the "
@@ -313,7 +313,7 @@ def resources_explained(job: Job) -> Iterator[None]:
             ) from None
         raise  # a fault of the program
     except (tf.errors.PermissionDeniedError, tf.errors.UnknownError) as error:
-        first = (error.message.strip() or "no reason given").splitlines()[0]
+        first = first_line(error)
         if ".tfrecord" not in first:
             raise  # a fault of the program
         raise UserError(

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from core import replicas
 from core.cluster import Cluster
+from core.commands import handle_signals
 from core.dataset import Dataset, Parts
 from core.errors import UserError
 
@@ -164,11 +165,9 @@ def _ended_by_signals() -> Iterator[None]:
     for the other machines without a chance for Python to look after them, and takes SIGTERM for
     itself."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
-    signal.alarm(CONNECT)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handle_signals(dict.fromkeys(numbers, signal.SIG_DFL)):
+        signal.alarm(CONNECT)
+        try:
+            yield
+        finally:
+            signal.alarm(0)

@@ -1,5 +1,8 @@
 """The errors a user can cause or mend. Scripts print them as one sentence, without a traceback."""
 
+import re
+import signal
+
 
 class UserError(Exception):
     """Something outside the program is wrong: a file, a folder, a checkpoint. Exit code 1."""
@@ -19,3 +22,22 @@ class UsageError(UserError):
 
 class HParamError(UsageError):
     """A clause of an hparams string is unknown, repeated, badly typed or out of range."""
+
+
+class StoppedError(UserError):
+    """A signal ended a command that had saved its work. Exit code 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        """message: completes 'stopped by SIGINT ...'."""
+        self.exit_code = 128 + signal_number
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} {message}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, cut to 300 characters, or its type's name.
+
+    TensorFlow's prefix with the name of an operation, `{{node ...}}`, is left out.
+    """
+    text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    text = re.sub(r"\{\{.*?\}\}", "", text).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

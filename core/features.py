@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from core import npz
-from core.errors import UsageError, UserError
+from core.errors import UsageError, UserError, first_line
 from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.evaluation.query_protocols import standard_protocols as shown
 from core.files import write_npz
@@ -162,7 +162,7 @@ def read(path: Path, photos_only: bool = False) -> Features:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # a damaged zip shows as any of half a dozen types
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(
             f"{path} is not a features file of this version ({reason}); write it with "
             "run-experiment.py extract-features"

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from core import plots
+from core.commands import duration_text
 from core.errors import EmptySplitError, UserError
 from core.evaluation.embedded_split import Evaluation, metrics_of
 from core.evaluation.figures import Figure, Picture
@@ -107,7 +108,7 @@ class Reporter:
         scalars |= {f"seconds a step/{name}": line[name] for name in ("time", "data_time")}
         self._events.write(step, scalars)
         values = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        left = _clock((self.iterations - step) * seconds)
+        left = duration_text((self.iterations - step) * seconds)
         self._last_line = (
             f"step {step}/{self.iterations}  {values}  "
             f"{seconds:.3f} s/step (data {data_seconds:.3f})  left {left}"
@@ -237,9 +238,3 @@ def console() -> Iterator[None]:
 
 
 _OURS = ("core", "models", "dataloaders", "experiments", "__main__")
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

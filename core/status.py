@@ -6,7 +6,6 @@ once. A run is alive when a process holds its lock.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -116,7 +115,7 @@ def _cells(run: RunFolder) -> dict[str, str]:
         "state": state,
         "step": f"{max(step, *steps[-1:], 0)}/{last}",
         "steps/s": f"{speed:.3g}" if writer and speed else _NONE,
-        "left": _duration((last - step) / speed) if writer and speed else _NONE,
+        "left": commands.duration_text((last - step) / speed) if writer and speed else _NONE,
         "checkpoint": saved,
         "losses": _losses(lines[-1].get("losses")) if lines else _NONE,
         "logged": _ago(lines[-1].get("wall")) if lines else _NONE,
@@ -163,23 +162,7 @@ def _number(value: Any) -> float | None:
 
 def _ago(wall: Any) -> str:
     then = _number(wall)
-    return _NONE if then is None else f"{_duration(max(time.time() - then, 0))} ago"
-
-
-def _duration(seconds: float) -> str:
-    """In its two largest units."""
-    if not math.isfinite(seconds) or seconds >= 1e10:
-        return _NONE
-    days, rest = divmod(int(seconds), 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, rest = divmod(rest, 60)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return (
-        f"{minutes} min" if minutes >= 10 else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    )
+    return _NONE if then is None else f"{commands.duration_text(max(time.time() - then, 0))} ago"
 
 
 def _plain(text: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import tensorflow as tf
+
+from core.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +56,9 @@ class EventFiles:
             yield
         except (OSError, tf.errors.OpError) as error:
             self._writer = None
-            reason = re.sub(r"^\{\{.*?\}\} ", "", getattr(error, "message", str(error)))
             log.warning(
-                "%s: nothing more is written for TensorBoard (%s)",
-                self._folder, reason.splitlines()[0],
-            )  # fmt: skip
+                "%s: nothing more is written for TensorBoard (%s)", self._folder, first_line(error)
+            )
 
 
 def _mark_restart(folder: Path, start: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from typing import Any
 import tensorflow as tf
 
 from core.checkpoints import Checkpoints
+from core.commands import handle_signals
 from core.dataset import Dataset
 from core.distribution import Single
-from core.errors import UserError
+from core.errors import StoppedError, UserError
 from core.evaluation.embedded_split import Evaluation
 from core.hparams import BaseHParams
 from core.model import Model
@@ -32,15 +32,6 @@ log = logging.getLogger(__name__)
 
 # Of the validation split, spread over it: enough for a curve, and soon done.
 EVALUATED_SCENES = 256
-
-
-class StoppedError(UserError):
-    """A signal ended the training after its checkpoint was saved. Exit code 128 + the signal."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        self.exit_code = 128 + signal_number
-        name = signal.Signals(signal_number).name
-        super().__init__(f"stopped by {name} after step {step}; go on with --resume latest")
 
 
 def is_due(step: int, period: int) -> bool:
@@ -82,7 +73,7 @@ def train(
     evaluation = Evaluation(model, dataset, limit=EVALUATED_SCENES, folder=run.plots)
 
     reporter = Reporter(run, start, base.iterations, slack) if spread.chief else Silent()
-    with _signals() as stopped_by, reporter as report:
+    with _first_signal() as stopped_by, reporter as report:
         if owed:
             report.evaluation(evaluation.at_step(start), stopped_by)
         for step in range(start, base.iterations):
@@ -112,7 +103,7 @@ def train(
             if last or signal_number:
                 spread.agreed(None)  # no process leaves before the chief has written everything
             if signal_number and not last:
-                raise StoppedError(signal_number, done)
+                raise StoppedError(signal_number, f"after step {done}; go on with --resume latest")
 
 
 def _compile(train_step: Callable, data: tf.data.Dataset, base: BaseHParams) -> Callable:
@@ -160,23 +151,19 @@ def _check_scales(losses: dict[str, float], done: int) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], int | None]]:
-    """Within it, the first SIGINT or SIGTERM is only noted (the value given returns its number),
-    so that the step can be finished and saved; a second one ends the process at once."""
-    noted: list[int] = []
+def _first_signal() -> Iterator[Callable[[], int | None]]:
+    """Yield a function that returns the number of the first SIGINT or SIGTERM, None before it.
 
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.append(number)
-        for each in (signal.SIGINT, signal.SIGTERM):
+    The step can so be finished and saved; a second signal ends the process at once.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for each in handlers:
             signal.signal(each, signal.SIG_DFL)
         log.info("%s: saving after this step; again to end at once", signal.Signals(number).name)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # Python delivers signals to the main thread only
-        return
-    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: noted[0] if noted else None
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    handlers = {signal.SIGINT: receive, signal.SIGTERM: receive}
+    with handle_signals(handlers):
+        yield lambda: received[0] if received else None

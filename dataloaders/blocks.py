@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from core.errors import EmptySplitError, UserError
+from core.errors import EmptySplitError, UserError, first_line
 from dataloaders import damage, random_draws, records
 
 WINDOW = records.BLOCK  # steps of a window: a window reads exactly batch_size blocks
@@ -377,7 +377,7 @@ def _first_fault(folder: str, split: str) -> str | None:
                     tf.io.decode_image(encoded)
             except Exception as problem:  # whatever it is, this is the record
                 return (
-                    f"{path}: the image of record {number} cannot be read ({_brief(problem)}); "
+                    f"{path}: the image of record {number} cannot be read ({first_line(problem)}); "
                     "remove the set and prepare it again"
                 )
     return None
@@ -395,10 +395,5 @@ def _first_unfit(folder: str, split: str) -> str | None:
                 scene = records.SceneRecord.parse(record[None])
                 records.SceneRecord.check(scene, len(meta["obj_idx_to_name"]), meta["mask_size"])
             except tf.errors.InvalidArgumentError as problem:
-                return f"{path}: record {number} cannot be used ({_brief(problem)})"
+                return f"{path}: record {number} cannot be used ({first_line(problem)})"
     return None
-
-
-def _brief(problem: Exception) -> str:
-    text = re.sub(r"\{\{.*?\}\} *", "", str(problem)).strip()  # of TensorFlow: where it was
-    return text.splitlines()[0][:160] if text else type(problem).__name__

@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from core import npz
 from core.errors import UserError
-from core.files import save_arrays
+from core.files import write_arrays
 
 SCHEMA = 2  # raised whenever a key or its meaning changes; loaders refuse other schemas
 BLOCK = 64  # records of a block: the unit in which loaders read
@@ -322,14 +322,7 @@ def write_index(
         block_records=np.array(block_records, np.int32),
         block_class=np.array(block_class, np.int32),
     )
-    path = folder / f"{split}.index.npz"
-    partial = path.with_name(path.name + ".partial")
-    try:
-        save_arrays(partial, index._asdict())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    write_arrays(folder / f"{split}.index.npz", index._asdict())
     return index
 
 

@@ -26,7 +26,7 @@ from core.evaluation import mask_metrics, picture_grids
 from core.evaluation.embedded_split import EmbeddedQueries, EmbeddedScenes, Evaluation
 from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Experiment, Trained
-from core.files import make_folder, replacing_folder, write_atomic
+from core.files import atomic_folder, make_folder, write_atomic
 from core.hparams import hp
 from core.registry import EXPERIMENTS
 from experiments import common
@@ -309,7 +309,7 @@ def _save(
     sizes = {name: len(data) for name, data in sorted(files.items())}
     content = {"settings": settings, "files": sizes}
     files[DONE] = json.dumps(content, indent=1, ensure_ascii=False).encode()
-    with replacing_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         for name, data in files.items():
             (temporary / name).write_bytes(data)
 

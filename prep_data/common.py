@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from core import commands, contents
-from core.errors import UsageError, UserError
+from core.errors import UsageError, UserError, first_line
 from core.files import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -134,14 +134,9 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
     )
     # Ctrl-C reaches every process of the terminal: workers are born ignoring it, as a handler set
     # after their first imports would come too late.
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
-    try:
+    with commands.handle_signals({signal.SIGINT: signal.SIG_IGN}):
         for _ in range(workers):
             pool.submit(_nothing)
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
     try:
         yield pool
     finally:
@@ -260,8 +255,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (errors.OpError, OSError) as error:
-        message = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-        raise UserError(_CANNOT_WRITE.format(path, message.splitlines()[0])) from error
+        raise UserError(_CANNOT_WRITE.format(path, first_line(error))) from error
 
 
 def fingerprint(files: Iterable[Path], pictures: Iterable[Path]) -> str:
@@ -608,6 +602,5 @@ def run_script(command: Callable[[Sequence[str]], None]) -> None:
     """Runs a command's main on sys.argv and ends the process (core.commands.run); SIGTERM ends it
     with 143. Files begun are removed on the way."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     again = "interrupted: run the same command again to go on"
     sys.exit(commands.run(command, sys.argv[1:], again, clean_up=True))

@@ -14,8 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,7 +27,7 @@ from tqdm import tqdm
 
 from core import commands
 from core.errors import UsageError, UserError
-from core.files import read_json, write_json
+from core.files import atomic_folder, make_folder, read_json, write_json
 from dataloaders import sketches
 from prep_data import common, sample_sl
 from prep_data import sample_world as world
@@ -339,24 +337,6 @@ def _is_there(target: Path, settings: Settings) -> bool:
     return False
 
 
-def _remove_leftovers(target: Path) -> None:
-    """What killed runs left beside the target; a run that lives keeps its own."""
-    for partial_folder in target.parent.glob(f".{target.name}.partial-*"):
-        number = re.fullmatch(r".*\.partial-(\d+)", partial_folder.name)
-        if number and not _is_alive(int(number[1])):
-            shutil.rmtree(partial_folder, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """argv: the flags, sys.argv's when None. Raises UserError."""
     parser = commands.Parser(
@@ -395,17 +375,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if _is_there(target, settings):
         print(f"{target}: is complete already, nothing to do")
         return
-    partial_folder = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
-        partial_folder.mkdir()
-        write_sample(partial_folder, settings, args.workers)
-        partial_folder.replace(target)  # also over an empty folder
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
+    make_folder(target.parent, "the folder", "choose another --target-dir")
+    with atomic_folder(target) as folder:
+        write_sample(folder, settings, args.workers)
     drawings = settings.drawings + 2 * settings.eval_drawings
     print(
         f"{target}: {len(world.CLASSES)} object classes, {settings.train_images} + "

@@ -15,11 +15,10 @@ import tensorflow as tf
 
 from core import cli
 from core.checkpoints import Checkpoints
-from core.errors import HParamError, UsageError, UserError
+from core.errors import HParamError, StoppedError, UsageError, UserError
 from core.hparams import BaseHParams
 from core.reporting import read_metrics
 from core.run_folder import RunConfig, RunFolder
-from core.training import StoppedError
 from tests.core import fakes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -583,14 +582,14 @@ def test_kill_while_saving_leaves_the_checkpoint_before(out):
     # Killed inside the second save, after TensorFlow wrote its files.
     before = """
 import os
-from core import checkpoints
-flush, calls = checkpoints._flush, []
+from core import files
+flush, calls = files._flush, []
 def killing(path):
     flush(path)
     calls.append(path)
     if len(calls) == 7:
         os.kill(os.getpid(), 9)
-checkpoints._flush = killing
+files._flush = killing
 """
     process = _start(out, before, "--base-hparams", BASE)
     process.communicate(timeout=300)
@@ -598,7 +597,7 @@ checkpoints._flush = killing
     run = RunFolder(out, "fake-model", "01")
     names = sorted(entry.name for entry in run.checkpoints.iterdir())
     assert len(names) == 2
-    assert names[0].startswith(".unfinished-")
+    assert re.fullmatch(r"\.step-00000004\.\d+\.partial", names[0])
     assert names[1] == "step-00000002"
     train(out, "--resume", "latest")
     assert sorted(entry.name for entry in run.checkpoints.iterdir()) == [

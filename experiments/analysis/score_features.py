@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.errors import UsageError, UserError
+from core.errors import UsageError, UserError, first_line
 from core.evaluation import ranking, retrieval
 from core.evaluation.figures import Figure, bootstrap_intervals
 from core.experiment import Experiment, ExperimentHParams, Trained
@@ -238,7 +238,7 @@ def mapped(path: Path, key: str | None = None) -> np.ndarray:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # a damaged file shows as any of half a dozen types
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)
         what = f"'{key}' of {path}" if key else str(path)
         raise UserError(f"{what} cannot be read as an array: {reason}; {FORMAT}") from None
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from core import hparams
 from core.commands import Parser, run
-from core.errors import UsageError, UserError
+from core.errors import StoppedError, UsageError, UserError
 from core.evaluation import figure_files
 from core.files import write_atomic
 from core.registry import LOADERS, MODELS, closest
@@ -240,13 +240,7 @@ class Plan:
         return self.is_made()
 
 
-class StoppedError(UserError):
-    """A signal came, and has ended the process under way."""
-
-    def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; the same command goes on from here")
+_GO_ON = "before all runs were done; the same command goes on from here"
 
 
 class Processes:
@@ -277,7 +271,7 @@ class Processes:
         """Run a script with its arguments in the current directory, where relative paths of saved
         hparams lead. Returns its exit code. Raises `StoppedError`."""
         if self._signal:
-            raise StoppedError(self._signal)
+            raise StoppedError(self._signal, _GO_ON)
         script, *argv = command
         self._process = subprocess.Popen(
             [sys.executable, str(ROOT / script), *argv],
@@ -288,7 +282,7 @@ class Processes:
             self._pass_on(self._signal, None)
         code = self._process.wait()
         if self._signal:
-            raise StoppedError(self._signal)
+            raise StoppedError(self._signal, _GO_ON)
         return code
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:

@@ -100,7 +100,7 @@ def test_a_full_disk_is_an_error_and_keeps_what_is_there(trained, own):
 
 def test_leftovers_of_killed_runs_do_not_count_and_are_cleaned(trained, own):
     own.save(trained, 3, False, NAMES)
-    shutil.copytree(own.path(3), own.folder / ".unfinished-1-step-00000004")
+    shutil.copytree(own.path(3), own.folder / ".step-00000004.999999999.partial")
     assert own.steps() == [3]
     own.clean()
     assert [entry.name for entry in own.folder.iterdir()] == ["step-00000003"]

@@ -116,3 +116,12 @@ sys.exit(commands.run(command, []{options}))
 def test_a_closed_stdout_is_no_error(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     assert commands.run(lambda argv: None, []) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (61, "1 min 1 s"), (659, "10 min"), (3 * 3600 + 59, "3 h 0 min"),
+     (86_400 * 2 + 3601, "2 d 1 h"), (float("inf"), "-")],
+)  # fmt: skip
+def test_a_duration_is_told_in_its_two_largest_units(seconds, text):
+    assert commands.duration_text(seconds) == text

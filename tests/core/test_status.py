@@ -9,8 +9,6 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
 from core import commands, status
 from core.run_folder import RunConfig, RunFolder
 
@@ -180,12 +178,3 @@ def test_looking_never_keeps_a_run_from_starting(tmp_path):
     finally:
         ended.set()
         looker.join()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0, "0 s"), (61, "1 min 1 s"), (659, "10 min"), (3 * 3600 + 59, "3 h 0 min"),
-     (86_400 * 2 + 3601, "2 d 1 h"), (float("inf"), "-")],
-)  # fmt: skip
-def test_durations(seconds, said):
-    assert status._duration(seconds) == said

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator as ten
 from core import checkpoints, training
 from core.checkpoints import Checkpoints
 from core.dataset import Vocabulary
-from core.errors import UserError
+from core.errors import StoppedError, UserError
 from core.hparams import BaseHParams
 from core.reporting import read_metrics
 from core.run_folder import RunFolder
@@ -115,7 +115,7 @@ def test_an_interrupted_and_resumed_run_is_the_undisturbed_one(tmp_path, number)
     undisturbed = Run(tmp_path / "a")
     model = undisturbed.train()
     run = Run(tmp_path / "b")
-    with pytest.raises(training.StoppedError, match="after step 6; go on with") as caught:
+    with pytest.raises(StoppedError, match="after step 6; go on with") as caught:
         run.train(signal_at=5, signal=int(number))
     assert caught.value.exit_code == 128 + number
     assert run.own.steps() == [6]

@@ -194,8 +194,8 @@ def test_finished_scenes_are_kept_and_others_made_again(tmp_path, generator, cap
     (folder / "102" / "scene.json").write_text('{"settings"')
     (folder / "103" / "photo.png").unlink()
     (folder / "104" / "scene.json").write_text("[]")
-    (folder / ".105.7.partial").mkdir()
-    (folder / ".105.7.partial" / "photo.png").write_bytes(b"half")
+    (folder / ".105.999999999.partial").mkdir()
+    (folder / ".105.999999999.partial" / "photo.png").write_bytes(b"half")
     for path in (folder / "105").iterdir():
         path.unlink()
     with (folder / "106" / "photo.png").open("r+b") as file:

@@ -207,7 +207,7 @@ def checkpoint_evidence(run: RunFolder, fault: Fault, before: Before) -> str | N
     folder = run.checkpoints
     if not folder.is_dir():
         return None
-    unfinished = [path for path in folder.iterdir() if path.name.startswith(".unfinished-")]
+    unfinished = list(folder.glob(".step-*.partial"))
     if fault.kind in ("bytes", "full"):
         for path in unfinished:
             for file in path.rglob("*"):
@@ -216,7 +216,7 @@ def checkpoint_evidence(run: RunFolder, fault: Fault, before: Before) -> str | N
         return None
     for path in unfinished:
         names = {file.name for file in path.iterdir()}
-        if "-old-" in path.name:
+        if ".old." in path.name:
             return "while an older one is removed"
         if "state.json" in names:
             return "before the rename"
@@ -231,7 +231,7 @@ def checkpoint_evidence(run: RunFolder, fault: Fault, before: Before) -> str | N
 def step_evidence(run: RunFolder, fault: Fault, before: Before) -> str | None:
     """Whether the process ended in that very step: no checkpoint is unfinished, and the losses of
     the steps up to it, or with it, are written."""
-    if list(run.checkpoints.glob(".unfinished-*")):
+    if list(run.checkpoints.glob(".step-*.partial")):
         return None
     done = max((line["step"] for line in read_metrics(run.metrics)), default=0)
     places = {fault.call - 1: "while it computes", fault.call: "after its losses were written"}

@@ -265,7 +265,7 @@ def test_nothing_is_left_of_a_run_that_fails(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    stale = tmp_path / ".sample.partial-999999999"
+    stale = tmp_path / ".sample.999999999.partial"
     stale.mkdir()
     monkeypatch.setattr(make_sample, "_write_annotations", fail)
     with pytest.raises(UserError, match="No space left"):
