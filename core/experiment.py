@@ -49,14 +49,16 @@ class Experiment(abc.ABC):
 
     @classmethod
     def check_fit(cls, model_cls: type) -> None:
-        """UsageError for a model of other batches than the experiment takes, or one that encodes no
-        objects."""
+        """Raise UsageError for a model of other batches than the experiment takes, or one that
+        encodes no objects."""
+        from core.model import ObjectEncoder  # here, because it imports TensorFlow
+
         if model_cls.batch_type != cls.batch_type:
             raise UsageError(
                 f"{cls.name} does not fit the model {model_cls.name!r}: it takes models of "
                 f"{cls.batch_type}, not of {model_cls.batch_type}"
             )
-        if not model_cls.encodes:
+        if not issubclass(model_cls, ObjectEncoder):
             raise UsageError(
                 f"{cls.name} does not fit the model {model_cls.name!r}, which encodes no crops and "
                 "sketches"

@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from core.errors import HParamError
 from core.hparams import hp
+from core.model import EncodedObjects
 from models.addons import euclidean_dist_transform
 from models.backbones import BACKBONES, read_weights
 from models.layers.mlp import MLP
@@ -127,14 +128,6 @@ class Encoder(tf.keras.layers.Layer):
         return self.head(tf.reduce_mean(tf.cast(maps, tf.float32), axis=[1, 2]))
 
 
-class Encoded(NamedTuple):
-    """What the encoders say of B crops or sketches."""
-
-    vector: tf.Tensor  # float32 (B, D), first layer of the shared net: what a scene is made of
-    embedding: tf.Tensor  # float32 (B, E), L2 norm 1, the space common to photographs and sketches
-    logits: tf.Tensor  # float32 (B, K), of the domain's own classifier
-
-
 class ObjectRepresentation(tf.Module):
     """Both encoders, the shared net and the classifiers: what stage 1 trains and stage 2 starts
     from (paper section 3.1)."""
@@ -157,33 +150,29 @@ class ObjectRepresentation(tf.Module):
         side = hparams.image_size
         self.photos(tf.zeros((1, side, side, 3), tf.uint8))  # builds the variables
         self.sketches(tf.zeros((1, side, side, 1), tf.uint8))
+        # For inference: one graph for batches of any size.
+        self.embed_photos = self._compile(self.photos, side, channels=3)
+        self.embed_sketches = self._compile(self.sketches, side, channels=1)
 
-    def photos(self, crops: tf.Tensor, training: bool = False) -> Encoded:
+    def photos(self, crops: tf.Tensor, training: bool = False) -> EncodedObjects:
         """crops uint8 (B, H, W, 3)."""
         return self._encoded(self.photo_encoder(crops, training=training), self.photo_classifier)
 
-    def sketches(self, sketches: tf.Tensor, training: bool = False) -> Encoded:
+    def sketches(self, sketches: tf.Tensor, training: bool = False) -> EncodedObjects:
         """sketches uint8 (B, H, W, 1)."""
         return self._encoded(
             self.sketch_encoder(sketches, training=training), self.sketch_classifier
         )
 
-    def compiled(self, side: int) -> tuple[Callable, Callable]:
-        """`photos` and `sketches` for inference, one graph for batches of any size. side: of the
-        images in pixels."""
-        return tuple(
-            tf.function(
-                function,
-                input_signature=[tf.TensorSpec((None, side, side, channels), tf.uint8)],
-                autograph=False,
-            )
-            for function, channels in ((self.photos, 3), (self.sketches, 1))
-        )
+    @staticmethod
+    def _compile(encode: Callable, side: int, channels: int) -> Callable:
+        images = tf.TensorSpec((None, side, side, channels), tf.uint8)
+        return tf.function(encode, input_signature=[images], autograph=False)
 
-    def _encoded(self, encodings: tf.Tensor, classifier: tf.keras.layers.Layer) -> Encoded:
+    def _encoded(self, encodings: tf.Tensor, classifier: tf.keras.layers.Layer) -> EncodedObjects:
         vector = self.representation(encodings)
         embedding = tf.math.l2_normalize(self.projection(vector), axis=-1)
-        return Encoded(vector, embedding, classifier(encodings))
+        return EncodedObjects(vector, embedding, classifier(encodings))
 
     def load_pretrained(self) -> None:
         """Fills both backbones from `pretrained_weights`; UserError when they cannot be had."""

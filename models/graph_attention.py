@@ -20,21 +20,27 @@ from typing import Any
 import tensorflow as tf
 
 from core.dataset import Vocabulary
-from core.errors import HParamError
-from core.model import PLAIN, Model, Numerics
+from core.errors import HParamError, UsageError
+from core.model import (
+    PLAIN,
+    Attention,
+    EncodedObjects,
+    Numerics,
+    SceneGraphModel,
+    SceneOutputs,
+)
 from core.registry import MODELS
-from models.encoders import Encoded, ObjectRepresentation
+from models.encoders import ObjectRepresentation
 from models.graph_attention_hparams import GraphAttentionHParams
 from models.layers.box_head import BoxHead
 from models.layers.discriminators import ARCHITECTURES, MaskDiscriminator
 from models.layers.graph_conv import GraphConvNet, box_attributes, join_graphs
 from models.layers.mask_net import MaskNet
-from models.layers.scene_transformer import Attention, SceneSum, SceneTransformer
+from models.layers.scene_transformer import SceneSum, SceneTransformer
 from models.optimizers import FusedAdam, descend, trained
 from models.scene_losses import (
     Outputs,
     Scores,
-    SideOutputs,
     discriminator_loss,
     loss_weights,
     scene_losses,
@@ -42,7 +48,7 @@ from models.scene_losses import (
 
 
 @MODELS.register("graph-attention")
-class GraphAttention(Model):
+class GraphAttention(SceneGraphModel):
     """Stage 1's encoders, then GCN, Transformer and heads over whole scenes."""
 
     name = "graph-attention"
@@ -93,13 +99,12 @@ class GraphAttention(Model):
             self.optimizers["discriminator"] = FusedAdam(4 * rate, 0.5, 0.999, numerics)
             self.optimizers["discriminator"].build(self.discriminator.trainable_variables)
 
-        self.embed_photos, self.embed_sketches = self.objects.compiled(hparams.image_size)
         # A tuple: checkpoints cannot walk through a dict with keys that are no strings.
         self._contextualised = tuple(
             self._inference(functools.partial(self._side, with_masks=masks))
             for masks in (False, True)
         )
-        self.attention = None if hparams.abbl_skip_transformer else self._inference(self._attention)
+        self._attended = self._inference(self._attention)
 
     def _make_gcn(self) -> GraphConvNet:
         hps = self.hparams
@@ -176,7 +181,9 @@ class GraphAttention(Model):
         scenes = tf.shape(batch.image_ids)[0]
         crops = tf.concat([batch.crops, batch.negative_crops], axis=0)
         both = self.objects.photos(crops, training)
-        photo, negative = (Encoded(*parts) for parts in zip(*(tf.split(part, 2) for part in both)))
+        photo, negative = (
+            EncodedObjects(*parts) for parts in zip(*(tf.split(part, 2) for part in both))
+        )
         sketch = self.objects.sketches(batch.sketches, training)
 
         views = [(photo, batch.photo), (negative, batch.photo), (sketch, batch.query)]
@@ -206,7 +213,7 @@ class GraphAttention(Model):
         both_sides = masks is not None and not hps.abbl_no_skt_mask_loss
         masks = tf.split(masks, sizes) if both_sides else [masks, None]
         photo_side, query_side = (
-            SideOutputs(
+            SceneOutputs(
                 tokens[i],
                 vectors[i],
                 objects[i],
@@ -313,6 +320,23 @@ class GraphAttention(Model):
 
     # --- inference ---
 
+    @classmethod
+    def crop_size(cls, hparams: GraphAttentionHParams) -> int:
+        return hparams.image_size
+
+    @property
+    def vector_names(self) -> tuple[str, ...]:
+        if self.hparams.no_global_contrastive:
+            return ("token",)
+        names = ("token", "projection")
+        return names if self.hparams.retrieval_vector == "token" else names[::-1]
+
+    def embed_photos(self, crops: tf.Tensor) -> EncodedObjects:
+        return self.objects.embed_photos(crops)
+
+    def embed_sketches(self, sketches: tf.Tensor) -> EncodedObjects:
+        return self.objects.embed_sketches(sketches)
+
     def contextualise(
         self,
         vectors: tf.Tensor,
@@ -321,14 +345,25 @@ class GraphAttention(Model):
         triples: tf.Tensor,
         num_scenes: int,
         with_masks: bool = True,
-    ) -> SideOutputs:
-        """One side of N scenes from their embedded objects.
-
-        vectors: float32 (O, D), `Encoded.vector` of crops or sketches. boxes: float32 (O, 4).
-        obj_to_img: int32 (O,), ascending. triples: int32 (T, 3). num_scenes: N. with_masks=False
-        leaves out the costliest part."""
+    ) -> SceneOutputs:
         count = tf.cast(num_scenes, tf.int32)
         return self._contextualised[with_masks](vectors, boxes, obj_to_img, triples, count)
+
+    def attention(
+        self,
+        vectors: tf.Tensor,
+        boxes: tf.Tensor,
+        obj_to_img: tf.Tensor,
+        triples: tf.Tensor,
+        num_scenes: int,
+    ) -> Attention:
+        if self.hparams.abbl_skip_transformer:
+            raise UsageError(
+                "a model with abbl_skip_transformer=True has no Transformer, so no attention to "
+                "show: choose another run"
+            )
+        count = tf.cast(num_scenes, tf.int32)
+        return self._attended(vectors, boxes, obj_to_img, triples, count)
 
     def _inference(self, function: Callable) -> Callable:
         """A compiled function of one side of some scenes, for sizes of any kind."""
@@ -341,10 +376,10 @@ class GraphAttention(Model):
         ]
         return tf.function(function, input_signature=signature, autograph=False)
 
-    def _side(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks) -> SideOutputs:
+    def _side(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks) -> SceneOutputs:
         token, objects = self._contextualise(vectors, boxes, obj_to_img, triples, num_scenes)
         heads = self._heads(objects, objects if with_masks else None)
-        return SideOutputs(token, self._scene_vectors(token), objects, *heads)
+        return SceneOutputs(token, self._scene_vectors(token), objects, *heads)
 
     def _attention(self, vectors, boxes, obj_to_img, triples, num_scenes) -> Attention:
         related = self._relate(vectors, boxes, triples)

@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from core.dataset import Vocabulary
 from core.hparams import hp
-from core.model import PLAIN, Model, Numerics
+from core.model import PLAIN, EncodedObjects, Numerics, ObjectEncoder
 from core.registry import MODELS
 from models import losses
-from models.encoders import Encoded, EncoderHParams, ObjectRepresentation
+from models.encoders import EncoderHParams, ObjectRepresentation
 from models.optimizers import FallingRate, FusedAdam, descend, trained
 
 
@@ -34,13 +34,13 @@ class MultidomainHParams(EncoderHParams):
 class Outputs(NamedTuple):
     """The three sides of a triplet batch, each of B rows."""
 
-    sketch: Encoded
-    positive: Encoded
-    negative: Encoded
+    sketch: EncodedObjects
+    positive: EncodedObjects
+    negative: EncodedObjects
 
 
 @MODELS.register("multidomain-representation")
-class MultidomainRepresentation(Model):
+class MultidomainRepresentation(ObjectEncoder):
     """Encoders, shared net and classifiers, trained on triplets (paper section 3.1)."""
 
     name = "multidomain-representation"
@@ -63,8 +63,15 @@ class MultidomainRepresentation(Model):
         adam.build(self.main_variables())
         self.optimizers = {"main": adam}
 
-        # uint8 images (B, H, W, 3 or 1) -> Encoded
-        self.embed_photos, self.embed_sketches = self.objects.compiled(hparams.image_size)
+    @classmethod
+    def crop_size(cls, hparams: MultidomainHParams) -> int:
+        return hparams.image_size
+
+    def embed_photos(self, crops: tf.Tensor) -> EncodedObjects:
+        return self.objects.embed_photos(crops)
+
+    def embed_sketches(self, sketches: tf.Tensor) -> EncodedObjects:
+        return self.objects.embed_sketches(sketches)
 
     def load_pretrained(self) -> None:
         self.objects.load_pretrained()
@@ -79,7 +86,7 @@ class MultidomainRepresentation(Model):
             *(tf.split(part, 2) for part in self.objects.photos(crops, training))
         )
         sketch = self.objects.sketches(batch.sketches, training)
-        return Outputs(sketch, Encoded(*positive), Encoded(*negative))
+        return Outputs(sketch, EncodedObjects(*positive), EncodedObjects(*negative))
 
     def compute_losses(self, outputs: Outputs, batch: Any) -> dict[str, tf.Tensor]:
         """The unweighted losses by name."""

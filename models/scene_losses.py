@@ -7,36 +7,19 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from core import replicas
+from core.model import EncodedObjects, SceneOutputs
 from models import losses
-from models.encoders import Encoded
 from models.graph_attention_hparams import GraphAttentionHParams
-
-
-class SideOutputs(NamedTuple):
-    """What the model says of one side (photo or query) of N scenes with O objects; float32."""
-
-    scene_token: tf.Tensor  # (N, D), the Transformer's scene token
-    # (N, D), its projection, L2 norm 1: what the contrastive loss trains; None without that loss
-    scene_vector: tf.Tensor | None
-    objects: tf.Tensor  # (O, D), contextual object vectors
-    logits: tf.Tensor | None  # (O, K), classes from the contextual vectors; None: not clas_on_final
-    boxes: tf.Tensor  # (O, 4), predicted
-    mask_logits: tf.Tensor | None  # (O, M, M) within the box; None when not asked for or trained
-
-    @property
-    def masks(self) -> tf.Tensor | None:
-        """(O, M, M), probabilities within the box."""
-        return None if self.mask_logits is None else tf.nn.sigmoid(self.mask_logits)
 
 
 class Outputs(NamedTuple):
     """Forward pass of a training batch."""
 
-    photo: SideOutputs
-    query: SideOutputs
-    crops: Encoded  # out of context, (O, ...)
-    sketches: Encoded  # (Q, ...)
-    negative_crops: Encoded  # (O, ...)
+    photo: SceneOutputs
+    query: SceneOutputs
+    crops: EncodedObjects  # out of context, (O, ...)
+    sketches: EncodedObjects  # (Q, ...)
+    negative_crops: EncodedObjects  # (O, ...)
     negative_scene_vector: tf.Tensor | None  # float32 (N, D), L2 norm 1; None: not trained with
 
 

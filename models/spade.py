@@ -16,7 +16,7 @@ from core import label_maps
 from core.dataset import Vocabulary
 from core.errors import UserError
 from core.hparams import hp
-from core.model import PLAIN, Model, Numerics
+from core.model import PLAIN, LayoutModel, Numerics
 from core.registry import MODELS
 from models import losses
 from models.backbones import read_weights
@@ -48,14 +48,13 @@ class SpadeHParams:
 
 
 @MODELS.register("spade")
-class Spade(Model):
+class Spade(LayoutModel):
     """Generator, discriminators, and one step of both, from photographs with their true layouts."""
 
     name = "spade"
     HParams = SpadeHParams
     batch_type = "SceneBatch"
     metrics = ("picture-error", "generated-pictures")
-    encodes = False
 
     def __init__(
         self,
@@ -90,12 +89,14 @@ class Spade(Model):
             self.optimizers[name].build(part.trainable_variables)
 
         free = (None, None, None)
-        # labels, instances uint8 (B, H, W) -> pictures float32 (B, H, W, 3) in [-1, 1]
-        self.generate = tf.function(
+        self._generate = tf.function(
             lambda labels, instances: self.generator(semantic_maps(labels, instances)),
             input_signature=[tf.TensorSpec(free, tf.uint8)] * 2,
             autograph=False,
         )
+
+    def generate(self, labels: tf.Tensor, instances: tf.Tensor) -> tf.Tensor:
+        return self._generate(labels, instances)
 
     def load_pretrained(self) -> None:
         if self.perceptual is not None:

@@ -310,11 +310,6 @@ class Evaluation:
     def attention(self, side: EmbeddedScenes) -> Any:
         """What the scene tokens look at: what `model.attention` gives, with all O objects of a side
         in its arrays. UsageError for a model without."""
-        if getattr(self.model, "attention", None) is None:
-            raise UsageError(
-                f"this {self.model.name} has no attention (it was trained with "
-                "abbl_skip_transformer): its scene vector is a sum of the objects"
-            )
         parts = [
             self.model.attention(*arguments)
             for arguments, _, _ in self._parts(*_scenes_of(side), CONTEXT_SCENES)

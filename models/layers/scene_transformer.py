@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from core import replicas
 from core.geometry import LOCATION_GRID, location_cells
+from core.model import Attention
 
 MIN_SLOTS = 9  # the scene token and the 8 objects a prepared scene has at most
 
@@ -110,14 +110,6 @@ class EncoderBlock(tf.keras.layers.Layer):
         depth = inputs.shape[-1] // self.heads
         split = tf.reshape(inputs, [shape[0], shape[1], self.heads, depth])
         return tf.transpose(split, [0, 2, 1, 3])
-
-
-class Attention(NamedTuple):
-    """How much the scene token looks at each of O objects, float32 (O,) in [0, 1]; what is missing
-    to 1 in a scene is how much it looks at itself."""
-
-    last: tf.Tensor  # in the last layer, mean over the heads
-    rollout: tf.Tensor  # through all layers, see `rollout`
 
 
 def rollout(layers: list[tf.Tensor]) -> tf.Tensor:

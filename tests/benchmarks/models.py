@@ -218,7 +218,8 @@ def _stage_2_naive(setting: Setting) -> Numbers:
     again for their scene, one view after the other, masks by upsampling then convolving."""
     import tensorflow as tf
 
-    from models.graph_attention import GraphAttention, Outputs, SideOutputs
+    from core.model import SceneOutputs
+    from models.graph_attention import GraphAttention, Outputs
 
     class ViewByView(GraphAttention):
         def forward(self, batch, dropout_seed, training):
@@ -237,7 +238,7 @@ def _stage_2_naive(setting: Setting) -> Numbers:
                 sides.append((alone, token, self._scene_vectors(token), objects))
             heads = [self._heads(side[3], side[3], training) for side in (sides[0], sides[2])]
             photo, query = (
-                SideOutputs(token, vector, objects, *head)
+                SceneOutputs(token, vector, objects, *head)
                 for (_, token, vector, objects), head in zip((sides[0], sides[2]), heads)
             )
             crops, negatives, sketched = (side[0] for side in sides)

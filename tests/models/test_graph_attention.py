@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from core.errors import UsageError
 from models import encoders
 from models.layers.box_head import BoxHead
 from models.layers.graph_conv import GraphConvNet, join_graphs
@@ -98,7 +99,20 @@ def test_attention_is_that_of_the_scenes(model, batch):
         totals = np.bincount(batch.query.obj_to_img, values)
         assert values.shape == batch.query.obj_to_img.shape
         assert np.min(values) > 0 and np.max(totals) < 1
-    assert build("graph-attention", abbl_skip_transformer=True).attention is None
+    with pytest.raises(UsageError, match="no Transformer, so no attention"):
+        build("graph-attention", abbl_skip_transformer=True).attention(found.last, *rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ("", ("token", "projection")),
+        ("retrieval_vector=projection", ("projection", "token")),
+        ("no_global_contrastive=True", ("token",)),
+    ],
+)
+def test_scene_vectors_by_name(options, names):
+    assert build("graph-attention", options).vector_names == names
 
 
 def test_inference_does_not_retrace(model):

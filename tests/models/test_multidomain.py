@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.encoders import Encoded
+from core.model import EncodedObjects
 from models.multidomain import Outputs
 from tests.models.helpers import CLASSES, build, step_args, triplet_batch
 
@@ -14,7 +14,7 @@ def test_weighted_losses_by_hand():
     model, batch = build("multidomain-representation"), triplet_batch(0, 2)
     flat = tf.zeros((2, CLASSES))
     east, north = (tf.constant([[x, y]] * 2, tf.float32) for x, y in ((1, 0), (0, 1)))
-    sides = [Encoded(flat, embedding, flat) for embedding in (east, north, east)]
+    sides = [EncodedObjects(flat, embedding, flat) for embedding in (east, north, east)]
     named = model.compute_losses(Outputs(*sides), batch)
     assert float(named["enc_sketch_clas_loss"]) == pytest.approx(np.log(CLASSES))
     assert float(named["enc_obj_clas_loss"]) == pytest.approx(np.log(CLASSES))  # 0.5 + 0.5
@@ -24,7 +24,7 @@ def test_weighted_losses_by_hand():
 def test_focal_classes_by_hand():
     """Uniform logits: p = 1/K, so ln K times (1 - 1/K)^2."""
     model = build("multidomain-representation", use_focal_loss=True)
-    flat = Encoded(tf.zeros((2, 4)), tf.zeros((2, 4)), tf.zeros((2, CLASSES)))
+    flat = EncodedObjects(tf.zeros((2, 4)), tf.zeros((2, 4)), tf.zeros((2, CLASSES)))
     named = model.compute_losses(Outputs(flat, flat, flat), triplet_batch(0, 2))
     expected = pytest.approx((1 - 1 / CLASSES) ** 2 * np.log(CLASSES))
     assert float(named["enc_sketch_clas_loss"]) == expected

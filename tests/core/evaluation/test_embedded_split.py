@@ -17,6 +17,7 @@ from core.errors import UsageError, UserError
 from core.evaluation import embedded_split, mask_metrics, picture_grids, retrieval
 from core.evaluation import report as reported
 from core.evaluation.query_protocols import QueryProtocol
+from core.model import SceneGraphModel
 from core.registry import METRICS
 from dataloaders import queries
 from dataloaders.batches import SceneBatch, SceneGraph, TripletBatch
@@ -109,13 +110,13 @@ def graph(classes, boxes, obj_to_img):
     )
 
 
-class FakeModel:
+class FakeModel(SceneGraphModel):
     """Reads the object's number off its pixels. 'sees': the scene vector is made of the numbers;
     'boxes': of the boxes; 'collapsed': constant; 'broken': NaN."""
 
     name = "fake-model"
     batch_type = "SceneBatch"
-    encodes = True
+    vector_names = ("projection", "token")
     metrics = SCENE_METRICS
     mask_size = SIDE
 
@@ -157,6 +158,15 @@ class FakeModel:
         for mask, number in zip(masks, numbers):
             mask[: 4 + int(number) % 8, : SIDE // 2] = 0.9  # the left half of the true mask
         return Outputs(vector * 0 + 1.0, vector, masks if with_masks else None, boxes)
+
+    def attention(self, *arguments):
+        raise UsageError("abbl_skip_transformer")
+
+    def train_step(self, batch, step, seed):
+        raise NotImplementedError
+
+    def warm_start_parts(self):
+        return {}
 
 
 def evaluate(model, names, tmp_path, dataset=None, **options):
