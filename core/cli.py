@@ -28,11 +28,10 @@ from core.composing import (
     resources_explained,
     saved_config,
 )
-from core.contents import Hashes, digest
 from core.errors import UsageError, UserError
 from core.experiment import Trained
 from core.files import write_json
-from core.provenance import circumstances
+from core.provenance import circumstances, digest
 from core.registry import EXPERIMENTS, LOADERS, MODELS, Registry
 from core.run_folder import RunConfig, RunFolder
 
@@ -180,7 +179,7 @@ def _check_same_parts(job: Job, name: str, config: RunConfig, path: Path) -> Non
 
 
 def _save_config(
-    run_dir: RunFolder, job: Job, start: int, argv: Sequence[str], hashes: dict[str, Hashes]
+    run_dir: RunFolder, job: Job, start: int, argv: Sequence[str], hashes: dict[str, dict[str, str]]
 ) -> None:
     groups = job.groups()
     old, loader = job.config, job.loader_name

@@ -15,14 +15,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from core import contents, hparams, provenance
+from core import hparams, provenance
 from core.errors import HParamError, UsageError, UserError, first_line
 from core.registry import LOADERS, MODELS
 from core.run_folder import RunConfig, RunFolder
 
 log = logging.getLogger(__name__)
-
-_SOON_HASHED = 1 << 30  # bytes: a second or two
 
 # From the hparams class of each group (base, model, data) to the flag that fills it and the comma
 # string given there.
@@ -135,17 +133,13 @@ class Job:
         ]
         return {name: folder for name, folder in named if folder.is_dir()}
 
-    def contents(self, at_most: int | None = None) -> dict[str, contents.Hashes | None]:
-        """The hashes of all files in the folders, by the hparam (see `core.contents.read`)."""
-        return {name: contents.read(folder, at_most) for name, folder in self.folders().items()}
+    def contents(self) -> dict[str, dict[str, str]]:
+        """The files of each folder, by the hparam (see `core.provenance.data_files`)."""
+        return {name: provenance.data_files(folder) for name, folder in self.folders().items()}
 
-    def data_digests(self) -> dict[str, str | None]:
-        """One hash for each folder, to stand beside figures; None where that would mean to read
-        much."""
-        return {
-            name: None if hashes is None else contents.digest(hashes)
-            for name, hashes in self.contents(_SOON_HASHED).items()
-        }
+    def data_digests(self) -> dict[str, str]:
+        """One digest for each folder, to stand beside figures."""
+        return {name: provenance.digest(files) for name, files in self.contents().items()}
 
     def facts(self, checkpoint: Path | None) -> dict[str, str]:
         """What must be equal on all machines of a training, by what it is of. Folders of data may
@@ -161,16 +155,16 @@ class Job:
         return {
             "program": provenance.program(),
             "hparams": json.dumps(settings, sort_keys=True),
-            "data": json.dumps({n: contents.digest(h) for n, h in self.contents().items()}),
+            "data": json.dumps({n: provenance.digest(h) for n, h in self.contents().items()}),
             "checkpoint": json.dumps(state),
         }
 
-    def check_same_data(self, now: dict[str, contents.Hashes]) -> None:
+    def check_same_data(self, now: dict[str, dict[str, str]]) -> None:
         """UserError naming a file that is not as this loader found it when the run was trained
         last. now: of `contents`."""
         before = self.config.contents.get(self.loader_name, {}) if self.config else {}
         for name in before.keys() & now.keys():
-            found = contents.difference(before[name], now[name])
+            found = provenance.difference(before[name], now[name])
             if found:
                 raise UserError(
                     f"{self.folders()[name] / found[0]} {found[1]}, unlike when this run was "
@@ -203,12 +197,12 @@ class Job:
             if name in saved[group] and saved[group][name] != value
         }
 
-    def data_changes(self, now: dict[str, contents.Hashes]) -> dict[str, list[str]]:
+    def data_changes(self, now: dict[str, dict[str, str]]) -> dict[str, list[str]]:
         """'contents.name' -> [saved hash, hash now] for each folder with other contents than this
         loader found there before."""
         before = self.config.contents.get(self.loader_name, {}) if self.config else {}
         return {
-            f"contents.{name}": [contents.digest(before[name]), contents.digest(hashes)]
+            f"contents.{name}": [provenance.digest(before[name]), provenance.digest(hashes)]
             for name, hashes in now.items()
             if name in before and before[name] != hashes
         }

@@ -1,23 +1,26 @@
-"""Where figures and weights come from: the command, the program, what it ran on."""
+"""Record where figures and weights come from: the command, the program, the data."""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from core import contents
+from core.errors import UserError, first_line
 
 ROOT = Path(__file__).resolve().parents[1]
-_ROOMS = (".", "core", "models", "dataloaders", "prep_data", "experiments", "SPADE")
+_SOURCES = (".", "core", "models", "dataloaders", "prep_data", "experiments", "SPADE")
+# Files that no loader reads: what preparation tells people, and what operating systems leave.
+_IGNORED = ("prep.json", "report.json", "Thumbs.db", "desktop.ini", "@eaDir")
 
 
 def circumstances(script: str, argv: Sequence[str]) -> dict[str, Any]:
-    """The entries command, versions, git and time of a record."""
+    """Return the entries command, versions, git and time of a record."""
     return {
         "command": [script, *argv],
         "versions": versions(),
@@ -27,8 +30,7 @@ def circumstances(script: str, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what computes; of this program the first half of a SHA-256 over its source
-    files, which says what ran also where there is no git."""
+    """Return the versions of Python, TensorFlow and NumPy, and the program's digest (32 digits)."""
     import numpy as np
     import tensorflow as tf
 
@@ -41,16 +43,20 @@ def versions() -> dict[str, str]:
 
 
 def program() -> str:
-    """`core.contents.digest` of the program's source files."""
+    """Return a digest of the program's source files, which tells versions apart without git."""
     files = (
-        path for room in _ROOMS for path in (ROOT / room).glob("*.py" if room == "." else "**/*.py")
+        path
+        for folder in _SOURCES
+        for path in (ROOT / folder).glob("*.py" if folder == "." else "**/*.py")
     )
-    return contents.digest({p.relative_to(ROOT).as_posix(): contents.sha256(p) for p in files})
+    return digest({path.relative_to(ROOT).as_posix(): sha256(path) for path in files})
 
 
 def git() -> dict[str, Any] | None:
-    """commit (hex) and dirty (whether a tracked file differs from it) of the program's checkout;
-    None when it is none, or git does not answer."""
+    """Return the checkout's commit (hex) and whether a tracked file differs from it (dirty).
+
+    None when the program is no checkout, or git does not answer.
+    """
     if not (ROOT / ".git").exists():  # git would answer for a repository around it
         return None
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
@@ -68,3 +74,69 @@ def git() -> dict[str, Any] | None:
     if oid == "(initial)":  # no commit yet
         return None
     return {"commit": oid, "dirty": any(not line.startswith("#") for line in lines)}
+
+
+def data_files(folder: Path) -> dict[str, str]:
+    """Return what tells the files below a data folder apart: path -> size or SHA-256, by path.
+
+    The meta.json and the indices of a prepared set are hashed; of its shards, and of the files of a
+    published set, the size counts, so that a large set costs nothing. Hidden files, and names that
+    operating systems and preparation leave for people, are skipped. Paths are relative to `folder`,
+    so a set that has moved is the same. UserError naming what cannot be read.
+    """
+    files = {}
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        folders[:] = [name for name in folders if not _is_ignored(name)]
+        for name in names:
+            if not _is_ignored(name):
+                path = Path(place, name)
+                files[path.relative_to(folder).as_posix()] = _identity(path)
+    return dict(sorted(files.items()))
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name in _IGNORED
+
+
+def _identity(path: Path) -> str:
+    if path.name == "meta.json" or path.name.endswith(".index.npz"):
+        return sha256(path)
+    try:
+        return f"{path.stat().st_size} bytes"
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"cannot read {error.filename}: {first_line(error)}") from None
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex. UserError when it cannot be read."""
+    found = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    except OSError as error:
+        _refuse(error)
+    return found.hexdigest()
+
+
+def digest(files: Mapping[str, str]) -> str:
+    """Return one SHA-256, in hex, for files told apart by `data_files` or `sha256`."""
+    lines = (f"{identity}  {name}\n" for name, identity in sorted(files.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def difference(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the first file that differs and what became of it, or None. Both: of `data_files`."""
+    changed = [name for name in before if name in now and before[name] != now[name]]
+    gone = [name for name in before if name not in now]
+    new = [name for name in now if name not in before]
+    for names, what in ((changed, "has changed"), (gone, "is missing"), (new, "is new")):
+        if names:
+            others = len(changed) + len(gone) + len(new) - 1
+            more = f" (and {others} more differ)" if others else ""
+            return min(names), what + more
+    return None

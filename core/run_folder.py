@@ -157,8 +157,8 @@ class RunConfig:
     name -> value. data: loader name -> {name -> value}, for every loader the run has met.
     history: one entry a training start: {step, loader, command, versions, time, changes, and, but
     in entries of older versions, seed, git, data}. contents: loader name -> {data hparam that names
-    a folder -> {file -> SHA-256}}, as the last training with that loader found them; data of an
-    entry has one hash for each folder (`core.contents.digest`).
+    a folder -> `core.provenance.data_files`}, as the last training with that loader found them;
+    data of an entry has one digest for each folder (`core.provenance.digest`).
     """
 
     model: str
@@ -206,9 +206,7 @@ class RunConfig:
                 raise UserError(f"{path}: history: 'command' must be words")
         contents = content.get("contents", {})
         if not _depth_of_text(contents, 3):
-            raise UserError(
-                f"{path}: 'contents' must be hashes of files, by loader, folder and file"
-            )
+            raise UserError(f"{path}: 'contents' must be text by loader, folder and file")
         return cls(
             model=content["model"],
             loader=content["loader"],

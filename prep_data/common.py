@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from core import commands, contents
+from core import commands, provenance
 from core.errors import UsageError, UserError, first_line
 from core.files import read_json, write_json
 
@@ -264,7 +264,7 @@ def fingerprint(files: Iterable[Path], pictures: Iterable[Path]) -> str:
     lines = []
     for path in files:
         try:
-            lines.append(f"{contents.sha256(path)}  {path.name}")
+            lines.append(f"{provenance.sha256(path)}  {path.name}")
         except UserError:  # whether that is fatal is not for us to say
             lines.append(f"unreadable  {path.name}")
     lines += [f"{path.stat().st_size}  {path.parent.name}/{path.name}" for path in pictures]
@@ -449,7 +449,6 @@ class PreparedSet:
         write_json(self.folder / "meta.json", meta, sort_keys=True)
         self.complete = True
         self._sweep()
-        contents.read(self.folder)  # now, so that no training has to wait for it
         return meta
 
     def _note_path(self, part: Part) -> Path:

@@ -35,8 +35,8 @@ FOR_PREPARATION = {
 }
 # Of core, preparation uses the errors, small files and what all command lines share.
 CORE_FOR_PREPARATION = {
-    "core.commands", "core.contents", "core.errors", "core.files", "core.hparams", "core.registry",
-    "core.geometry",
+    "core.commands", "core.errors", "core.files", "core.hparams", "core.registry",
+    "core.geometry", "core.provenance",
 }  # fmt: skip
 
 

@@ -1,10 +1,12 @@
-"""core.provenance: which program, which commit."""
+"""core.provenance: which program, which commit, which data."""
 
+import hashlib
 import subprocess
 
 import pytest
 
 from core import provenance
+from core.errors import UserError
 
 
 @pytest.fixture
@@ -52,3 +54,65 @@ def test_the_program_is_its_source_files(checkout):
     assert provenance.program() != before
     (checkout / "core/b.py").unlink()
     assert provenance.program() == before
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A prepared set with an index and two shards."""
+    folder = tmp_path / "set"
+    (folder / "train").mkdir(parents=True)
+    for name in ("meta.json", "train.index.npz", "train/a.tfrecord", "train/b.tfrecord"):
+        (folder / name).write_text(name)
+    return folder
+
+
+EXPECTED = {
+    "meta.json": hashlib.sha256(b"meta.json").hexdigest(),
+    "train.index.npz": hashlib.sha256(b"train.index.npz").hexdigest(),
+    "train/a.tfrecord": "16 bytes",
+    "train/b.tfrecord": "16 bytes",
+}
+
+
+def test_a_set_is_its_meta_json_its_indices_and_the_sizes_of_its_shards(folder):
+    assert provenance.data_files(folder) == EXPECTED
+    for name in ("prep.json", "report.json", ".lock", "train/.DS_Store", "train/Thumbs.db"):
+        (folder / name).write_text("not the set's")
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir/meta.json").write_text("not the set's")
+    moved = folder.rename(folder.with_name("moved"))
+    assert provenance.data_files(moved) == EXPECTED
+    (moved / "train").rename(folder.with_name("elsewhere"))
+    (moved / "train").symlink_to(folder.with_name("elsewhere"))
+    assert provenance.data_files(moved) == EXPECTED
+
+
+def test_a_folder_or_file_that_cannot_be_read(folder):
+    with pytest.raises(UserError, match=r"cannot read .*nothing: No such file"):
+        provenance.data_files(folder / "nothing")
+    (folder / "train/gone").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"cannot read .*gone: No such file"):
+        provenance.data_files(folder)
+    with pytest.raises(UserError, match=r"cannot read .*set: Is a directory"):
+        provenance.sha256(folder)
+
+
+def test_the_digest_is_that_of_sha256sum(folder):
+    files = {name: provenance.sha256(folder / name) for name in ("train.index.npz", "meta.json")}
+    shell = "sha256sum meta.json train.index.npz | sha256sum"
+    printed = subprocess.run(shell, shell=True, cwd=folder, capture_output=True, check=True).stdout
+    assert provenance.digest(files) == printed.split()[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({"a": "1"}, {"a": "1"}, None),
+        ({"a": "1", "b": "1"}, {"a": "2", "b": "1"}, ("a", "has changed")),
+        ({"a": "1", "b": "1"}, {"b": "1"}, ("a", "is missing")),
+        ({"b": "1"}, {"a": "1", "b": "1"}, ("a", "is new")),
+        ({"a": "1", "b": "1"}, {"b": "2"}, ("b", "has changed (and 1 more differ)")),
+    ],
+)
+def test_differences(before, now, expected):
+    assert provenance.difference(before, now) == expected

@@ -116,7 +116,7 @@ def _edited(tmp_path, edit):
         (lambda c: c["history"][0].update(seed="0"), "'seed' must be int"),
         (lambda c: c["history"][0].update(more=1), "unknown key 'more'"),
         (lambda c: c.update(contents=[]), "'contents' must be dict"),
-        (lambda c: c["contents"]["l"].update(folder={"a": 3}), "'contents' must be hashes"),
+        (lambda c: c["contents"]["l"].update(folder={"a": 3}), "'contents' must be text"),
     ],
 )
 def test_reading_is_strict(tmp_path, edit, piece):

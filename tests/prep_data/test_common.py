@@ -170,14 +170,6 @@ def test_a_fingerprint_is_of_contents_and_sizes(tmp_path):
     assert of(there) != found
 
 
-def test_a_finished_set_keeps_its_hashes(whole, monkeypatch):
-    from core import contents as hashes
-
-    monkeypatch.setattr(hashes, "sha256", None)  # no file is read
-    found = hashes.read(whole)
-    assert set(found) == set(contents(whole)) - {"prep.json", "report.json"}
-
-
 def test_two_runs_at_once_are_an_error(tmp_path):
     second = common.PreparedSet(tmp_path, "quickdraw", {})
     with common.PreparedSet(tmp_path, "quickdraw", {}):  # noqa: SIM117
