@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core import hparams, provenance
-from core.errors import HParamError, UsageError, UserError, first_line
+from core.errors import HParamError, UsageError, UserError
 from core.registry import LOADERS, MODELS
 from core.run_folder import RunConfig, RunFolder
 
@@ -278,41 +278,13 @@ def load_trained(job: Job, folder: Path | None) -> tuple[Any, Any, int]:
 
 @contextlib.contextmanager
 def resources_explained(job: Job) -> Iterator[None]:
-    """A broken record and too little memory as one sentence."""
+    """A prepared set that cannot be read and too little memory as one sentence."""
     import tensorflow as tf
 
-    try:
-        yield
-    except (
-        tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError,
-        UnicodeDecodeError,
-    ) as error:  # fmt: skip
-        from dataloaders import blocks
+    from dataloaders.blocks import reading_errors_explained
 
-        reason = blocks.explain(error, map(str, job.folders().values()))
-        if reason:
-            raise UserError(reason) from None
-        if isinstance(error, UnicodeDecodeError):
-            raise
-        first = first_line(error)
-        if isinstance(error, tf.errors.NotFoundError) and ".tfrecord" in first:
-            raise UserError(
-                f"a file of the prepared sets has gone while it was in use ({first}); prepare the "
-                "set again, or name the folder where it is now"
-            ) from None
-        if isinstance(error, tf.errors.DataLossError):
-            raise UserError(
-                f"a record could not be read ({first}), but the sets read well now: start again, "
-                "and look at the disk if it happens again"
-            ) from None
-        raise  # a fault of the program
-    except (tf.errors.PermissionDeniedError, tf.errors.UnknownError) as error:
-        first = first_line(error)
-        if ".tfrecord" not in first:
-            raise  # a fault of the program
-        raise UserError(
-            f"a file of the prepared sets cannot be read ({first}); look at its permissions and at "
-            "the disk"
-        ) from None
+    try:
+        with reading_errors_explained(job.folders().values()):
+            yield
     except tf.errors.ResourceExhaustedError:
         raise UserError("out of memory: use a smaller batch_size") from None

@@ -67,12 +67,10 @@ class Dataset(abc.ABC):
     prefetch: int = 2  # finished batches that wait for the model
 
     def __init__(self, hparams: Any, base: Any, image_size: int, seed: int) -> None:
-        """hparams: an instance of HParams. base: has batch_size (int), and on_corrupt
-        ('stop' or 'skip') where records can be damaged. image_size: side of crops
+        """hparams: an instance of HParams. base: has batch_size (int). image_size: side of crops
         and sketches in pixels. seed: of every draw. Raises UserError for unusable folders."""
         self.hparams = hparams
         self.batch_size = int(base.batch_size)
-        self.on_corrupt = getattr(base, "on_corrupt", "stop")
         self.image_size = int(image_size)
         self.seed = int(seed)
         if self.batch_size < 1:

@@ -101,11 +101,6 @@ class BaseHParams:
         choices=("none", "bfloat16", "float16"),
     )
     clip_norm: float = hp(0.0, "largest global norm of an optimizer's gradients; 0: any", low=0.0)
-    on_corrupt: str = hp(
-        "stop",
-        "damaged records of a set: stop, or skip them with a notice",
-        choices=("stop", "skip"),
-    )
     deterministic: bool = hp(False, "repeatable bit for bit on the same machine; slower")
 
     def __post_init__(self) -> None:

@@ -11,9 +11,10 @@ n images. Which blocks, rows and partners a step meets are functions of (seed, s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,11 @@ import numpy as np
 import tensorflow as tf
 
 from core.errors import EmptySplitError, UserError, first_line
-from dataloaders import damage, random_draws, records
+from dataloaders import random_draws, records
 
 WINDOW = records.BLOCK  # steps of a window: a window reads exactly batch_size blocks
 EVAL_BLOCKS = 4  # blocks of each class that evaluation draws sketches and negatives from
 CHUNK = 8  # images decoded side by side where their number is not known beforehand
-_NAMED = 5  # damaged records named in a notice
 
 log = logging.getLogger(__name__)
 
@@ -34,75 +34,42 @@ log = logging.getLogger(__name__)
 class Split:
     """One split of a prepared set."""
 
-    def __init__(self, folder: str, split: str, on_corrupt: str = "stop") -> None:
-        """Reads the split's index. Raises UserError when it, or a shard, is missing.
-
-        on_corrupt: 'skip' reads the whole split and leaves out what is damaged, with one notice:
-        the blocks it lies in are shorter, and other blocks as they were. A block of which nothing
-        is left, or a class, is left out too.
-        """
+    def __init__(self, folder: str, split: str) -> None:
+        """Read the split's index. UserError when it, or a shard, is missing or cut short."""
         self.folder, self.split = Path(folder), split
-        skip = on_corrupt == "skip"
-        index = records.read_index(folder, split, truncated=skip)
-        # Damaged ones are counted, so that the places of the others do not depend on them.
+        self.index = index = records.read_index(folder, split)
         self.num_records = int(index.block_records.sum())
         if not self.num_records:
             raise EmptySplitError(
                 f"the {split} split of {folder} is empty; prepare it from more data"
             )
-        self._runs, damages = damage.intact(folder, index) if skip else (damage.whole(index), [])
-        if damages:
-            index = self._without(index, damages)
-        self.index = index
         self._files = tf.constant([str(self.folder / s) for s in index.shards.tolist()])
-        _, lengths = np.unique(self._runs.block, return_counts=True)
-        self._run_rows = tf.RaggedTensor.from_row_lengths(  # of each block its runs
-            tf.range(len(self._runs.block)), lengths
-        )
-
-    def _without(
-        self, index: records.BlockIndex, damages: Sequence[damage.Damage]
-    ) -> records.BlockIndex:
-        """The index of what is left; self._runs count its blocks."""
-        lost = sum(each.count for each in damages)
-        more = f" and {len(damages) - _NAMED} more" if len(damages) > _NAMED else ""
-        log.warning(
-            "%s: %d of %d records of the %s split are damaged and left out: %s%s",
-            self.folder, lost, self.num_records, self.split,
-            ", ".join(map(str, damages[:_NAMED])), more,
-        )  # fmt: skip
-        kept, blocks = np.unique(self._runs.block, return_inverse=True)
-        if not len(kept):
-            raise UserError(
-                f"no record of the {self.split} split of {self.folder} can be read; "
-                "remove the set and prepare it again"
-            )
-        left = np.bincount(blocks, self._runs.records).astype(np.int32)
-        self._runs = self._runs._replace(block=blocks)
-        columns = {name: getattr(index, name)[kept] for name in index._fields if "block" in name}
-        return index._replace(**{**columns, "block_records": left})
 
     def read(self, blocks: tf.Tensor) -> tf.Tensor:
-        """Records of some blocks, in the order given. blocks: int32 (n,), n > 0. -> string (P,)."""
-        total = tf.reduce_sum(tf.cast(tf.gather(self.index.block_records, blocks), tf.int64))
-        rows = tf.gather(self._run_rows, blocks).flat_values
-        return self._read_runs(rows).batch(total).get_single_element()
+        """Return the records of some blocks, in the order given: string (P,). blocks: int32 (n,),
+        n > 0."""
+        index = self.index
+        counts = tf.gather(index.block_records.astype(np.int64), blocks)
+        columns = (
+            tf.gather(tf.gather(self._files, index.block_shard), blocks),
+            tf.gather(index.block_offset, blocks),
+            counts,
+        )
+        read = tf.data.Dataset.from_tensor_slices(columns).flat_map(_read_block)
+        return read.batch(tf.reduce_sum(counts)).get_single_element()
 
     def sequential(self) -> tf.data.Dataset:
         """All records in file order: (place in the split, record), int64 and string scalars."""
-        if self._runs.records.sum() == self.num_records:  # faster than block by block
-            return tf.data.TFRecordDataset(self._files, buffer_size=1 << 20).enumerate()
-        runs = self._runs
-        places = np.concatenate([p + np.arange(n) for p, n in zip(runs.place, runs.records)])
-        everything = self._read_runs(tf.range(len(runs.block)))
-        return tf.data.Dataset.zip((tf.data.Dataset.from_tensor_slices(places), everything))
+        return tf.data.TFRecordDataset(self._files, buffer_size=1 << 20).enumerate()
 
-    def _read_runs(self, rows: tf.Tensor) -> tf.data.Dataset:
-        """Records of some runs: scalar strings. rows: int32 (n,)."""
-        files = tf.gather(self._files, self.index.block_shard[self._runs.block])
-        columns = (files, self._runs.offset, self._runs.records)
-        places = tuple(tf.gather(column, rows) for column in columns)
-        return tf.data.Dataset.from_tensor_slices(places).flat_map(damage.read_run)
+
+def _read_block(file: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+    """Read `count` records of a shard from a byte offset on. Only within a `flat_map`: TF 2.15
+    cannot make an iterator of this op itself."""
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=file[None], compression_type="", buffer_size=1 << 18, byte_offsets=offset[None]
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(count)
 
 
 class Ring:
@@ -223,7 +190,7 @@ def windowed(
     return windows.flat_map(steps)
 
 
-# How `explain` knows the error of `window_rows`.
+# `reading_errors_explained` knows the error of `window_rows` by this.
 _NONE_USABLE = "in a row have no usable class: the set must be in random order"
 
 
@@ -323,77 +290,43 @@ def report_missing(have: Iterable[str], wanted: Iterable[str], what: str) -> Non
         log.warning("%d %s no %s: %s", len(missing), noun, what, ", ".join(missing))
 
 
-# Ops whose errors come of what is in a record, or that pass on those of tf.data.
-_READING = ("IteratorGetNext", "DecodeImage", "DecodePng", "DecodeJpeg", "ParseExample")
+@contextlib.contextmanager
+def reading_errors_explained(folders: Iterable[str | Path]) -> Iterator[None]:
+    """Turn what TensorFlow raises about the prepared sets in `folders` into a UserError that names
+    the file; other errors pass unchanged."""
+    try:
+        yield
+    except tf.errors.DataLossError:
+        # TensorFlow does not name the file, so every shard is read once more.
+        for folder in folders:
+            for shard in sorted(Path(folder).glob("*/*.tfrecord")):
+                if not _is_readable(shard):
+                    raise UserError(f"{shard} is damaged: {records.REMEDY}") from None
+        raise UserError(
+            "a record could not be read, but all shards read well now: start again, and look at "
+            "the disk if it happens again"
+        ) from None
+    except tf.errors.InvalidArgumentError as error:
+        if _NONE_USABLE not in error.message:
+            raise
+        raise UserError(re.search(rf"\d+ [^\n]* {_NONE_USABLE}", error.message)[0]) from None
+    except (
+        tf.errors.NotFoundError, tf.errors.PermissionDeniedError, tf.errors.UnknownError,
+    ) as error:  # fmt: skip
+        reason = first_line(error)
+        if ".tfrecord" not in reason:
+            raise
+        raise UserError(
+            f"a shard cannot be read ({reason}): look at its permissions and at the disk, or "
+            "prepare the set again"
+        ) from None
 
 
-def explain(error: Exception, folders: Iterable[str]) -> str | None:
-    """Names the record or file behind a DataLossError, an InvalidArgumentError of reading, or a
-    NotFoundError; None when the prepared sets in `folders` are whole (the fault lies elsewhere).
-    Slow: reads every record."""
-    if isinstance(error, tf.errors.InvalidArgumentError):
-        if _NONE_USABLE in error.message:
-            return re.search(rf"\d+ [^\n]* {_NONE_USABLE}", error.message)[0]
-        # A model may raise it too, and then a search of a large set would cost hours.
-        if not any(name in str(error) for name in _READING):
-            return None
-    elif isinstance(error, UnicodeDecodeError):
-        # In the place of an error of TensorFlow that repeats the bytes of a record.
-        if b"Could not parse example" not in error.object:
-            return None
-    elif not isinstance(error, (tf.errors.DataLossError, tf.errors.NotFoundError)):
-        return None
-    log.warning("reading failed (%s): looking for the damaged record", type(error).__name__)
-    for folder in folders:
-        for split in records.SPLITS:
-            if not (Path(folder) / f"{split}.index.npz").is_file():
-                continue
-            try:
-                fault = _first_fault(folder, split) or _first_unfit(folder, split)
-            except UserError as other:
-                return str(other)
-            if fault:
-                return fault
-    return None
-
-
-def _first_fault(folder: str, split: str) -> str | None:
-    damaged = damage.verify(folder, split)
-    if damaged:
-        first = damaged[0]
-        return (
-            f"{Path(folder) / first.shard}: record {first.record} is damaged ({first.problem}); "
-            f"{records.MEND}"
-        )
-    for shard in Split(folder, split).index.shards.tolist():
-        path = str(Path(folder) / shard)
-        for number, record in enumerate(tf.data.TFRecordDataset(path)):
-            example = tf.train.Example()
-            try:
-                example.ParseFromString(record.numpy())
-                features = example.features.feature
-                images = [features["image"].bytes_list.value[0]]
-                for encoded in (*images, *features["sketches"].bytes_list.value):
-                    tf.io.decode_image(encoded)
-            except Exception as problem:  # whatever it is, this is the record
-                return (
-                    f"{path}: the image of record {number} cannot be read ({first_line(problem)}); "
-                    "remove the set and prepare it again"
-                )
-    return None
-
-
-def _first_unfit(folder: str, split: str) -> str | None:
-    """As `_first_fault`, of the scenes of a set: one with parts that do not fit."""
-    meta = records.read_meta(folder, records.KINDS)
-    if not meta["kind"].endswith("-scenes"):
-        return None
-    for shard in Split(folder, split).index.shards.tolist():
-        path = str(Path(folder) / shard)
-        for number, record in enumerate(tf.data.TFRecordDataset(path)):
-            try:
-                scene = records.SceneRecord.parse(record[None])
-                records.SceneRecord.check(scene, len(meta["obj_idx_to_name"]), meta["mask_size"])
-            except tf.errors.InvalidArgumentError as problem:
-                return f"{path}: record {number} cannot be used ({first_line(problem)})"
-    return None
+def _is_readable(shard: Path) -> bool:
+    """Read all records of a shard; False when one fails its checksum."""
+    try:
+        for _ in tf.data.TFRecordDataset(str(shard)).batch(1024):
+            pass
+    except tf.errors.DataLossError:
+        return False
+    return True

@@ -61,9 +61,7 @@ class QuickdrawCococrops(sources.ItemLoader):
         )
         self._drawings = sketch_meta["drawings"]
         self._report_sketches = functools.lru_cache(maxsize=None)(self._missing_sketches)
-        self._crops = sources.Partners(
-            hparams.crops_dir, self._vocabulary, "crops", self.on_corrupt
-        )
+        self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
         self._open_items(hparams.qdraw_dir)
         self._crop_side = blocks.image_side(self._crops.split("train"))
         self._sketch_side = blocks.image_side(self._items("train"))

@@ -13,11 +13,9 @@ Boxes are `[x0, y0, x1, y1]` in [0, 1] of the image.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import struct
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from core import npz
 from core.errors import UserError
 from core.files import write_arrays
 
@@ -34,11 +31,7 @@ BLOCK = 64  # records of a block: the unit in which loaders read
 SPLITS = ("train", "valid", "test")
 KINDS = ("quickdraw", "quickdraw-indexed", "coco-scenes", "coco-crops", "sketchycoco-scenes")
 
-# What to do about damaged records.
-MEND = (
-    "remove the set and prepare it again, or leave out what is damaged with --base-hparams "
-    "on_corrupt=skip (a run that has begun needs --allow-data-change too)"
-)
+REMEDY = "delete it and run the preparation again, which makes this part anew"
 _HEADER = struct.Struct("<QI")  # TFRecord framing: length, its crc, data, crc of the data
 _FOOTER_BYTES = 4
 
@@ -151,9 +144,6 @@ class Scenes(NamedTuple):
     sketches: tf.RaggedTensor
 
 
-UNFIT = "a scene has parts that do not fit each other or its set"
-
-
 class SceneRecord:
     """One photograph of a `coco-scenes` set with its objects and its background stuff; in a
     `sketchycoco-scenes` set with a sketch of each object."""
@@ -173,8 +163,9 @@ class SceneRecord:
     ) -> bytes:
         """image: JPEG bytes; boxes: 4n floats, object by object; masks: pack_masks of (n, M, M);
         sketches: n PNGs of a paired scene. Returns the serialized example."""
-        if sketches is not None and len(sketches) != len(obj_idx):
-            raise ValueError(f"{len(sketches)} sketches of {len(obj_idx)} objects")
+        for what, parts in (("sketches", sketches), ("annotation ids", annotation_ids)):
+            if parts is not None and len(parts) != len(obj_idx):
+                raise ValueError(f"{len(parts)} {what} of {len(obj_idx)} objects")
         paired = {} if sketches is None else {"sketches": _bytes(*sketches)}
         return _example(
             image=_bytes(image),
@@ -191,7 +182,7 @@ class SceneRecord:
 
     @staticmethod
     def parse(serialized: tf.Tensor) -> Scenes:
-        """serialized: string (N,). InvalidArgumentError for objects without a box each."""
+        """serialized: string (N,)."""
 
         def ragged(dtype: tf.DType) -> tf.io.RaggedFeature:
             return tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
@@ -212,31 +203,10 @@ class SceneRecord:
             },
         )
         for boxes, rows in (("boxes", "obj_idx"), ("stuff_boxes", "stuff_idx")):
-            each = fields[boxes].row_lengths() == 4 * fields[rows].row_lengths()
-            with tf.control_dependencies([tf.debugging.assert_equal(each, True, UNFIT)]):
-                fields[boxes] = fields[rows].with_flat_values(
-                    tf.reshape(fields[boxes].flat_values, [-1, 4])
-                )
+            fields[boxes] = fields[rows].with_flat_values(
+                tf.reshape(fields[boxes].flat_values, [-1, 4])
+            )
         return Scenes(**fields)
-
-    @staticmethod
-    def check(scenes: Scenes, classes: int, mask_side: int) -> Scenes:
-        """The same scenes. InvalidArgumentError for a class outside the vocabulary, a box outside
-        the image, and masks or sketches that are not one for each object."""
-        fits = []
-        for prefix, index in (("", scenes.obj_idx), ("stuff_", scenes.stuff_idx)):
-            counts, boxes = index.row_lengths(), getattr(scenes, f"{prefix}boxes").flat_values
-            sizes = tf.strings.length(getattr(scenes, f"{prefix}masks"))
-            fits += [
-                (index.flat_values >= 0) & (index.flat_values < classes),
-                tf.abs(boxes - 0.5) <= 0.5 + 1e-4,  # false for NaN
-                tf.cast(sizes, tf.int64) == counts * (mask_side**2 // 8),
-            ]
-        drawn = scenes.sketches.row_lengths()
-        fits.append((drawn == 0) | (drawn == scenes.obj_idx.row_lengths()))
-        whole = tf.reduce_all([tf.reduce_all(each) for each in fits])
-        with tf.control_dependencies([tf.debugging.assert_equal(whole, True, UNFIT)]):
-            return tf.nest.map_structure(tf.identity, scenes, expand_composites=True)
 
 
 def pack_masks(masks: np.ndarray) -> bytes:
@@ -287,7 +257,7 @@ def record_offsets(shard: Path) -> Iterator[int]:
             if not whole or end > size:
                 raise UserError(
                     f"{shard} ends within a record (byte {offset} of {size}): it is truncated or "
-                    "damaged; remove the set and prepare it again"
+                    f"damaged: {REMEDY}"
                 )
             yield offset
             offset = end
@@ -326,105 +296,28 @@ def write_index(
     return index
 
 
-_INDEX_TYPES = {"shard_bytes": "<i8", "block_offset": "<i8"}  # of numbers; the others are int32
+def read_index(folder: str | Path, split: str) -> BlockIndex:
+    """Read `<split>.index.npz` and check that every shard is there with its recorded size.
 
-
-def _check_index(index: BlockIndex) -> None:
-    """ValueError for arrays that are not of one index, or places outside its shards."""
-    for name, array in index._asdict().items():
-        text = name in ("shards", "classes") and array.dtype.kind == "U"
-        if array.ndim != 1 or not (text or array.dtype == _INDEX_TYPES.get(name, "<i4")):
-            raise ValueError(f"{name} is {array.dtype} {array.shape}")
-    if len(index.shards) != len(index.shard_bytes):
-        raise ValueError("shards and their sizes differ in number")
-    if any(Path(shard).is_absolute() or ".." in Path(shard).parts for shard in index.shards):
-        raise ValueError("a shard lies outside the set")
-    if len({len(getattr(index, name)) for name in BlockIndex._fields if "block" in name}) > 1:
-        raise ValueError("columns of blocks differ in number")
-    grouped = len(index.classes) > 0
-    for name, values, least, most in (
-        ("block_shard", index.block_shard, 0, len(index.shards) - 1),
-        ("block_records", index.block_records, 1, BLOCK),
-        ("block_class", index.block_class, grouped - 1, len(index.classes) - 1),
-    ):
-        if ((values < least) | (values > most)).any():
-            raise ValueError(f"{name} has values that no index has")
-    size = index.shard_bytes[index.block_shard]
-    if ((index.block_offset < 0) | (index.block_offset >= size)).any():
-        raise ValueError("block_offset has values outside the shards")
-
-
-def read_index(folder: str | Path, split: str, truncated: bool = False) -> BlockIndex:
-    """Reads `<split>.index.npz` and checks that every shard is there with its recorded size.
-
-    truncated: shards may be shorter, for a caller that leaves out what they lack.
-    Raises UserError naming the file that is missing, unreadable or of another size.
+    UserError naming the file that is missing, unreadable or of another size.
     """
     folder = Path(folder)
     path = folder / f"{split}.index.npz"
     if not path.is_file():
         raise UserError(f"{path} is missing: the set has no split {split!r}; prepare it again")
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = npz.members(archive, path.stat().st_size)
-            npz.check_names(set(members), set(BlockIndex._fields))
-            index = BlockIndex(*(npz.read_array(archive, members[n]) for n in BlockIndex._fields))
-        _check_index(index)
+        with np.load(path, allow_pickle=False) as arrays:
+            index = BlockIndex(*(arrays[name] for name in BlockIndex._fields))
     except Exception as error:  # a damaged zip shows as any of half a dozen types
-        raise UserError(
-            f"{path} cannot be read ({error}); remove the set and prepare it again"
-        ) from error
+        raise UserError(f"{path} cannot be read ({error}): {REMEDY}") from error
     for shard, expected in zip(index.shards.tolist(), index.shard_bytes.tolist()):
         file = folder / shard
         if not file.is_file():
-            raise UserError(f"{file} is missing; remove the set and prepare it again")
+            raise UserError(f"{file} is missing: run the preparation again, which makes it anew")
         size = file.stat().st_size
-        if size < expected and not truncated:
-            raise UserError(
-                f"{file} has {size} bytes where its index says {expected}: it is truncated, "
-                f"from record {_whole_records(file)} on; {MEND}"
-            )
-        if size > expected:
-            raise UserError(
-                f"{file} has {size} bytes where its index says {expected}: it was changed; remove "
-                "the set and prepare it again"
-            )
+        if size != expected:
+            raise UserError(f"{file} has {size} bytes where its index says {expected}: {REMEDY}")
     return index
-
-
-def _whole_records(shard: Path) -> int:
-    """How many records a truncated shard holds."""
-    count = 0
-    with contextlib.suppress(UserError):
-        for _ in record_offsets(shard):
-            count += 1
-    return count
-
-
-def next_offset(shard: Path, offset: int) -> int | None:
-    """Where the record after the one at byte `offset` begins (at the end: the shard's size); None
-    when the record's length cannot be trusted, or the shard ends within it."""
-    with shard.open("rb") as file:
-        file.seek(offset)
-        header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size:
-        return None
-    length, crc = _HEADER.unpack(header)
-    following = offset + _HEADER.size + length + _FOOTER_BYTES
-    if _masked_crc32c(header[:8]) != crc or following > shard.stat().st_size:
-        return None
-    return following
-
-
-def _masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord framing; slow, for the eight bytes of a length."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 # ---- meta.json -------------------------------------------------------------------------------

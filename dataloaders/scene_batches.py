@@ -77,16 +77,13 @@ def parse(
     sketches: blocks.ClassPools | None,
     crops: blocks.ClassPools,
     seed: int,
-    mask_side: int,
 ) -> Parsed:
     """Reads the scenes' records and draws a sketch and a negative crop for every object.
 
     sketches: the query leaves out objects of a class without any. None: the scenes are paired, the
     query shows the sketch of each object.
     """
-    scenes = records.SceneRecord.check(
-        records.SceneRecord.parse(items.records), len(crops.row_of_class), mask_side
-    )
+    scenes = records.SceneRecord.parse(items.records)
     photo = Objects.of(scenes.obj_idx, scenes.boxes.flat_values, items.positions)
     if sketches is None:
         drawable, drawings = tf.range(tf.size(photo.classes)), scenes.sketches.flat_values

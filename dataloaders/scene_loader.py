@@ -127,10 +127,8 @@ class PreparedScenes(SceneLoader):
         self._sketches: sources.Partners | None = None
         if qdraw_dir is not None:
             sources.joined_classes(metas[qdraw_dir], qdraw_dir, self._vocabulary)
-            self._sketches = sources.Partners(
-                qdraw_dir, self._vocabulary, "sketches", self.on_corrupt
-            )
-        self._crops = sources.Partners(crops_dir, self._vocabulary, "crops", self.on_corrupt)
+            self._sketches = sources.Partners(qdraw_dir, self._vocabulary, "sketches")
+        self._crops = sources.Partners(crops_dir, self._vocabulary, "crops")
         self._open_items(scenes_dir)
         self._sides = scene_batches.Sides(
             scene=blocks.image_side(self._items("train")),
@@ -158,6 +156,4 @@ class PreparedScenes(SceneLoader):
     def _parse(self, split: str) -> Callable[[sources.Items], scene_batches.Parsed]:
         crops = self._crops.of(split)
         sketches = self._sketches.of(split) if self._sketches else None
-        return lambda items: scene_batches.parse(
-            items, sketches, crops, self.seed, self._sides.mask
-        )
+        return lambda items: scene_batches.parse(items, sketches, crops, self.seed)

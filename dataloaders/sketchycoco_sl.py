@@ -114,9 +114,7 @@ class SketchycocoSl(SceneLoader):
             )
         meta = records.read_meta(hparams.crops_dir, "coco-crops")
         self._vocabulary = sources.coco_vocabulary(meta)
-        self._crops = sources.Partners(
-            hparams.crops_dir, self._vocabulary, "crops", self.on_corrupt
-        )
+        self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
         side = blocks.image_side(self._crops.split("train"))
         self._sides = scene_batches.Sides(sl_pairs.SCENE_SIDE, side, side, meta["mask_size"])
         indices = {name: k for k, name in enumerate(self._vocabulary.names)}

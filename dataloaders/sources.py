@@ -139,27 +139,21 @@ def class_usable(key: str, good: np.ndarray, serialized: tf.Tensor) -> tf.Tensor
     """Items of a good class: bool (P,). key: the int64 feature that holds the class; good: bool,
     indexed by it."""
     feature = {key: tf.io.FixedLenFeature([], tf.int64)}
-    return _is_good(good, tf.io.parse_example(serialized, feature)[key])
+    return tf.gather(good, tf.io.parse_example(serialized, feature)[key])
 
 
 def any_object_usable(key: str, good: np.ndarray, serialized: tf.Tensor) -> tf.Tensor:
     """Scenes with at least one object of a good class: bool (P,)."""
     feature = {key: tf.io.RaggedFeature(tf.int64)}
     classes = tf.io.parse_example(serialized, feature)[key]
-    return tf.reduce_any(tf.ragged.map_flat_values(_is_good, good, classes), axis=1)
-
-
-def _is_good(good: np.ndarray, classes: tf.Tensor) -> tf.Tensor:
-    # No class is not good. A scene of one and of good ones is used, and refused when it is parsed.
-    inside = (classes >= 0) & (classes < len(good))
-    return inside & tf.gather(good, tf.where(inside, classes, 0))
+    return tf.reduce_any(tf.gather(good, classes), axis=1)
 
 
 class ItemLoader(Dataset):
     """A loader whose samples grow from the items of one prepared set, `_open_items` names which."""
 
     def _open_items(self, folder: str) -> None:
-        opened = functools.partial(blocks.Split, folder, on_corrupt=self.on_corrupt)
+        opened = functools.partial(blocks.Split, folder)
         self._items = functools.lru_cache(maxsize=None)(opened)
 
     def _usable(self, split: str) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -197,11 +191,11 @@ class ItemLoader(Dataset):
 class Partners:
     """A grouped set as a source of partners, split by split."""
 
-    def __init__(self, folder: str, vocabulary: Vocabulary, noun: str, on_corrupt: str) -> None:
-        """noun: 'crops' or 'sketches', for the report of missing classes. on_corrupt: as Split."""
+    def __init__(self, folder: str, vocabulary: Vocabulary, noun: str) -> None:
+        """noun: 'crops' or 'sketches', for the report of missing classes."""
         self.folder, self._vocabulary, self._noun = folder, vocabulary, noun
         # Once a split: reading its index, and the report of missing classes.
-        opened = functools.partial(blocks.Split, folder, on_corrupt=on_corrupt)
+        opened = functools.partial(blocks.Split, folder)
         self.split = functools.lru_cache(maxsize=None)(opened)
         self.of = functools.lru_cache(maxsize=None)(self._of)
 
@@ -218,7 +212,7 @@ def joined_classes(meta: dict[str, Any], folder: str, vocabulary: Vocabulary) ->
     vocabulary index of each class, -1 for one the vocabulary does not have (logged, not used)."""
     index = {name: k for k, name in enumerate(vocabulary.names)}
     # A grouped set knows which of the mapped classes it has drawings of.
-    grouped = set(records.read_index(folder, "train", truncated=True).classes.tolist())
+    grouped = set(records.read_index(folder, "train").classes.tolist())
     unknown = sorted((grouped or set(meta["coco_classes"])) - set(index))
     if unknown:
         more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from core import commands
-from core.errors import HParamError, UsageError, UserError
+from core.errors import HParamError, UsageError
 from core.hparams import BaseHParams, parse, to_dict
 from core.registry import LOADERS
 
@@ -75,6 +74,8 @@ def _report(name: str, noun: str, argv: Sequence[str]) -> None:
         raise UsageError(f"--seconds is {args.seconds}: it must be above 0 and below a day")
     if not 8 <= args.image_size <= 4096:
         raise UsageError(f"--image-size is {args.image_size}: it must be 8 to 4096")
+    from dataloaders.blocks import reading_errors_explained
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     loader = LOADERS[name]
     try:
@@ -83,7 +84,7 @@ def _report(name: str, noun: str, argv: Sequence[str]) -> None:
         raise HParamError(f"--data-hparams: {error}") from None
     base = parse(f"batch_size={args.batch_size},seed={args.seed}", BaseHParams)
     folders = [value for value in to_dict(hparams).values() if isinstance(value, str)]
-    with _damage_explained(folders):
+    with reading_errors_explained(folders):
         speed = measure(loader(hparams, base, args.image_size, args.seed), args.seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
@@ -92,19 +93,3 @@ def _report(name: str, noun: str, argv: Sequence[str]) -> None:
         f"peak memory {peak:.0f} MB, load average {os.getloadavg()[0]:.1f}"
     )
     print("  ".join(f"{stage} {share:.0%}" for stage, share in speed.shares.items()))
-
-
-@contextlib.contextmanager
-def _damage_explained(folders: Iterable[str]) -> Iterator[None]:
-    """A record that cannot be read, named as UserError."""
-    import tensorflow as tf
-
-    from dataloaders.blocks import explain
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        reason = explain(error, folders)
-        if reason is None:
-            raise
-        raise UserError(reason) from error

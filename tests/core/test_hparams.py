@@ -259,7 +259,6 @@ def test_the_base_defaults_of_the_specification():
         "seed": 0,
         "mixed_precision": "none",
         "clip_norm": 0.0,
-        "on_corrupt": "stop",
         "deterministic": False,
     }
 

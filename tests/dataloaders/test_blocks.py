@@ -119,7 +119,9 @@ def test_window_rows_take_every_usable_row_before_any_again():
 def test_a_window_without_usable_rows_is_an_error():
     with pytest.raises(tf.errors.InvalidArgumentError, match="no usable class") as caught:
         blocks.window_rows(tf.constant([False, False]), 3, "records of a/set", 1)
-    assert blocks.explain(caught.value, []) == (
+    with pytest.raises(UserError) as told, blocks.reading_errors_explained([]):
+        raise caught.value
+    assert str(told.value) == (
         f"{blocks.WINDOW * 3} records of a/set in a row have no usable class: the set must be in "
         "random order"
     )
@@ -194,35 +196,33 @@ def crops(tmp_path):
     return tiny_sets.write_crops(tmp_path / "crops", per_class=5)
 
 
-def test_explain_finds_nothing_in_whole_sets(crops):
-    error = tf.errors.InvalidArgumentError(None, None, "something else")
-    assert blocks.explain(error, [crops]) is None
-    assert blocks.explain(ValueError("no"), [crops]) is None
-
-
-def test_explain_names_a_flipped_record(crops):
+def test_a_damaged_shard_is_named(crops):
     shard = Path(crops) / "train" / "cat-00000-of-00001.tfrecord"
     data = bytearray(shard.read_bytes())
-    offsets = list(records.record_offsets(shard))
-    data[offsets[3] + 40] ^= 1
+    data[list(records.record_offsets(shard))[3] + 40] ^= 1
     shard.write_bytes(data)
     split = blocks.Split(crops, "train")
-    with pytest.raises(tf.errors.DataLossError) as caught:
+    message = f"{shard} is damaged: delete it and run the preparation again"
+    with pytest.raises(UserError, match=message), blocks.reading_errors_explained([crops]):
         split.read(tf.range(len(split.index.block_records)))
-    text = blocks.explain(caught.value, [crops])
-    assert "cat-00000-of-00001.tfrecord" in text and "record 3" in text
 
 
-def test_explain_names_a_corrupt_image_in_a_good_record(tmp_path):
-    folder = tmp_path / "crops"
-    good = tiny_sets.encode(tiny_sets.scene_image(np.random.default_rng(0), 96), "JPEG")
-    broken = b"not an image"
-    serialized = [records.CropRecord.encode(i, 2, 1, 1) for i in (good, broken)]
-    tiny_sets.write_shards(folder, "train", {"train/cat": serialized}, ("cat",), [0])
-    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        blocks.decode_images(tf.constant([good, broken]), 96, 3, "jpeg")
-    text = blocks.explain(caught.value, [str(folder)])
-    assert "train/cat" in text and "record 1" in text
+def test_a_shard_that_vanishes_is_named(crops):
+    split = blocks.Split(crops, "train")
+    (Path(crops) / "train" / "cat-00000-of-00001.tfrecord").unlink()
+    expected = pytest.raises(UserError, match=r"a shard cannot be read .*cat-00000-of-00001")
+    with expected, blocks.reading_errors_explained([crops]):
+        list(split.sequential())
+
+
+def test_other_errors_are_not_explained_away(crops):
+    for error in (
+        tf.errors.InvalidArgumentError(None, None, "something else"),
+        tf.errors.NotFoundError(None, None, "a checkpoint"),
+        ValueError("no"),
+    ):
+        with pytest.raises(type(error)), blocks.reading_errors_explained([crops]):
+            raise error
 
 
 def test_a_truncated_shard_is_named_at_once(crops):

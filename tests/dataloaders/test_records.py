@@ -1,4 +1,4 @@
-"""Records, block index, meta.json: round trips, hand-worked layouts, and damage by name."""
+"""Records, block index, meta.json: round trips, hand-worked layouts, and damaged files by name."""
 
 import json
 import struct
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from core.errors import UserError
-from dataloaders import damage, records
+from dataloaders import records
 
 
 def write_shard(folder, path, payloads):
@@ -143,24 +143,6 @@ def test_bad_index_files_are_named(indexed):
     np.savez(path, shards=np.array([{"a": 1}], dtype=object))  # would need pickle
     with pytest.raises(UserError, match=r"train.index.npz cannot be read"):
         records.read_index(indexed, "train")
-
-
-def test_verify_names_every_damaged_record(indexed):
-    assert damage.verify(indexed, "train") == []
-    shard = indexed / "train/a-0.tfrecord"
-    offsets = list(records.record_offsets(shard))
-    data = bytearray(shard.read_bytes())
-    data[offsets[5] + 12] ^= 1  # data of record 5
-    data[offsets[69] + 13] ^= 128  # data of record 69
-    shard.write_bytes(data)
-    found = damage.verify(indexed, "train")
-    assert [(damage.shard, damage.record) for damage in found] == [
-        ("train/a-0.tfrecord", 5),
-        ("train/a-0.tfrecord", 69),
-    ]
-    data[offsets[100]] ^= 1  # a length: what follows cannot be told apart
-    shard.write_bytes(data)
-    assert [damage.record for damage in damage.verify(indexed, "train")] == [5, 69, 100]
 
 
 def test_meta_checks(tmp_path):

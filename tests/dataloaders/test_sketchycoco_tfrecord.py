@@ -179,30 +179,6 @@ def test_missing_hparams(paired, capsys):
         parse(f"sketchycoco_dir={paired},qdraw_dir=x", LOADERS["sketchycoco-tf"].HParams)
 
 
-def test_a_sketch_that_cannot_be_read_is_named(tmp_path, sets, capsys):
-    folder = tiny_sets.write_scenes(tmp_path / "s", scenes=2, paired=True)
-    shard = "train/scenes-00000-of-00001.tfrecord"
-    records_ = list(stored(folder, "train").values())
-    features = records_[0]
-    damaged = records.SceneRecord.encode(
-        features["image"].bytes_list.value[0],
-        1,
-        features["obj_idx"].int64_list.value,
-        features["boxes"].float_list.value,
-        features["masks"].bytes_list.value[0],
-        features["annotation_ids"].int64_list.value,
-        [],
-        [],
-        b"",
-        [b"no png"] * len(features["obj_idx"].int64_list.value),
-    )
-    tiny_sets.write_shards(Path(folder), "train", {shard: [damaged]})
-    argv = ["-dp", f"sketchycoco_dir={folder},crops_dir={sets.crops}", "--seconds", "0.1"]
-    assert throughput.main("sketchycoco-tf", "scenes", argv) == 1
-    message = capsys.readouterr().err
-    assert shard in message and "record 0" in message
-
-
 def test_as_many_sketches_as_objects():
     with pytest.raises(ValueError, match="1 sketches of 2 objects"):
         records.SceneRecord.encode(b"", 1, [3, 4], [0.0] * 8, b"", [7, 8], [], [], b"", [b"png"])

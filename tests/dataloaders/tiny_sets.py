@@ -71,6 +71,13 @@ def write_shards(
     records.write_index(folder, split, list(shards), classes, shard_classes)
 
 
+def read_split(folder: str | Path, split: str) -> list[bytes]:
+    """All records of a split, each against its checksums (DataLossError)."""
+    shards = records.read_index(folder, split).shards.tolist()
+    files = [str(Path(folder) / shard) for shard in shards]
+    return list(tf.data.TFRecordDataset(files).as_numpy_iterator())
+
+
 def write_meta(folder: Path, kind: str, **keys: object) -> None:
     """meta.json of a complete set."""
     meta = {"schema": records.SCHEMA, "kind": kind, **keys}

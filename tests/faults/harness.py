@@ -18,7 +18,8 @@ import tensorflow as tf
 from core import checkpoints, features
 from core.errors import UserError
 from core.run_folder import RunConfig, RunFolder, read_metrics
-from dataloaders import damage, records
+from dataloaders import records
+from tests.dataloaders import tiny_sets
 from tests.faults.child import ROOT, Fault
 
 STAGE1, STAGE2 = "multidomain-representation", "graph-attention"
@@ -267,7 +268,7 @@ def check_set(folder: Path, kind: str) -> bool:
     except UserError:
         return False
     for split in records.SPLITS:
-        assert damage.verify(folder, split) == []
+        tiny_sets.read_split(folder, split)
     return True
 
 
