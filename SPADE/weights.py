@@ -1,81 +1,65 @@
 """The generator's weights file: what inference needs, in one plain .npz without pickles.
 
-`metadata` is JSON text: schema, width and hidden (of models.layers.spade.SpadeGenerator). Every
-other array is float32 and has name and shape as models.layers.spade.parameter_shapes lists them;
-kernels are (height, width, in, out) and divided by their spectral norms.
+Its metadata are schema, width and hidden (of models.layers.spade.SpadeGenerator). Every other array
+is float32 and has name and shape as models.layers.spade.parameter_shapes lists them; kernels are
+(height, width, in, out) and divided by their spectral norms.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
-from core import npz
-from core.errors import UserError, first_line
-from core.files import write_npz
+from core.files import open_npz, write_npz
 from models.layers.spade import SpadeGenerator, parameter_shapes
 
 SCHEMA = 1
-METADATA = {"schema": int, "width": int, "hidden": int}
-WIDEST = 1024  # of width and hidden
+MAX_WIDTH = 1024  # of width and hidden
+
+Width = Annotated[int, msgspec.Meta(ge=1, le=MAX_WIDTH)]
+
+
+class Metadata(msgspec.Struct, kw_only=True):
+    """What a weights file says of itself."""
+
+    schema: int = SCHEMA
+    width: Width
+    hidden: Width
 
 
 def write(path: Path, width: int, hidden: int, values: Mapping[str, Any]) -> None:
-    """Atomically. values: by parameter_shapes' names. UserError when it cannot be written."""
+    """Write a weights file atomically. values: by parameter_shapes' names. UserError when that
+    fails."""
     arrays = {name: np.asarray(values[name], "<f4") for name in parameter_shapes(width, hidden)}
-    write_npz(path, {"schema": SCHEMA, "width": width, "hidden": hidden}, arrays)
+    write_npz(path, msgspec.to_builtins(Metadata(width=width, hidden=hidden)), arrays)
 
 
 def save_generator(path: Path, generator: SpadeGenerator) -> None:
-    """Write a trained generator's weights. UserError when they cannot be written."""
+    """Write a trained generator's weights. UserError when that fails."""
     write(path, generator.width, generator.hidden, generator.folded())
 
 
 def load_generator(path: Path) -> SpadeGenerator:
-    """A generator for inference. UserError naming the file unless it is a whole weights file of
-    this version."""
-    if not path.is_file():
-        raise UserError(f"there is no weights file {path}")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    try:
-        with file:
-            return _load(file, path.stat().st_size)
-    except Exception as error:  # a damaged zip shows as any of half a dozen types
-        reason = first_line(error)
-        raise UserError(
-            f"{path} is not a generator's weights file of this version ({reason}); write it with "
-            "python -m SPADE.convert or SPADE.export"
-        ) from None
-
-
-def _load(file: BinaryIO, size: int) -> SpadeGenerator:
-    with zipfile.ZipFile(file) as archive:
-        members = npz.members(archive, size)
-        metadata = npz.read_metadata(archive, members, SCHEMA, METADATA)
-        for name in ("width", "hidden"):
-            if not 1 <= metadata[name] <= WIDEST:
-                raise ValueError(f"metadata: {name} is {metadata[name]}, expected 1..{WIDEST}")
-        shapes = parameter_shapes(metadata["width"], metadata["hidden"])
-        npz.check_names(set(members), set(shapes))
-        # Before the network is made, which takes as much memory as they state.
-        if sum(4 * int(np.prod(shape)) for shape in shapes.values()) > size:
-            raise ValueError("its metadata state a larger network than it holds")
-        generator = SpadeGenerator(metadata["width"], metadata["hidden"], spectral_norm=False)
-        generator.make()
-        for name, variable in generator.parameters().items():
-            array = npz.read_array(archive, members[name])
-            if array.dtype != np.dtype("<f4") or array.shape != shapes[name]:
+    """Read a generator for inference. UserError naming the file unless it is a whole weights file
+    of this version."""
+    remedy = "write it with python -m SPADE.convert or SPADE.export"
+    with open_npz(path, "a generator's weights file of this version", remedy) as file:
+        metadata = file.metadata(Metadata, SCHEMA)
+        shapes = parameter_shapes(metadata.width, metadata.hidden)
+        arrays = {name: file.array(name) for name in shapes}
+        for name, array in arrays.items():
+            if array.dtype != np.float32 or array.shape != shapes[name]:
                 raise ValueError(
                     f"{name} is {array.dtype} {array.shape}, expected float32 {shapes[name]}"
                 )
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} has values that are not finite")
-            variable.assign(array)
+    generator = SpadeGenerator(metadata.width, metadata.hidden, spectral_norm=False)
+    generator.make()
+    for name, variable in generator.parameters().items():
+        variable.assign(arrays[name])
     return generator

@@ -141,6 +141,44 @@ def write_npz(path: Path, metadata: Any, arrays: Mapping[str, np.ndarray]) -> No
     write_arrays(path, {"metadata": text, **arrays})
 
 
+class NpzReader:
+    """An open .npz; reading what is missing or damaged raises an error that `open_npz` explains."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def array(self, name: str) -> np.ndarray:
+        """Read an array."""
+        return self._file[name]
+
+    def metadata(self, struct: type, schema: int) -> Any:
+        """Read the JSON that `write_npz` put beside the arrays. struct: a msgspec.Struct."""
+        text = str(self.array("metadata"))
+        found = msgspec.json.decode(text, type=_Schema).schema
+        if found != schema:
+            raise ValueError(f"its schema is {found}, not {schema}")
+        return msgspec.json.decode(text, type=struct)
+
+
+class _Schema(msgspec.Struct):
+    schema: int
+
+
+@contextlib.contextmanager
+def open_npz(path: Path, what: str, remedy: str) -> Iterator[NpzReader]:
+    """Open a .npz without pickles to read and check it within the block.
+
+    UserError for any error of the block. what: names the file in the message ('a features file');
+    remedy: ends the message."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            yield NpzReader(file)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}") from None
+    except Exception as error:  # a damaged zip shows as any of half a dozen types
+        raise UserError(f"{path} is not {what} ({first_line(error)}); {remedy}") from None
+
+
 def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
     """Write `content` as JSON atomically. sort_keys: equal contents give equal bytes.
 

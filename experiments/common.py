@@ -1,4 +1,4 @@
-"""What experiments share: the split they look at, the queries, and their report."""
+"""The parts that experiments share: the split they look at, their metrics, and their results."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from core.dataset import SPLITS
 from core.errors import EmptySplitError
-from core.evaluation.embedded_split import Evaluation
-from core.evaluation.figure_files import EXPERIMENT_SCHEMA
+from core.evaluation import picture_grids
+from core.evaluation.embedded_split import EmbeddedPhotos, EmbeddedQueries, Evaluation
+from core.evaluation.figure_files import EXPERIMENT_SCHEMA, Origin
 from core.evaluation.figures import Figure, table
 from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.experiment import ExperimentHParams, Trained
-from core.files import write_json
+from core.files import write_atomic, write_json, write_npz
 from core.hparams import hp
 
 log = logging.getLogger(__name__)
 
-ABOUT = ("model", "run", "step", "loader", "split", "seed")
-
 
 @dataclass(frozen=True)
 class SplitHParams(ExperimentHParams):
-    """Of experiments that look at one split of a model's data."""
+    """Hparams of experiments that look at one split of a model's data."""
 
     split: str | None = hp(
         None, "split to look at; none: test, or valid where test is empty", choices=SPLITS
     )
 
 
-def evaluation_on(trained: Trained, split: str | None) -> Evaluation:
-    """The evaluation of a `SplitHParams.split`, its objects encoded. EmptySplitError when it has
-    no scenes."""
+def evaluate_split(trained: Trained, split: str | None) -> Evaluation:
+    """Encode the objects of a `SplitHParams.split`. EmptySplitError when it has no scenes."""
     evaluation = Evaluation(trained.model, trained.dataset, split or "test", step=trained.step)
     try:
         evaluation.embed()
@@ -42,75 +43,112 @@ def evaluation_on(trained: Trained, split: str | None) -> Evaluation:
         if split:
             raise
         log.warning("looking at the split valid, because %s", error)
-        return evaluation_on(trained, "valid")
+        return evaluate_split(trained, "valid")
     return evaluation
 
 
-def fair_and_shared(own_boxes: bool) -> tuple[QueryProtocol, ...]:
-    """The queries of experiments that show few: the paper's boxes, and those that do not give the
-    answer away, each with real and blank sketches. own_boxes: of the set."""
+def compared_protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
+    """Return the protocols of experiments that show few: the paper's boxes, and boxes that do not
+    give the answer away, each with real and blank sketches. own_boxes: whether the set has them."""
     both = QueryProtocol(), main_protocol(own_boxes)
-    return tuple(each for real in both for each in (real, real.control))
+    return tuple(protocol for real in both for protocol in (real, real.control))
 
 
-def scores(*kinds: str | int) -> dict[str, str]:
-    """Metric name -> kind, as `retrieval.scene_figures` takes them. kinds: 'mAP', or k
-    of recall at k."""
-    named = (f"top{kind}" if isinstance(kind, int) else kind for kind in kinds)
-    return {f"sbir-{kind}": kind for kind in named}
+def drawn_protocol(own_boxes: bool) -> QueryProtocol:
+    """Return the protocol of queries in the boxes they were drawn in, where nothing is looked for,
+    so that no box gives an answer away."""
+    return QueryProtocol("own" if own_boxes else "shared")
 
 
-def about(trained: Trained, evaluation: Evaluation) -> dict[str, Any]:
-    """What a file says about where its figures or features come from."""
-    return {
-        "model": trained.model.name,
-        "run": trained.run_id,
-        "step": trained.step,
-        "loader": trained.dataset.name,
-        "split": evaluation.split,
-        "seed": evaluation.seed,
-        "vector": evaluation.vectors[0],
-    }
+def recall_metrics(*ks: int) -> dict[str, str]:
+    """Return metric name -> kind for recall at each k, as `retrieval.scene_figures` takes them."""
+    return {f"sbir-top{k}": f"top{k}" for k in ks}
 
 
-def subject(metadata: Mapping[str, Any]) -> str:
-    """The same as the title of a picture."""
-    return "{model} {run}, step {step}, {loader} {split}".format(**metadata)
+def origin_of(trained: Trained, evaluation: Evaluation) -> Origin:
+    """Return where the figures and features of an evaluation come from."""
+    return Origin(
+        trained.model.name, trained.run_id, trained.step, trained.dataset.name, evaluation.split,
+        evaluation.seed,
+    )  # fmt: skip
 
 
 def file_name(trained: Trained, split: str, ending: str) -> str:
-    """<model id>_<loader>_<split><ending>, each '-' as '_'."""
+    """Return <model id>_<loader>_<split><ending>, each '-' as '_'."""
     return f"{trained.run_id}_{trained.dataset.name}_{split}{ending}".replace("-", "_")
 
 
-def report(
+def scene_arrays(photos: EmbeddedPhotos, queries: EmbeddedQueries) -> dict[str, np.ndarray]:
+    """Return the arrays that say which objects are in which scenes, by their names in a file."""
+    arrays = {"image_ids": photos.image_ids, "query_to_photo": queries.query_to_photo}
+    for key, side in (("photo", photos), ("query", queries)):
+        arrays[f"{key}_classes"] = side.classes
+        arrays[f"{key}_obj_to_img"] = side.obj_to_img
+        arrays[f"{key}_boxes"] = side.boxes
+    return arrays
+
+
+def save_arrays(
+    path: Path, origin: Origin, arrays: Mapping[str, np.ndarray], **entries: Any
+) -> None:
+    """Write an experiment's .npz atomically. entries: of its metadata, beside the origin."""
+    write_npz(path, {"schema": EXPERIMENT_SCHEMA, **origin_entries(origin), **entries}, arrays)
+
+
+def save_jpeg(path: Path, image: Image.Image) -> None:
+    """Write a page atomically. UserError when that fails."""
+    write_atomic(path, picture_grids.image_bytes(image, "JPEG", quality=90))
+
+
+def save_pages(
     path: Path,
-    metadata: Mapping[str, Any],
+    rows: Sequence[list[tuple[Image.Image, str]]],
+    heads: list[str],
+    title: str,
+    tile: int = picture_grids.TILE,
+) -> list[Path]:
+    """Save rows of tiles with captions as pages <stem of path>_1.jpg, ...; return their paths."""
+    pages = []
+    for start in range(0, len(rows), picture_grids.ROWS):
+        pages.append(path.with_name(f"{path.stem}_{len(pages) + 1}.jpg"))
+        image = picture_grids.grid(rows[start : start + picture_grids.ROWS], heads, title, tile)
+        save_jpeg(pages[-1], image)
+    return pages
+
+
+def save_report(
+    path: Path,
+    origin: Origin | None,
     gallery: str | None,
-    parts: Sequence[Sequence[Figure]],
+    tables: Sequence[Sequence[Figure]],
     notes: Sequence[str] = (),
     pictures: Sequence[Path] = (),
-    **more: Any,
+    **entries: Any,
 ) -> None:
-    """Print what was found, a table a part, and save it as JSON.
+    """Print figures, each of `tables` as a table, and save them as JSON.
 
-    metadata: as `about`, as far as it is known. gallery: what queries were searched in, None: in
-    nothing. notes: sentences on how to read the figures. pictures: files saved already. more:
+    origin: None for features of another system. gallery: what queries were searched in, None: in
+    nothing. notes: sentences on how to read the figures. pictures: files saved already. entries:
     further entries of the JSON file."""
     content = {
         "schema": EXPERIMENT_SCHEMA,
-        **more,
-        **{key: metadata[key] for key in ABOUT if key in metadata},
+        **entries,
+        **(origin_entries(origin) if origin else {}),
         "gallery": gallery,
         "notes": list(notes),
         "pictures": [picture.name for picture in pictures],
-        "results": [figure.to_json() for part in parts for figure in part],
+        "results": [figure.to_json() for figures in tables for figure in figures],
     }
     write_json(path, content)
     for line in (*([f"gallery: {gallery}"] if gallery else []), *notes):
         print(line)
-    for part in parts:
-        print(f"\n{table(part)}")
+    for figures in tables:
+        print(f"\n{table(figures)}")
     print()
     for saved in (*pictures, path):
         print(f"saved: {saved}")
+
+
+def origin_entries(origin: Origin) -> dict[str, Any]:
+    """Return what a JSON file says of an origin; only that of a features file's metadata."""
+    return {name: getattr(origin, name) for name in Origin.__struct_fields__}

@@ -6,7 +6,6 @@ for every split: model -> core.evaluation (every object once, queries under all 
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import logging
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ class ExtractFeatures(Experiment):
         evaluation = Evaluation(trained.model, trained.dataset, split, step=trained.step)
         path = self.results / common.file_name(trained, split, features.SUFFIX)
         if self.hparams.save_images:
-            folder = features.thumbnails(path)
+            folder = features.thumbnail_folder(path)
             make_folder(folder, "the folder of thumbnails", "choose another results")
             evaluation.embed(lambda batch: _save_thumbnails(path, trained.dataset, batch))
         features.write(path, _features(evaluation, trained))
@@ -87,21 +86,21 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
         "query_obj_to_img": drawn.obj_to_img,
         "query_to_photo": drawn.query_to_photo,
     }
-    protocols = features.protocols(trained.dataset.own_boxes)
+    protocols = features.feature_protocols(trained.dataset.own_boxes)
     for number, protocol in enumerate(protocols):
         queries = evaluation.queries(protocol)
         arrays.update(_vectors(f"query{number}", queries))
         arrays[f"query{number}_rows"] = queries.rows
         arrays[f"query{number}_boxes"] = queries.boxes
-    metadata = {
-        "schema": features.SCHEMA,
-        **common.about(trained, evaluation),
-        "weights": trained.model.weights_digest(),
-        "own_boxes": trained.dataset.own_boxes,
-        "protocols": [dataclasses.asdict(protocol) for protocol in protocols],
-        "mask_size": round((8 * arrays["photo_masks"].shape[1]) ** 0.5),
-        "vocabulary": list(trained.dataset.vocabulary.names),
-    }
+    metadata = features.Metadata(
+        **common.origin_entries(common.origin_of(trained, evaluation)),
+        weights=trained.model.weights_digest(),
+        vector=evaluation.vectors[0],
+        own_boxes=trained.dataset.own_boxes,
+        protocols=protocols,
+        mask_size=round((8 * arrays["photo_masks"].shape[1]) ** 0.5),
+        vocabulary=trained.dataset.vocabulary.names,
+    )
     return features.Features(metadata, arrays)
 
 
@@ -126,4 +125,4 @@ def _save_thumbnails(path: Path, dataset: Any, batch: Any) -> None:
         for side, image, kind in (("photo", photo, "JPEG"), ("sketch", drawing, "PNG")):
             file = io.BytesIO()
             image.save(file, kind)
-            write_atomic(features.thumbnail(path, image_id, side), file.getvalue())
+            write_atomic(features.thumbnail_path(path, image_id, side), file.getvalue())

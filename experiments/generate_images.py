@@ -1,6 +1,6 @@
 """'generate-images': photographs from sketched scenes.
 
-trained model -> Evaluation.predict_masks -> masks and boxes of the objects of each scene
+trained model -> masks and boxes of the objects of each scene
               -> core.label_maps, over the photograph's background stuff
               -> maps of labels and instances -> generator -> picture
 
@@ -24,9 +24,8 @@ from core import geometry, hparams, label_maps
 from core.errors import UserError
 from core.evaluation import mask_metrics, picture_grids
 from core.evaluation.embedded_split import EmbeddedQueries, EmbeddedScenes, Evaluation
-from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Experiment, Trained
-from core.files import atomic_folder, make_folder, write_atomic
+from core.files import atomic_folder, make_folder
 from core.hparams import hp
 from core.registry import EXPERIMENTS
 from experiments import common
@@ -36,20 +35,20 @@ from SPADE import generators
 log = logging.getLogger(__name__)
 
 # Kinds of layouts: what each is made of.
-TITLES = {
+KINDS = {
     "sketch": "sketches",
     "image": "crops",
     "mixed": "mixed",
     "flipped": "flipped",
     "gt": "true masks",
 }
-CROPS = 0.5  # share of the objects of mixed scenes
-DONE = "scene.json"  # in the folder of a scene: written with the rest, so all is there
+CROP_SHARE = 0.5  # of the objects of mixed scenes
+RECORD = "scene.json"  # in the folder of a finished scene
 
 
 @dataclass(frozen=True)
 class GenerateImagesHParams(common.SplitHParams):
-    """Of 'generate-images'."""
+    """Hparams of 'generate-images'."""
 
     generator: str = hp(
         generators.DEFAULT, "address of a server, weights (python -m SPADE.convert), or none"
@@ -67,7 +66,7 @@ class GenerateImagesHParams(common.SplitHParams):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What layouts are made of."""
+        """The kinds of layouts asked for."""
         asked = {
             "sketch": True,
             "image": self.generate_from_image,
@@ -75,19 +74,16 @@ class GenerateImagesHParams(common.SplitHParams):
             "flipped": self.flipped_sketches,
             "gt": self.generate_from_gt,
         }
-        return tuple(kind for kind in TITLES if asked[kind])
+        return tuple(kind for kind in KINDS if asked[kind])
 
 
-class Objects(NamedTuple):
-    """n objects of all scenes of a split, as the layouts of one kind have them.
+class LayoutObjects(NamedTuple):
+    """The n objects of a whole split, as the layouts of one kind have them."""
 
-    side: whose they are. solid: uint8 (n, M * M / 8), packed masks; boxes: float32 (n, 4). crops:
-    bool (n,), shown as the photograph's, the rest is sketched."""
-
-    side: EmbeddedScenes
-    solid: np.ndarray
-    boxes: np.ndarray
-    crops: np.ndarray
+    side: EmbeddedScenes  # whose objects they are
+    masks: np.ndarray  # uint8 (n, M * M / 8), packed
+    boxes: np.ndarray  # float32 (n, 4)
+    is_crop: np.ndarray  # bool (n,): shown as the photograph's crop, the rest as sketches
 
 
 @EXPERIMENTS.register("generate-images")
@@ -110,155 +106,160 @@ class GenerateImages(Experiment):
             self.generator.check()
 
     def run(self, trained: Trained | None) -> None:
-        dataset = trained.dataset
+        dataset, kinds = trained.dataset, self.hparams.kinds
         labels = label_maps.coco_labels(dataset.vocabulary.ids)
         if len(labels) != len(dataset.vocabulary.names):
             raise UserError(f"the classes of {dataset.name} have no COCO-Stuff ids: no layouts")
-        if "gt" in self.hparams.kinds and not dataset.has_masks:
+        if "gt" in kinds and not dataset.has_masks:
             raise UserError(f"{dataset.name} has no masks: generate_from_gt needs them")
         if self.generator:
             self.generator.open()
-        evaluation = common.evaluation_on(trained, self.hparams.split)
-        about = common.about(trained, evaluation)
+        evaluation = common.evaluate_split(trained, self.hparams.split)
+        origin = common.origin_of(trained, evaluation)
         path = self.results / common.file_name(trained, evaluation.split, "_images.json")
         folder = path.with_suffix("")
         make_folder(folder, "the folder of scenes", "choose another results")
-        how = {
-            "kinds": list(self.hparams.kinds),
+        options = {
+            "kinds": list(kinds),
             "boxes": self.hparams.boxes,
             "generator": self.generator.identity if self.generator else generators.NONE,
         }
         settings = {
-            **{key: about[key] for key in common.ABOUT},
+            **common.origin_entries(origin),
             "weights": trained.model.weights_digest(),
             "data": hparams.to_dict(dataset.hparams),
-            **how,
+            **options,
         }
 
-        ids = evaluation.photos.image_ids
-        wanted = picture_grids.random_rows(
+        subject = picture_grids.page_title(evaluation)
+        ids = evaluation.photos.image_ids.tolist()
+        chosen = picture_grids.random_rows(
             len(ids), self.hparams.scenes or len(ids), evaluation.seed
         )
-        todo = {row for row in wanted.tolist() if not _is_done(folder / str(ids[row]), settings)}
-        if todo:
-            objects = {kind: self._objects(evaluation, kind) for kind in self.hparams.kinds}
-            for row, pictures in self._scenes(evaluation, objects, labels, todo):
-                title = f"{picture_grids.page_title(evaluation)}: {ids[row]}"
-                _save(folder / str(ids[row]), pictures, title, settings)
-        strange = [each for each in folder.glob(f"*/{DONE}") if not _is_done(each.parent, settings)]
-        if strange:
-            log.warning("%s has %d other scenes, made with other settings", folder, len(strange))
+        scenes = [folder / str(ids[row]) for row in chosen]
+        missing = {
+            row: scene
+            for row, scene in zip(chosen.tolist(), scenes)
+            if not _is_done(scene, settings)
+        }
+        if missing:
+            objects = {kind: self._layout_objects(evaluation, kind) for kind in kinds}
+            for row, pictures in self._draw_scenes(evaluation, objects, labels, set(missing)):
+                _save_scene(missing[row], pictures, f"{subject}: {ids[row]}", settings)
+        others = [
+            each for each in folder.glob(f"*/{RECORD}") if not _is_done(each.parent, settings)
+        ]
+        if others:
+            log.warning("%s has %d other scenes, made with other settings", folder, len(others))
 
-        page = path.with_name(f"{path.stem}_1.jpg")
-        some = [folder / str(ids[row]) for row in wanted[: picture_grids.ROWS]]
-        pictures = [_opened(scene) for scene in some]
-        title = f"{picture_grids.page_title(evaluation)}: boxes={self.hparams.boxes}"
-        tiles = _grid(pictures, [scene.name for scene in some], title, picture_grids.TILE)
-        write_atomic(page, picture_grids.image_bytes(tiles, "JPEG", quality=90))
-        common.report(
-            path, about, None, [], pictures=[page], scenes=len(wanted), made=len(todo), **how
-        )
-        print(f"saved: {len(todo)} scenes in {folder}; kept: {len(wanted) - len(todo)}")
+        shown = scenes[: picture_grids.ROWS]
+        opened = [{each.stem: Image.open(each) for each in scene.glob("*.png")} for scene in shown]
+        rows, heads = _strips(opened, [scene.name for scene in shown])
+        title = f"{subject}: boxes={self.hparams.boxes}"
+        common.save_report(
+            path, origin, None, [], pictures=common.save_pages(path, rows, heads, title),
+            scenes=len(chosen), made=len(missing), **options,
+        )  # fmt: skip
+        print(f"saved: {len(missing)} scenes in {folder}; kept: {len(chosen) - len(missing)}")
 
-    def _objects(self, evaluation: Evaluation, kind: str) -> Objects:
-        """Of all scenes: 2 kB an object."""
+    def _layout_objects(self, evaluation: Evaluation, kind: str) -> LayoutObjects:
+        """Return the objects of all scenes: 2 kB each."""
         photos = evaluation.photos
         if kind == "gt":
-            return Objects(photos, photos.masks, photos.boxes, np.ones(len(photos.boxes), bool))
+            return LayoutObjects(
+                photos, photos.masks, photos.boxes, np.ones(len(photos.boxes), bool)
+            )
         if kind == "flipped":
             evaluation = Evaluation(
                 evaluation.model, evaluation.dataset, evaluation.split, step=evaluation.step,
                 mirrored=True,
             )  # fmt: skip
-        own = evaluation.dataset.own_boxes
-        side = (
-            photos if kind == "image" else evaluation.queries(QueryProtocol(_boxes_of_queries(own)))
-        )
-        crops = np.full(len(side.boxes), kind == "image")
+        drawn = common.drawn_protocol(evaluation.dataset.own_boxes)
+        side = photos if kind == "image" else evaluation.queries(drawn)
+        is_crop = np.full(len(side.boxes), kind == "image")
         if kind == "mixed":
-            luck = mixed_queries.draw(side, photos, evaluation.seed).luck
-            crops = (luck < CROPS) & (side.query_to_photo >= 0)
-            vectors = np.where(crops[:, None], photos.objects[side.query_to_photo], side.objects)
+            threshold = mixed_queries.draw_crops(side, photos, evaluation.seed).threshold
+            is_crop = (threshold < CROP_SHARE) & (side.query_to_photo >= 0)
+            vectors = np.where(is_crop[:, None], photos.objects[side.query_to_photo], side.objects)
             side = replace(side, objects=vectors)
         parts = [
             (mask_metrics.pack(part.masks >= label_maps.SOLID), part.boxes)
             for part in evaluation.predict_masks(side)
         ]
-        solid, predicted = (np.concatenate(columns) for columns in zip(*parts))
-        return Objects(
-            side, solid, side.boxes if self.hparams.boxes == "drawn" else predicted, crops
-        )
+        masks, predicted = (np.concatenate(columns) for columns in zip(*parts))
+        boxes = side.boxes if self.hparams.boxes == "drawn" else predicted
+        return LayoutObjects(side, masks, boxes, is_crop)
 
-    def _scenes(
+    def _draw_scenes(
         self,
         evaluation: Evaluation,
-        objects: Mapping[str, Objects],
+        objects: Mapping[str, LayoutObjects],
         labels: np.ndarray,
-        todo: set[int],
+        wanted: set[int],
     ) -> Iterator[tuple[int, dict[str, Image.Image]]]:
-        """(row, file name -> picture) of the scenes to do."""
-        first, photographed, sketched = 0, 0, 0  # rows of the batches before
+        """Yield (row, file name -> picture) of the scenes in the rows `wanted`."""
+        first, first_crop, first_sketch = 0, 0, 0  # rows of the batches before
         for batch in evaluation.batches("scenes"):
             rows = range(first, first + len(batch.image_ids))
-            if not todo.isdisjoint(rows):
+            if not wanted.isdisjoint(rows):
                 maps = {
                     kind: compose(
                         each, rows, labels, evaluation.model.mask_size,
-                        _behind(batch.stuff, labels, mirrored=kind == "flipped"),
+                        _background(batch.stuff, labels, mirrored=kind == "flipped"),
                     )
                     for kind, each in objects.items()
                 }  # fmt: skip
                 crops, sketches = batch.crops.numpy(), batch.sketches.numpy()
             for place, row in enumerate(rows):
-                if row not in todo:
+                if row not in wanted:
                     continue
                 photo = Image.fromarray(batch.images[place].numpy())
                 photo = photo.resize((label_maps.SIDE, label_maps.SIDE), Image.Resampling.LANCZOS)
                 pictures = {"photo": photo}
                 for kind, each in objects.items():
                     if isinstance(each.side, EmbeddedQueries):
-                        pictures[kind] = _composition(
-                            each, row, crops, sketches[:, :, :: -1 if kind == "flipped" else 1],
-                            photographed, sketched,
-                        )  # fmt: skip
+                        drawn = sketches[:, :, ::-1] if kind == "flipped" else sketches
+                        pictures[kind] = _drawing(each, row, crops, drawn, first_crop, first_sketch)
                     label, instance = (both[place] for both in maps[kind])
                     pictures[f"{kind}-labels"] = Image.fromarray(label)
                     pictures[f"{kind}-instances"] = Image.fromarray(instance)
                     pictures[f"{kind}-layout"] = Image.fromarray(label_maps.PALETTE[label])
                     if self.generator:
                         made = self.generator.generate(label, instance, np.asarray(photo))
-                        made = np.round((np.clip(made, -1, 1) + 1) * 127.5).astype(np.uint8)
-                        pictures[f"{kind}-generated"] = Image.fromarray(made)
+                        pixels = np.round((np.clip(made, -1, 1) + 1) * 127.5).astype(np.uint8)
+                        pictures[f"{kind}-generated"] = Image.fromarray(pixels)
                 yield row, pictures
             first += len(rows)
-            photographed += len(batch.crops)
-            sketched += len(batch.sketches)
+            first_crop += len(batch.crops)
+            first_sketch += len(batch.sketches)
 
 
 def compose(
-    objects: Objects,
+    objects: LayoutObjects,
     rows: range,
     labels: np.ndarray,
-    mask_side: int,
+    mask_size: int,
     stuff: tuple[np.ndarray, ...] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The layouts of some scenes: maps of labels (COCO-Stuff id - 1, 255 = unknown) and instances,
-    both uint8 (n, 256, 256). labels: uint8 (K,), of each class. stuff: as of `label_maps`."""
+    """Return the layouts of some scenes: maps of labels (COCO-Stuff id - 1, 255 = unknown) and of
+    instances, both uint8 (n, 256, 256).
+
+    labels: uint8 (K,), of each class. stuff: as of `label_maps.label_maps`."""
     side = objects.side
-    mine = slice(*np.searchsorted(side.obj_to_img, [rows.start, rows.stop]).tolist())
+    own = slice(*np.searchsorted(side.obj_to_img, [rows.start, rows.stop]).tolist())
     label, instance = label_maps.label_maps(
-        mask_metrics.unpack(objects.solid[mine], mask_side),
-        objects.boxes[mine],
-        labels[side.classes[mine]],
-        side.obj_to_img[mine] - np.int32(rows.start),
+        mask_metrics.unpack(objects.masks[own], mask_size),
+        objects.boxes[own],
+        labels[side.classes[own]],
+        side.obj_to_img[own] - np.int32(rows.start),
         len(rows),
         stuff=stuff,
     )
     return label.numpy(), instance.numpy()
 
 
-def _behind(stuff: Any, labels: np.ndarray, mirrored: bool) -> tuple[np.ndarray, ...] | None:
-    """A batch's background stuff, for `label_maps`; None of a set without."""
+def _background(stuff: Any, labels: np.ndarray, mirrored: bool) -> tuple[np.ndarray, ...] | None:
+    """Return a batch's background stuff for `label_maps`; None of a set without."""
     if stuff is None:
         return None
     masks, boxes = stuff.masks.numpy(), stuff.boxes.numpy()
@@ -267,28 +268,25 @@ def _behind(stuff: Any, labels: np.ndarray, mirrored: bool) -> tuple[np.ndarray,
     return masks, boxes, labels[stuff.classes.numpy()], stuff.stuff_to_img.numpy()
 
 
-def _boxes_of_queries(own_boxes: bool) -> str:
-    """Queries as they were drawn: here nothing is looked for, so no box gives anything away."""
-    return "own" if own_boxes else "shared"
-
-
-def _composition(
-    objects: Objects,
+def _drawing(
+    objects: LayoutObjects,
     row: int,
     crops: np.ndarray,
     sketches: np.ndarray,
-    photographed: int,
-    sketched: int,
+    first_crop: int,
+    first_sketch: int,
 ) -> Image.Image:
-    """The drawing of a scene, crops in the place of sketches where they are shown. crops,
-    sketches: uint8, of a batch; photographed, sketched: rows of the split before it."""
+    """Draw a scene's sketches, and crops in the place of those shown as such.
+
+    crops, sketches: uint8, of a batch; first_crop, first_sketch: rows of the split before it."""
     queries = objects.side
-    mine = np.flatnonzero(queries.obj_to_img == row)
-    drawn, shown = mine[~objects.crops[mine]], mine[objects.crops[mine]]
+    own = np.flatnonzero(queries.obj_to_img == row)
+    drawn, cropped = own[~objects.is_crop[own]], own[objects.is_crop[own]]
     picture = picture_grids.composition(
-        sketches[queries.rows[drawn] - sketched], queries.boxes[drawn], label_maps.SIDE
+        sketches[queries.rows[drawn] - first_sketch], queries.boxes[drawn], label_maps.SIDE
     )
-    for crop, box in zip(crops[queries.query_to_photo[shown] - photographed], queries.boxes[shown]):
+    pixels = crops[queries.query_to_photo[cropped] - first_crop]
+    for crop, box in zip(pixels, queries.boxes[cropped]):
         x0, y0, x1, y1 = np.round(np.clip(box, 0, 1) * label_maps.SIDE).astype(int).tolist()
         size = (max(1, x1 - x0), max(1, y1 - y0))
         picture.paste(Image.fromarray(crop).resize(size), (x0, y0))
@@ -298,25 +296,26 @@ def _composition(
 # ---- the folder of a scene -----------------------------------------------------------------------
 
 
-def _save(
+def _save_scene(
     folder: Path, pictures: dict[str, Image.Image], title: str, settings: Mapping[str, Any]
 ) -> None:
-    strip = _grid([pictures], [""], title, label_maps.SIDE)
+    strip = picture_grids.grid(*_strips([pictures], [""]), title, label_maps.SIDE)
     files = {
         f"{name}.png": picture_grids.image_bytes(picture) for name, picture in pictures.items()
     }
     files["strip.jpg"] = picture_grids.image_bytes(strip, "JPEG", quality=90)
     sizes = {name: len(data) for name, data in sorted(files.items())}
     content = {"settings": settings, "files": sizes}
-    files[DONE] = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    files[RECORD] = json.dumps(content, indent=1, ensure_ascii=False).encode()
     with atomic_folder(folder) as temporary:
         for name, data in files.items():
             (temporary / name).write_bytes(data)
 
 
 def _is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether a scene's folder has all its files, made with these settings."""
     try:
-        content = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         return content["settings"] == settings and all(
             (folder / name).stat().st_size == size for name, size in content["files"].items()
         )
@@ -324,27 +323,21 @@ def _is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
         return False
 
 
-def _opened(folder: Path) -> dict[str, Image.Image]:
-    return {path.stem: Image.open(path) for path in folder.glob("*.png")}
-
-
-def _grid(
-    scenes: Sequence[Mapping[str, Image.Image]], captions: Sequence[str], title: str, tile: int
-) -> Image.Image:
-    """A row a scene: photograph, and of each kind the drawing, the layout and the picture."""
-    columns = {"photo": "photo"}
-    for kind, what in TITLES.items():
-        columns[kind] = what
-        columns[f"{kind}-layout"] = f"layout from {what}"
-        columns[f"{kind}-generated"] = f"picture from {what}"
-    columns = {name: head for name, head in columns.items() if name in scenes[0]}
-    lines = [
-        [
-            (picture_grids.frame(scene[name].convert("RGB"), picture_grids.GREY, 1), "")
-            for name in columns
+def _strips(
+    scenes: Sequence[Mapping[str, Image.Image]], captions: Sequence[str]
+) -> tuple[list[list[tuple[Image.Image, str]]], list[str]]:
+    """Return a row of tiles for each scene, and the heads of the columns: photograph, and of each
+    kind the drawing, the layout and the picture."""
+    heads = {"photo": "photo"}
+    for kind, source in KINDS.items():
+        heads[kind] = source
+        heads[f"{kind}-layout"] = f"layout from {source}"
+        heads[f"{kind}-generated"] = f"picture from {source}"
+    heads = {name: head for name, head in heads.items() if name in scenes[0]}
+    rows = []
+    for scene, caption in zip(scenes, captions):
+        tiles = [
+            picture_grids.frame(scene[name].convert("RGB"), picture_grids.GREY, 1) for name in heads
         ]
-        for scene in scenes
-    ]
-    for line, caption in zip(lines, captions):
-        line[0] = (line[0][0], caption)
-    return picture_grids.grid(lines, list(columns.values()), title, tile)
+        rows.append(list(zip(tiles, [caption] + [""] * len(tiles))))
+    return rows, list(heads.values())

@@ -7,8 +7,8 @@ always the whole split
 
 from __future__ import annotations
 
-import io
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,22 +20,22 @@ from core import features, plots
 from core.errors import UsageError, UserError
 from core.evaluation import picture_grids, retrieval
 from core.evaluation.figures import Figure
-from core.evaluation.query_protocols import QueryProtocol, main_protocol
-from core.evaluation.query_protocols import standard_protocols as shown
+from core.evaluation.query_protocols import main_protocol, standard_protocols
 from core.experiment import Experiment, ExperimentHParams, Trained
-from core.files import make_folder, write_atomic
+from core.files import make_folder
 from core.hparams import hp
 from core.registry import EXPERIMENTS
 from experiments import common
 
 log = logging.getLogger(__name__)
 
-GALLERY = "the whole split, whichever queries are looked at"
+METRICS = {"sbir-mAP": "mAP", **common.recall_metrics(*retrieval.TOP)}
+QUERY_BLOCK = 64  # whose nearest photographs are looked for at a time
 
 
 @dataclass(frozen=True)
-class RetrievalHParams(ExperimentHParams):
-    """Of 'sbir-on-features-file'."""
+class SearchFeaturesHParams(ExperimentHParams):
+    """Hparams of 'sbir-on-features-file'."""
 
     featsfile: str = hp("", "features file: a path, or a name inside results")
     vector: str = hp(
@@ -48,158 +48,144 @@ class RetrievalHParams(ExperimentHParams):
 
 
 @EXPERIMENTS.register("sbir-on-features-file")
-class Retrieval(Experiment):
+class SearchFeatures(Experiment):
     """Writes <results>/<features file>_sbir.json, pictures into <results>/<features file>_sbir."""
 
     name = "sbir-on-features-file"
-    HParams = RetrievalHParams
+    HParams = SearchFeaturesHParams
 
     def prepare(self) -> None:
         super().prepare()
         self.path = find_file(self.hparams.featsfile, self.results)
         self.features = features.read(self.path).ranked_by(self.hparams.vector)
+        self.pictured = main_protocol(self.features.metadata.own_boxes)
 
     def run(self, trained: Trained | None) -> None:
         file, metadata = self.features, self.features.metadata
         answers = np.arange(file.scenes)
         ranks = {
             protocol: retrieval.ranks(
-                file.queries(protocol), file.photos(protocol.directions), answers
+                file.query_vectors(protocol), file.photo_vectors(protocol.directions), answers
             )
-            for protocol in file.protocols
+            for protocol in metadata.protocols
         }
-        without_shuffled = [
-            protocol for protocol in shown(metadata["own_boxes"]) if protocol.sketches != "shuffled"
-        ]
-        parts = []
-        for name, rows in subsets(file.sketched()).items():
-            looked_at = file.protocols if name == "all" else without_shuffled
-            parts.append(
+        standard = standard_protocols(metadata.own_boxes)
+        without_shuffled = [each for each in standard if each.sketches != "shuffled"]
+        tables = []
+        for name, rows in query_groups(file.objects_per_query()).items():
+            protocols = metadata.protocols if name == "all" else without_shuffled
+            tables.append(
                 retrieval.scene_figures(
-                    {protocol: ranks[protocol][rows] for protocol in looked_at},
-                    common.scores("mAP", *retrieval.TOP), file.scenes, metadata["split"],
-                    metadata["seed"], vector=metadata["vector"], objects=name,
+                    {protocol: ranks[protocol][rows] for protocol in protocols},
+                    METRICS, file.scenes, metadata.split, metadata.seed,
+                    vector=metadata.vector, objects=name,
                 )
             )  # fmt: skip
         curve = self.results / f"{self.path.stem}_jitter.png"
-        plots.save(curve, plots.jitter_curve(*_jitter_curve(parts[0]), common.subject(metadata)))
-        common.report(
+        plots.save(curve, plots.jitter_curve(*_jitter_curves(tables[0]), str(metadata)))
+        common.save_report(
             self.results / f"{self.path.stem}_sbir.json", metadata,
-            f"{GALLERY} ({file.scenes} photographs)", parts,
-            pictures=[curve], featsfile=self.path.name,
+            f"the whole split, whichever queries are looked at ({file.scenes} photographs)",
+            tables, pictures=[curve], featsfile=self.path.name,
         )  # fmt: skip
-        count = self._save_pictures(ranks[self._pictured]) if self.hparams.save_images else 0
-        if count:
-            print(f"saved: {count} pictures in {self._folder}")
-
-    @property
-    def _pictured(self) -> QueryProtocol:
-        return main_protocol(self.features.metadata["own_boxes"])
+        if self.hparams.save_images:
+            self._save_pictures(ranks[self.pictured])
 
     # ---- pictures
 
-    @property
-    def _folder(self) -> Path:
-        return self.results / f"{self.path.stem}_sbir"
-
-    def _save_pictures(self, rank: np.ndarray) -> int:
-        """How many were saved; none, with a notice, where thumbnails are missing."""
-        ids = self.features.arrays["image_ids"].tolist()
-        if not all(
-            features.thumbnail(self.path, each, side).is_file()
-            for each in ids
-            for side in ("photo", "sketch")
-        ):
+    def _save_pictures(self, ranks: np.ndarray) -> None:
+        """Save pictures of the queries asked for; a warning where thumbnails are missing."""
+        if not self._has_thumbnails():
             log.warning(
                 "no pictures: %s has not the thumbnails of all scenes; run extract-features with "
-                "--exp-hparams save_images=True", features.thumbnails(self.path),
+                "--exp-hparams save_images=True", features.thumbnail_folder(self.path),
             )  # fmt: skip
-            return 0
-        make_folder(self._folder, "the folder of pictures", "choose another results")
-        sketched = self.features.sketched()
-        chosen = {}
+            return
+        folder = self.results / f"{self.path.stem}_sbir"
+        make_folder(folder, "the folder of pictures", "choose another results")
+        groups, objects = {}, self.features.objects_per_query()
         if self.hparams.save_images_two_plus:
-            chosen["two_plus"] = np.flatnonzero(sketched >= 2)
+            groups["two_plus"] = np.flatnonzero(objects >= 2)
         if self.hparams.save_images_single:
-            chosen["single"] = np.flatnonzero(sketched == 1)
-        count = 0
-        for group, scenes in chosen.items():
+            groups["single"] = np.flatnonzero(objects == 1)
+        ids, count = self.features.arrays["image_ids"], 0
+        for group, scenes in groups.items():
             found, distances = self._nearest(scenes)
             size = 1 if self.hparams.save_separate else picture_grids.ROWS
-            pages = range(0, len(scenes), size)
-            for number, start in enumerate(tqdm(pages, group, leave=False, disable=None), start=1):
+            starts = range(0, len(scenes), size)
+            for number, start in enumerate(tqdm(starts, group, leave=False, disable=None), start=1):
                 page = slice(start, start + size)
-                first = scenes[start]
-                name = f"{ids[first]}" if self.hparams.save_separate else f"{number:05d}"
-                path = self._folder / f"{group}_{name}.jpg"
-                self._save_page(path, scenes[page], rank, found[page], distances[page])
-            count += len(pages)
-        return count
+                name = ids[scenes[start]] if self.hparams.save_separate else f"{number:05d}"
+                image = self._page(scenes[page], ranks, found[page], distances[page])
+                common.save_jpeg(folder / f"{group}_{name}.jpg", image)
+            count += len(starts)
+        if count:
+            print(f"saved: {count} pictures in {folder}")
+
+    def _has_thumbnails(self) -> bool:
+        return all(
+            features.thumbnail_path(self.path, image_id, side).is_file()
+            for image_id in self.features.arrays["image_ids"].tolist()
+            for side in ("photo", "sketch")
+        )
 
     def _nearest(self, scenes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and distances (n, k) of the photographs nearest to these queries, in blocks: each
-        takes some copies of (block, N) float64."""
-        queries, photos = self.features.queries(self._pictured), self.features.photos()
+        """Return rows and distances (n, k) of the photographs nearest to the queries `scenes`, in
+        blocks: each takes some copies of (block, N) float64."""
+        queries = self.features.query_vectors(self.pictured)
+        photos = self.features.photo_vectors()
         blocks = [
             retrieval.nearest(queries[block], photos, block, picture_grids.TOP)
-            for block in (scenes[i : i + 64] for i in range(0, len(scenes), 64))
+            for block in (scenes[i : i + QUERY_BLOCK] for i in range(0, len(scenes), QUERY_BLOCK))
         ]
         found, distances = zip(*blocks) if blocks else ([scenes], [scenes])
         return np.concatenate(found), np.concatenate(distances)
 
-    def _save_page(
-        self,
-        path: Path,
-        scenes: np.ndarray,
-        rank: np.ndarray,
-        found: np.ndarray,
-        distances: np.ndarray,
-    ) -> None:
-        file, metadata = self.features, self.features.metadata
-        shown = set(scenes.tolist()) | set(found.ravel().tolist())
-        ids = self.features.arrays["image_ids"]
-        images = {row: read_thumbnail(self.path, ids[row], "photo") for row in shown}
-        names, classes = metadata["vocabulary"], file.arrays["query_classes"]
+    def _page(
+        self, scenes: np.ndarray, ranks: np.ndarray, found: np.ndarray, distances: np.ndarray
+    ) -> Image.Image:
+        """Draw a row for each query: its drawing, the right photograph, and those found."""
+        metadata, arrays = self.features.metadata, self.features.arrays
+        ids = arrays["image_ids"]
+        images = {
+            row: read_thumbnail(self.path, ids[row], "photo")
+            for row in {*scenes.tolist(), *found.ravel().tolist()}
+        }
         rows = []
         for scene, order, near in zip(scenes.tolist(), found.tolist(), distances):
-            objects = classes[file.arrays["query_obj_to_img"] == scene]
-            caption = ", ".join(names[c] for c in objects)
-            place = f"rank {rank[scene]} of {file.scenes}"
+            classes = arrays["query_classes"][arrays["query_obj_to_img"] == scene]
+            caption = ", ".join(metadata.vocabulary[c] for c in classes)
+            rank = f"rank {ranks[scene]} of {self.features.scenes}"
             drawing = read_thumbnail(self.path, ids[scene], "sketch")
             rows.append(
-                picture_grids.search_row(drawing, caption, scene, place, order, near, images)
+                picture_grids.search_row(drawing, caption, scene, rank, order, near, images)
             )
         title = (
-            f"{common.subject(metadata)}: {self._pictured}, by {metadata['vector']}; the right "
-            "one has a green frame"
+            f"{metadata}: {self.pictured}, by {metadata.vector}; the right one has a green frame"
         )
-        data = io.BytesIO()
-        page = picture_grids.grid(rows, picture_grids.search_heads(found.shape[1]), title)
-        page.save(data, "JPEG", quality=90)
-        write_atomic(path, data.getvalue())
+        return picture_grids.grid(rows, picture_grids.search_heads(found.shape[1]), title)
 
 
-def read_thumbnail(path: Path, image_id: int, side: str) -> Image.Image:
-    """The thumbnail of a scene of the features file, 'photo' or 'sketch'. UserError when it is not
-    there or is none."""
-    path = features.thumbnail(path, image_id, side)
+def read_thumbnail(features_path: Path, image_id: int, side: str) -> Image.Image:
+    """Read a scene's thumbnail, 'photo' or 'sketch'. UserError when it is missing or damaged."""
+    path = features.thumbnail_path(features_path, image_id, side)
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as image:
             if image.size != (picture_grids.TILE, picture_grids.TILE):
                 raise ValueError(f"it has {image.width} x {image.height} pixels")
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"the thumbnail {path} cannot be read ({reason}); run extract-features with "
+            f"the thumbnail {path} cannot be read ({error}); run extract-features with "
             "--exp-hparams save_images=True again"
         ) from None
 
 
 def find_file(name: str, results: Path, hparam: str = "featsfile") -> Path:
-    """The features file: an existing path, or a name inside `results`. UsageError when none is
-    named, UserError when it is not there; both list the features files in `results`. hparam: that
-    names it."""
+    """Return the path of a features file, given as a path or as a name inside `results`.
+
+    UsageError when none is named, UserError when it is missing; both list the files in `results`.
+    hparam: that names the file, for the message."""
     if name:
         for path in (Path(name), results / name):
             if path.is_file():
@@ -211,9 +197,20 @@ def find_file(name: str, results: Path, hparam: str = "featsfile") -> Path:
     raise UserError(f"{hparam}={name} is neither a file nor the name of one in results; {listed}")
 
 
-def _jitter_curve(figures: list[Figure]) -> tuple[dict[str, list[tuple[float, ...]]], float]:
-    """Points of recall@1 over the amount of jitter, for real and blank sketches; chance."""
+def query_groups(objects: np.ndarray) -> dict[str, np.ndarray]:
+    """Return query rows int (n,) by the number of objects they show: 'all', '2+', '1', '2', ...;
+    groups without a query are left out. objects: int (N,), the number of each query."""
+    rows = {"all": np.arange(len(objects)), "2+": np.flatnonzero(objects >= 2)}
+    rows.update((str(k), np.flatnonzero(objects == k)) for k in np.unique(objects).tolist())
+    return {name: found for name, found in rows.items() if len(found)}
+
+
+def _jitter_curves(
+    figures: Sequence[Figure],
+) -> tuple[dict[str, list[tuple[float, ...]]], float]:
+    """Return points of recall@1 over the jitter, for real and blank sketches, and chance."""
     curves: dict[str, list[tuple[float, ...]]] = {"real": [], "blank": []}
+    chance = 0.0
     for figure in figures:
         labels = figure.labels
         plain = not {"dropped", "directions"} & set(labels) and labels["boxes"] != "own"
@@ -222,11 +219,3 @@ def _jitter_curve(figures: list[Figure]) -> tuple[dict[str, list[tuple[float, ..
             curves[labels["sketches"]].append(point)
             chance = figure.chance
     return {name: sorted(points) for name, points in curves.items()}, chance
-
-
-def subsets(sketched: np.ndarray) -> dict[str, np.ndarray]:
-    """Query rows int (n,) by the number of objects they show: 'all', '2+', '1', '2', ...; those
-    without any query are left out. sketched: int (N,)."""
-    rows = {"all": np.arange(len(sketched)), "2+": np.flatnonzero(sketched >= 2)}
-    rows.update((str(k), np.flatnonzero(sketched == k)) for k in np.unique(sketched).tolist())
-    return {name: found for name, found in rows.items() if len(found)}

@@ -128,8 +128,8 @@ def test_extract_features_as_the_readme_says(world, extracted):
     files = sorted(path.name for path in extracted.iterdir())
     assert files == [f"SD01_sketchycoco_tf_{s}_feats.npz" for s in ("test", "train", "valid")]
     file = features.read(extracted / files[1])
-    assert file.metadata["step"] == 3
-    assert file.metadata["vector"] == "token"
+    assert file.metadata.step == 3
+    assert file.metadata.vector == "token"
     # Train in the order of its set, not in one drawn for training.
     assert file.arrays["image_ids"].tolist() == list(range(100, 124))
     np.testing.assert_allclose(
@@ -191,7 +191,7 @@ def test_model_name_id_and_folder_are_enough(world, tmp_path, one_split):
     groups = record["model"]["hparams"]
     assert (groups["base"]["batch_size"], groups["base"]["seed"]) == (7, 4)
     assert groups["data.coco-tfrecord"]["crops_dir"] == world.sets.crops
-    assert features.read(tmp_path / "SD01_coco_tfrecord_valid_feats.npz").metadata["seed"] == 4
+    assert features.read(tmp_path / "SD01_coco_tfrecord_valid_feats.npz").metadata.seed == 4
 
 
 def test_an_untrained_network_says_so(world, tmp_path, one_split, capsys):
@@ -203,7 +203,7 @@ def test_an_untrained_network_says_so(world, tmp_path, one_split, capsys):
     assert cli.run(cli.run_experiment, [*argv, "--resume", "none"]) == 0
     assert "untrained network" in capsys.readouterr().err
     own = tmp_path / "extract-features-SD01"  # where results go that nothing sends elsewhere
-    assert features.read(own / "SD01_coco_tfrecord_valid_feats.npz").metadata["step"] == 0
+    assert features.read(own / "SD01_coco_tfrecord_valid_feats.npz").metadata.step == 0
     assert json.loads((own / "config.json").read_text())["model"]["checkpoint"] is None
 
 

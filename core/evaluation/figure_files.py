@@ -25,6 +25,21 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 PictureName = Annotated[str, msgspec.Meta(pattern=r"\A[^/\\\0]+\.(png|jpg)\Z")]
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """The run, step and data that figures, features or pictures come from."""
+
+    model: str
+    run: str  # its id
+    step: Count
+    loader: str
+    split: str
+    seed: Count
+
+    def __str__(self) -> str:
+        """As the title of a picture."""
+        return f"{self.model} {self.run}, step {self.step}, {self.loader} {self.split}"
+
+
 @dataclass(frozen=True)
 class FigureFile:
     """The content of a file of figures.

@@ -1,9 +1,9 @@
-"""'attention-maps': how much the scene token looks at each object, drawn over the scene.
+"""'attention-maps': how much the scene token attends to each object, drawn over the scene.
 
 trained model -> Evaluation.attention of photographs, queries and blank queries
     -> numbers of all scenes in one .npz; some scenes on pages, their boxes shaded
-    -> does the larger object get more? do photograph and query agree, more than boxes alone make
-       them?
+    -> whether the larger object gets more; whether photograph and query agree, more than boxes
+       alone make them
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.evaluation import picture_grids
 from core.evaluation.embedded_split import EmbeddedScenes, Evaluation
-from core.evaluation.figure_files import EXPERIMENT_SCHEMA
 from core.evaluation.figures import Figure, bootstrap_interval
-from core.evaluation.query_protocols import QueryProtocol, main_protocol
+from core.evaluation.query_protocols import main_protocol
 from core.experiment import Experiment, Trained
-from core.files import write_atomic, write_npz
 from core.hparams import hp
 from core.registry import EXPERIMENTS
 from experiments import common
@@ -31,13 +28,13 @@ from experiments import common
 TILE = 224  # pixels of a scene on a page
 PAIRS = 3  # scenes side by side on a page
 ATTENTION = "attention through all layers (rollout) of the scene token, mean of the heads"
-LINE = 15  # pixels from label to label
+LINE = 15  # pixels between labels
 MORE, LESS = (230, 80, 0), (30, 90, 220)  # than an even share
 
 
 @dataclass(frozen=True)
 class AttentionHParams(common.SplitHParams):
-    """Of 'attention-maps'."""
+    """Hparams of 'attention-maps'."""
 
     scenes: int = hp(
         24, "scenes on the pages, drawn by the seed, single objects last", low=1, high=10_000
@@ -55,7 +52,8 @@ class AttentionMaps(Experiment):
     batch_type = "SceneBatch"
 
     def run(self, trained: Trained | None) -> None:
-        evaluation = common.evaluation_on(trained, self.hparams.split)
+        evaluation = common.evaluate_split(trained, self.hparams.split)
+        origin = common.origin_of(trained, evaluation)
         name = common.file_name(trained, evaluation.split, "_attention_maps.npz")
         self.path = self.results / name
         protocol = main_protocol(trained.dataset.own_boxes)
@@ -64,79 +62,65 @@ class AttentionMaps(Experiment):
             "query": evaluation.queries(protocol),
             "blank": evaluation.queries(protocol.control),
         }
-        attention = {side: evaluation.attention(sides[side]) for side in sides}
-        rollout = {side: each.rollout for side, each in attention.items()}
-        about = common.about(trained, evaluation)
-        write_npz(
-            self.path,
-            {
-                "schema": EXPERIMENT_SCHEMA,
-                **{key: about[key] for key in common.ABOUT},
-                "protocol": dataclasses.asdict(protocol),
-                "vocabulary": list(trained.dataset.vocabulary.names),
-            },
-            _arrays(sides, attention),
-        )
-        figures = _figures(evaluation, sides, rollout)
-        common.report(
-            self.path.with_suffix(".json"), about, None, [figures] if figures else [],
-            notes=[f"queries: {protocol}; {ATTENTION}"],
-            pictures=self._write_pages(evaluation, protocol, sides, rollout),
+        attention = {view: evaluation.attention(side) for view, side in sides.items()}
+        rollout = {view: found.rollout for view, found in attention.items()}
+        arrays = common.scene_arrays(sides["photo"], sides["query"])
+        for view, found in attention.items():
+            arrays[f"{view}_attention"] = found.rollout
+            arrays[f"{view}_attention_last"] = found.last
+        common.save_arrays(
+            self.path, origin, arrays, protocol=dataclasses.asdict(protocol),
+            vocabulary=list(trained.dataset.vocabulary.names),
         )  # fmt: skip
-        print(f"saved: {self.path}")
-
-    def _write_pages(
-        self,
-        evaluation: Evaluation,
-        protocol: QueryProtocol,
-        sides: dict[str, EmbeddedScenes],
-        attention: dict[str, np.ndarray],
-    ) -> list[Path]:
-        """Pages of photographs, each beside its query."""
-        photos, queries = sides["photo"], sides["query"]
-        # One object alone gets all there is: such scenes come last.
-        drawn = picture_grids.random_rows(photos.num_scenes, photos.num_scenes, evaluation.seed)
-        alone = np.bincount(queries.obj_to_img, minlength=photos.num_scenes)[drawn] < 2
-        chosen = drawn[np.argsort(alone, kind="stable")][: self.hparams.scenes].tolist()
-        images, drawings = picture_grids.collect_pictures(
-            evaluation, queries, set(chosen), set(chosen), TILE
-        )
-        names = evaluation.dataset.vocabulary.names
+        figures = _figures(evaluation, sides, rollout)
         title = (
             f"{picture_grids.page_title(evaluation)}: attention (rollout) of the scene token, "
             "shares of what the objects get; orange more, blue less than an even share; "
             f"{protocol}"
         )
-        paths = []
-        size = PAIRS * picture_grids.ROWS
-        for number, first in enumerate(range(0, len(chosen), size), start=1):
-            tiles = []
-            for row in chosen[first : first + size]:
-                for side, picture, what in (
-                    (photos, images[row], f"{photos.image_ids[row]}, "),
-                    (queries, drawings[row], ""),
-                ):
-                    own = side.obj_to_img == row
-                    values = attention["photo" if side is photos else "query"][own]
-                    shaded = shade(picture, side.boxes[own], values, side.classes[own], names)
-                    tiles.append((shaded, f"{what}to itself {1 - values.sum():.0%}"))
-            width = min(2 * PAIRS, len(tiles))
-            rows = [tiles[i : i + width] for i in range(0, len(tiles), width)]
-            page = picture_grids.grid(rows, ["photo", "query"] * (width // 2), title, TILE)
-            paths.append(self.path.with_name(f"{self.path.stem}_{number}.jpg"))
-            write_atomic(paths[-1], picture_grids.image_bytes(page, "JPEG", quality=90))
-        return paths
+        common.save_report(
+            self.path.with_suffix(".json"), origin, None, [figures] if figures else [],
+            notes=[f"queries: {protocol}; {ATTENTION}"],
+            pictures=self._save_pages(evaluation, sides, rollout, title),
+        )  # fmt: skip
+        print(f"saved: {self.path}")
+
+    def _save_pages(
+        self,
+        evaluation: Evaluation,
+        sides: dict[str, EmbeddedScenes],
+        attention: dict[str, np.ndarray],
+        title: str,
+    ) -> list[Path]:
+        """Save pages of photographs, each beside its query."""
+        photos, queries = sides["photo"], sides["query"]
+        # A single object gets all there is: such scenes come last.
+        order = picture_grids.random_rows(photos.num_scenes, photos.num_scenes, evaluation.seed)
+        is_single = np.bincount(queries.obj_to_img, minlength=photos.num_scenes)[order] < 2
+        chosen = order[np.argsort(is_single, kind="stable")][: self.hparams.scenes].tolist()
+        images, drawings = picture_grids.collect_pictures(
+            evaluation, queries, set(chosen), set(chosen), TILE
+        )
+        tiles = []
+        for scene in chosen:
+            for view, picture in (("photo", images[scene]), ("query", drawings[scene])):
+                side = sides[view]
+                own = side.obj_to_img == scene
+                values, names = attention[view][own], evaluation.dataset.vocabulary.names
+                labels = [names[index] for index in side.classes[own]]
+                tile = shade(picture, side.boxes[own], values, labels)
+                number = f"{photos.image_ids[scene]}, " if view == "photo" else ""
+                tiles.append((tile, f"{number}to itself {1 - values.sum():.0%}"))
+        width = min(2 * PAIRS, len(tiles))
+        rows = [tiles[i : i + width] for i in range(0, len(tiles), width)]
+        return common.save_pages(self.path, rows, ["photo", "query"] * (width // 2), title, TILE)
 
 
 def shade(
-    picture: Image.Image,
-    boxes: np.ndarray,
-    attention: np.ndarray,
-    classes: np.ndarray,
-    names: Sequence[str],
+    picture: Image.Image, boxes: np.ndarray, attention: np.ndarray, labels: Sequence[str]
 ) -> Image.Image:
-    """A scene whose boxes float32 (n, 4) are labelled with name and share of the attention float
-    (n,), and tinted the more, the further the share is from an even one."""
+    """Draw boxes float32 (n, 4) over a scene, with labels and shares of the attention float (n,),
+    tinted the more, the further the share is from an even one."""
     tile = picture_grids.frame(picture, picture_grids.GREY, 1).convert("RGBA")
     shares = attention / max(attention.sum(), 1e-12)
     corners = np.round(boxes * (np.array([*tile.size] * 2) - 1)).astype(int).tolist()
@@ -148,18 +132,18 @@ def shade(
         tile.alpha_composite(layer)
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(size=12)
     used: list[tuple[float, ...]] = []
-    for corner, share, label in zip(corners, shares, classes):
-        text = f"{names[label]} {share:.0%}"
-        place = _free(corner, font.getlength(text), tile.size, used)
+    for corner, share, label in zip(corners, shares, labels):
+        text = f"{label} {share:.0%}"
+        place = _label_place(corner, font.getlength(text), tile.size, used)
         draw.text(place, text, picture_grids.INK, font, stroke_width=2, stroke_fill="white")
     return tile.convert("RGB")
 
 
-def _free(
+def _label_place(
     corner: list[int], width: float, size: tuple[int, int], used: list[tuple[float, ...]]
 ) -> tuple[float, float]:
-    """Where a label goes: at the top of its box, or further down where others stand; it joins
-    `used`, (left, top, right) of all labels of the picture."""
+    """Return left and top of a label: at the top of its box, or further down where others stand.
+    Appends it to `used`, (left, top, right) of all labels of the picture."""
     x0, y0, _, y1 = corner
     left = max(2, min(x0 + 3, size[0] - 3 - width))
     lines = range(y0 + 2, max(y1 - LINE, y0 + 3), LINE)
@@ -179,9 +163,10 @@ def _free(
 def concordance(
     a: np.ndarray, b: np.ndarray, obj_to_img: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether a and b, float (O,), put the two objects of a pair in the same order: float64 (P,)
-    for all pairs of objects of a scene, 1 or 0, and one half where either has a tie; and the scene
-    of each, int (P,). Their mean is (1 + Kendall's tau) / 2. obj_to_img: int (O,), ascending."""
+    """Return for all pairs of objects of a scene whether a and b, float (O,), order them alike:
+    float64 (P,), 1 or 0, and one half where either has a tie; and the scene of each pair, int (P,).
+
+    Their mean is (1 + Kendall's tau) / 2. obj_to_img: int (O,), ascending."""
     most = int(np.bincount(obj_to_img).max(initial=0))
     first = [np.flatnonzero(obj_to_img[:-apart] == obj_to_img[apart:]) for apart in range(1, most)]
     second = [rows + apart for apart, rows in enumerate(first, start=1)]
@@ -193,8 +178,8 @@ def concordance(
 def _figures(
     evaluation: Evaluation, sides: dict[str, EmbeddedScenes], attention: dict[str, np.ndarray]
 ) -> list[Figure]:
-    """Over pairs of objects of a scene: how often the larger one gets more, and how often
-    photograph and query agree on which does. None when no scene has two objects."""
+    """Return how often the larger of two objects of a scene gets more attention, and how often
+    photograph and query agree on which does. No figures when no scene has two objects."""
 
     def figure(metric: str, labels: dict[str, str], pairs: tuple, **controls: float) -> Figure:
         values, scenes = pairs
@@ -207,7 +192,7 @@ def _figures(
     queries = sides["query"]
     depicts = queries.query_to_photo >= 0
     of_photo, scenes = attention["photo"][queries.query_to_photo], queries.obj_to_img
-    # What both could follow without a look at what is drawn is sizes and places.
+    # Both could agree by sizes and places of boxes alone, which blank sketches have too.
     agreement, blank, larger = (
         concordance(of_photo[depicts], other[depicts], scenes[depicts])
         for other in (attention["query"], attention["blank"], _areas(queries.boxes))
@@ -235,19 +220,3 @@ def _figures(
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _arrays(sides: dict[str, EmbeddedScenes], attention: dict[str, Any]) -> dict[str, np.ndarray]:
-    """What the .npz holds; docs/data_formats.md says what each is."""
-    photos, queries = sides["photo"], sides["query"]
-    arrays = {"image_ids": photos.image_ids, "query_to_photo": queries.query_to_photo}
-    for key, side in (("photo", photos), ("query", queries)):
-        arrays.update({
-            f"{key}_classes": side.classes,
-            f"{key}_obj_to_img": side.obj_to_img,
-            f"{key}_boxes": side.boxes,
-        })  # fmt: skip
-    for key, of_side in attention.items():
-        arrays[f"{key}_attention"] = of_side.rollout
-        arrays[f"{key}_attention_last"] = of_side.last
-    return arrays

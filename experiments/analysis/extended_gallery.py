@@ -1,4 +1,4 @@
-"""'extended-gallery': how far does recall fall when other photographs are added to the gallery?
+"""'extended-gallery': how far recall falls when other photographs are added to the gallery.
 
 features file  -> queries and their photographs -+-> ranks at the split alone, and at twice, four
 features files -> photographs that distract ----/    times ... as many photographs
@@ -6,7 +6,6 @@ features files -> photographs that distract ----/    times ... as many photograp
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +24,14 @@ from core.registry import EXPERIMENTS
 from experiments import common
 from experiments.search_features import find_file
 
-log = logging.getLogger(__name__)
-
-SCORES = common.scores("mAP", 1, 5, 10, 50, 100)
-SHOWN = ("sbir-top1", "sbir-top10")  # in the picture
-SAME = ("model", "run", "step", "vector")  # of all files
+METRICS = {"sbir-mAP": "mAP", **common.recall_metrics(1, 5, 10, 50, 100)}
+PLOTTED = ("sbir-top1", "sbir-top10")
+EQUAL = ("model", "run", "step", "vector")  # in all files: else vectors cannot be compared
 
 
 @dataclass(frozen=True)
 class ExtendedGalleryHParams(ExperimentHParams):
-    """Of 'extended-gallery'."""
+    """Hparams of 'extended-gallery'."""
 
     featsfile: str = hp("", "features file of the queries: a path, or a name inside results")
     distractors: tuple[str, ...] = hp(
@@ -62,61 +59,58 @@ class ExtendedGallery(Experiment):
 
     def run(self, trained: Trained | None) -> None:
         file, metadata = self.features, self.features.metadata
-        added, counts = self._added()
-        own = file.photos()
-        order = np.random.default_rng(metadata["seed"]).permutation(len(added))
-        added = added[order]
-        sizes = doubling(len(own), len(own) + len(added))
-        ranks = {
-            protocol: growing_ranks(file.queries(protocol), own, added, sizes)
-            for protocol in standard_protocols(metadata["own_boxes"])
-        }
-        parts = []
-        for number, size in enumerate(sizes):
-            parts.append(
-                retrieval.scene_figures(
-                    {
-                        protocol: each[number]
-                        for protocol, each in ranks.items()
-                        if protocol.sketches != "shuffled" or size == sizes[-1]
-                    },
-                    SCORES, size, metadata["split"], metadata["seed"], vector=metadata["vector"],
+        distractors, counts = self._read_distractors()
+        order = np.random.default_rng(metadata.seed).permutation(len(distractors))
+        gallery = np.concatenate([file.photo_vectors(), distractors[order]])
+        sizes = doubling(file.scenes, len(gallery))
+        tables = []
+        for size in sizes:
+            ranks = {
+                protocol: retrieval.ranks(
+                    file.query_vectors(protocol), gallery[:size], np.arange(file.scenes)
                 )
-            )  # fmt: skip
+                for protocol in standard_protocols(metadata.own_boxes)
+                if protocol.sketches != "shuffled" or size == sizes[-1]
+            }
+            tables.append(
+                retrieval.scene_figures(
+                    ranks, METRICS, size, metadata.split, metadata.seed, vector=metadata.vector
+                )
+            )
         path = self.results / f"{self.path.stem}_extended_gallery.json"
         plot = path.with_suffix(".png")
-        plots.save(plot, _curves([figure for part in parts for figure in part], metadata))
-        gallery = (
-            f"the {len(own)} photographs of the split, then more and more of {len(added)} others "
-            "in random order"
+        plots.save(plot, _curves([figure for table in tables for figure in table], metadata))
+        description = (
+            f"the {file.scenes} photographs of the split, then more and more of "
+            f"{len(distractors)} others in random order"
         )
         notes = [
             f"{each['file']} ({each['loader']}, {each['split']}): {each['added']} photographs "
             f"added, {each['left_out']} left out because the gallery has them already"
             for each in counts
         ]
-        common.report(
-            path, metadata, gallery, parts, notes, [plot],
+        common.save_report(
+            path, metadata, description, tables, notes, [plot],
             featsfile=self.path.name, distractors=counts,
         )  # fmt: skip
 
-    def _added(self) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """Scene vectors of the photographs added, float32 (A, D or E), and what came of each file.
-        Only one file is in memory beside them."""
-        there = self.features.arrays["image_ids"]
+    def _read_distractors(self) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Return scene vectors of the photographs that are added, float32 (A, D or E), and the
+        counts of each file. Only one file is in memory beside them."""
+        present = self.features.arrays["image_ids"]
         vectors, counts = [], []
         for path in self.distractors:
             file = features.read(path, photos_only=True)
-            self._check_same(path, file.metadata)
+            self._check_comparable(path, file.metadata)
             ids = file.arrays["image_ids"]
             _, first = np.unique(ids, return_index=True)
-            new = np.sort(first[~np.isin(ids[first], there)])
-            there = np.concatenate([there, ids[new]])
-            vectors.append(file.photos()[new])
-            about = {key: file.metadata[key] for key in ("loader", "split")}
-            counts.append(
-                {"file": path.name, **about, "added": len(new), "left_out": len(ids) - len(new)}
-            )
+            new = np.sort(first[~np.isin(ids[first], present)])
+            present = np.concatenate([present, ids[new]])
+            vectors.append(file.photo_vectors()[new])
+            counts.append({
+                "file": path.name, "loader": file.metadata.loader, "split": file.metadata.split,
+                "added": len(new), "left_out": len(ids) - len(new),
+            })  # fmt: skip
         if not any(len(each) for each in vectors):
             raise UserError(
                 "the distractors add nothing: the gallery has all their photographs already; name "
@@ -124,26 +118,27 @@ class ExtendedGallery(Experiment):
             )
         return np.concatenate(vectors), counts
 
-    def _check_same(self, path: Path, other: dict[str, Any]) -> None:
-        """Vectors of two models, or of a model at two steps, cannot be compared."""
-        mine = self.features.metadata
-        for key in SAME:
-            if other[key] != mine[key]:
-                raise UserError(
-                    f"the photographs of {path} cannot distract the queries of {self.path}: its "
-                    f"{key} is {other[key]!r}, not {mine[key]!r}; write both with extract-features "
-                    "from the same checkpoint"
-                )
-        if other["weights"] != mine["weights"]:  # two output folders may hold runs of one id
-            raise UserError(
-                f"the photographs of {path} cannot distract the queries of {self.path}: they were "
-                "encoded with other weights, by another run of the same id; write both with "
-                "extract-features from the same checkpoint"
-            )
+    def _check_comparable(self, path: Path, other: features.Metadata) -> None:
+        """UserError for vectors of another model, or of the same one at another step."""
+        own = self.features.metadata
+        for name in EQUAL:
+            there, here = getattr(other, name), getattr(own, name)
+            if there != here:
+                reason = f"its {name} is {there!r}, not {here!r}"
+                break
+        else:
+            if other.weights == own.weights:
+                return
+            # Two output folders may hold runs of one id.
+            reason = "they were encoded with other weights, by another run of the same id"
+        raise UserError(
+            f"the photographs of {path} cannot distract the queries of {self.path}: {reason}; "
+            "write both with extract-features from the same checkpoint"
+        )
 
 
 def doubling(first: int, last: int) -> list[int]:
-    """first, twice, four times ... it, and last."""
+    """Return first, twice, four times ... it, and last."""
     sizes = []
     while first < last:
         sizes.append(first)
@@ -151,54 +146,20 @@ def doubling(first: int, last: int) -> list[int]:
     return [*sizes, last]
 
 
-def growing_ranks(
-    queries: np.ndarray, own: np.ndarray, added: np.ndarray, sizes: Sequence[int]
-) -> np.ndarray:
-    """`core.evaluation.retrieval.ranks` in galleries that grow: int64 (len(sizes), Q).
-
-    queries, own: float (Q, D), own[q] right for query q. added: float (A, D). sizes: ascending,
-    Q to Q + A: the gallery is own and the first of added. Every row of added is looked at once.
-    What counts as a tie is the same for all sizes: what does at the last. So ranks never fall.
-    """
-    answers = np.arange(len(own))
-    longest = _longest(queries, own, added)
-
-    def within(gallery: np.ndarray) -> np.ndarray:
-        # `ranks` measures ties by the longest vector it sees.
-        tolerance = retrieval.TOLERANCE * longest / max(_longest(queries, gallery), 1e-300)
-        return retrieval.ranks(queries, gallery, answers, tolerance=tolerance)
-
-    alone = within(own)
-    ranks, before = [alone], 0
-    for end in (size - len(own) for size in sizes):
-        if end > before:
-            more = within(np.concatenate([own, added[before:end]])) - alone
-            ranks.append(ranks[-1] + more)
-            before = end
-    return np.stack(ranks)
-
-
-def _longest(*vectors: np.ndarray) -> float:
-    """The length of the longest of all."""
-    squares = (np.einsum("ij,ij->i", each, each, dtype=np.float64) for each in vectors)
-    return float(np.sqrt(max(each.max(initial=0.0) for each in squares)))
-
-
-def _curves(figures: list[Figure], metadata: dict[str, Any]) -> bytes:
-    """Recall over the size of the gallery, under the boxes that do not give the answer away."""
-    boxes = main_protocol(metadata["own_boxes"]).boxes
+def _curves(figures: Sequence[Figure], metadata: features.Metadata) -> bytes:
+    """Draw recall over the size of the gallery, in boxes that do not give the answer away."""
+    boxes = main_protocol(metadata.own_boxes).boxes
     curves: dict[str, list[tuple[float, ...]]] = {}
     chance: dict[str, list[tuple[float, float]]] = {}
     for figure in figures:
         sketches = figure.labels["sketches"]
-        if figure.metric not in SHOWN or figure.labels["boxes"] != boxes or sketches == "shuffled":
-            continue
-        name = f"recall@{figure.metric.removeprefix('sbir-top')}"
-        point = (figure.gallery, figure.value, *figure.interval)
-        curves.setdefault(f"{sketches} sketches, {name}", []).append(point)
-        if sketches == "real":
-            chance.setdefault(f"chance, {name}", []).append((figure.gallery, figure.chance))
+        if figure.metric in PLOTTED and figure.labels["boxes"] == boxes and sketches != "shuffled":
+            name = f"recall@{figure.metric.removeprefix('sbir-top')}"
+            point = (figure.gallery, figure.value, *figure.interval)
+            curves.setdefault(f"{sketches} sketches, {name}", []).append(point)
+            if sketches == "real":
+                chance.setdefault(f"chance, {name}", []).append((figure.gallery, figure.chance))
     return plots.recall_curves(
-        curves, chance, "photographs in the gallery", "recall",
-        f"{common.subject(metadata)}: boxes={boxes}", logarithmic=True,
+        curves, chance, "photographs in the gallery", "recall", f"{metadata}: boxes={boxes}",
+        logarithmic=True,
     )  # fmt: skip

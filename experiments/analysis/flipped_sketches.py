@@ -1,4 +1,4 @@
-"""'flipped-sketches': does a model know left from right?
+"""'flipped-sketches': whether a model knows left from right.
 
 drawn scenes, as drawn and mirrored -+-> ranks among all photographs and their mirror images
                                      +-> ranks among the photographs alone
@@ -42,15 +42,15 @@ class FlippedSketches(Experiment):
     batch_type = "SceneBatch"
 
     def run(self, trained: Trained | None) -> None:
-        drawn = common.evaluation_on(trained, self.hparams.split)
+        drawn = common.evaluate_split(trained, self.hparams.split)
         split, seed, vector = drawn.split, drawn.seed, drawn.vectors[0]
         mirrored = Evaluation(
             trained.model, trained.dataset, split, step=trained.step, mirrored=True
         )
         photos, mirror = (each.photos.vectors[vector] for each in (drawn, mirrored))
         both, rows = np.concatenate([photos, mirror]), np.arange(len(photos))
-        protocols = common.fair_and_shared(trained.dataset.own_boxes)
-        tops, parts = common.scores(*retrieval.TOP), []
+        protocols = common.compared_protocols(trained.dataset.own_boxes)
+        recall, tables = common.recall_metrics(*retrieval.TOP), []
         for kind, evaluation, right in (
             ("as-drawn", drawn, rows), ("mirrored", mirrored, rows + len(photos)),
         ):  # fmt: skip
@@ -58,36 +58,39 @@ class FlippedSketches(Experiment):
             figures = functools.partial(
                 retrieval.scene_figures, split=split, seed=seed, vector=vector, query=kind
             )
-            first = _of_each(queries, rank_of_two, photos, mirror)
-            behind = _of_each(queries, rank_of_two, mirror, photos)
-            among_both = _of_each(queries, retrieval.ranks, both, right)
-            alone = _of_each(queries, retrieval.ranks, photos, rows)
-            parts += [
+            first = _rank_all(queries, rank_of_two, photos, mirror)
+            behind = _rank_all(queries, rank_of_two, mirror, photos)
+            among_both = _rank_all(queries, retrieval.ranks, both, right)
+            alone = _rank_all(queries, retrieval.ranks, photos, rows)
+            tables += [
                 figures(first, {"unflipped-first": "top1"}, 2)
                 + figures(behind, {"mirror-first": "top1"}, 2),
-                figures(among_both, tops, len(both), photographs="unflipped+mirrored"),
-                figures(alone, tops, len(photos), photographs="unflipped"),
+                figures(among_both, recall, len(both), photographs="unflipped+mirrored"),
+                figures(alone, recall, len(photos), photographs="unflipped"),
             ]
-        common.report(
+        common.save_report(
             self.results / common.file_name(trained, split, "_flipped_sketches.json"),
-            common.about(trained, drawn),
+            common.origin_of(trained, drawn),
             f"{len(photos)} photographs and their mirror images (photographs=unflipped+mirrored; "
             "right is the one of the query's orientation), or the photographs alone "
             "(photographs=unflipped; right is the photograph, whatever the query's orientation)",
-            parts,
+            tables,
             NOTES,
         )
 
 
-def _of_each(
-    queries: Mapping[QueryProtocol, np.ndarray], rank: Callable[..., np.ndarray], *among: np.ndarray
+def _rank_all(
+    queries: Mapping[QueryProtocol, np.ndarray],
+    rank: Callable[..., np.ndarray],
+    *candidates: np.ndarray,
 ) -> dict[QueryProtocol, np.ndarray]:
-    return {protocol: rank(vectors, *among) for protocol, vectors in queries.items()}
+    """Return rank(vectors, *candidates) under each protocol."""
+    return {protocol: rank(vectors, *candidates) for protocol, vectors in queries.items()}
 
 
 def rank_of_two(queries: np.ndarray, right: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The rank of right[n] among right[n] and other[n] for query n, 1 or 2: int64 (N,). All float
-    (N, D). Ties as in `core.evaluation.retrieval.ranks`: they count against the right one."""
+    """Return the rank of right[n] among right[n] and other[n] for query n, 1 or 2: int64 (N,). All
+    are float (N, D). As in `core.evaluation.retrieval.ranks`, ties count against the right one."""
     queries, right, other = (each.astype(np.float64) for each in (queries, right, other))
     longest = max(np.linalg.norm(each, axis=1).max() for each in (queries, right, other))
     near, far = (np.linalg.norm(queries - each, axis=1) for each in (right, other))

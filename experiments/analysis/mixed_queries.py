@@ -17,6 +17,7 @@ import numpy as np
 from core import plots
 from core.evaluation import retrieval
 from core.evaluation.embedded_split import EmbeddedPhotos, EmbeddedQueries, Evaluation
+from core.evaluation.figure_files import Origin
 from core.evaluation.figures import Figure
 from core.evaluation.query_protocols import main_protocol
 from core.experiment import Experiment, Trained
@@ -51,44 +52,45 @@ class MixedQueries(Experiment):
     batch_type = "SceneBatch"
 
     def run(self, trained: Trained | None) -> None:
-        evaluation = common.evaluation_on(trained, self.hparams.split)
+        evaluation = common.evaluate_split(trained, self.hparams.split)
         fair = main_protocol(trained.dataset.own_boxes)
         drawn = evaluation.queries(fair)
-        mixture = draw(drawn, evaluation.photos, evaluation.seed)
-        sources = {OTHERS: mixture.others, LEAK: drawn.query_to_photo}
-        parts = [_figures(evaluation, "none", 0.0, np.full(len(drawn.rows), -1))]
+        draws = draw_crops(drawn, evaluation.photos, evaluation.seed)
+        sources = {OTHERS: draws.others, LEAK: drawn.query_to_photo}
+        tables = [_figures(evaluation, "none", 0.0, np.full(len(drawn.rows), -1))]
         for name, crops in sources.items():
             for share in SHARES[1:]:
-                shown = np.where(mixture.luck < share, crops, -1)
-                parts.append(_figures(evaluation, name, share, shown))
-        kept = {name: int((crops < 0).sum()) for name, crops in sources.items()}
+                shown = np.where(draws.threshold < share, crops, -1)
+                tables.append(_figures(evaluation, name, share, shown))
+        sketched = {name: int((crops < 0).sum()) for name, crops in sources.items()}
         note = (
-            f"Of {len(drawn.rows)} sketched objects {kept[OTHERS]} are of a class that no other "
-            f"photograph of the split shows, and {kept[LEAK]} depict nothing in the photograph: "
-            "these keep their sketch at any share."
+            f"Of {len(drawn.rows)} sketched objects {sketched[OTHERS]} are of a class that no "
+            f"other photograph of the split shows, and {sketched[LEAK]} depict nothing in the "
+            "photograph: these keep their sketch at any share."
         )
-        metadata = common.about(trained, evaluation)
+        origin = common.origin_of(trained, evaluation)
         path = self.results / common.file_name(trained, evaluation.split, "_mixed_queries.json")
         plot = path.with_suffix(".png")
-        plots.save(plot, _curves([f for part in parts for f in part], fair.boxes, metadata))
-        common.report(
-            path, metadata, GALLERY, parts, (*NOTES, note), [plot],
-            objects=len(drawn.rows), without_other_crop=kept[OTHERS], depict_nothing=kept[LEAK],
+        plots.save(plot, _curves([f for table in tables for f in table], fair.boxes, origin))
+        common.save_report(
+            path, origin, GALLERY, tables, (*NOTES, note), [plot],
+            objects=len(drawn.rows), without_other_crop=sketched[OTHERS],
+            depict_nothing=sketched[LEAK],
         )  # fmt: skip
 
 
-class Mixture(NamedTuple):
-    """What is drawn for each of Q sketched objects. others: int (Q,), the photo row of an object of
-    its class in another photograph, -1 where there is none. luck: float (Q,) in [0, 1): the object
-    is shown as a crop at shares above it."""
+class CropDraw(NamedTuple):
+    """The random draw of crops for Q sketched objects. others: int (Q,), photo row of an object of
+    the same class in another photograph, -1 where there is none. threshold: float (Q,) in [0, 1):
+    the object is shown as a crop at shares above it."""
 
     others: np.ndarray
-    luck: np.ndarray
+    threshold: np.ndarray
 
 
-def draw(queries: EmbeddedQueries, photos: EmbeddedPhotos, seed: int) -> Mixture:
-    """The mixture of the queries of a split."""
-    luck, choice = np.random.default_rng(seed).random((2, len(queries.classes)))
+def draw_crops(queries: EmbeddedQueries, photos: EmbeddedPhotos, seed: int) -> CropDraw:
+    """Draw which objects of a split's queries are shown as crops, and which crops."""
+    threshold, choice = np.random.default_rng(seed).random((2, len(queries.classes)))
     # Photo objects in the order of class and photograph: those of a class stand together, and in
     # them those of the query's own photograph, over which the choice jumps.
     _, place = np.unique(photos.image_ids, return_inverse=True)
@@ -105,27 +107,27 @@ def draw(queries: EmbeddedQueries, photos: EmbeddedPhotos, seed: int) -> Mixture
     row = first + (choice * candidates).astype(np.int64)
     row += np.where(row >= gap, gap_end - gap, 0)
     others = np.where(candidates > 0, order[np.minimum(row, len(order) - 1)], -1)
-    return Mixture(others, luck)
+    return CropDraw(others, threshold)
 
 
 def _figures(evaluation: Evaluation, crops: str, share: float, shown: np.ndarray) -> list[Figure]:
-    """shown: int (Q,), photo row of the object whose crop stands for the sketch, -1 = the sketch
-    itself."""
+    """Return recall with crops in the place of sketches. shown: int (Q,), photo row of the object
+    whose crop stands for the sketch, -1 = the sketch itself."""
     photos, vector = evaluation.photos, evaluation.vectors[0]
     rows, ranks = np.arange(photos.num_scenes), {}
-    for protocol in common.fair_and_shared(evaluation.dataset.own_boxes):
+    for protocol in common.compared_protocols(evaluation.dataset.own_boxes):
         queries = evaluation.queries(protocol)
         objects = np.where(shown[:, None] >= 0, photos.objects[shown], queries.objects)
         scenes = evaluation.scene_vectors(objects, queries.boxes, queries.obj_to_img)
         ranks[protocol] = retrieval.ranks(scenes[vector], photos.vectors[vector], rows)
     return retrieval.scene_figures(
-        ranks, common.scores(*retrieval.TOP), photos.num_scenes, evaluation.split, evaluation.seed,
-        vector=vector, crops=crops, share=f"{share:g}",
+        ranks, common.recall_metrics(*retrieval.TOP), photos.num_scenes, evaluation.split,
+        evaluation.seed, vector=vector, crops=crops, share=f"{share:g}",
     )  # fmt: skip
 
 
-def _curves(figures: list[Figure], boxes: str, metadata: dict) -> bytes:
-    """Recall@1 over the share of crops, under the fair boxes."""
+def _curves(figures: list[Figure], boxes: str, origin: Origin) -> bytes:
+    """Draw recall@1 over the share of crops, in boxes that do not give the answer away."""
     curves: dict[str, list[tuple[float, ...]]] = {}
     for figure in figures:
         labels = figure.labels
@@ -139,5 +141,5 @@ def _curves(figures: list[Figure], boxes: str, metadata: dict) -> bytes:
     chance = {"chance": [(SHARES[0], figures[0].chance), (SHARES[-1], figures[0].chance)]}
     return plots.recall_curves(
         curves, chance, "share of the objects shown as crops", "recall@1",
-        f"{common.subject(metadata)}: boxes={boxes}",
+        f"{origin}: boxes={boxes}",
     )  # fmt: skip

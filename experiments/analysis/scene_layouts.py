@@ -1,6 +1,6 @@
 """'scene-layouts': the masks a model makes of photographs and drawings, and the layouts of them.
 
-trained model -> Evaluation.predict_masks of both views, scene by scene -> core.label_maps
+trained model -> masks and boxes of both views, the same scenes at a time -> core.label_maps
     -> masks and boxes in one .npz; maps of labels and of instances, a .png a scene
     -> overlaps with the true masks and layouts; some scenes on pages
 """
@@ -27,11 +27,9 @@ from core.evaluation.embedded_split import (
     Evaluation,
     PredictedObjects,
 )
-from core.evaluation.figure_files import EXPERIMENT_SCHEMA
 from core.evaluation.figures import Figure
-from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Experiment, Trained
-from core.files import make_folder, write_atomic, write_npz
+from core.files import make_folder, write_atomic
 from core.hparams import hp
 from core.label_maps import BACKGROUND, PALETTE, label_maps
 from core.registry import EXPERIMENTS
@@ -44,28 +42,28 @@ INSTANCE_PALETTE = np.roll(PALETTE, 1, axis=0)  # there 0 is the background
 
 
 @dataclass(frozen=True)
-class LayoutHParams(common.SplitHParams):
-    """Of 'scene-layouts'."""
+class SceneLayoutsHParams(common.SplitHParams):
+    """Hparams of 'scene-layouts'."""
 
     scenes: int = hp(16, "scenes on the pages, drawn by the seed", low=0, high=10_000)
 
 
-class Maps(NamedTuple):
+class LayoutMaps(NamedTuple):
     """uint8 (n, S, S) of n scenes, or (S, S) of one; see `core.label_maps.label_maps`."""
 
     labels: np.ndarray
     instances: np.ndarray
 
 
-class MadeOfSplit(NamedTuple):
-    """masks: packed uint8 (n, M * M / 8) and boxes: float32 (n, 4), predicted for all objects of a
-    view. overlaps: (view, boxes, masks) -> float64 (N,), of layouts with the true ones. pictured:
-    scene row -> kind of layout -> its maps."""
+class Predictions(NamedTuple):
+    """What a model makes of a whole split. masks: packed uint8 (n, M * M / 8), and boxes: float32
+    (n, 4), of all objects of a view. overlaps: (view, boxes, masks) -> IoU float64 (N,) of layouts
+    with the true ones. shown: scene row -> kind of layout -> its maps, of scenes on the pages."""
 
     masks: dict[str, np.ndarray]
     boxes: dict[str, np.ndarray]
     overlaps: dict[tuple[str, str, str], np.ndarray]
-    pictured: dict[int, dict[str, Maps]]
+    shown: dict[int, dict[str, LayoutMaps]]
 
 
 @EXPERIMENTS.register("scene-layouts")
@@ -74,7 +72,7 @@ class SceneLayouts(Experiment):
     and maps into the folder of that name."""
 
     name = "scene-layouts"
-    HParams = LayoutHParams
+    HParams = SceneLayoutsHParams
     needs_model = True
     batch_type = "SceneBatch"
 
@@ -85,133 +83,115 @@ class SceneLayouts(Experiment):
             raise UserError(
                 f"maps of labels hold {BACKGROUND} classes, {dataset.name} has {len(names)}"
             )
-        evaluation = common.evaluation_on(trained, self.hparams.split)
+        evaluation = common.evaluate_split(trained, self.hparams.split)
+        origin = common.origin_of(trained, evaluation)
         name = common.file_name(trained, evaluation.split, "_scene_layouts.npz")
         self.path = self.results / name
+        self.folder = self.path.with_suffix("")
+        make_folder(self.folder, "the folder of maps", "choose another results")
         photos = evaluation.photos
-        # Queries as they were drawn: here nothing is looked for, so no box gives anything away.
-        queries = evaluation.queries(QueryProtocol("own" if dataset.own_boxes else "shared"))
+        queries = evaluation.queries(common.drawn_protocol(dataset.own_boxes))
         if photos.masks is None:
             log.warning("%s has no masks: no true layouts and no figures", dataset.name)
-        made = self._make(evaluation, {"photo": photos, "sketch": queries})
+        predictions = self._predict(evaluation, {"photo": photos, "sketch": queries})
 
-        pairs = {} if photos.masks is None else _pairs(photos, queries, made.masks)
-        about = common.about(trained, evaluation)
-        write_npz(
-            self.path,
-            {
-                "schema": EXPERIMENT_SCHEMA,
-                **{key: about[key] for key in common.ABOUT},
-                "mask_size": evaluation.model.mask_size,
-                "vocabulary": list(names),
-            },
-            _arrays(photos, queries, made, pairs),
-        )
-        common.report(
-            self.path.with_suffix(".json"), about, None,
-            [_figures(evaluation, pairs, made.overlaps)] if pairs else [],
-            pictures=self._write_pages(evaluation, queries, made),
+        pairs = {} if photos.masks is None else _mask_pairs(photos, queries, predictions.masks)
+        common.save_arrays(
+            self.path, origin, _arrays(photos, queries, predictions, pairs),
+            mask_size=evaluation.model.mask_size, vocabulary=list(names),
         )  # fmt: skip
-        print(f"saved: {self.path}\nsaved: maps of {photos.num_scenes} scenes in {self._folder}")
+        common.save_report(
+            self.path.with_suffix(".json"), origin, None,
+            [_figures(evaluation, pairs, predictions.overlaps)] if pairs else [],
+            pictures=self._save_pages(evaluation, queries, predictions),
+        )  # fmt: skip
+        print(f"saved: {self.path}\nsaved: maps of {photos.num_scenes} scenes in {self.folder}")
 
-    @property
-    def _folder(self) -> Path:
-        return self.path.with_suffix("")
-
-    def _make(self, evaluation: Evaluation, views: dict[str, EmbeddedScenes]) -> MadeOfSplit:
-        """Goes through the split and saves the maps of its scenes on the way."""
-        make_folder(self._folder, "the folder of maps", "choose another results")
-        photos = views["photo"]
-        masked = photos.masks is not None
-        side = evaluation.model.mask_size
-        means = mask_metrics.unpack(evaluation.class_mean_masks(), side) if masked else None
+    def _predict(self, evaluation: Evaluation, views: dict[str, EmbeddedScenes]) -> Predictions:
+        """Go through the split, some scenes at a time, and save the maps of each."""
+        photos, mask_size = views["photo"], evaluation.model.mask_size
+        has_masks = photos.masks is not None
+        means = mask_metrics.unpack(evaluation.class_mean_masks(), mask_size) if has_masks else None
         chosen = picture_grids.random_rows(
             photos.num_scenes, self.hparams.scenes, evaluation.seed
         ).tolist()
-        pictured = {}
+        shown = dict.fromkeys(chosen)
         masks, boxes, overlaps = defaultdict(list), defaultdict(list), defaultdict(list)
-        for parts in zip(*(evaluation.predict_masks(view) for view in views.values())):
+        for parts in zip(*(evaluation.predict_masks(side) for side in views.values())):
             maps = {}
-            if masked:
-                solid = mask_metrics.unpack(photos.masks[parts[0].rows], side)
-                maps["true"] = _maps(solid, photos.boxes[parts[0].rows], photos, parts[0])
-            for (view, objects), part in zip(views.items(), parts):
+            if has_masks:
+                rows = parts[0].rows
+                true_masks = mask_metrics.unpack(photos.masks[rows], mask_size)
+                maps["true"] = _maps(true_masks, photos.boxes[rows], photos, parts[0])
+            for (view, side), part in zip(views.items(), parts):
                 masks[view].append(mask_metrics.pack(part.masks))
                 boxes[view].append(part.boxes)
-                maps[view] = _maps(part.masks, objects.boxes[part.rows], objects, part)
-                if masked:
-                    for key, values in _compared(maps["true"].labels, objects, part, means):
+                maps[view] = _maps(part.masks, side.boxes[part.rows], side, part)
+                if has_masks:
+                    for key, values in _layout_overlaps(maps["true"].labels, side, part, means):
                         overlaps[(view, *key)].append(values)
             scenes = parts[0].scenes
             for place, row in enumerate(range(scenes.start, scenes.stop)):
                 of_scene = {
-                    kind: Maps(*(each[place] for each in both)) for kind, both in maps.items()
+                    kind: LayoutMaps(*(each[place] for each in both)) for kind, both in maps.items()
                 }
                 self._save_maps(photos.image_ids[row], of_scene)
-                if row in chosen:
-                    pictured[row] = of_scene
-        joined = (
-            {key: np.concatenate(rows) for key, rows in columns.items()}
+                if row in shown:
+                    shown[row] = of_scene
+        concatenated = (
+            {key: np.concatenate(arrays) for key, arrays in columns.items()}
             for columns in (masks, boxes, overlaps)
         )
-        return MadeOfSplit(*joined, {row: pictured[row] for row in chosen})
+        return Predictions(*concatenated, shown)
 
-    def _save_maps(self, image_id: int, maps: dict[str, Maps]) -> None:
+    def _save_maps(self, image_id: int, maps: dict[str, LayoutMaps]) -> None:
+        palettes = (PALETTE, INSTANCE_PALETTE)
         for kind, of_scene in maps.items():
-            for what, values, palette in zip(Maps._fields, of_scene, (PALETTE, INSTANCE_PALETTE)):
+            for name, values, palette in zip(LayoutMaps._fields, of_scene, palettes):
                 image = Image.fromarray(values)
                 image.putpalette(palette.tobytes())
-                path = self._folder / f"{image_id}-{kind}-{what}.png"
+                path = self.folder / f"{image_id}-{kind}-{name}.png"
                 write_atomic(path, picture_grids.image_bytes(image))
 
-    def _write_pages(
-        self, evaluation: Evaluation, queries: EmbeddedQueries, made: MadeOfSplit
+    def _save_pages(
+        self, evaluation: Evaluation, queries: EmbeddedQueries, predictions: Predictions
     ) -> list[Path]:
-        """Pages of photograph, drawing, its layout and the true one."""
-        rows = list(made.pictured)
+        """Save pages of photograph, drawing, its layout and the true one."""
+        scenes = list(predictions.shown)
         images, drawings = picture_grids.collect_pictures(
-            evaluation, queries, set(rows), set(rows), TILE
+            evaluation, queries, set(scenes), set(scenes), TILE
         )
-        overlap = made.overlaps.get(("sketch", "drawn", "model"))
-        names = evaluation.dataset.vocabulary.names
-        paths = []
-        for first in range(0, len(rows), picture_grids.ROWS):
-            lines = []
-            for row in rows[first : first + picture_grids.ROWS]:
-                maps = made.pictured[row]
-                line = [
-                    (images[row], str(evaluation.photos.image_ids[row])),
-                    (picture_grids.frame(drawings[row], picture_grids.GREY, 1), ""),
-                    (_tile(maps["sketch"], names), ""),
-                ]
-                if overlap is not None:
-                    line[-1] = (line[-1][0], f"IoU {overlap[row]:.2f}")
-                    line.append((_tile(maps["true"], names), ""))
-                lines.append(line)
-            heads = ["photo", "sketches", "layout from sketches", "layout of the true masks"]
-            title = f"{picture_grids.page_title(evaluation)}: layouts in the boxes as drawn"
-            page = picture_grids.grid(lines, heads[: len(lines[0])], title, TILE)
-            number = first // picture_grids.ROWS + 1
-            paths.append(self.path.with_name(f"{self.path.stem}_{number}.jpg"))
-            write_atomic(paths[-1], picture_grids.image_bytes(page, "JPEG", quality=90))
-        return paths
+        overlap = predictions.overlaps.get(("sketch", "drawn", "model"))
+        names, ids = evaluation.dataset.vocabulary.names, evaluation.photos.image_ids
+        heads = ["photo", "sketches", "layout from sketches"]
+        heads += ["layout of the true masks"] if overlap is not None else []
+        rows = []
+        for scene, maps in predictions.shown.items():
+            drawing = picture_grids.frame(drawings[scene], picture_grids.GREY, 1)
+            caption = "" if overlap is None else f"IoU {overlap[scene]:.2f}"
+            row = [(images[scene], str(ids[scene])), (drawing, "")]
+            row += [(_tile(maps["sketch"], names), caption)]
+            row += [(_tile(maps["true"], names), "")] if overlap is not None else []
+            rows.append(row)
+        title = f"{picture_grids.page_title(evaluation)}: layouts in the boxes as drawn"
+        return common.save_pages(self.path, rows, heads, title, TILE)
 
 
 def _maps(
     masks: np.ndarray, boxes: np.ndarray, side: EmbeddedScenes, part: PredictedObjects
-) -> Maps:
-    """The layouts of some scenes of a side, with these masks and boxes of their objects."""
+) -> LayoutMaps:
+    """Compose the layouts of some scenes of a side from masks and boxes of their objects."""
     obj_to_img = side.obj_to_img[part.rows] - np.int32(part.scenes.start)
     count = part.scenes.stop - part.scenes.start
     maps = label_maps(masks, boxes, side.classes[part.rows], obj_to_img, count)
-    return Maps(*(each.numpy() for each in maps))
+    return LayoutMaps(*(each.numpy() for each in maps))
 
 
-def _compared(
+def _layout_overlaps(
     true: np.ndarray, side: EmbeddedScenes, part: PredictedObjects, class_means: np.ndarray
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    """((boxes, masks), overlaps float64 (n,)) of the layouts of some scenes with the true labels
-    uint8 (n, S, S). class_means: uint8 (K, M, M)."""
+    """Yield ((boxes, masks), IoU float64 (n,)) of layouts of some scenes with the true labels uint8
+    (n, S, S). class_means: uint8 (K, M, M)."""
     masks = {
         "model": part.masks,
         "all_ones": np.ones_like(part.masks),
@@ -223,10 +203,10 @@ def _compared(
             yield (where, kind), mask_metrics.scene_iou(labels, true)
 
 
-def _pairs(
+def _mask_pairs(
     photos: EmbeddedPhotos, queries: EmbeddedQueries, masks: dict[str, np.ndarray]
 ) -> dict[str, ComparedMasks]:
-    """The objects of each view that are in the photograph, with their true masks."""
+    """Return the objects of each view that are in the photograph, with their true masks."""
     pairs = {}
     for view, side, own in (
         ("photo", photos, np.arange(len(photos.classes), dtype=np.int32)),
@@ -263,19 +243,14 @@ def _figures(
 def _arrays(
     photos: EmbeddedPhotos,
     queries: EmbeddedQueries,
-    made: MadeOfSplit,
+    predictions: Predictions,
     pairs: dict[str, ComparedMasks],
 ) -> dict[str, np.ndarray]:
-    """What the .npz holds; docs/data_formats.md says what each is."""
-    arrays = {"image_ids": photos.image_ids, "query_to_photo": queries.query_to_photo}
+    """Return the arrays of the .npz; docs/data_formats.md says what each is."""
+    arrays = common.scene_arrays(photos, queries)
     for key, view, side in (("photo", "photo", photos), ("query", "sketch", queries)):
-        arrays.update({
-            f"{key}_classes": side.classes,
-            f"{key}_obj_to_img": side.obj_to_img,
-            f"{key}_boxes": side.boxes,
-            f"{key}_predicted_boxes": made.boxes[view],
-            f"{key}_masks": made.masks[view],
-        })  # fmt: skip
+        arrays[f"{key}_predicted_boxes"] = predictions.boxes[view]
+        arrays[f"{key}_masks"] = predictions.masks[view]
         if pairs:
             depicts = slice(None) if view == "photo" else queries.query_to_photo >= 0
             overlaps = np.full(len(side.classes), np.nan, np.float32)
@@ -286,8 +261,8 @@ def _arrays(
     return arrays
 
 
-def _tile(maps: Maps, names: Sequence[str]) -> Image.Image:
-    """A layout in the colours of its classes, each object with its name where it shows."""
+def _tile(maps: LayoutMaps, names: Sequence[str]) -> Image.Image:
+    """Draw a layout in the colours of its classes, each object with its name where it shows."""
     tile = Image.fromarray(PALETTE[maps.labels]).resize((TILE, TILE), Image.Resampling.NEAREST)
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(size=13)
     for instance in np.unique(maps.instances[maps.instances > 0]):

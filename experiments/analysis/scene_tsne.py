@@ -1,4 +1,4 @@
-"""'scene-tsne': the photographs of a split as a map, scenes with like vectors side by side.
+"""'scene-tsne': the photographs of a split as a map, scenes with similar vectors side by side.
 
 features file -> t-SNE of the photographs' scene vectors -> each to a cell of a square grid
     -> a page of photographs, a page of the queries of the photographs in the same cells
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -21,7 +20,6 @@ from core.errors import UserError
 from core.evaluation import picture_grids
 from core.evaluation.figures import Figure
 from core.experiment import Experiment, ExperimentHParams, Trained
-from core.files import write_atomic
 from core.hparams import hp
 from core.registry import EXPERIMENTS
 from experiments import common
@@ -29,7 +27,7 @@ from experiments.search_features import find_file, read_thumbnail
 
 log = logging.getLogger(__name__)
 
-MOST = 1600  # scenes: more make neither the t-SNE nor the page any clearer
+MAX_SCENES = 1600  # scenes: more make neither the t-SNE nor the page any clearer
 PAGE = 2400  # pixels, at most, of a side of the grid
 NEIGHBOURS = 5  # that the figures look at
 HEAD, GAP = 34, 3  # pixels of the title, between pictures
@@ -43,7 +41,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class SceneTsneHParams(ExperimentHParams):
-    """Of 'scene-tsne'."""
+    """Hparams of 'scene-tsne'."""
 
     featsfile: str = hp("", "features file with thumbnails: a path, or a name inside results")
 
@@ -64,42 +62,40 @@ class SceneTsne(Experiment):
 
     def run(self, trained: Trained | None) -> None:
         file, metadata = self.features, self.features.metadata
-        chosen = np.arange(file.scenes)
-        if file.scenes > MOST:
-            chosen = np.sort(picture_grids.random_rows(file.scenes, MOST, metadata["seed"]))
-            log.info("%d of %d scenes, drawn by the seed", MOST, file.scenes)
-        vectors = file.photos()[chosen]
-        points = picture_grids.tsne(vectors, metadata["seed"])
-        cells = snapped(points)
+        rows = np.arange(file.scenes)
+        if file.scenes > MAX_SCENES:
+            rows = np.sort(picture_grids.random_rows(file.scenes, MAX_SCENES, metadata.seed))
+            log.info("%d of %d scenes, drawn by the seed", MAX_SCENES, file.scenes)
+        ids = file.arrays["image_ids"][rows].tolist()
+        vectors = file.photo_vectors()[rows]
+        points = picture_grids.tsne(vectors, metadata.seed)
+        cells = assign_cells(points)
 
         stem = f"{self.path.stem}_scene_tsne"
-        some = f"{len(chosen)} of {file.scenes}" if len(chosen) < file.scenes else file.scenes
+        count = f"{len(rows)} of {file.scenes}" if len(rows) < file.scenes else file.scenes
         title = (
-            f"{common.subject(metadata)}: t-SNE of {some} photographs by {metadata['vector']}, "
-            "each in a cell of its own"
+            f"{metadata}: t-SNE of {count} photographs by {metadata.vector}, each in a cell of its "
+            "own"
         )
         pages = []
-        for side, name in (("photo", "photos"), ("sketch", "queries")):
+        for side, name, more in (
+            ("photo", "photos", ""),
+            ("sketch", "queries", "; shown are their queries"),
+        ):
             pages.append(self.results / f"{stem}_{name}.jpg")
-            about = title if side == "photo" else f"{title}; shown are their queries"
-            page = mosaic(self._pictures(chosen, side), cells, about)
-            write_atomic(pages[-1], picture_grids.image_bytes(page, "JPEG", quality=90))
-        common.report(
+            pictures = (read_thumbnail(self.path, image_id, side) for image_id in ids)
+            common.save_jpeg(pages[-1], mosaic(pictures, cells, title + more))
+        common.save_report(
             self.results / f"{stem}.json", metadata, None,
             [_figures(vectors, points, cells, metadata)], [NOTE], pages,
-            featsfile=self.path.name, cells=cells.tolist(),
-            image_ids=file.arrays["image_ids"][chosen].tolist(),
+            featsfile=self.path.name, cells=cells.tolist(), image_ids=ids,
         )  # fmt: skip
 
-    def _pictures(self, rows: np.ndarray, side: str) -> Iterator[Image.Image]:
-        for image_id in self.features.arrays["image_ids"][rows].tolist():
-            yield read_thumbnail(self.path, image_id, side)
 
-
-def snapped(points: np.ndarray) -> np.ndarray:
-    """The cell of each point float (n, 2) on the smallest square grid that has one for each: int64
-    (n, 2), column and row. Of all ways, the one with the least sum of squared distances, when the
-    points are stretched to fill the grid."""
+def assign_cells(points: np.ndarray) -> np.ndarray:
+    """Assign each point float (n, 2) a cell (column, row) of the smallest square grid that has one
+    for each: int64 (n, 2), with the least sum of squared distances when the points are stretched to
+    fill the grid."""
     from scipy.optimize import linear_sum_assignment  # as matplotlib in core.plots: not for --help
 
     side = math.isqrt(len(points) - 1) + 1
@@ -111,7 +107,7 @@ def snapped(points: np.ndarray) -> np.ndarray:
 
 
 def mosaic(pictures: Iterable[Image.Image], cells: np.ndarray, title: str) -> Image.Image:
-    """A page with each picture in its cell (column, row)."""
+    """Draw a page with each picture in its cell (column, row)."""
     side = int(cells.max()) + 1
     step = min(picture_grids.TILE + GAP, PAGE // side)
     font = ImageFont.load_default(size=15)
@@ -128,9 +124,9 @@ def mosaic(pictures: Iterable[Image.Image], cells: np.ndarray, title: str) -> Im
 
 
 def _figures(
-    vectors: np.ndarray, points: np.ndarray, cells: np.ndarray, metadata: Mapping[str, Any]
+    vectors: np.ndarray, points: np.ndarray, cells: np.ndarray, metadata: features.Metadata
 ) -> list[Figure]:
-    """How far the map and the grid can be trusted; none for fewer than four scenes."""
+    """Return how far the map and the grid can be trusted; nothing for fewer than four scenes."""
     from sklearn.manifold import trustworthiness
 
     count = len(vectors)
@@ -138,15 +134,15 @@ def _figures(
     if count < 4:
         return []
 
-    def trust(places: np.ndarray) -> float:
-        return float(trustworthiness(vectors, places, n_neighbors=neighbours))
+    def trust(positions: np.ndarray) -> float:
+        return float(trustworthiness(vectors, positions, n_neighbors=neighbours))
 
-    anywhere = cells[np.random.default_rng(metadata["seed"]).permutation(count)]
+    anywhere = cells[np.random.default_rng(metadata.seed).permutation(count)]
     return [
         Figure(
-            "tsne-trustworthiness", metadata["split"], trust(places), count,
-            {"vector": metadata["vector"], "of": of, "neighbours": str(neighbours)},
+            "tsne-trustworthiness", metadata.split, trust(positions), count,
+            {"vector": metadata.vector, "of": of, "neighbours": str(neighbours)},
             chance=trust(anywhere),
         )
-        for of, places in (("map", points), ("grid", cells))
+        for of, positions in (("map", points), ("grid", cells))
     ]  # fmt: skip

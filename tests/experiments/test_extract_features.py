@@ -1,6 +1,5 @@
 """'extract-features' on a fake loader and model whose answers are known."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,14 +46,12 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
     names = [f"a_b_fake_scenes_{split}_feats.npz" for split in ("test", "train", "valid")]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == names
     file = features.read(tmp_path / names[1])
-    protocols = features.protocols(own_boxes=False)
-    assert file.metadata == {
-        "schema": 3, "weights": "5e" * 32, "model": "fake-model", "run": "a-b", "step": 7,
-        "loader": "fake-scenes",
-        "split": "train", "seed": 0, "vector": "projection", "own_boxes": False,
-        "protocols": [dataclasses.asdict(protocol) for protocol in protocols],
-        "mask_size": 16, "vocabulary": ["a", "b", "c", "d", "e", "__image__"],
-    }  # fmt: skip
+    protocols = features.feature_protocols(own_boxes=False)
+    assert file.metadata == features.Metadata(
+        model="fake-model", run="a-b", step=7, loader="fake-scenes", split="train", seed=0,
+        weights="5e" * 32, vector="projection", own_boxes=False, protocols=protocols, mask_size=16,
+        vocabulary=("a", "b", "c", "d", "e", "__image__"),
+    )  # fmt: skip
     # The whole split as one batch, encoded by hand.
     dataset, model = FakeScenes(batch_size=50), FakeModel()
     (batch,) = dataset.eval_batches("train")
@@ -124,7 +121,7 @@ def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
         for folder in ("without", "with")
     )
     assert without.arrays["photo_projection"].shape == (20, 0)
-    np.testing.assert_array_equal(without.photos(), own.photos())
+    np.testing.assert_array_equal(without.photo_vectors(), own.photo_vectors())
 
 
 def test_each_object_is_encoded_once(tmp_path):
@@ -150,13 +147,16 @@ def test_thumbnails_show_photographs_and_compositions(tmp_path):
     dataset = Splits(empty=("train", "valid"))
     extract(tmp_path, dataset, more=",save_images=True")
     file = tmp_path / "a_b_fake_scenes_test_feats.npz"
-    assert len(list(features.thumbnails(file).iterdir())) == 2 * 20
-    read, number = features.read(file), features.protocols(False).index(main_protocol(False))
+    assert len(list(features.thumbnail_folder(file).iterdir())) == 2 * 20
+    read, number = (
+        features.read(file),
+        features.feature_protocols(False).index(main_protocol(False)),
+    )
     boxes, owners = read.arrays[f"query{number}_boxes"], read.arrays["query_obj_to_img"]
     first = 0
     for batch in dataset.eval_batches("test"):
         for row, image_id in enumerate(batch.image_ids.numpy().tolist()):
-            with Image.open(features.thumbnail(file, image_id, "photo")) as photo:
+            with Image.open(features.thumbnail_path(file, image_id, "photo")) as photo:
                 assert (photo.format, photo.size) == (
                     "JPEG",
                     (picture_grids.TILE, picture_grids.TILE),
@@ -167,7 +167,7 @@ def test_thumbnails_show_photographs_and_compositions(tmp_path):
             expected = picture_grids.composition(
                 batch.sketches.numpy()[own], boxes[owners == first + row]
             )
-            with Image.open(features.thumbnail(file, image_id, "sketch")) as drawing:
+            with Image.open(features.thumbnail_path(file, image_id, "sketch")) as drawing:
                 assert drawing.format == "PNG"
                 np.testing.assert_array_equal(drawing.convert("RGB"), expected)
         first += len(batch.image_ids)

@@ -11,7 +11,7 @@ from core.errors import HParamError, UsageError, UserError
 from core.evaluation import picture_grids
 from core.evaluation.query_protocols import main_protocol
 from core.hparams import parse
-from experiments.search_features import Retrieval, find_file, subsets
+from experiments.search_features import SearchFeatures, find_file, query_groups
 from tests.core.test_features import make
 
 SCENES = 12
@@ -26,15 +26,15 @@ def path(tmp_path):
 
 
 def run(text, own):
-    experiment = Retrieval(parse(text, Retrieval.HParams), own)
+    experiment = SearchFeatures(parse(text, SearchFeatures.HParams), own)
     experiment.prepare()
     experiment.run(None)
 
 
-def test_subsets_worked_by_hand():
-    rows = {name: found.tolist() for name, found in subsets(np.array([1, 3, 2, 3])).items()}
+def test_groups_worked_by_hand():
+    rows = {name: found.tolist() for name, found in query_groups(np.array([1, 3, 2, 3])).items()}
     assert rows == {"all": [0, 1, 2, 3], "2+": [1, 2, 3], "1": [0], "2": [2], "3": [1, 3]}
-    assert list(subsets(np.array([1, 1]))) == ["all", "1"]
+    assert list(query_groups(np.array([1, 1]))) == ["all", "1"]
 
 
 def slow_ranks(queries, photos):
@@ -59,7 +59,7 @@ def test_figures_equal_a_slow_computation(path, tmp_path, capsys):
         labels = dict(figure["labels"])
         assert labels.pop("vector") == "token"
         found[(figure["metric"], labels.pop("objects"), str(labels))] = figure
-    protocols = features.protocols(own_boxes=False)
+    protocols = features.feature_protocols(own_boxes=False)
     assert len(found) == len(report["results"]) == 4 * (len(protocols) + (len(groups) - 1) * 4)
     harmonic = sum(1 / i for i in range(1, SCENES + 1)) / SCENES
     chances = {"mAP": harmonic, "top1": 1 / 12, "top5": 5 / 12, "top10": 10 / 12}
@@ -178,11 +178,11 @@ def test_results_that_cannot_be_written(path, tmp_path):
 
 def thumbnails(path):
     """Of every scene: the photograph in a shade of its own, the sketch white."""
-    features.thumbnails(path).mkdir()
+    features.thumbnail_folder(path).mkdir()
     for scene in range(SCENES):
         for side, colour in (("photo", (20 * scene, 0, 200)), ("sketch", (255, 255, 255))):
             image = Image.new("RGB", (picture_grids.TILE, picture_grids.TILE), colour)
-            image.save(features.thumbnail(path, 100 + scene, side), quality=95)
+            image.save(features.thumbnail_path(path, 100 + scene, side), quality=95)
 
 
 def pictures(tmp_path):
@@ -210,8 +210,8 @@ def test_pages_and_separate_pictures(path, tmp_path, capsys):
     np.testing.assert_allclose(middle, (60, 0, 200), atol=8)
     # Its nearest photographs stand in the order of a slow sort.
     made = make(SCENES)
-    query = made.queries(main_protocol(own_boxes=False))[3]
-    distances = np.linalg.norm(query - made.photos(), axis=1)
+    query = made.query_vectors(main_protocol(own_boxes=False))[3]
+    distances = np.linalg.norm(query - made.photo_vectors(), axis=1)
     for place, scene in enumerate(np.argsort(distances)[: picture_grids.TOP]):
         tile = page[
             y + picture_grids.TILE // 2,
@@ -226,7 +226,7 @@ def test_without_thumbnails_figures_only_and_a_sentence(path, tmp_path, caplog):
     assert not (tmp_path / "SD01_test_feats_sbir").exists()
     assert "run extract-features with --exp-hparams save_images=True" in caplog.text
     thumbnails(path)
-    features.thumbnail(path, 105, "photo").unlink()
+    features.thumbnail_path(path, 105, "photo").unlink()
     run(f"results={tmp_path},featsfile={path},save_images=True", tmp_path)
     assert not (tmp_path / "SD01_test_feats_sbir").exists()
 
@@ -241,7 +241,7 @@ def test_without_thumbnails_figures_only_and_a_sentence(path, tmp_path, caplog):
 )
 def test_a_spoilt_thumbnail_is_named(path, tmp_path, spoil, piece):
     thumbnails(path)
-    file = features.thumbnail(path, 101, "photo")
+    file = features.thumbnail_path(path, 101, "photo")
     spoil(file)
     with pytest.raises(UserError, match=piece) as caught:
         run(f"results={tmp_path},featsfile={path},save_images=True", tmp_path)

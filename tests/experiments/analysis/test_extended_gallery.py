@@ -7,10 +7,9 @@ import pytest
 
 from core import features, plots
 from core.errors import UsageError, UserError
-from core.evaluation import retrieval
 from core.evaluation.query_protocols import standard_protocols
 from core.hparams import parse
-from experiments.analysis.extended_gallery import ExtendedGallery, doubling, growing_ranks
+from experiments.analysis.extended_gallery import ExtendedGallery, doubling
 from tests.core.test_features import make
 from tests.experiments.test_search_features import slow_ranks
 
@@ -43,40 +42,6 @@ def test_doubling_worked_by_hand():
     assert doubling(10, 11) == [10, 11]
 
 
-def test_growing_ranks_worked_by_hand():
-    """Queries at 1 and 9, right ones at 0 and 10, both 1 away. At the size 2 each is first. Size 4
-    adds 2, a tie with the first right one, and 9.5, nearer than the second; size 5 adds 1."""
-    queries, own = np.array([[1.0], [9.0]]), np.array([[0.0], [10.0]])
-    ranks = growing_ranks(queries, own, np.array([[2.0], [9.5], [1.0]]), [2, 4, 5])
-    assert ranks.tolist() == [[1, 1], [2, 2], [3, 2]]
-
-
-def test_growing_ranks_equal_ranks_at_every_size():
-    """Whole numbers, so that many are ties."""
-    rng = np.random.default_rng(0)
-    queries, own, added = (
-        rng.integers(0, 3, (n, 4)).astype(np.float32) for n in (20, 20, 150)
-    )  # fmt: skip
-    sizes = doubling(20, 170)
-    ranks = growing_ranks(queries, own, added, sizes)
-    assert ranks.shape == (len(sizes), 20)
-    everything = np.concatenate([own, added])
-    for size, found in zip(sizes, ranks):
-        expected = retrieval.ranks(queries, everything[:size], np.arange(20))
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_one_measure_of_ties_for_all_sizes():
-    """2e-5 is a tie in a gallery with a vector 10 long, not in one whose longest is 1: here it is
-    one from the start, so that no rank can fall as the gallery grows."""
-    queries, own = np.array([[1.0]]), np.array([[0.5]])
-    added = np.array([[0.5 - 2e-5], [10.0]])
-    assert growing_ranks(queries, own, added, [1, 2, 3]).tolist() == [[1], [2], [2]]
-    assert retrieval.ranks(queries, np.concatenate([own, added[:1]]), np.zeros(1, int)) == 1
-    point = np.zeros((3, 2), np.float32)
-    assert growing_ranks(point, point, point, [3, 6]).tolist() == [[3] * 3, [6] * 3]
-
-
 def test_figures_equal_a_slow_computation(files, capsys):
     report = run(files)
     # some: 106 .. 111 are in the split; more: 130 .. 135 are in some.
@@ -99,9 +64,11 @@ def test_figures_equal_a_slow_computation(files, capsys):
     own, some, more = (
         features.read(files / f"{name}_feats.npz") for name in ("own", "some", "more")
     )
-    whole = np.concatenate([own.photos(), some.photos()[6:], more.photos()[6:]]).astype(float)
+    whole = np.concatenate(
+        [own.photo_vectors(), some.photo_vectors()[6:], more.photo_vectors()[6:]]
+    ).astype(float)
     for protocol in standard_protocols(own_boxes=False):
-        queries = own.queries(protocol).astype(float)
+        queries = own.query_vectors(protocol).astype(float)
         for size in (12, 40):
             if (size, protocol.sketches) == (12, "shuffled"):
                 continue
@@ -135,8 +102,8 @@ def test_every_photograph_a_copy_of_the_right_one_is_in_its_way(files):
     content = make(30, split="train")
     content.arrays["image_ids"] = np.arange(200, 230)
     own = features.read(files / "own_feats.npz")
-    arrays = {**own.arrays, "photo_token": np.ones_like(own.photos())}
-    content.arrays["photo_token"] = np.ones_like(content.photos())
+    arrays = {**own.arrays, "photo_token": np.ones_like(own.photo_vectors())}
+    content.arrays["photo_token"] = np.ones_like(content.photo_vectors())
     features.write(files / "own_feats.npz", features.Features(own.metadata, arrays))
     features.write(files / "some_feats.npz", content)
     for figure in run(files, "[some_feats.npz]")["results"]:

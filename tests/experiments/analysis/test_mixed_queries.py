@@ -11,7 +11,7 @@ from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Trained
 from core.hparams import parse
-from experiments.analysis.mixed_queries import LEAK, OTHERS, MixedQueries, draw
+from experiments.analysis.mixed_queries import LEAK, OTHERS, MixedQueries, draw_crops
 from tests.core.evaluation.test_embedded_split import FakeModel
 from tests.experiments.test_extract_features import Splits
 
@@ -55,30 +55,30 @@ def test_crops_are_of_the_class_and_of_another_photograph():
     photos = side([0, 1, 0, 0, 2, 0], [0, 0, 1, 2, 2, 2], image_ids=np.array([12, 10, 11]))
     queries = side([0, 1, 0, 2, 0, 3], [0, 0, 1, 2, 2, 2])
     allowed = [{2, 3, 5}, {-1}, {0, 3, 5}, {-1}, {0, 2}, {-1}]
-    drawn = np.stack([draw(queries, photos, seed).others for seed in range(60)])
+    drawn = np.stack([draw_crops(queries, photos, seed).others for seed in range(60)])
     assert [set(column) for column in drawn.T.tolist()] == allowed
     # Two records of one photograph are not two photographs.
     photos.image_ids = np.array([12, 10, 12])
-    drawn = np.stack([draw(queries, photos, seed).others for seed in range(60)])
+    drawn = np.stack([draw_crops(queries, photos, seed).others for seed in range(60)])
     assert [set(c) for c in drawn.T.tolist()] == [{2}, {-1}, {0, 3, 5}, {-1}, {2}, {-1}]
 
 
 def test_every_crop_is_as_likely_and_the_seed_decides():
     photos = side([0] * 4, [0, 1, 2, 3], image_ids=np.arange(4))
     queries = side([0] * 3000, [1] * 3000)
-    mixture = draw(queries, photos, 5)
-    counts = np.bincount(mixture.others, minlength=4)
+    draws = draw_crops(queries, photos, 5)
+    counts = np.bincount(draws.others, minlength=4)
     assert counts[1] == 0 and (abs(counts[[0, 2, 3]] - 1000) < 150).all()
-    assert abs((mixture.luck < 0.5).mean() - 0.5) < 0.05
-    np.testing.assert_array_equal(mixture.others, draw(queries, photos, 5).others)
-    assert (mixture.others != draw(queries, photos, 6).others).any()
+    assert abs((draws.threshold < 0.5).mean() - 0.5) < 0.05
+    np.testing.assert_array_equal(draws.others, draw_crops(queries, photos, 5).others)
+    assert (draws.others != draw_crops(queries, photos, 6).others).any()
 
 
 def test_figures_equal_a_slow_computation(tmp_path):
     report, found = run(tmp_path, Splits())
     evaluation = Evaluation(Sums(), Splits(), "test")
     photos, drawn = evaluation.photos, evaluation.queries(QueryProtocol())
-    mixture = draw(drawn, photos, 0)
+    draws = draw_crops(drawn, photos, 0)
     sketch, crop = drawn.objects[:, 0], photos.objects[:, 0]
     gallery = [sum(crop[photos.obj_to_img == n]) for n in range(20)]
     gallery = np.stack([gallery, [sum(crop[photos.obj_to_img == n] ** 2) for n in range(20)]], 1)
@@ -90,9 +90,9 @@ def test_figures_equal_a_slow_computation(tmp_path):
                 for n in range(20):
                     numbers = []
                     for q in np.flatnonzero(drawn.obj_to_img == n):
-                        other = mixture.others[q] if crops == OTHERS else drawn.query_to_photo[q]
+                        other = draws.others[q] if crops == OTHERS else drawn.query_to_photo[q]
                         number = sketch[q] if sketches == "real" else 255
-                        numbers.append(crop[other] if mixture.luck[q] < share else number)
+                        numbers.append(crop[other] if draws.threshold[q] < share else number)
                     numbers = np.array(numbers, np.float64)
                     query = [numbers.sum() / 100, (numbers**2).sum() / 1e4]
                     away = np.hypot(*(gallery / [100, 1e4] - query).T)

@@ -13,7 +13,7 @@ from core.errors import UserError
 from core.evaluation.picture_grids import TILE
 from core.hparams import parse
 from experiments.analysis import scene_tsne
-from experiments.analysis.scene_tsne import GAP, HEAD, SceneTsne, mosaic, snapped
+from experiments.analysis.scene_tsne import GAP, HEAD, SceneTsne, assign_cells, mosaic
 from tests.core.test_features import make
 
 SCENES = 12
@@ -22,7 +22,7 @@ SCENES = 12
 def test_cells_by_hand():
     """Four corners, though one point is further out than the others."""
     points = np.array([[0.0, 0.0], [9.0, 1.0], [1.0, 8.0], [7.0, 7.0]])
-    assert snapped(points).tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    assert assign_cells(points).tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
 
 
 def test_cells_are_the_best_of_all_ways():
@@ -33,14 +33,14 @@ def test_cells_are_the_best_of_all_ways():
     best = min(
         ((stretched - grid[list(way)]) ** 2).sum() for way in itertools.permutations(range(9), 5)
     )
-    cells = snapped(points)
+    cells = assign_cells(points)
     assert len({tuple(cell) for cell in cells.tolist()}) == 5
     assert ((stretched - cells) ** 2).sum() == pytest.approx(best)
 
 
 @pytest.mark.parametrize("count", [1, 2, 10])
 def test_points_in_one_place_get_cells_of_their_own(count):
-    cells = snapped(np.zeros((count, 2)))
+    cells = assign_cells(np.zeros((count, 2)))
     assert len({tuple(cell) for cell in cells.tolist()}) == count
     assert cells.min() >= 0 and cells.max() < math.ceil(count**0.5)
 
@@ -61,11 +61,11 @@ def path(tmp_path):
     path = tmp_path / "saved" / "SD01_test_feats.npz"
     path.parent.mkdir()
     features.write(path, make(SCENES))
-    features.thumbnails(path).mkdir()
+    features.thumbnail_folder(path).mkdir()
     for image_id in make(SCENES).arrays["image_ids"].tolist():
         for side, kind in (("photo", "JPEG"), ("sketch", "PNG")):
             image = Image.new("RGB", (TILE, TILE), (image_id % 256, 90, 90))
-            image.save(features.thumbnail(path, image_id, side), kind)
+            image.save(features.thumbnail_path(path, image_id, side), kind)
     return path
 
 
@@ -97,7 +97,7 @@ def test_pages_and_figures(path, tmp_path, capsys):
 
 
 def test_more_scenes_than_a_page_has_room_for(path, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(scene_tsne, "MOST", 5)
+    monkeypatch.setattr(scene_tsne, "MAX_SCENES", 5)
     caplog.set_level("INFO")
     content = run(path, tmp_path / "r")
     drawn = np.random.default_rng(content["seed"]).permutation(SCENES)[:5]
@@ -107,7 +107,7 @@ def test_more_scenes_than_a_page_has_room_for(path, tmp_path, monkeypatch, caplo
 
 
 def test_what_cannot_be_mapped(path, tmp_path):
-    some = features.thumbnail(path, make(SCENES).arrays["image_ids"][4], "sketch")
+    some = features.thumbnail_path(path, make(SCENES).arrays["image_ids"][4], "sketch")
     some.unlink()
     with pytest.raises(UserError, match=r"thumbnail .*-sketch.png .*save_images=True"):
         run(path, tmp_path / "r")
