@@ -109,7 +109,7 @@ def _size(state: Mapping[str, np.ndarray], key: str, axis: int) -> int:
     if key not in state:
         raise UserError(f"the key {key!r} is missing: these are not a SPADE generator's weights")
     shape = state[key].shape
-    if len(shape) != 4 or not 1 <= shape[axis] <= weights.WIDEST:
+    if len(shape) != 4 or not 1 <= shape[axis] <= weights.MAX_WIDTH:
         raise UserError(f"{key} has shape {shape}: these are not a SPADE generator's weights")
     return shape[axis]
 

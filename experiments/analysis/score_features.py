@@ -3,12 +3,11 @@
 files of queries and gallery, with ids -> ranks of all gallery rows with a query's id -> figures,
 beside those of blank queries (of the same system) and of queries whose ids are shuffled
 
-docs/data_formats.md says what the files hold. Vectors are mapped into memory, not read.
+docs/data_formats.md says what the files hold. The vectors of a .npy are mapped into memory.
 """
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +18,14 @@ from core.errors import UsageError, UserError, first_line
 from core.evaluation import ranking, retrieval
 from core.evaluation.figures import Figure, bootstrap_intervals
 from core.experiment import Experiment, ExperimentHParams, Trained
+from core.files import open_npz
 from core.hparams import hp
 from core.registry import EXPERIMENTS
 from experiments import common
 
-TOP = (1, 5, 10, 50, 100)
+KS = (1, 5, 10, 50, 100)
 SEED = 0  # of the bootstrap and the shuffled ids
-LONGEST_ID = 250
+MAX_ID_LENGTH = 250  # characters; a text array takes the longest id for all
 NOTES = (
     "sketches=shuffled: the same queries, each looking for what another one looks for",
     "recall counts queries with a right answer among the k nearest; queries of one id are redrawn "
@@ -35,8 +35,8 @@ FORMAT = "docs/data_formats.md says what is expected"
 
 
 @dataclass(frozen=True)
-class ScoringHParams(ExperimentHParams):
-    """Of 'score-features'."""
+class ScoreFeaturesHParams(ExperimentHParams):
+    """Hparams of 'score-features'."""
 
     queries: str = hp("", "vectors of the queries: .npz with ids and vectors, or .npy")
     gallery: str = hp("", "vectors that are searched, likewise")
@@ -54,14 +54,14 @@ class Vectors(NamedTuple):
 
 
 @EXPERIMENTS.register("score-features")
-class Scoring(Experiment):
+class ScoreFeatures(Experiment):
     """Writes <results>/<queries file>_in_<gallery file>_score_features.json."""
 
     name = "score-features"
-    HParams = ScoringHParams
+    HParams = ScoreFeaturesHParams
 
     def prepare(self) -> None:
-        """Reads the files. UsageError for files that are not named, UserError for unusable ones."""
+        """Read the files. UsageError for files that are not named, UserError for unusable ones."""
         super().prepare()
         given = self.hparams
         self.queries = self._read("queries", given.query_ids, "query_ids")
@@ -94,37 +94,34 @@ class Scoring(Experiment):
             ranks["blank"] = self._ranks(self.blank, ids)
         ranks["shuffled"] = self._ranks(self.queries, shuffled(ids))
         stems = f"{Path(given.queries).stem}_in_{Path(given.gallery).stem}"
-        common.report(
-            self.results / f"{stems}_score_features.json", {"seed": SEED},
+        common.save_report(
+            self.results / f"{stems}_score_features.json", None,
             f"{len(self.gallery.ids)} vectors of {Path(given.gallery).name}",
             [figures(ranks, ids, len(self.gallery.ids), given.distance)], NOTES,
-            featsfile=Path(given.queries).name,
+            featsfile=Path(given.queries).name, seed=SEED,
         )  # fmt: skip
 
     def _ranks(self, queries: Vectors, ids: np.ndarray) -> list[np.ndarray]:
         return retrieval.all_ranks(queries.vectors, self.gallery.vectors, ids, self.gallery.ids)
 
-    def _read(self, what: str, ids: str, ids_name: str) -> Vectors:
-        """What the hparam `what` names; its vectors have length 1 for the cosine distance."""
-        name = getattr(self.hparams, what)
+    def _read(self, hparam: str, ids: str, ids_hparam: str) -> Vectors:
+        """Read the file that an hparam names; for the cosine distance its vectors have length 1."""
+        name = getattr(self.hparams, hparam)
         if not name:
-            raise UsageError(f"--exp-hparams {what} is missing: name a .npz or .npy of vectors")
+            raise UsageError(f"--exp-hparams {hparam} is missing: name a .npz or .npy of vectors")
         path = Path(name)
         if path.suffix not in (".npz", ".npy"):
-            raise UsageError(f"{what}={name} is neither .npz nor .npy")
-        if (path.suffix == ".npy") != bool(ids):
+            raise UsageError(f"{hparam}={name} is neither .npz nor .npy")
+        if path.suffix == ".npy" and not ids:
+            raise UsageError(f"{hparam}={name} holds no ids: name them with {ids_hparam}")
+        if path.suffix == ".npz" and ids:
             raise UsageError(
-                f"{what}={name} holds no ids: name them with {ids_name}"
-                if not ids
-                else f"{what}={name} has ids of its own: leave out {ids_name}, or give .npy vectors"
+                f"{hparam}={name} has ids of its own: leave out {ids_hparam}, or give .npy vectors"
             )
-        found = Vectors(
-            read_ids(Path(ids)) if ids else mapped(path, "ids"),
-            mapped(path, None if ids else "vectors"),
-        )
+        found = Vectors(read_ids(Path(ids)), read_array(path)) if ids else _read_npz(path)
         _check(found, name, ids or name)
         try:
-            norms = ranking.squared_norms(found.vectors, what)
+            norms = ranking.squared_norms(found.vectors, hparam)
         except ValueError as error:
             raise UserError(f"{name}: {error}") from None
         if self.hparams.distance == "cosine":
@@ -135,14 +132,15 @@ class Scoring(Experiment):
 def figures(
     ranks: dict[str, list[np.ndarray]], ids: np.ndarray, gallery: int, distance: str
 ) -> list[Figure]:
-    """Rows of every score for 'real' queries and their controls 'blank', 'shuffled'.
+    """Return every score of the 'real' queries and of their controls 'blank' and 'shuffled'.
 
     ranks: as of `retrieval.all_ranks`, of the same queries. ids (Q,): queries of one id are redrawn
     together; there is no interval when all have the same. gallery: how many rows.
     """
     right = np.array([len(each) for each in ranks["real"]])
     first = {name: np.array([each[0] for each in found]) for name, found in ranks.items()}
-    kinds = common.scores("mAP", *(k for k in TOP if k < gallery or k == 1))
+    recall = common.recall_metrics(*(k for k in KS if k < gallery or k == 1))
+    kinds = {"sbir-mAP": "mAP", **recall}
     columns = {}
     for kind in kinds.values():
         for name in ranks:
@@ -184,7 +182,7 @@ def figures(
 
 
 def shuffled(ids: np.ndarray) -> np.ndarray:
-    """The ids (Q,) in an order in which every query has that of another one."""
+    """Return the ids (Q,) in an order in which every query has that of another one."""
     order = np.random.default_rng(SEED).permutation(len(ids))
     out = np.empty_like(ids)
     out[order] = ids[np.roll(order, 1)]
@@ -195,73 +193,40 @@ def shuffled(ids: np.ndarray) -> np.ndarray:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Ids (n,) of a .npy, or of a text file with one a line."""
+    """Read ids (n,) from a .npy, or from a text file with one a line."""
     if path.suffix == ".npy":
-        return mapped(path)
+        return read_array(path)
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {path}: {first_line(error)}") from None
     except ValueError:
         raise UserError(f"{path} is neither .npy nor UTF-8 text") from None
-    if max(map(len, lines)) > LONGEST_ID:  # an array takes the longest for all
-        raise UserError(f"{path} has a line of more than {LONGEST_ID} characters: is it of ids?")
+    if max(map(len, lines)) > MAX_ID_LENGTH:
+        raise UserError(f"{path} has a line of more than {MAX_ID_LENGTH} characters: is it of ids?")
     return np.array(lines, str)
 
 
-def mapped(path: Path, key: str | None = None) -> np.ndarray:
-    """The array of a .npy, or that of `key` in an uncompressed .npz, mapped into memory.
-
-    UserError for a file that is none, holds pickles, or states another size than it has."""
+def read_array(path: Path) -> np.ndarray:
+    """Map the array of a .npy into memory. UserError for a file that is none."""
     try:
-        with path.open("rb") as file:
-            start, length = 0, path.stat().st_size
-            if key:
-                with zipfile.ZipFile(file) as archive:
-                    start, length = _member(archive, f"{key}.npy", length)
-            file.seek(start)
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):  # others are for fields of structures
-                raise ValueError(f"it is of .npy version {version}")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-            size = dtype.itemsize
-            for each in shape:
-                size *= each  # of Python: no overflow
-            if dtype.hasobject:
-                raise ValueError("it holds pickled objects")
-            if size != start + length - file.tell():
-                raise ValueError("it states another size than it has")
-            if not size:
-                raise ValueError("it is empty")
-            order = "F" if fortran else "C"
-            return np.memmap(file, dtype, "r", file.tell(), shape, order)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {path}: {first_line(error)}") from None
     except Exception as error:  # a damaged file shows as any of half a dozen types
-        reason = first_line(error)
-        what = f"'{key}' of {path}" if key else str(path)
-        raise UserError(f"{what} cannot be read as an array: {reason}; {FORMAT}") from None
+        raise UserError(f"{path} is not a .npy ({first_line(error)}); {FORMAT}") from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} is an archive, not a .npy; {FORMAT}")
+    return array
 
 
-def _member(archive: zipfile.ZipFile, name: str, size: int) -> tuple[int, int]:
-    """Where the bytes of a stored member begin in the file of `size` bytes, and how many."""
-    if name not in archive.namelist():
-        there = ", ".join(each.removesuffix(".npy") for each in archive.namelist()[:10])
-        raise ValueError(f"there is no such key, only {there or 'nothing'}")
-    info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("it is compressed; write it with numpy.savez")
-    with archive.open(info):  # compares the two headers
-        archive.fp.seek(info.header_offset + 26)  # two lengths end the fixed part, of 30 bytes
-        named, extra = np.frombuffer(archive.fp.read(4), "<u2").tolist()
-    start = info.header_offset + 30 + named + extra
-    if start + info.file_size > size:
-        raise ValueError("it states another size than it has")
-    return start, info.file_size
+def _read_npz(path: Path) -> Vectors:
+    with open_npz(path, "a file of ids and vectors", FORMAT) as file:
+        return Vectors(file.array("ids"), file.array("vectors"))
 
 
 def _check(found: Vectors, name: str, ids_name: str) -> None:
-    """UserError for arrays of other types or shapes."""
+    """Raise UserError for arrays of other types or shapes."""
     ids, vectors = found
     if ids.dtype.kind not in "iuU" or ids.ndim != 1:
         raise UserError(
@@ -272,13 +237,15 @@ def _check(found: Vectors, name: str, ids_name: str) -> None:
             f"the vectors of {name} are {vectors.dtype} {vectors.shape}: expected float16, "
             "float32 or float64 (n, D)"
         )
+    if not vectors.size:
+        raise UserError(f"{name} holds no vectors")
     if len(ids) != len(vectors):
         raise UserError(f"{name} has {len(vectors)} vectors, but there are {len(ids)} ids")
 
 
 def _unit(vectors: np.ndarray, norms: np.ndarray, name: str) -> np.ndarray:
-    """The vectors at length 1, float32 or float64 (n, D): Euclidean distance orders them as the
-    cosine does."""
+    """Return the vectors at length 1, float32 or float64 (n, D): Euclidean distance orders them as
+    the cosine does."""
     if not norms.all():
         row = int(np.argmin(norms))
         raise UserError(f"vector {row} of {name} is zero: it has no cosine distance to any other")

@@ -11,7 +11,13 @@ from sklearn.metrics import average_precision_score
 from core import cli
 from core.errors import UsageError, UserError
 from core.evaluation import retrieval
-from experiments.analysis.score_features import Scoring, ScoringHParams, mapped, read_ids, shuffled
+from experiments.analysis.score_features import (
+    ScoreFeatures,
+    ScoreFeaturesHParams,
+    read_array,
+    read_ids,
+    shuffled,
+)
 
 
 def random(n, width=8, seed=0):
@@ -25,7 +31,9 @@ def savez(path, ids, vectors):
 
 def score(tmp_path, **hparams):
     """The figures by (metric, sketches)."""
-    experiment = Scoring(ScoringHParams(results=str(tmp_path / "out"), **hparams), tmp_path)
+    experiment = ScoreFeatures(
+        ScoreFeaturesHParams(results=str(tmp_path / "out"), **hparams), tmp_path
+    )
     experiment.prepare()
     experiment.run(None)
     (path,) = (tmp_path / "out").glob("*_score_features.json")
@@ -109,7 +117,9 @@ def test_queries_of_one_id_are_redrawn_together(tmp_path):
         widths.append(high - low)
     assert widths[1] == pytest.approx(widths[0])
     alone = savez(tmp_path / "one.npz", np.zeros(4, int), queries[:4])
-    experiment = Scoring(ScoringHParams(queries=alone, gallery=gallery), tmp_path / "own")
+    experiment = ScoreFeatures(
+        ScoreFeaturesHParams(queries=alone, gallery=gallery), tmp_path / "own"
+    )
     experiment.prepare()
     experiment.run(None)
     (path,) = (tmp_path / "own").glob("*.json")
@@ -160,70 +170,60 @@ def test_shuffled_ids_are_those_of_others(n):
     assert np.all(shuffled(ids) != ids) and set(shuffled(ids)) == set(ids)
 
 
-@pytest.mark.parametrize("save", [np.save, np.savez])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_vectors_are_mapped_not_read(tmp_path, save, order):
+def test_vectors_are_mapped_not_read(tmp_path, order):
     vectors = np.asarray(random(50, 3), order=order)
-    path = tmp_path / ("v.npy" if save is np.save else "v.npz")
-    if save is np.save:
-        np.save(path, vectors)
-    else:
-        np.savez(path, odd_name=np.zeros(3, np.uint8), vectors=vectors)
-    found = mapped(path, None if save is np.save else "vectors")
+    np.save(tmp_path / "v.npy", vectors)
+    found = read_array(tmp_path / "v.npy")
     assert isinstance(found, np.memmap)
     np.testing.assert_array_equal(found, vectors)
 
 
-def raw(header, body=b""):
+def raw(shape, descr="<f4", body=bytes(64)):
     """A .npy of any header."""
     file = io.BytesIO()
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     return file.getvalue() + body
 
 
-FOUR = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 4)}
-PICKLE = {"descr": "|O", "fortran_order": False, "shape": (1,)}
+FILES = {
+    "of another size": raw((10**12, 4)),
+    "pickled": raw((1,), "|O"),
+    "of another version": b"\x93NUMPY\x09\x00",
+    "no bytes": b"",
+    "no array": bytes(1000),
+}
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (raw(FOUR, bytes(64)), "states another size"),
-        (raw(PICKLE, bytes(8)), "pickled objects"),
-        (raw({**FOUR, "shape": (0, 4)}), "it is empty"),
-        (b"\x93NUMPY\x09\x00", "version"),
-        (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", "version"),  # a header of 2 GB
-        (b"", "cannot be read as an array"),
-        (bytes(1000), "magic string"),
-    ],
-)
-def test_files_that_are_no_arrays(tmp_path, content, reason):
-    path = tmp_path / "v.npy"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=reason):
-        mapped(path)
-    path = tmp_path / "v.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("vectors.npy", content)
-    with pytest.raises(UserError, match=reason):
-        mapped(path, "vectors")
+@pytest.mark.parametrize("case", FILES)
+def test_files_that_are_no_arrays(tmp_path, case):
+    (tmp_path / "v.npy").write_bytes(FILES[case])
+    with pytest.raises(UserError, match=r"v.npy is not a .npy \(.*; docs/data_formats.md"):
+        read_array(tmp_path / "v.npy")
+    with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
+        archive.writestr("ids.npy", raw((1,)))
+        archive.writestr("vectors.npy", FILES[case])
+    with pytest.raises(UserError, match=r"v.npz"):
+        score(tmp_path, queries=str(tmp_path / "v.npz"))
 
 
 def test_archives_that_are_none(tmp_path):
     path = tmp_path / "v.npz"
-    np.savez_compressed(path, vectors=random(5))
-    with pytest.raises(UserError, match=r"it is compressed; write it with numpy.savez"):
-        mapped(path, "vectors")
-    np.savez(path, other=random(5))
-    with pytest.raises(UserError, match=r"'vectors' of .*there is no such key, only other"):
-        mapped(path, "vectors")
+    savez(path, np.arange(5), random(5))
     whole = path.read_bytes()
+    (tmp_path / "v.npy").write_bytes(whole)
+    with pytest.raises(UserError, match=r"is an archive, not a \.npy"):
+        read_array(tmp_path / "v.npy")
     for cut in (10, len(whole) // 2, len(whole) - 30):
         path.write_bytes(whole[:cut])
-        with pytest.raises(UserError, match="cannot be read as an array"):
-            mapped(path, "other")
+        with pytest.raises(UserError, match="is not a file of ids and vectors"):
+            score(tmp_path, queries=str(path))
+    np.savez(path, other=random(5))
+    with pytest.raises(UserError, match="ids is not a file in the archive"):
+        score(tmp_path, queries=str(path))
     with pytest.raises(UserError, match="No such file"):
-        mapped(tmp_path / "none.npz", "vectors")
+        score(tmp_path, queries=str(tmp_path / "none.npz"))
 
 
 def test_text_that_is_no_ids(tmp_path):
@@ -242,6 +242,7 @@ ARRAYS = {
     "ids that are floats": ("q.npz", np.arange(3.0), random(3), "expected integers or texts"),
     "vectors of integers": ("q.npz", np.arange(3), np.ones((3, 8), int), "expected float16"),
     "flat vectors": ("q.npz", np.arange(3), np.ones(3), r"float64 \(3,\): expected"),
+    "nothing": ("q.npz", np.arange(0), random(0), "holds no vectors"),
     "an id too few": ("q.npz", np.arange(2), random(3), "3 vectors, but there are 2 ids"),
     "nan": ("q.npz", np.arange(3), random(3) * np.nan, "a vector of the queries is not finite"),
     "another width": ("q.npz", np.arange(3), random(3, 5), "5 wide, those of .*g.npz 8"),
