@@ -6,46 +6,39 @@ hold spaces (a shell strips quotes, so `goal=First stage of it` must do). Exampl
 
     a=1,b=text with spaces,c='x,y',d=[1,2],e=
 
-Types: bool, int, float, str, tuple[T, ...], Optional[T], typing.Literal[...].
+Types: bool, int, float, str, tuple[T, ...] and T | None.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import math
-import types
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+from tabulate import tabulate
+
 from core.errors import HParamError, UserError
 from core.registry import closest
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 # Names of the original program that nothing reads any more. Accepting them in silence would let a
 # user believe that they do something.
-REMOVED = frozenset(
-    [
-        "sketch_appearance_arch",
-        "image_appearance_arch",
-        "pt_obj_id",
-        "pt_skt_id",
-        "accum_grads_for",
-        "use_ttur",
-        "use_noise_dis",
-        "queue_size",
-        "optimizer",
-        "use_enc_not_rep",
-        "d_obj_arch",
-        "use_imagenet_pretrained",
-        "use_moco_loss",
-        "g_enc_encoding_dim",
-        "superbox_reconstruction",
-        "include_scoco",
-    ]
-)
+REMOVED = frozenset([
+    "sketch_appearance_arch", "image_appearance_arch", "pt_obj_id", "pt_skt_id", "accum_grads_for",
+    "use_ttur", "use_noise_dis", "queue_size", "optimizer", "use_enc_not_rep", "d_obj_arch",
+    "use_imagenet_pretrained", "use_moco_loss", "g_enc_encoding_dim", "superbox_reconstruction",
+    "include_scoco",
+])  # fmt: skip
 
 
 def hp(
@@ -57,7 +50,7 @@ def hp(
     high: float | None = None,
     folder: bool = False,
 ) -> Any:
-    """A dataclass field with what `describe` prints and `parse` checks.
+    """Return a dataclass field with what `describe` prints and `parse` checks.
 
     default: left out, the hparam is required. choices: the values allowed. low, high: inclusive
     limits of a number (or of every number of a list). folder: a path, which `parse` makes absolute,
@@ -72,7 +65,7 @@ MOST_STEPS = 1_000_000_000
 
 @dataclasses.dataclass(frozen=True)
 class BaseHParams:
-    """What every training run has; periods are counted in steps."""
+    """Hparams of every training run; periods are counted in steps."""
 
     batch_size: int = hp(
         128, "samples (stage 1) or scenes (stage 2) in a batch", low=1, high=65_536
@@ -112,72 +105,109 @@ class BaseHParams:
 
 
 def parse(text: str | None, cls: type[T], /, **saved: Any) -> T:
-    """An instance of the dataclass `cls`: its defaults < `saved` values < the comma string `text`.
+    """Return an instance of `cls`: its defaults < `saved` values < the comma string `text`.
 
     Raises HParamError for a clause that is malformed, unknown, removed, repeated, of another type
     or out of range, and for a required hparam that nobody gave.
     """
-    specs = _specs(cls)
+    fields = fields_of(cls)
     for name in saved:
-        if name not in specs:
-            raise HParamError(_unknown(name, f"saved hparam {name!r}", cls))
-    values = dict(saved)
-    seen: set[str] = set()
-    for clause, name, value in _clauses(text or ""):
-        if name not in specs:
-            raise HParamError(_unknown(name, f"clause {clause!r}", cls))
-        if name in seen:
-            raise HParamError(f"clause {clause!r}: {name!r} is given twice; keep one of them")
-        seen.add(name)
-        field, hint = specs[name]
-        try:
-            values[name] = _convert(value, hint)
-        except ValueError:
-            raise HParamError(
-                f"clause {clause!r}: {name} must be {_type_name(field, hint)}, found {value!r}"
-            ) from None
-        _check_limits(field, hint, values[name], f"clause {clause!r}")
-        if field.metadata.get("folder") and value:
-            values[name] = str(Path.cwd() / value)
-    missing = [n for n, (f, _) in specs.items() if n not in values and _required(f)]
-    if missing:
-        raise HParamError(f"missing hparams without a default: {', '.join(missing)}")
+        _check_known(name, cls)
+    values: dict[str, Any] = {}
+    for clause in _clauses(text or ""):
+        name = clause.name
+        with _located(f"clause {clause.text!r}", HParamError):
+            _check_known(name, cls)
+            if name in values:
+                raise HParamError(f"{name!r} is given twice; keep one of them")
+            field, hint = fields[name]
+            values[name] = _checked(_split(clause, hint), field, hint, strict=False)
+        if field.metadata.get("folder") and values[name]:
+            values[name] = str(Path.cwd() / values[name])
+    values = {**saved, **values}
+    _check_required(cls, values)
     return cls(**values)
 
 
 def route(text: str, classes: Mapping[str, type]) -> dict[str, str]:
-    """The clauses of a comma string by the group whose class has their name: group -> its comma
-    string. classes: group -> dataclass.
+    """Return a comma string for each group: the clauses of `text` whose names its class has.
 
     Raises HParamError for a clause that is malformed, and for a name of no or several groups.
     """
     routed: dict[str, list[str]] = {group: [] for group in classes}
-    for clause, name, _ in _clauses(text):
-        owners = [group for group, cls in classes.items() if name in _specs(cls)]
-        if not owners:
-            raise HParamError(_unknown(name, f"clause {clause!r}", *classes.values()))
-        if len(owners) > 1:
-            raise HParamError(
-                f"clause {clause!r}: {name!r} is ambiguous, an hparam of {' and of '.join(owners)}."
-                f" Valid names: {', '.join(_names(*classes.values()))}"
-            )
-        routed[owners[0]].append(clause)
+    for clause in _clauses(text):
+        with _located(f"clause {clause.text!r}", HParamError):
+            _check_known(clause.name, *classes.values())
+            owners = [group for group, cls in classes.items() if clause.name in _names(cls)]
+            if len(owners) > 1:
+                raise HParamError(
+                    f"{clause.name!r} is ambiguous, an hparam of {' and of '.join(owners)}. "
+                    f"Valid names: {', '.join(_names(*classes.values()))}"
+                )
+        routed[owners[0]].append(clause.text)
     return {group: ",".join(clauses) for group, clauses in routed.items()}
 
 
-def describe(cls: type) -> str:
-    """Help text of a hparams class: one line a field: name, type, default, help."""
-    table = []
-    for row in rows(cls):
-        default = row.default if row.default == REQUIRED else f"= {row.default}"
-        table.append((row.name, row.type, default, row.help))
-    if not table:
-        return "  (none)"
-    widths = [max(len(row[i]) for row in table) for i in range(3)]
-    return "\n".join(
-        "  " + "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths)), row[3]]).rstrip()
-        for row in table
-    )
+def to_dict(instance: Any) -> dict[str, Any]:
+    """Return the values of a hparams instance by name, ready for JSON (tuples as lists)."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(instance).items()
+    }
+
+
+def from_dict(cls: type[T], values: Any, where: str) -> T:
+    """Return an instance of `cls` with the values of `to_dict`; the inverse of that.
+
+    A missing name with a default was added after the values were written: the default is used,
+    with a notice. where: the file and group of the values, for messages. UserError for names that
+    are unknown, required and missing, or whose values have another type or are out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: expected an object of hparams, found {values!r}")
+    fields = fields_of(cls)
+    for name in values:
+        if name not in fields:
+            raise UserError(
+                f"{where}: unknown hparam {name!r}.{closest(name, list(fields))} "
+                "This file belongs to another version of the program, or was edited"
+            )
+    with _located(where, UserError):
+        _check_required(cls, values)
+        instance = cls(
+            **{name: _checked(value, *fields[name], strict=True) for name, value in values.items()}
+        )
+    added = [f"{name}={getattr(instance, name)}" for name in fields if name not in values]
+    if added:
+        log.info("%s is of an older version: %s by default", where, ", ".join(added))
+    return instance
+
+
+def to_text(values: Mapping[str, Any]) -> str:
+    """Return the comma string that `parse` reads as these values, which are of `to_dict`.
+
+    HParamError for a text that no comma string can carry: one with both kinds of quotes.
+    """
+    return ",".join(f"{name}={_quoted(name, value)}" for name, value in values.items())
+
+
+def _quoted(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        parts = [str(part) for part in value]
+        if any(part != part.strip(" ") or not part or set(part) & set(",'\"]") for part in parts):
+            raise HParamError(f"{name}: {value!r} cannot be written as a list of a comma string")
+        return f"[{','.join(parts)}]"
+    if not isinstance(value, str):
+        return str(value)
+    quote = '"' if "'" in value else "'"
+    if quote in value:
+        raise HParamError(
+            f"{name}: {value!r} has both kinds of quotes, which no comma string takes"
+        )
+    return f"{quote}{value}{quote}"
+
+
+# --- in words -------------------------------------------------------------------------------------
 
 
 class Row(NamedTuple):
@@ -194,288 +224,195 @@ REQUIRED = "required"
 
 
 def rows(cls: type) -> list[Row]:
-    """The hparams of a class in words, in their order."""
+    """Return the hparams of a class in words, in their order."""
     return [
         Row(
             name,
             _type_name(field, hint),
-            REQUIRED if _required(field) else _show(field.default),
-            _limits(field),
+            REQUIRED if field.default is dataclasses.MISSING else _default_text(field.default),
+            _limits_text(field),
             field.metadata.get("help", ""),
         )
-        for name, (field, hint) in _specs(cls).items()
+        for name, (field, hint) in fields_of(cls).items()
     ]
 
 
-def to_dict(instance: Any) -> dict[str, Any]:
-    """A JSON-ready dict of a hparams instance (tuples as lists)."""
-    return {
-        field.name: list(value) if isinstance(value, tuple) else value
-        for field in dataclasses.fields(instance)
-        for value in [getattr(instance, field.name)]
-    }
+def describe(cls: type) -> str:
+    """Return the help text of a hparams class, a line for each: name, type, default, help."""
+    table = [
+        (row.name, row.type, row.default.replace("= required", REQUIRED), row.help)
+        for row in (row._replace(default=f"= {row.default}") for row in rows(cls))
+    ]
+    text = tabulate(table, tablefmt="plain", disable_numparse=True)
+    return "\n".join(f"  {line}".rstrip() for line in text.splitlines()) or "  (none)"
 
 
-def to_text(values: Mapping[str, Any]) -> str:
-    """The comma string that `parse` reads as these values, which are of `to_dict`. HParamError for
-    a text that it cannot carry: one with both kinds of quotes."""
-    return ",".join(f"{name}={_written(name, value)}" for name, value in values.items())
+def _default_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ",".join(str(part) for part in value) + "]"
+    return repr(value)
 
 
-def from_dict(cls: type[T], values: Any, where: str) -> T:
-    """The inverse of `to_dict`, strict: unknown, missing or ill-typed keys are a UserError.
-
-    where: the file and group the dict comes from, for the message.
-    """
-    specs = _specs(cls)
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where}: expected an object of hparams, found {values!r}")
-    for name in values:
-        if name not in specs:
-            raise UserError(
-                f"{where}: unknown hparam {name!r}.{closest(name, list(specs))} "
-                f"This file belongs to another version of the program, or was edited"
-            )
-    missing = [name for name in specs if name not in values]
-    if missing:
-        raise UserError(
-            f"{where}: missing hparams: {', '.join(missing)}. "
-            "This file belongs to another version of the program, or was edited"
-        )
-    converted = {}
-    for name, value in values.items():
-        field, hint = specs[name]
-        try:
-            converted[name] = _from_json(value, hint)
-        except (ValueError, OverflowError):  # an int that no float can be
-            raise UserError(
-                f"{where}: {name} must be {_type_name(field, hint)}, found {value!r}"
-            ) from None
-        try:
-            _check_limits(field, hint, converted[name], where)
-        except HParamError as error:
-            raise UserError(str(error)) from None
-    try:
-        return cls(**converted)
-    except HParamError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-# --- the comma string -----------------------------------------------------------------------------
-
-
-class _Quoted(str):
-    """A value that stood in quotes: never read as a list or as None."""
-
-
-def _clauses(text: str) -> list[tuple[str, str, str]]:
-    """[(clause, name, value)]; a quoted value comes without its quotes, as _Quoted."""
-    clauses = []
-    position = 0
-    while text.strip():
-        end = _name_end(text, position)
-        name = text[position:end].strip()
-        start = end + 1
-        while start < len(text) and text[start] == " ":
-            start += 1
-        opener = text[start : start + 1]
-        if opener and opener in "'\"[":
-            closer = "]" if opener == "[" else opener
-            close = text.find(closer, start + 1)
-            if close < 0:
-                raise HParamError(
-                    f"clause {text[position:].strip()!r}: {opener} is never closed by {closer}"
-                )
-            stop = text.find(",", close)
-            stop = len(text) if stop < 0 else stop
-            if text[close + 1 : stop].strip():
-                raise HParamError(
-                    f"clause {text[position:stop].strip()!r}: expected a comma after {closer}, "
-                    f"found {text[close + 1 : stop].strip()!r}"
-                )
-            inner = text[start + 1 : close]
-            value = f"[{inner}]" if opener == "[" else _Quoted(inner)
-        else:
-            stop = text.find(",", start)
-            stop = len(text) if stop < 0 else stop
-            value = text[start:stop].strip()
-        clauses.append((text[position:stop].strip(), name, value))
-        if stop == len(text):
-            break
-        position = stop + 1
-    return clauses
-
-
-def _name_end(text: str, position: int) -> int:
-    """Where the name that starts at `position` ends: the index of its '='."""
-    equals = text.find("=", position)
-    comma = text.find(",", position)
-    clause = text[position : comma if comma >= 0 else len(text)].strip()
-    if equals < 0 or 0 <= comma < equals:
-        what = f"clause {clause!r} has no '='" if clause else "there is an empty clause"
-        raise HParamError(
-            f"{what} in {text!r}; write name=value,name=value. A value with a comma needs quotes "
-            "that the shell leaves in place: \"goal='a, b'\""
-        )
-    if not text[position:equals].strip():
-        raise HParamError(f"clause {clause!r}: no name before '='")
-    return equals
-
-
-def _convert(value: str, hint: Any) -> Any:
-    """`value` as the type `hint`; ValueError when it is not one."""
-    optional = _optional_of(hint)
-    if optional is not None:
-        if not isinstance(value, _Quoted) and value.lower() in ("", "none"):
-            return None
-        return _convert(value, optional)
-    if typing.get_origin(hint) is typing.Literal:
-        for choice in typing.get_args(hint):
-            if str(choice) == value:
-                return choice
-        raise ValueError
-    if typing.get_origin(hint) is tuple:
-        if not value.strip():
-            return ()
-        bracketed = value.startswith("[") and value.endswith("]")
-        inner = value[1:-1] if bracketed else value
-        if not inner.strip():
-            return ()
-        element = typing.get_args(hint)[0]
-        return tuple(_convert(part.strip().strip("'\""), element) for part in inner.split(","))
-    if hint is bool:
-        if value.lower() in ("true", "1"):
-            return True
-        if value.lower() in ("false", "0"):
-            return False
-        raise ValueError
-    if hint is int:
-        return int(value)
-    if hint is float:
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError
-        return number
-    return str(value)
-
-
-def _from_json(value: Any, hint: Any) -> Any:
-    """A JSON value as the type `hint`; ValueError when it is not one."""
-    optional = _optional_of(hint)
-    if optional is not None:
-        return None if value is None else _from_json(value, optional)
-    if typing.get_origin(hint) is typing.Literal:
-        if value in typing.get_args(hint):
-            return value
-        raise ValueError
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ValueError
-        return tuple(_from_json(part, typing.get_args(hint)[0]) for part in value)
-    if hint is float and type(value) is int:
-        return float(value)
-    # No command line can have given a NUL, and no path takes one.
-    if type(value) is not hint or (hint is str and "\0" in value):
-        raise ValueError
-    if hint is float and not math.isfinite(value):
-        raise ValueError
-    return value
-
-
-def _written(name: str, value: Any) -> str:
-    if isinstance(value, list):
-        parts = [str(part) for part in value]
-        if any(part != part.strip(" ") or not part or set(part) & set(",'\"]") for part in parts):
-            raise HParamError(f"{name}: {value!r} cannot be written as a list of a comma string")
-        return f"[{','.join(parts)}]"
-    if not isinstance(value, str):
-        return str(value)
-    quote = '"' if "'" in value else "'"
-    if quote in value:
-        raise HParamError(
-            f"{name}: {value!r} has both kinds of quotes, which no comma string takes"
-        )
-    return f"{quote}{value}{quote}"
-
-
-# --- fields ---------------------------------------------------------------------------------------
-
-
-def _specs(cls: type) -> dict[str, tuple[dataclasses.Field, Any]]:
-    hints = typing.get_type_hints(cls)
-    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls)}
-
-
-def _required(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _optional_of(hint: Any) -> Any:
-    """T for Optional[T], else None."""
-    union = getattr(types, "UnionType", None)
-    if typing.get_origin(hint) is typing.Union or (union and isinstance(hint, union)):
-        rest = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        if len(rest) == 1:
-            return rest[0]
-        raise TypeError(f"hparams cannot be {hint}")
-    return None
-
-
-def _type_name(field: dataclasses.Field, hint: Any) -> str:
-    choices = field.metadata.get("choices") or ()
-    if typing.get_origin(hint) is typing.Literal:
-        choices = typing.get_args(hint)
-    if choices:
-        return "|".join(str(choice) for choice in choices)
-    optional = _optional_of(hint)
-    if optional is not None:
-        return f"{_type_name(field, optional)} or none"
-    if typing.get_origin(hint) is tuple:
-        return f"list of {typing.get_args(hint)[0].__name__}"
-    return {bool: "bool (True or False)"}.get(hint, hint.__name__)
-
-
-def _limits(field: dataclasses.Field) -> str:
+def _limits_text(field: dataclasses.Field) -> str:
     low, high = field.metadata.get("low"), field.metadata.get("high")
     if low is None:
         return "" if high is None else f"at most {high}"
     return f"at least {low}" if high is None else f"{low} to {high}"
 
 
-def _check_limits(field: dataclasses.Field, hint: Any, value: Any, where: str) -> None:
-    if value is None:
-        return
-    choices = field.metadata.get("choices") or ()
-    low, high = field.metadata.get("low"), field.metadata.get("high")
-    for part in value if isinstance(value, tuple) else (value,):
-        if choices and part not in choices:
-            near = closest(str(part), [str(choice) for choice in choices])
-            listed = ", ".join(str(choice) for choice in choices)
-            raise HParamError(
-                f"{where}: {field.name} must be one of {listed}, found {part!r}.{near}"
-            )
-        if low is not None and part < low:
-            raise HParamError(f"{where}: {field.name} must be at least {low}, found {part}")
-        if high is not None and part > high:
-            raise HParamError(f"{where}: {field.name} must be at most {high}, found {part}")
+def _type_name(field: dataclasses.Field, hint: Any) -> str:
+    choices = field.metadata.get("choices")
+    if choices:
+        return "|".join(str(choice) for choice in choices)
+    if _is_optional(hint):
+        return f"{typing.get_args(hint)[0].__name__} or none"
+    if typing.get_origin(hint) is tuple:
+        return f"list of {typing.get_args(hint)[0].__name__}"
+    return "bool (True or False)" if hint is bool else hint.__name__
+
+
+# --- the comma string -----------------------------------------------------------------------------
+
+
+class _Clause(NamedTuple):
+    text: str
+    name: str
+    value: str  # without its quotes
+    quoted: bool
+
+
+# name=value and the comma after it, if any. A value that starts with a quote or [ must be closed.
+_CLAUSE = re.compile(
+    r"""(?P<clause>(?P<name>[^=,]*)=[ ]*(?:'(?P<single>[^']*)'|"(?P<double>[^"]*)"|"""
+    r"""(?P<list>\[[^\]]*\])|(?P<plain>(?![ '"\[])[^,]*))\s*)(?:,|\Z)"""
+)
+
+
+def _clauses(text: str) -> Iterator[_Clause]:
+    position = 0
+    while text.strip():
+        match = _CLAUSE.match(text, position)
+        if not match:
+            raise HParamError(_what_is_wrong(text, position))
+        clause, name = match["clause"].strip(), match["name"].strip()
+        if not name:
+            raise HParamError(f"clause {clause!r}: no name before '='")
+        value = next(match[kind] for kind in _KINDS if match[kind] is not None)
+        quoted = match["plain"] is None and match["list"] is None
+        yield _Clause(clause, name, value if quoted else value.strip(), quoted)
+        position = match.end()
+        if position == len(text) and not match.group().endswith(","):
+            break
+
+
+_KINDS = ("single", "double", "list", "plain")
+
+
+def _what_is_wrong(text: str, position: int) -> str:
+    """Return the message for the clause at `position`, which is none."""
+    rest = text[position:].strip()
+    clause, _, _ = rest.partition(",")
+    _, equals, value = clause.partition("=")
+    if not equals:
+        what = f"clause {clause!r} has no '='" if clause else "there is an empty clause"
+        return (
+            f"{what} in {text!r}; write name=value,name=value. A value with a comma needs quotes "
+            "that the shell leaves in place: \"goal='a, b'\""
+        )
+    opener = value.strip()[0]
+    closer = "]" if opener == "[" else opener
+    _, closed, after = rest.partition(opener)[2].partition(closer)
+    if not closed:
+        return f"clause {rest!r}: {opener} is never closed by {closer}"
+    found = after.partition(",")[0].strip()
+    return f"clause {clause!r}: expected a comma after {closer}, found {found!r}"
+
+
+def _split(clause: _Clause, hint: Any) -> Any:
+    """Return the value of a clause as what msgspec converts: a text, a list of texts, or None."""
+    value = clause.value
+    if _is_optional(hint) and not clause.quoted and value.lower() in ("", "none"):
+        return None
+    if typing.get_origin(hint) is not tuple:
+        return value
+    inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    return [part.strip().strip("'\"") for part in inner.split(",")] if inner.strip() else []
+
+
+# --- fields ---------------------------------------------------------------------------------------
+
+
+def fields_of(cls: type) -> dict[str, tuple[dataclasses.Field, Any]]:
+    """Return (field, type) of each hparam of a class, by name."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(cls)}
 
 
 def _names(*classes: type) -> list[str]:
     return [field.name for cls in classes for field in dataclasses.fields(cls)]
 
 
-def _unknown(name: str, what: str, *classes: type) -> str:
-    if name in REMOVED:
-        return (
-            f"{what}: {name!r} is a name of the original program that was never used or is "
-            "deprecated there; nothing reads it, so remove it"
-        )
+def _is_optional(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
+def _checked(value: Any, field: dataclasses.Field, hint: Any, strict: bool) -> Any:
+    """Return `value` as the type `hint` and within the field's limits, or raise HParamError.
+
+    strict: numbers and booleans may not be written as texts.
+    """
+    try:
+        converted = msgspec.convert(value, hint, strict=strict)
+        parts = converted if isinstance(converted, tuple) else (converted,)
+        if not all(math.isfinite(part) for part in parts if isinstance(part, float)):
+            raise ValueError
+    except ValueError:
+        kind = _type_name(field, hint)
+        raise HParamError(f"{field.name} must be {kind}, found {value!r}") from None
+    for part in parts:
+        if part is not None:
+            _check_limits(part, field)
+    return converted
+
+
+def _check_limits(value: Any, field: dataclasses.Field) -> None:
+    choices, low, high = (field.metadata.get(key) for key in ("choices", "low", "high"))
+    if choices and value not in choices:
+        texts = [str(choice) for choice in choices]
+        near = closest(str(value), texts)
+        raise HParamError(f"{field.name} must be one of {', '.join(texts)}, found {value!r}.{near}")
+    if low is not None and value < low:
+        raise HParamError(f"{field.name} must be at least {low}, found {value}")
+    if high is not None and value > high:
+        raise HParamError(f"{field.name} must be at most {high}, found {value}")
+
+
+def _check_required(cls: type, values: Mapping[str, Any]) -> None:
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.name not in values and field.default is dataclasses.MISSING
+    ]
+    if missing:
+        raise HParamError(f"missing hparams without a default: {', '.join(missing)}")
+
+
+def _check_known(name: str, *classes: type) -> None:
     valid = _names(*classes)
-    listed = ", ".join(valid) if valid else "none"
-    return f"{what}: unknown hparam {name!r}.{closest(name, valid)} Valid names: {listed}"
+    if name in REMOVED:
+        raise HParamError(
+            f"{name!r} is a name of the original program that was never used or is deprecated "
+            "there; nothing reads it, so remove it"
+        )
+    if name not in valid:
+        listed = ", ".join(valid) if valid else "none"
+        raise HParamError(f"unknown hparam {name!r}.{closest(name, valid)} Valid names: {listed}")
 
 
-def _show(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ",".join(str(part) for part in value) + "]"
-    return repr(value)
+@contextlib.contextmanager
+def _located(where: str, kind: type[UserError]) -> Iterator[None]:
+    """Raise HParamErrors of the block as `kind`, beginning with `where`."""
+    try:
+        yield
+    except HParamError as error:
+        raise kind(f"{where}: {error}") from None

@@ -11,7 +11,7 @@ import pytest
 
 from core import hparams_page
 from core.errors import HParamError
-from core.hparams import BaseHParams, _specs, hp, parse
+from core.hparams import BaseHParams, fields_of, hp, parse
 from core.registry import EXPERIMENTS, LOADERS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ def test_every_whole_number_has_limits():
         module, _, name = path.partition(":")
         classes.append(getattr(importlib.import_module(module), name))
     for cls in [BaseHParams, *classes]:
-        for field, hint in _specs(cls).values():
+        for field, hint in fields_of(cls).values():
             if "int" in str(hint) and not field.metadata["choices"]:
                 limits = field.metadata["low"], field.metadata["high"]
                 assert None not in limits, f"{cls.__name__}.{field.name}: {limits}"

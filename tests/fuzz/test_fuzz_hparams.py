@@ -7,7 +7,6 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from hypothesis import example, given
@@ -33,7 +32,6 @@ class Every:
     names: tuple[str, ...] = hp(("x",), choices=("x", "y", "a b"))
     limit: int | None = hp(None)
     word: str | None = hp(None)
-    kind: Literal["one", "two"] = hp("one")
     place: str = hp("", folder=True)
 
 
@@ -81,7 +79,6 @@ VALUES = st.builds(
     names=st.lists(st.sampled_from(["x", "y", "a b"]), max_size=4).map(tuple),
     limit=st.none() | st.integers(),
     word=st.none() | WORDS,
-    kind=st.sampled_from(["one", "two"]),
     place=st.just("") | st.text("/abc .,=", max_size=9).map(lambda text: str(Path("/") / text)),
 )
 
