@@ -66,7 +66,7 @@ clean:
 
 # Every command can be run again: preparation keeps what is complete, training resumes.
 demo: $(STAMP)
-	$(PY) -m prep_data.make_sample --target-dir $(DEMO)/sample $(DEMO_SAMPLE)
+	$(PY) -m prep_data.sample --target-dir $(DEMO)/sample $(DEMO_SAMPLE)
 	$(PY) -m prep_data.quickdraw_to_tfrecord --dataset-dir $(DEMO)/sample/quickdraw \
 	    --target-dir $(DEMO)/quickdraw-tf
 	$(PY) -m prep_data.index_quickdrawtf --dataset-dir $(DEMO)/sample/quickdraw \

@@ -17,8 +17,8 @@ COMMAND = "python -m core.hparams_page > docs/hparams.md"
 # looks up its packages, because core imports nothing of the other rooms.
 PREPARATION = {
     "quickdraw_to_tfrecord, index_quickdrawtf": "prep_data.quickdraw_drawings:HParams",
-    "coco_to_tfrecord, sketchycoco_to_tfrecord": "prep_data.coco_annotations:CocoHParams",
-    "cococrops_to_tfrecord": "prep_data.coco_annotations:CropHParams",
+    "coco_to_tfrecord, sketchycoco_to_tfrecord": "prep_data.coco_classes:CocoHParams",
+    "cococrops_to_tfrecord": "prep_data.coco_classes:CropHParams",
 }
 
 _HEAD = f"""# Hparams

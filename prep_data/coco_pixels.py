@@ -1,15 +1,15 @@
-"""What workers do with one photograph of COCO: decode, resize, cut masks and crops, encode.
+"""Turn one photograph of COCO into records: decode, resize, cut masks and crops, encode.
 
 Pure functions of their arguments and the files these name. No TensorFlow here: workers import
-this module (see prep_data.common).
+this module (see prep_data.workers).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -22,14 +22,15 @@ from dataloaders.images import (
     encode_jpeg,
     load_photo,
 )
-from prep_data.coco_annotations import CocoHParams, Photo, Region
-from prep_data.common import Done, Problem
-
-# ---- crops -----------------------------------------------------------------------------------
+from prep_data.coco_annotations import Polygons, Rle, read_segmentation
+from prep_data.coco_classes import CocoHParams
+from prep_data.coco_selection import Photo, Region
+from prep_data.prepared_set import TaskResult
+from prep_data.report import Problem
 
 
 def bilinear_crop(pixels: np.ndarray, box: Sequence[float], side: int) -> np.ndarray:
-    """Cuts `box` ([0, 1]) out of uint8 (H, W, 3) as uint8 (side, side, 3).
+    """Cut `box` ([0, 1]) out of uint8 (H, W, 3) as uint8 (side, side, 3).
 
     The samples of tf.image.crop_and_resize, with which loaders cut crops from scenes: first and
     last sample lie on the box's borders, pixel centres at 0 and size - 1, no antialiasing.
@@ -50,98 +51,62 @@ def bilinear_crop(pixels: np.ndarray, box: Sequence[float], side: int) -> np.nda
     return np.rint(crop).astype(np.uint8)
 
 
-# ---- segmentations ---------------------------------------------------------------------------
-
-# Length of the outline of all polygons of an object, by width + height of its photograph; of 5,000
-# of COCO the longest has 4. pycocotools follows it pixel by pixel, in memory it does not check.
-_LONGEST_OUTLINE = 100
+# ---- masks -----------------------------------------------------------------------------------
 
 
-def decode_segmentation(segmentation: Any, width: int, height: int) -> np.ndarray:
-    """COCO polygons, or RLE compressed or not, as uint8 0/1 (height, width).
+def decode_segmentation(segmentation: Polygons | Rle | None, width: int, height: int) -> np.ndarray:
+    """Return the mask of polygons or RLE, compressed or not, as uint8 0/1 (height, width).
 
     Raises Skip when it is missing or does not describe a mask of that size.
     """
-    try:
-        if isinstance(segmentation, list):
-            polygons = [p for p in segmentation if _is_polygon(p, width, height)]
-            if not polygons or sum(map(_outline, polygons)) > _LONGEST_OUTLINE * (width + height):
-                raise Skip("segmentation empty or degenerate")
-            return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
-        if not isinstance(segmentation, dict):
-            raise Skip("segmentation missing")
-        if segmentation.get("size") != [height, width]:
-            raise Skip("segmentation of another size than its image")
-        # Not by pycocotools, which leaves memory as it was where runs fall short of the size.
-        counts = segmentation.get("counts")
-        if isinstance(counts, list):
-            return _runs_to_mask(np.array(counts), width, height)
-        if isinstance(counts, str):
-            return _runs_to_mask(_string_to_runs(counts), width, height)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise Skip("segmentation empty or degenerate") from error
-    raise Skip("segmentation empty or degenerate")
-
-
-def _is_polygon(points: Any, width: int, height: int) -> bool:
-    """Three points or more, none so far away that rasterising it would take for ever."""
-    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
-        return False
+    if segmentation is None:
+        raise Skip("segmentation missing")
+    if isinstance(segmentation, Rle):
+        return _decode_rle(segmentation, width, height)
+    # pycocotools follows outlines pixel by pixel: not one that leads far out of the image.
     far = 10 * max(width, height)
-    return all(type(v) in (int, float) and -far <= v <= far for v in points)
-
-
-def _outline(points: list) -> float:
-    """Pixels from each point to the next and back to the first."""
-    corners = np.array(points, np.float64).reshape(-1, 2)
-    return float(np.abs(np.roll(corners, -1, axis=0) - corners).max(axis=1).sum())
-
-
-def _runs_to_mask(runs: np.ndarray, width: int, height: int) -> np.ndarray:
-    """runs: lengths, column by column, zeros first."""
-    area = width * height
-    # Each run by itself first: a sum of hostile ones can wrap around to the right number.
-    if runs.dtype.kind not in "iu" or ((runs < 0) | (runs > area)).any() or len(runs) > area + 1:
+    polygons = [
+        points
+        for points in segmentation
+        if len(points) >= 6 and len(points) % 2 == 0 and -far <= min(points) <= max(points) <= far
+    ]
+    if not polygons:
         raise Skip("segmentation empty or degenerate")
-    if runs.sum() != area:
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+
+
+def _decode_rle(rle: Rle, width: int, height: int) -> np.ndarray:
+    if rle.size != [height, width]:
+        raise Skip("segmentation of another size than its image")
+    try:
+        if isinstance(rle.counts, str):
+            packed = {"size": rle.size, "counts": rle.counts.encode("ascii")}
+        elif min(rle.counts, default=-1) < 0 or sum(rle.counts) != width * height:
+            raise ValueError("runs of another length")
+        else:
+            packed = coco_mask.frPyObjects(msgspec.structs.asdict(rle), height, width)
+        mask = coco_mask.decode(packed)
+    except ValueError as error:
+        raise Skip("segmentation empty or degenerate") from error
+    # Where text runs fall short of the size, pycocotools leaves memory as it was.
+    if mask.sum(dtype=np.int64) != coco_mask.area(packed):
         raise Skip("segmentation empty or degenerate")
-    values = np.arange(len(runs)) % 2
-    return np.repeat(values.astype(np.uint8), runs).reshape(width, height).T
-
-
-def _string_to_runs(counts: str) -> np.ndarray:
-    """COCO's compressed runs as int64 (R,).
-
-    Each number is a group of characters of 5 bits, lowest first, code minus 48, bit 0x20 on all
-    but a group's last, bit 0x10 of the last is the sign; from the fourth number on, it is the
-    difference to the number two before. Raises ValueError when malformed.
-    """
-    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
-    more = (codes & 0x20) != 0
-    if not len(codes) or (codes < 0).any() or (codes > 63).any() or more[-1]:
-        raise ValueError("malformed RLE")
-    last = np.flatnonzero(~more)
-    first = np.concatenate([[0], last[:-1] + 1])
-    if (last - first).max() > 6:  # no run of an image needs more than 35 bits
-        raise ValueError("malformed RLE")
-    place = np.arange(len(codes)) - np.repeat(first, last - first + 1)
-    runs = np.add.reduceat((codes & 0x1F) << (5 * place), first)
-    runs -= np.where(codes[last] & 0x10, np.int64(1) << (5 * (last - first + 1)), 0)
-    for start in (1, 2):
-        runs[start::2] = np.cumsum(runs[start::2])
-    return runs
+    return mask
 
 
 def rounded_box(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
-    """Pixels x0, y0, x1, y1 (the latter two exclusive), at least one pixel each way."""
+    """Return pixels x0, y0, x1, y1 (the latter two exclusive), at least one pixel each way."""
     x0, y0, x1, y1 = (round(v) for v in box)
     x0, y0 = min(x0, width - 1), min(y0, height - 1)
     return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
 
 
 def mask_in_box(mask: np.ndarray, box: Sequence[float], side: int) -> np.ndarray:
-    """The part of uint8 0/1 (height, width) within the rounded box (pixels), resized with
-    antialiasing (triangle filter) to uint8 0/1 (side, side), 1 where at least one half."""
+    """Resize the part of a mask within the rounded box (pixels), with antialiasing.
+
+    mask: uint8 0/1 (height, width). Returns uint8 0/1 (side, side), 1 where at least one half of
+    the triangle filter's weight is inside.
+    """
     x0, y0, x1, y1 = rounded_box(box, mask.shape[1], mask.shape[0])
     part = Image.fromarray(np.ascontiguousarray(mask[y0:y1, x0:x1]) * np.uint8(255))
     resized = part.resize((side, side), Image.Resampling.BILINEAR)
@@ -151,125 +116,127 @@ def mask_in_box(mask: np.ndarray, box: Sequence[float], side: int) -> np.ndarray
 # ---- regions ---------------------------------------------------------------------------------
 
 
-class Cut(NamedTuple):
+class MaskedRegion(NamedTuple):
     """A region with its mask."""
 
     region: Region
     box: tuple[float, float, float, float]  # [0, 1]
     mask: np.ndarray  # uint8 0/1 (mask_size, mask_size), within the rounded box
-    crop_mask: np.ndarray | None  # the same of another size, for a masked crop
+    crop_mask: np.ndarray | None  # of another size, for a masked crop
 
 
-def cut_regions(
+def _cut_masks(
     photo: Photo,
     regions: Sequence[Region],
     side: int,
     problems: list[Problem],
     crop_side: int | None = None,
-) -> list[Cut]:
-    """Reads the segmentations of `regions` and cuts their masks, also with the side of a crop when
-    that is given; adds unusable ones to `problems`."""
-    cuts = []
+) -> list[MaskedRegion]:
+    """Read the segmentations of `regions` and cut their masks; add unusable ones to `problems`.
+
+    crop_side: also cut masks of this side, for crops.
+    """
+    masked = []
+    width, height = photo.width, photo.height
     for region in regions:
         try:
-            whole = decode_segmentation(_segmentation(photo, region), photo.width, photo.height)
-            mask = mask_in_box(whole, region.box, side)
-            if not whole.any():
-                raise Skip("segmentation empty or degenerate")
-            if not mask.any():
+            mask = region_mask(region, width, height)
+            box_mask = mask_in_box(mask, region.box, side)
+            if not box_mask.any():
                 raise Skip("segmentation outside its box or too thin for a mask")
         except Skip as reason:
-            name = f"{region.annotation_id} of {photo.path.parent.name}/{photo.path.name}"
-            problems.append(Problem(str(reason), name))
+            problems.append(Problem(str(reason), f"{region.annotation_id} of {photo.name}"))
             continue
         x0, y0, x1, y1 = region.box
-        width, height = photo.width, photo.height
         box = (x0 / width, y0 / height, x1 / width, y1 / height)
-        cuts.append(Cut(region, box, mask, crop_side and mask_in_box(whole, region.box, crop_side)))
-    return cuts
+        crop_mask = crop_side and mask_in_box(mask, region.box, crop_side)
+        masked.append(MaskedRegion(region, box, box_mask, crop_mask))
+    return masked
 
 
-def _segmentation(photo: Photo, region: Region) -> Any:
-    with photo.sources[region.source].open("rb") as file:
-        file.seek(region.offset)
-        # Its structure is ASCII; whatever stands in a text is no matter of ours.
-        text = file.read(region.length).decode("latin-1")
+def region_mask(region: Region, width: int, height: int) -> np.ndarray:
+    """Return the region's mask as uint8 0/1 (height, width); raise Skip."""
     try:
-        return json.loads(text).get("segmentation")
-    except RecursionError:  # the parent, which reads it first, may have more of the stack left
-        raise Skip("segmentation empty or degenerate") from None
+        segmentation = read_segmentation(region.file, region.offset, region.length)
+    except msgspec.DecodeError as error:
+        raise Skip("segmentation empty or degenerate") from error
+    mask = decode_segmentation(segmentation, width, height)
+    if not mask.any():
+        raise Skip("segmentation empty or degenerate")
+    return mask
 
 
-def _objects(
+def _object_masks(
     photo: Photo, hparams: CocoHParams, problems: list[Problem], crop_side: int | None = None
-) -> list[Cut]:
-    """The photograph's objects with their masks; raises Skip when there are too few or many."""
+) -> list[MaskedRegion]:
+    """Return the photograph's objects with their masks; raise Skip for too few or too many."""
     if max(photo.width, photo.height) > MAX_PHOTO_SIDE:  # masks are as large as it is said to be
         raise Skip(f"photograph of more than {MAX_PHOTO_SIDE} pixels a side")
-    if len(photo.objects) < hparams.min_objects_per_image:
+    objects = []
+    if len(photo.objects) >= hparams.min_objects_per_image:
+        objects = _cut_masks(photo, photo.objects, hparams.mask_size, problems, crop_side)
+    if len(objects) < hparams.min_objects_per_image:
         raise Skip(f"image with fewer than {hparams.min_objects_per_image} kept objects")
-    cuts = cut_regions(photo, photo.objects, hparams.mask_size, problems, crop_side)
-    if len(cuts) < hparams.min_objects_per_image:
-        raise Skip(f"image with fewer than {hparams.min_objects_per_image} kept objects")
-    if len(cuts) > hparams.max_objects_per_image:
+    if len(objects) > hparams.max_objects_per_image:
         raise Skip(f"image with more than {hparams.max_objects_per_image} kept objects")
-    return cuts
+    return objects
 
 
-def _skipped(photo: Photo, reason: Skip, problems: list[Problem]) -> Done:
-    name = f"{photo.path.parent.name}/{photo.path.name}"
-    return Done([], [*problems, Problem(str(reason), name)])
+# ---- records ---------------------------------------------------------------------------------
 
 
-def make_scene(photo: Photo, hparams: CocoHParams) -> Done:
-    """One payload for SceneRecord.encode (as keywords), or none; counts `objects`."""
+def make_scene(photo: Photo, hparams: CocoHParams) -> TaskResult:
+    """Return one payload for SceneRecord.encode (as keywords), or none; counts `objects`."""
     problems: list[Problem] = []
     try:
-        objects = _objects(photo, hparams, problems)
+        objects = _object_masks(photo, hparams, problems)
         pixels = load_photo(photo.path, hparams.image_size, (photo.width, photo.height)).pixels
     except Skip as reason:
-        return _skipped(photo, reason, problems)
-    stuff = cut_regions(photo, photo.stuff, hparams.mask_size, problems)
+        return TaskResult([], [*problems, Problem(str(reason), photo.name)])
+    stuff = _cut_masks(photo, photo.stuff, hparams.mask_size, problems)
     payload = {
         "image": encode_jpeg(pixels, SCENE_QUALITY),
         "image_id": photo.image_id,
-        "obj_idx": [cut.region.obj_idx for cut in objects],
-        "boxes": [v for cut in objects for v in cut.box],
+        "obj_idx": [each.region.obj_idx for each in objects],
+        "boxes": [v for each in objects for v in each.box],
         "masks": _packed(objects),
-        "annotation_ids": [cut.region.annotation_id for cut in objects],
-        "stuff_idx": [cut.region.obj_idx for cut in stuff],
-        "stuff_boxes": [v for cut in stuff for v in cut.box],
+        "annotation_ids": [each.region.annotation_id for each in objects],
+        "stuff_idx": [each.region.obj_idx for each in stuff],
+        "stuff_boxes": [v for each in stuff for v in each.box],
         "stuff_masks": _packed(stuff),
     }
-    return Done([payload], problems, {"objects": len(objects)})
+    return TaskResult([payload], problems, {"objects": len(objects)})
 
 
-def _packed(cuts: Sequence[Cut]) -> bytes:
+def _packed(masked: Sequence[MaskedRegion]) -> bytes:
     # As dataloaders.records.pack_masks, which cannot be imported here without TensorFlow.
-    return b"".join(np.packbits(cut.mask.reshape(-1)).tobytes() for cut in cuts)
+    return b"".join(np.packbits(each.mask.reshape(-1)).tobytes() for each in masked)
 
 
-def make_crops(photo: Photo, hparams: CocoHParams, names: Sequence[str], masked: bool) -> Done:
-    """A (class name, payload for CropRecord.encode) pair for each object; counts `objects`.
+def make_crops(
+    photo: Photo, hparams: CocoHParams, names: Sequence[str], masked: bool
+) -> TaskResult:
+    """Return a (class name, payload for CropRecord.encode) pair for each object; counts `objects`.
 
-    names: of the vocabulary. masked: what is outside the object becomes black.
+    names: of the vocabulary. masked: make what is outside the object black.
     """
     problems: list[Problem] = []
     try:
-        objects = _objects(photo, hparams, problems, hparams.crop_size if masked else None)
+        crop_side = hparams.crop_size if masked else None
+        objects = _object_masks(photo, hparams, problems, crop_side)
         pixels = load_photo(photo.path, hparams.image_size, (photo.width, photo.height)).pixels
     except Skip as reason:
-        return _skipped(photo, reason, problems)
+        return TaskResult([], [*problems, Problem(str(reason), photo.name)])
     records = []
-    for cut in objects:
-        crop = bilinear_crop(pixels, cut.box, hparams.crop_size)
-        if cut.crop_mask is not None:
-            crop *= cut.crop_mask[:, :, None]
+    for each in objects:
+        crop = bilinear_crop(pixels, each.box, hparams.crop_size)
+        if each.crop_mask is not None:
+            crop *= each.crop_mask[:, :, None]
         payload = {
             "image": encode_jpeg(crop, CROP_QUALITY),
-            "obj_idx": cut.region.obj_idx,
+            "obj_idx": each.region.obj_idx,
             "image_id": photo.image_id,
-            "annotation_id": cut.region.annotation_id,
+            "annotation_id": each.region.annotation_id,
         }
-        records.append((names[cut.region.obj_idx], payload))
-    return Done(records, problems, {"objects": len(objects)})
+        records.append((names[each.region.obj_idx], payload))
+    return TaskResult(records, problems, {"objects": len(objects)})

@@ -14,13 +14,13 @@ from functools import partial
 
 from core import hparams
 from prep_data import coco_sets
-from prep_data.coco_annotations import CocoHParams
+from prep_data.coco_classes import CocoHParams
 from prep_data.coco_pixels import make_scene
-from prep_data.common import run_script
+from prep_data.flags import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command; raises UserError for what a user can mend."""
+    """Run the command on `argv` (None: sys.argv's flags); raise UserError."""
     args = coco_sets.parser("coco_to_tfrecord", __doc__, 5, CocoHParams).parse_args(argv)
     options = hparams.parse(args.hparams, CocoHParams)
     coco_sets.prepare(
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "coco-scenes",
         stem="scenes",
         choose=partial(coco_sets.choose, args, options),
-        make_work=lambda categories: partial(make_scene, hparams=options),
+        make_work=lambda vocabulary: partial(make_scene, hparams=options),
         encode=coco_sets.encode_scene,
         settings={"val_size": args.val_size},
     )

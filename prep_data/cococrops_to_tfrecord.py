@@ -14,9 +14,9 @@ from typing import Any
 
 from core import hparams
 from prep_data import coco_sets
-from prep_data.coco_annotations import CropHParams
+from prep_data.coco_classes import CropHParams
 from prep_data.coco_pixels import make_crops
-from prep_data.common import run_script
+from prep_data.flags import run_script
 
 
 def _encode(payload: dict[str, Any]) -> bytes:
@@ -26,7 +26,7 @@ def _encode(payload: dict[str, Any]) -> bytes:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command; raises UserError for what a user can mend."""
+    """Run the command on `argv` (None: sys.argv's flags); raise UserError."""
     parser = coco_sets.parser("cococrops_to_tfrecord", __doc__, 1, CropHParams)
     parser.add_argument("--masked", action="store_true", help="black outside the object")
     args = parser.parse_args(argv)
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "coco-crops",
         stem=None,
         choose=partial(coco_sets.choose, args, options),
-        make_work=lambda categories: partial(
-            make_crops, hparams=options, names=categories.names, masked=args.masked
+        make_work=lambda vocabulary: partial(
+            make_crops, hparams=options, names=vocabulary.names, masked=args.masked
         ),
         encode=_encode,
         settings={"val_size": args.val_size},

@@ -8,11 +8,12 @@ All sketch classes of one COCO class are pooled, in train in a random order draw
 
 from collections.abc import Sequence
 
-from prep_data import common, quickdraw_drawings
+from prep_data import quickdraw_drawings
+from prep_data.flags import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """argv: the flags, sys.argv's when None. Raises UserError."""
+    """Run the command on `argv` (None: sys.argv's flags); raise UserError."""
     parser = quickdraw_drawings.parser(
         "index_quickdrawtf", "Rasterises Quick, Draw!, grouped by COCO class.", 1
     )
@@ -20,4 +21,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    common.run_script(main)
+    run_script(main)

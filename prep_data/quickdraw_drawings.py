@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import logging
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,13 +25,23 @@ import numpy as np
 from tqdm import tqdm
 
 from core import hparams
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.files import read_json, write_json
 from dataloaders import sketches
-from prep_data import common
+from prep_data import flags
 from prep_data.npz import NpzError, read_drawings
-
-log = logging.getLogger(__name__)
+from prep_data.prepared_set import (
+    SPLITS,
+    SPOOL,
+    Part,
+    PreparedSet,
+    TaskResult,
+    Totals,
+    file_stem,
+    fingerprint,
+)
+from prep_data.report import Problem, Report
+from prep_data.workers import ordered_map, worker_pool
 
 CLASS_RELATIONSHIP = Path(__file__).parent / "quickdraw" / "quickdraw_to_coco_v2.json"
 _RUN = 2048  # drawings of a bucket of valid and test
@@ -54,7 +63,7 @@ class Classes(NamedTuple):
     sketch_to_coco: dict[str, str]
 
     def meta(self) -> dict[str, Any]:
-        """The class keys of meta.json."""
+        """Return the class keys of meta.json."""
         coco_to_sketch: dict[str, list[str]] = {name: [] for name in self.coco}
         for sketch in self.sketch:
             coco_to_sketch[self.sketch_to_coco[sketch]].append(sketch)
@@ -68,22 +77,15 @@ class Classes(NamedTuple):
 
 
 def read_classes(path: Path) -> Classes:
-    """Reads {Quick, Draw! class: COCO class}. Raises UserError when the file is not that."""
-    relation = read_json(path)
-    if (
-        not isinstance(relation, dict)
-        or not relation
-        or not all(isinstance(name, str) and name for name in relation.values())
-    ):
-        raise UserError(
-            f"{path} is not a class relationship: a JSON object of Quick, Draw! class names and "
-            "the COCO class name of each was expected"
-        )
-    classes = Classes(sorted(relation), sorted(set(relation.values())), dict(relation))
+    """Read {Quick, Draw! class: COCO class}; raise UserError when the file is not that."""
+    relation = read_json(path, dict[str, str])
+    if not relation:
+        raise UserError(f"{path} has no class")
+    classes = Classes(sorted(relation), sorted(set(relation.values())), relation)
     for names in (classes.sketch, classes.coco):
         stems: dict[str, str] = {}
         for name in names:
-            other = stems.setdefault(common.file_stem(name), name)
+            other = stems.setdefault(file_stem(name), name)
             if other != name:
                 raise UserError(f"{path}: {other!r} and {name!r} would share a file; rename one")
     return classes
@@ -92,7 +94,7 @@ def read_classes(path: Path) -> Classes:
 # ---- first pass: class files -> spool ----------------------------------------------------------
 
 
-class _Spooling(NamedTuple):
+class _SpoolTask(NamedTuple):
     """Task of the first pass: one class file."""
 
     file: Path
@@ -102,48 +104,46 @@ class _Spooling(NamedTuple):
     seed: int
 
 
-def _stem(spool: Path, name: str, split: str) -> Path:
-    return spool / f"{common.file_stem(name)}-{split}"
+def _spool_stem(name: str, split: str) -> str:
+    return f"{file_stem(name)}-{split}"
 
 
-def spool_class(task: _Spooling) -> list[common.Problem]:
-    """Reads one class file into the spool; what was left out. Files of the spool, of each split:
-    `.points` int16 (points, 3), `.lengths` int32 (drawings,), `.npz` the buckets."""
-    note = task.spool / f"{common.file_stem(task.name)}.json"
+def spool_class(task: _SpoolTask) -> list[Problem]:
+    """Read one class file into the spool and return what was left out.
+
+    Files of the spool, of each split: `.points` int16 (points, 3), `.lengths` int32 (drawings,),
+    `.npz` the buckets.
+    """
+    note = task.spool / f"{file_stem(task.name)}.json"
     if note.is_file():  # from a run that was killed
-        return [common.Problem(*problem) for problem in json.loads(note.read_text("utf-8"))]
+        return [Problem(*problem) for problem in read_json(note)]
+    problems = []
     try:
-        drawings = {split: read_drawings(task.file, split) for split in common.SPLITS}
+        drawings = {split: read_drawings(task.file, split) for split in SPLITS}
     except NpzError as error:
-        problems = [common.Problem("class file that cannot be read", str(error))]
-        drawings = {split: [] for split in common.SPLITS}
-    else:
-        problems = []
-    throw = np.random.default_rng([task.seed, zlib.crc32(task.name.encode())])
+        problems.append(Problem("class file that cannot be read", str(error)))
+        drawings = {split: [] for split in SPLITS}
+    bucket_rng = np.random.default_rng([task.seed, zlib.crc32(task.name.encode())])
     for split, strokes in drawings.items():
+        bucket = np.zeros(len(strokes), np.int64)
         if split == "train":
-            bucket = throw.integers(task.n_buckets, size=len(strokes))
-        else:
-            bucket = np.zeros(len(strokes), np.int64)
-        good = np.ones(len(strokes), bool)
-        for i, drawing in enumerate(strokes):
-            reason = sketches.why_not_drawable(drawing)
-            if reason:
-                good[i] = False
-                problems.append(
-                    common.Problem(f"drawing with {reason}", f"{task.name} {split} #{i}")
-                )
-        order = np.argsort(bucket, kind="stable")
-        order = order[good[order]]
+            bucket = bucket_rng.integers(task.n_buckets, size=len(strokes))
+        reasons = [sketches.why_not_drawable(drawing) for drawing in strokes]
+        problems += [
+            Problem(f"drawing with {reason}", f"{task.name} {split} #{i}")
+            for i, reason in enumerate(reasons)
+            if reason
+        ]
+        order = [i for i in np.argsort(bucket, kind="stable").tolist() if not reasons[i]]
         _spool_split(task, split, [strokes[i] for i in order], bucket[order])
     write_json(note, problems)
     return problems
 
 
 def _spool_split(
-    task: _Spooling, split: str, strokes: list[np.ndarray], bucket: np.ndarray
+    task: _SpoolTask, split: str, strokes: list[np.ndarray], bucket: np.ndarray
 ) -> None:
-    stem = _stem(task.spool, task.name, split)
+    """Write the drawings of a split, in the order of their buckets. bucket: int64 (drawings,)."""
     lengths = np.array([len(drawing) for drawing in strokes], np.int32)
     if split == "train":
         rows = np.searchsorted(bucket, np.arange(task.n_buckets + 1))
@@ -151,13 +151,14 @@ def _spool_split(
         rows = np.append(np.arange(0, len(strokes), _RUN), len(strokes))
     points = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[rows]
     content = np.concatenate(strokes) if strokes else np.zeros((0, 3), np.int16)
+    stem = task.spool / _spool_stem(task.name, split)
     try:
         # Not by tofile: it says nothing when a full disk takes the last bytes only in part.
-        stem.with_name(stem.name + ".lengths").write_bytes(lengths.tobytes())
-        stem.with_name(stem.name + ".points").write_bytes(content.tobytes())
-        np.savez(stem.with_name(stem.name + ".npz"), rows=rows, points=points)
+        Path(f"{stem}.lengths").write_bytes(lengths.tobytes())
+        Path(f"{stem}.points").write_bytes(content.tobytes())
+        np.savez(f"{stem}.npz", rows=rows, points=points)
     except OSError as error:
-        raise UserError(f"cannot write {task.spool}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {task.spool}: {first_line(error)}") from error
 
 
 # ---- second pass: spool -> records -------------------------------------------------------------
@@ -183,8 +184,8 @@ class _Bucket(NamedTuple):
     group: str | None  # class name of a grouped set
 
 
-def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> common.Done:
-    """Reads, shuffles and rasterises one bucket: payloads (PNG, COCO class, sketch class)."""
+def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> TaskResult:
+    """Read, shuffle and rasterise one bucket: payloads (PNG, COCO class, sketch class)."""
     drawings = []
     for part in bucket.slices:
         lengths = np.fromfile(
@@ -193,11 +194,8 @@ def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> common.Done:
         points = np.fromfile(
             spool / f"{part.stem}.points", np.int16, part.n_points * 3, "", part.point * 6
         ).reshape(-1, 3)
-        ends = np.cumsum(lengths)
-        drawings += [
-            (points[end - length : end], part.coco_class, part.sketch_class)
-            for end, length in zip(ends.tolist(), lengths.tolist())
-        ]
+        strokes = np.split(points, np.cumsum(lengths)[:-1]) if part.n_rows else []
+        drawings += [(each, part.coco_class, part.sketch_class) for each in strokes]
     if bucket.key is not None:
         order = np.random.default_rng(bucket.key).permutation(len(drawings))
         drawings = [drawings[i] for i in order]
@@ -207,66 +205,58 @@ def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> common.Done:
     ]
     if bucket.group is not None:
         records = [(bucket.group, record) for record in records]
-    return common.Done(records, counts=Counter(str(coco_class) for _, coco_class, _ in drawings))
+    return TaskResult(records, counts=Counter(str(coco_class) for _, coco_class, _ in drawings))
 
 
-class _Spool:
-    """The finished spool, seen from the second pass."""
+def _slices(spool: Path, classes: Classes, name: str, split: str) -> list[_Slice]:
+    """Return the slice of each bucket of one sketch class and split."""
+    stem = _spool_stem(name, split)
+    with np.load(spool / f"{stem}.npz", allow_pickle=False) as arrays:
+        rows, points = arrays["rows"].tolist(), arrays["points"].tolist()
+    coco_class = classes.coco.index(classes.sketch_to_coco[name])
+    sketch_class = classes.sketch.index(name)
+    return [
+        _Slice(stem, coco_class, sketch_class, row, end - row, point, point_end - point)
+        for row, end, point, point_end in zip(rows, rows[1:], points, points[1:])
+    ]
 
-    def __init__(self, folder: Path, classes: Classes, present: Sequence[str]):
-        self.folder = folder
-        self._classes = classes
-        self._present = present
 
-    def buckets(
-        self, split: str, sketch_classes: Iterable[str], seed: int, group: str | None
-    ) -> list[_Bucket]:
-        """All buckets of these classes, in the order in which they are written."""
-        per_class = []
-        for name in sketch_classes:
-            if name not in self._present:
-                continue
-            with np.load(f"{_stem(self.folder, name, split)}.npz", allow_pickle=False) as arrays:
-                rows, points = arrays["rows"].tolist(), arrays["points"].tolist()
-            per_class.append(
-                [
-                    _Slice(
-                        _stem(self.folder, name, split).name,
-                        self._classes.coco.index(self._classes.sketch_to_coco[name]),
-                        self._classes.sketch.index(name),
-                        rows[b],
-                        rows[b + 1] - rows[b],
-                        points[b],
-                        points[b + 1] - points[b],
-                    )
-                    for b in range(len(rows) - 1)
-                ]
-            )
-        if split != "train":
-            return [_Bucket([part], None, group) for parts in per_class for part in parts]
-        salt = zlib.crc32((group or "").encode())
-        return [
-            _Bucket(list(slices), [seed, salt, b], group)
-            for b, slices in enumerate(zip(*per_class))
-        ]
+def _buckets(
+    spool: Path,
+    classes: Classes,
+    split: str,
+    names: Iterable[str],
+    seed: int,
+    group: str | None,
+) -> list[_Bucket]:
+    """Return all buckets of some sketch classes, in the order in which they are written."""
+    per_class = [_slices(spool, classes, name, split) for name in names]
+    if split != "train":
+        return [_Bucket([part], None, group) for slices in per_class for part in slices]
+    salt = zlib.crc32((group or "").encode())
+    return [
+        _Bucket(list(slices), [seed, salt, b], group) for b, slices in enumerate(zip(*per_class))
+    ]
 
 
 def _parts(
-    spool: _Spool, groups: Mapping[str | None, Sequence[str]], args: argparse.Namespace
-) -> list[common.Part]:
+    spool: Path,
+    classes: Classes,
+    groups: Mapping[str | None, Sequence[str]],
+    args: argparse.Namespace,
+) -> list[Part]:
     parts = []
-    for split, n_chunks in common.chunks(args).items():
+    for split, n_chunks in flags.chunks(args).items():
         for group, names in groups.items():
-            buckets = spool.buckets(split, names, args.seed, group)
+            buckets = _buckets(spool, classes, split, names, args.seed, group)
             if group is not None and not any(s.n_rows for b in buckets for s in b.slices):
                 continue
             cuts = [len(buckets) * k // n_chunks for k in range(n_chunks + 1)]
             for k in range(n_chunks):
-                mine = buckets[cuts[k] : cuts[k + 1]]
+                tasks = buckets[cuts[k] : cuts[k + 1]]
+                label = group or "all"
                 parts.append(
-                    common.Part(
-                        split, k, n_chunks, functools.partial(iter, mine), len(mine), group or "all"
-                    )
+                    Part(split, k, n_chunks, functools.partial(iter, tasks), len(tasks), label)
                 )
     return parts
 
@@ -281,8 +271,8 @@ def _encode(payload: tuple[bytes, int, int]) -> bytes:
 
 
 def parser(module: str, description: str, n_chunks: int) -> argparse.ArgumentParser:
-    """Flags of both commands."""
-    result = common.base_parser(
+    """Return a parser of the flags of both commands."""
+    result = flags.base_parser(
         module, description, n_chunks, "hparams:\n" + hparams.describe(HParams)
     )
     result.add_argument(
@@ -294,77 +284,85 @@ def parser(module: str, description: str, n_chunks: int) -> argparse.ArgumentPar
     return result
 
 
-def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
-    """The whole command. kind: of the set; grouped: one group of shards a COCO class."""
-    common.check_base_args(args)
-    pixels = hparams.parse(args.hparams, HParams)
-    classes = read_classes(args.class_relationship)
-    report = common.Report()
-    files = {name: args.dataset_dir / f"{name}.npz" for name in classes.sketch}
-    for name in [name for name, file in files.items() if not file.is_file()]:
-        report.add("class without a file", f"{name}.npz")
-        del files[name]
-    if not files:
+def _find_files(folder: Path, classes: Classes, report: Report) -> dict[str, Path]:
+    """Return sketch class -> class file; raise UserError when there is none at all."""
+    files = {name: folder / f"{name}.npz" for name in classes.sketch}
+    missing = [name for name, file in files.items() if not file.is_file()]
+    if len(missing) == len(files):
         raise UserError(
-            f"{args.dataset_dir} has no drawings of the mapped classes: {len(classes.sketch)} "
-            f"files such as {classes.sketch[0]!r}.npz were expected (the sketch-rnn .npz files of "
-            "Quick, Draw!)"
+            f"{folder} has no drawings of the mapped classes: {len(files)} files such as "
+            f"{missing[0]!r}.npz were expected (the sketch-rnn .npz files of Quick, Draw!)"
         )
+    report.add("class without a file", *(f"{name}.npz" for name in missing))
+    return {name: file for name, file in files.items() if name not in missing}
+
+
+def _fill_spool(
+    spool: Path,
+    files: Mapping[str, Path],
+    groups: Mapping[str | None, Sequence[str]],
+    args: argparse.Namespace,
+    report: Report,
+) -> None:
+    """Run the first pass over all class files."""
+    try:
+        spool.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {spool}: {first_line(error)}") from error
+    tasks = []
+    for names in groups.values():
+        size = sum(files[name].stat().st_size for name in names)
+        n_buckets = args.n_chunks * max(-(-size // (args.n_chunks * _BUCKET_BYTES)), 1)
+        tasks += [_SpoolTask(files[name], spool, name, n_buckets, args.seed) for name in names]
+    with worker_pool(args.workers) as pool:
+        results = ordered_map(pool, spool_class, tasks, 4 * max(args.workers, 1))
+        for problems in tqdm(results, "reading", len(tasks), unit="class", disable=None):
+            report.extend(problems)
+
+
+def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
+    """Prepare a set of `kind`. grouped: one group of shards a COCO class."""
+    flags.check_base_args(args)
+    image_size = hparams.parse(args.hparams, HParams).image_size
+    classes = read_classes(args.class_relationship)
+    report = Report()
+    files = _find_files(args.dataset_dir, classes, report)
     groups: dict[str | None, list[str]] = {None: list(files)}
     if grouped:
         groups = {
             coco: [name for name in files if classes.sketch_to_coco[name] == coco]
             for coco in classes.coco
         }
-    sizes = {name: file.stat().st_size for name, file in files.items()}
     settings = {
-        "image_size": pixels.image_size,
+        "image_size": image_size,
         "seed": args.seed,
-        "chunks": common.chunks(args),
+        "chunks": flags.chunks(args),
         "class_relationship": zlib.crc32(json.dumps(classes.sketch_to_coco).encode()),
-        "class_files": zlib.crc32(json.dumps(sorted(sizes.items())).encode()),
     }
-    source = common.fingerprint(files.values(), ())
-    with common.PreparedSet(args.target_dir, kind, settings, source) as out:
+
+    def make_meta(totals: Totals) -> dict[str, Any]:
+        if not sum(totals.records.values()):
+            lines = "\n".join(report.lines())
+            raise UserError(f"no drawing of {args.dataset_dir} can be used:\n{lines}")
+        return {
+            **classes.meta(),
+            **{f"n_{split}_samples": n for split, n in totals.records.items()},
+            "drawings": {
+                split: {classes.coco[int(k)]: n for k, n in totals.counts[split].items()}
+                for split in SPLITS
+            },
+            "image_size": image_size,
+        }
+
+    with PreparedSet(args.target_dir, kind, settings, fingerprint(files.values(), ())) as out:
         if out.complete:
             print(f"{args.target_dir}: is complete already, nothing to do")
             return
-        spool = out.folder / common.SPOOL
-        try:
-            spool.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {spool}: {error.strerror or error}") from error
-        tasks = []
-        for names in groups.values():
-            whole = sum(sizes[name] for name in names)
-            n_buckets = args.n_chunks * -(-whole // (args.n_chunks * _BUCKET_BYTES))
-            tasks += [_Spooling(files[n], spool, n, max(n_buckets, 1), args.seed) for n in names]
-        with common.worker_pool(args.workers) as pool:
-            done = common.ordered_map(pool, spool_class, tasks, 4 * max(args.workers, 1))
-            reading = tqdm(done, "reading", len(tasks), unit="class", disable=None)
-            for problems in reading:
-                report.extend(problems)
-
-        def make_meta(totals: common.Totals) -> dict[str, Any]:
-            if not sum(totals.records.values()):
-                raise UserError(
-                    f"no drawing of {args.dataset_dir} can be used:\n" + "\n".join(report.lines())
-                )
-            counts = {f"n_{split}_samples": n for split, n in totals.records.items()}
-            drawings = {
-                split: {classes.coco[int(k)]: n for k, n in totals.counts[split].items()}
-                for split in common.SPLITS
-            }
-            return {
-                **classes.meta(),
-                **counts,
-                "drawings": drawings,
-                "image_size": pixels.image_size,
-            }
-
+        spool = out.folder / SPOOL
+        _fill_spool(spool, files, groups, args, report)
         meta = out.write(
-            _parts(_Spool(spool, classes, list(files)), groups, args),
-            functools.partial(draw_bucket, spool, pixels.image_size),
+            _parts(spool, classes, groups, args),
+            functools.partial(draw_bucket, spool, image_size),
             _encode,
             make_meta,
             stem=None if grouped else "sketches",
@@ -372,5 +370,5 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
             report=report,
             unit="bucket",
         )
-    totals = {split: meta[f"n_{split}_samples"] for split in common.SPLITS}
-    common.print_summary(args.target_dir, report, totals, "drawings")
+    written = {split: meta[f"n_{split}_samples"] for split in SPLITS}
+    report.print_summary(args.target_dir, written, "drawings")

@@ -8,11 +8,12 @@ as in the files. Stage 1 reads this set.
 
 from collections.abc import Sequence
 
-from prep_data import common, quickdraw_drawings
+from prep_data import quickdraw_drawings
+from prep_data.flags import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """argv: the flags, sys.argv's when None. Raises UserError."""
+    """Run the command on `argv` (None: sys.argv's flags); raise UserError."""
     parser = quickdraw_drawings.parser(
         "quickdraw_to_tfrecord", "Rasterises Quick, Draw!, in random order over classes.", 5
     )
@@ -20,4 +21,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    common.run_script(main)
+    run_script(main)

@@ -22,119 +22,165 @@ import numpy as np
 
 from core import hparams
 from core.errors import UserError
+from dataloaders import images, sketches
+from dataloaders.images import Skip
 from prep_data import coco_sets
-from prep_data.coco_annotations import (
-    AnnotatedSet,
-    ClassLists,
-    CocoHParams,
-    annotated_sets,
-    read_files,
-)
-from prep_data.common import SPLITS, Problem, Report, run_script
-from prep_data.sketchycoco_pixels import PairedPhoto, make_paired_scene, short_name
+from prep_data.coco_annotations import read_files
+from prep_data.coco_classes import ClassLists, CocoHParams
+from prep_data.coco_pixels import make_scene
+from prep_data.coco_selection import AnnotatedSet, Photo, select_regions
+from prep_data.flags import run_script
+from prep_data.prepared_set import SPLITS, TaskResult
+from prep_data.report import Problem, Report
 
 _SCENES = {
     "train": "Scene/GT/trainInTrain",
     "valid": "Scene/GT/valInTrain",
     "test": "Scene/GT/val",
 }
-_SKETCHES = {
+_SKETCHES = {  # where two folders have a sketch, the first folder's is taken
     "train": ("Object/Sketch/train",),
     "valid": ("Object/Sketch/train", "Object/Sketch/val"),
     "test": ("Object/Sketch/val",),
 }
 _PHOTOS = {"train": "train2017", "valid": "train2017", "test": "val2017"}
 
+# ---- what workers run ------------------------------------------------------------------------
 
-class _Files(NamedTuple):
+
+class PairedPhoto(NamedTuple):
+    """The task of a worker."""
+
+    photo: Photo  # its objects are those that have a sketch
+    sketches: tuple[Path, ...]  # of each object, in their order
+
+
+def make_paired_scene(task: PairedPhoto, hparams: CocoHParams) -> TaskResult:
+    """Return one payload for SceneRecord.encode (as keywords), or none; counts `objects`.
+
+    Objects whose sketch cannot be used are left out.
+    """
+    problems: list[Problem] = []
+    encoded: dict[int, bytes] = {}
+    for region, path in zip(task.photo.objects, task.sketches):
+        try:
+            sketch = images.load_sketch(path, hparams.crop_size)
+            encoded[region.annotation_id] = sketches.encode_png(sketch)
+        except Skip as reason:
+            problems.append(Problem(str(reason), _short_name(path)))
+    objects = tuple(region for region in task.photo.objects if region.annotation_id in encoded)
+    scene = make_scene(task.photo._replace(objects=objects), hparams)
+    for payload in scene.records:
+        payload["sketches"] = [encoded[id_] for id_ in payload["annotation_ids"]]
+    return scene._replace(problems=[*problems, *scene.problems])
+
+
+def _short_name(path: Path) -> str:
+    """Return a sketch file's name in a report: 'train/cat/123.png'."""
+    return "/".join(path.parts[-3:])
+
+
+# ---- the folders of SketchyCOCO --------------------------------------------------------------
+
+
+class _Folder(NamedTuple):
     """The pictures of one folder of SketchyCOCO."""
 
     by_id: dict[int, Path]  # the first run of digits of the name -> file
     problems: list[Problem]
 
 
-def _list(sketchycoco_dir: Path) -> dict[str, _Files]:
-    """The five folders by name. Raises UserError when one is missing or has no pictures."""
+def _list_folders(sketchycoco_dir: Path) -> dict[str, _Folder]:
+    """List the five folders by name; raise UserError when one is missing or has no pictures."""
     if not sketchycoco_dir.is_dir():
         raise UserError(f"--sketchycoco-dir {sketchycoco_dir} is not a folder")
     names = [*_SCENES.values(), *_SKETCHES["valid"]]
-    return {name: _pictures(sketchycoco_dir / name) for name in names}
+    return {name: _list_folder(sketchycoco_dir / name) for name in names}
 
 
-def _pictures(folder: Path) -> _Files:
-    files = _Files({}, [])
+def _list_folder(path: Path) -> _Folder:
+    folder = _Folder({}, [])
     # In an order that depends on the names alone; '12.png' comes before '12_2.png'.
-    for path in sorted(folder.rglob("*"), key=lambda p: (len(p.name), p.as_posix())):
-        if path.name.startswith(".") or not path.is_file():  # .DS_Store and the like
+    for file in sorted(path.rglob("*"), key=lambda p: (len(p.name), p.as_posix())):
+        if file.name.startswith(".") or not file.is_file():  # .DS_Store and the like
             continue
-        number = re.search(r"\d+", path.stem, re.ASCII)
-        if path.suffix.lower() != ".png" or not number or len(number[0]) > 18:
-            files.problems.append(Problem("file that is not <number>.png", short_name(path)))
-        elif files.by_id.setdefault(int(number[0]), path) != path:
-            files.problems.append(Problem("file with the number of another", short_name(path)))
-    if not files.by_id:
-        what = "has no <number>.png" if folder.is_dir() else "is missing"
+        number = re.search(r"\d+", file.stem, re.ASCII)
+        if file.suffix.lower() != ".png" or not number or len(number[0]) > 18:
+            folder.problems.append(Problem("file that is not <number>.png", _short_name(file)))
+        elif folder.by_id.setdefault(int(number[0]), file) != file:
+            folder.problems.append(Problem("file with the number of another", _short_name(file)))
+    if not folder.by_id:
+        problem = "has no <number>.png" if path.is_dir() else "is missing"
         raise UserError(
-            f"{folder} {what}: --sketchycoco-dir must hold SketchyCOCO's "
+            f"{path} {problem}: --sketchycoco-dir must hold SketchyCOCO's "
             "Scene/GT/{trainInTrain,valInTrain,val} and Object/Sketch/{train,val}"
         )
-    return files
+    return folder
+
+
+# ---- scenes and their sketches ---------------------------------------------------------------
 
 
 def _choose(
     args: argparse.Namespace,
     options: CocoHParams,
-    folders: Mapping[str, _Files],
+    folders: Mapping[str, _Folder],
     lists: ClassLists,
     report: Report,
 ) -> coco_sets.Choice:
-    """The photographs of each split with the sketches of their objects; everything else is
-    reported. Raises UserError when COCO lists no photograph of a split."""
-    for files in folders.values():
-        report.extend(files.problems)
-    annotations = read_files(args.dataset_dir, report)
-    known = np.concatenate([f.annotations["id"] for of in annotations.values() for f in of])
-    wanted: dict[str, set[int]] = {name: set() for name in annotations}
+    """Choose the photographs of each split with the sketches of their objects.
+
+    Everything else is reported. Raises UserError when COCO lists no photograph of a split.
+    """
+    for folder in folders.values():
+        report.extend(folder.problems)
+    files = read_files(args.dataset_dir, report)
+    all_ids = np.concatenate([f.annotations["id"] for of_set in files.values() for f in of_set])
+    wanted: dict[str, set[int]] = {name: set() for name in files}
     for split, name in _PHOTOS.items():
         wanted[name].update(folders[_SCENES[split]].by_id)
     # The report is about scenes of SketchyCOCO, not about the rest of COCO.
-    mine = {name: [f.only(wanted[name]) for f in of] for name, of in annotations.items()}
-    categories, sets = annotated_sets(
-        args.dataset_dir, mine, lists, options.min_object_size, report
+    files = {name: [f.only(wanted[name]) for f in of_set] for name, of_set in files.items()}
+    vocabulary, sets = select_regions(
+        args.dataset_dir, files, lists, options.min_object_size, report
     )
     tasks: dict[str, coco_sets.Tasks] = {}
-    in_scenes: dict[str, list[np.ndarray]] = {name: [] for name in _SKETCHES["valid"]}
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in _SKETCHES["valid"]}
+    scene_ids = {name: [] for name in _SKETCHES["valid"]}  # of all annotations of scenes
+    object_ids = {name: [] for name in _SKETCHES["valid"]}  # of those that are objects
     for split in SPLITS:
-        source = sets[_PHOTOS[split]]
-        ids = _listed(split, folders[_SCENES[split]].by_id, source, report)
-        sketches: dict[int, Path] = {}
-        for folder in _SKETCHES[split]:
-            sketches = {**folders[folder].by_id, **sketches}  # the first folder wins
-        objects = source.objects(ids)
-        for id_, image_id in objects[~np.isin(objects[:, 0], list(sketches))].tolist():
-            name = f"{id_} of {_PHOTOS[split]}/{source.file_name(image_id)}"
-            report.add("object without a sketch", name)
-        for folder in _SKETCHES[split]:
-            kept[folder].append(objects[:, 0])
-            in_scenes[folder] += [f.only(ids).annotations["id"] for f in mine[_PHOTOS[split]]]
+        photos = sets[_PHOTOS[split]]
+        ids = _listed_scenes(split, folders[_SCENES[split]].by_id, photos, report)
+        sketch_files: dict[int, Path] = {}
+        for name in reversed(_SKETCHES[split]):
+            sketch_files.update(folders[name].by_id)
+        objects = photos.objects(ids)
+        for id_, image_id in objects[~np.isin(objects[:, 0], list(sketch_files))].tolist():
+            report.add("object without a sketch", f"{id_} of {photos.photo(image_id).name}")
+        for name in _SKETCHES[split]:
+            object_ids[name].append(objects[:, 0])
+            scene_ids[name] += [f.only(ids).annotations["id"] for f in files[_PHOTOS[split]]]
         order = coco_sets.shuffled(ids, args.seed) if split == "train" else ids
-        tasks[split] = coco_sets.Tasks(order, partial(_paired, source, sketches))
-    for folder in _SKETCHES["valid"]:
-        here, used = np.concatenate(in_scenes[folder]), np.concatenate(kept[folder])
-        _report_unused(folders[folder].by_id, known, here, used, report)
-    return categories, tasks
+        tasks[split] = coco_sets.Tasks(order, partial(_pair, photos, sketch_files))
+    for name in _SKETCHES["valid"]:
+        _report_unused(
+            folders[name].by_id,
+            all_ids,
+            np.concatenate(scene_ids[name]),
+            np.concatenate(object_ids[name]),
+            report,
+        )
+    return vocabulary, tasks
 
 
-def _listed(
-    split: str, scenes: Mapping[int, Path], source: AnnotatedSet, report: Report
+def _listed_scenes(
+    split: str, scenes: Mapping[int, Path], photos: AnnotatedSet, report: Report
 ) -> list[int]:
-    """The ascending image ids of a split's scenes; those that COCO does not list are reported."""
+    """Return the ascending image ids of a split's scenes; report those that COCO does not list."""
     name = _PHOTOS[split]
-    ids = sorted(scenes.keys() & set(source.image_ids))
+    ids = sorted(scenes.keys() & set(photos.image_ids))
     for id_ in sorted(scenes.keys() - set(ids)):
         reason = f"scene image without photograph in the annotations of {name}"
-        report.add(reason, short_name(scenes[id_]))
+        report.add(reason, _short_name(scenes[id_]))
     if not ids:
         raise UserError(
             f"no photograph is left for {split}: the annotations of {name} list none of the "
@@ -144,34 +190,36 @@ def _listed(
 
 
 def _report_unused(
-    sketches: Mapping[int, Path],
-    known: np.ndarray,
-    in_scenes: np.ndarray,
-    kept: np.ndarray,
+    sketch_files: Mapping[int, Path],
+    all_ids: np.ndarray,
+    scene_ids: np.ndarray,
+    object_ids: np.ndarray,
     report: Report,
 ) -> None:
-    """Reports the sketches of one folder that no scene uses. known, in_scenes, kept: int64, ids of
-    all annotations, of those of the scenes, and of the latter's objects."""
-    ids = np.array(sorted(sketches), np.int64)
-    exists, here, used = (np.isin(ids, some) for some in (known, in_scenes, kept))
+    """Report the sketches of one folder that no scene uses.
+
+    all_ids, scene_ids, object_ids: int64 ids of all annotations, of those of the scenes, and of
+    the latter's objects.
+    """
+    ids = np.array(sorted(sketch_files), np.int64)
+    exists, in_scene, used = (np.isin(ids, known) for known in (all_ids, scene_ids, object_ids))
     for unused, reason in (
         (~exists, "sketch without annotation"),
-        (exists & ~here, "sketch of an object outside the scenes"),
-        (here & ~used, "sketch whose annotation is not a kept object"),
+        (exists & ~in_scene, "sketch of an object outside the scenes"),
+        (in_scene & ~used, "sketch whose annotation is not a kept object"),
     ):
-        for id_ in ids[unused].tolist():
-            report.add(reason, short_name(sketches[id_]))
+        report.add(reason, *(_short_name(sketch_files[id_]) for id_ in ids[unused].tolist()))
 
 
-def _paired(source: AnnotatedSet, sketches: Mapping[int, Path], image_id: int) -> PairedPhoto:
-    photo = source.photo(image_id)
-    objects = tuple(region for region in photo.objects if region.annotation_id in sketches)
-    paths = tuple(sketches[region.annotation_id] for region in objects)
+def _pair(photos: AnnotatedSet, sketch_files: Mapping[int, Path], image_id: int) -> PairedPhoto:
+    photo = photos.photo(image_id)
+    objects = tuple(region for region in photo.objects if region.annotation_id in sketch_files)
+    paths = tuple(sketch_files[region.annotation_id] for region in objects)
     return PairedPhoto(photo._replace(objects=objects), paths)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command; raises UserError for what a user can mend."""
+    """Run the command on `argv` (None: sys.argv's flags); raise UserError."""
     parser = coco_sets.base_parser("sketchycoco_to_tfrecord", __doc__, 5, CocoHParams)
     parser.add_argument(
         "--sketchycoco-dir",
@@ -181,17 +229,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     options = hparams.parse(args.hparams, CocoHParams)
-    folders = _list(args.sketchycoco_dir)
+    folders = _list_folders(args.sketchycoco_dir)
     coco_sets.prepare(
         args,
         options,
         "sketchycoco-scenes",
         stem="scenes",
         choose=partial(_choose, args, options, folders),
-        make_work=lambda categories: partial(make_paired_scene, hparams=options),
+        make_work=lambda vocabulary: partial(make_paired_scene, hparams=options),
         encode=coco_sets.encode_scene,
-        settings={"sketchycoco_files": {name: len(files.by_id) for name, files in folders.items()}},
-        pictures=[path for files in folders.values() for path in files.by_id.values()],
+        images=[path for folder in folders.values() for path in folder.by_id.values()],
     )
 
 

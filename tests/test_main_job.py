@@ -32,9 +32,9 @@ from prep_data import (
     coco_to_tfrecord,
     cococrops_to_tfrecord,
     index_quickdrawtf,
-    make_sample,
     quickdraw_to_tfrecord,
 )
+from prep_data.sample.__main__ import main as make_sample
 from tests.faults.harness import HPARAMS, LOADER, STAGE1, STAGE2
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +62,7 @@ def sample(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world") / "sample"
     sizes = "--train-images 40 --val-images 16 --drawings 12 --eval-drawings 6 --workers 0"
     sizes += " --sl-train-pairs 8 --sl-test-pairs 8"
-    make_sample.main(["--target-dir", str(folder), *sizes.split()])
+    make_sample(["--target-dir", str(folder), *sizes.split()])
     return folder
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from core.checkpoints import Checkpoints
 from core.run_folder import RunConfig, RunFolder
 from dataloaders import records
-from prep_data import make_sample
+from prep_data.sample.__main__ import main as make_sample
 from tests.SPADE import servers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +57,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     sizes = "--train-images 40 --val-images 24 --drawings 12 --eval-drawings 6 --workers 0"
     sizes += " --sl-train-pairs 8 --sl-test-pairs 8"
-    make_sample.main(["--target-dir", str(folder / "sample"), *sizes.split()])
+    make_sample(["--target-dir", str(folder / "sample"), *sizes.split()])
     for letter in "qg":  # of another system
         vectors = np.random.default_rng(ord(letter)).standard_normal((6, 4))
         np.savez(folder / f"{letter}.npz", ids=np.arange(6), vectors=vectors)

@@ -34,12 +34,12 @@ def sample(setting: Setting) -> Path:
     """The sample in the public layouts, drawn once."""
     folder = setting.folder / ("sample-quick" if setting.quick else "sample")
     if not (folder / "sample.json").exists():
-        from prep_data import make_sample
+        from prep_data.sample.__main__ import main as make_sample
 
         sizes = ["--train-images", "40", "--val-images", "20", "--drawings", "8"]
         sizes += ["--eval-drawings", "4", "--sl-train-pairs", "0", "--sl-test-pairs", "0"]
         with _quiet():
-            make_sample.main(["--target-dir", str(folder), *(sizes if setting.quick else [])])
+            make_sample(["--target-dir", str(folder), *(sizes if setting.quick else [])])
     return folder
 
 

@@ -41,7 +41,7 @@ def _folder(setting: Setting) -> Path:
 def _write(size: str, setting: Setting) -> Numbers:
     """Four sets with that many train records each, in place of those that were there."""
     from dataloaders import records
-    from prep_data.coco_annotations import Categories, CocoHParams, read_class_lists
+    from prep_data.coco_classes import CocoHParams, Vocabulary, read_class_lists
     from prep_data.quickdraw_drawings import read_classes
     from tests.dataloaders import tiny_sets
 
@@ -65,7 +65,7 @@ def _write(size: str, setting: Setting) -> Numbers:
     scenes = [_scene(photo, rng, things, 1 + i % 8) for i in range(64)]
     _write_mixed(folder / "scenes", "scenes", scenes, count)
 
-    coco = Categories((*range(1, len(names)), 0), names).meta(lists, ())
+    coco = Vocabulary((*range(1, len(names)), 0), names).meta(lists, ())
     coco |= {"mask_size": 64, "crop_size": 96}
     drawn = {split: dict.fromkeys(drawings.coco, 1) for split in records.SPLITS}
     for name, kind, meta in (
@@ -104,7 +104,7 @@ def _write_mixed(folder: Path, stem: str, examples: list[bytes], count: int) -> 
 
 
 def _write_grouped(folder: Path, classes: Sequence[str], examples: list[bytes], count: int) -> None:
-    from prep_data.common import file_stem
+    from prep_data.prepared_set import file_stem
     from tests.dataloaders import tiny_sets
 
     for split, each in (("train", -(-count // len(classes))), ("valid", 1), ("test", 1)):

@@ -32,7 +32,7 @@ COMMANDS = {  # what -> (its command line, the exit code it ends with)
             "coco_to_tfrecord",
             "cococrops_to_tfrecord",
             "sketchycoco_to_tfrecord",
-            "make_sample",
+            "sample",
         )
     },
 }

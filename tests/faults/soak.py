@@ -21,7 +21,8 @@ from pathlib import Path
 
 import core  # noqa: F401  (before TensorFlow: it sets how much that logs)
 from core.run_folder import read_metrics
-from prep_data import cococrops_to_tfrecord, make_sample, quickdraw_to_tfrecord
+from prep_data import cococrops_to_tfrecord, quickdraw_to_tfrecord
+from prep_data.sample.__main__ import main as make_sample
 from tests.faults import harness, page
 from tests.faults.child import ROOT
 
@@ -57,7 +58,7 @@ def prepare(folder: Path) -> str:
     sample, crops, drawings = folder / "sample", folder / "crops", folder / "quickdraw"
     if not (crops / "meta.json").exists():
         sizes = f"--train-images {IMAGES} --val-images 40 --sl-train-pairs 1 --sl-test-pairs 1"
-        make_sample.main(["--target-dir", str(sample), *sizes.split()])
+        make_sample(["--target-dir", str(sample), *sizes.split()])
         source = ["--dataset-dir", str(sample / "quickdraw"), "--target-dir", str(drawings)]
         quickdraw_to_tfrecord.main([*source, "--workers", "0"])
         source = ["--dataset-dir", str(sample / "coco-stuff"), "--target-dir", str(crops)]

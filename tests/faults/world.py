@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from prep_data import make_sample
+from prep_data.sample.__main__ import main as make_sample
 from tests.dataloaders import tiny_sets
 from tests.faults.child import Fault
 from tests.faults.harness import STAGE2, Processes, Training
@@ -89,7 +89,7 @@ class World:
         sizes = "--train-images 2 --val-images 2 --drawings 12 --eval-drawings 6 --workers 0"
         sizes += " --sl-train-pairs 1 --sl-test-pairs 1"
         place = self.once(
-            "sample", lambda place: make_sample.main(["--target-dir", str(place), *sizes.split()])
+            "sample", lambda place: make_sample(["--target-dir", str(place), *sizes.split()])
         )
         return place / "quickdraw"
 

@@ -9,23 +9,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from prep_data import common
+from prep_data.flags import run_script
+from prep_data.prepared_set import SPLITS, Part, PreparedSet, TaskResult
+from prep_data.report import Problem, Report
 
 PER_PART, PARTS = 6, 4
 
 
-def work(task: int, seconds: float) -> common.Done:
+def work(task: int, seconds: float) -> TaskResult:
     """One record a task in a class that depends on it; every fifth is skipped."""
     in_worker = multiprocessing.parent_process() is not None
     assert not (in_worker and "tensorflow" in sys.modules), "a worker has imported TensorFlow"
     time.sleep(seconds)
     if task % 5 == 0:
-        return common.Done([], [common.Problem("divisible by five", str(task))])
+        return TaskResult([], [Problem("divisible by five", str(task))])
     name = "hot dog" if task % 2 else "cat"
-    return common.Done([(name, (b"x" * task, task % 3, task))], [], {"seen": 1})
+    return TaskResult([(name, (b"x" * task, task % 3, task))], [], {"seen": 1})
 
 
-def die(task: int, seconds: float) -> common.Done:
+def die(task: int, seconds: float) -> TaskResult:
     """A worker that is killed, as by lack of memory."""
     os._exit(1)
 
@@ -38,13 +40,13 @@ def encode(payload: tuple) -> bytes:
 
 def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int = 1, work=work):
     """The whole set into `folder`; returns its meta.json, None when it was complete."""
-    report = common.Report()
-    with common.PreparedSet(folder, "quickdraw-indexed", {"settings": settings}) as out:
+    report = Report()
+    with PreparedSet(folder, "quickdraw-indexed", {"settings": settings}) as out:
         if out.complete:
             return None
         parts = [
-            common.Part(split, i, PARTS, partial(range, i * PER_PART, (i + 1) * PER_PART), PER_PART)
-            for split in common.SPLITS
+            Part(split, i, PARTS, partial(range, i * PER_PART, (i + 1) * PER_PART), PER_PART)
+            for split in SPLITS
             for i in range(PARTS)
         ]
         return out.write(
@@ -64,4 +66,4 @@ def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int 
 
 
 if __name__ == "__main__":
-    common.run_script(lambda _: prepare(Path(sys.argv[1]), float(sys.argv[2]), workers=2))
+    run_script(lambda _: prepare(Path(sys.argv[1]), float(sys.argv[2]), workers=2))

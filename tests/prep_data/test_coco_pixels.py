@@ -1,5 +1,8 @@
 """Masks, crops and photographs against hand-worked cases and slow references."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +10,20 @@ from pycocotools import mask as coco_mask
 from tiny_coco import rectangle
 
 from prep_data import coco_pixels
+from prep_data.coco_selection import Region
+
+
+@pytest.fixture
+def region_mask(tmp_path):
+    """A function that gives the mask of a segmentation as it lies in an annotation file."""
+
+    def mask(segmentation, width: int, height: int) -> np.ndarray:
+        path = Path(tmp_path / "annotation.json")
+        path.write_text(json.dumps({"id": 1, "segmentation": segmentation}))
+        region = Region(1, 0, (0, 0, width, height), path, 0, path.stat().st_size)
+        return coco_pixels.region_mask(region, width, height)
+
+    return mask
 
 
 def slow_resize(part: np.ndarray, side: int) -> np.ndarray:
@@ -38,9 +55,9 @@ def slow_runs(mask: np.ndarray) -> list:
     return [*counts, run]
 
 
-def test_mask_of_a_half_filled_box_by_hand():
+def test_mask_of_a_half_filled_box_by_hand(region_mask):
     # Box columns 2..9 and rows 2..9, of which the polygon fills columns 2..5.
-    whole = coco_pixels.decode_segmentation(rectangle(2, 2, 4, 8), 20, 20)
+    whole = region_mask(rectangle(2, 2, 4, 8), 20, 20)
     assert whole.shape == (20, 20) and whole.sum() == 4 * 8
     mask = coco_pixels.mask_in_box(whole, (2, 2, 10, 10), 4)
     np.testing.assert_array_equal(mask, [[1, 1, 0, 0]] * 4)
@@ -64,7 +81,7 @@ def test_rounded_box_by_hand(box, expected):
     assert coco_pixels.rounded_box(box, 10, 8) == expected
 
 
-def test_masks_against_a_slow_reference():
+def test_masks_against_a_slow_reference(region_mask):
     rng = np.random.default_rng(3)
     for width, height, side in ((70, 50, 16), (33, 90, 8), (20, 24, 64), (64, 64, 64)):
         coarse = rng.random((6, 6)) > 0.5
@@ -73,7 +90,7 @@ def test_masks_against_a_slow_reference():
         segmentation = {"size": [height, width], "counts": slow_runs(whole)}
         x0, x1 = sorted(rng.choice(width, 2, replace=False).tolist())
         y0, y1 = sorted(rng.choice(height, 2, replace=False).tolist())
-        decoded = coco_pixels.decode_segmentation(segmentation, width, height)
+        decoded = region_mask(segmentation, width, height)
         np.testing.assert_array_equal(decoded, whole)
         mask = coco_pixels.mask_in_box(decoded, (x0, y0, x1, y1), side)
         exact = slow_resize(whole[y0:y1, x0:x1], side)
@@ -82,10 +99,10 @@ def test_masks_against_a_slow_reference():
         np.testing.assert_array_equal(mask[clear], (exact >= 0.5)[clear])
 
 
-def test_polygons_against_point_in_polygon():
+def test_polygons_against_point_in_polygon(region_mask):
     triangle = [5.0, 4.0, 55.0, 20.0, 15.0, 44.0]
     square = [60.0, 30.0, 70.0, 30.0, 70.0, 40.0, 60.0, 40.0]
-    mask = coco_pixels.decode_segmentation([triangle, square, [1, 2, 3]], 80, 50)
+    mask = region_mask([triangle, square, [1, 2, 3]], 80, 50)
 
     def inside(x: float, y: float, points: list) -> float:
         corners = list(zip(points[::2], points[1::2]))
@@ -104,13 +121,13 @@ def test_polygons_against_point_in_polygon():
                 assert mask[row, column] == 0
 
 
-def test_compressed_and_uncompressed_runs_agree():
+def test_compressed_and_uncompressed_runs_agree(region_mask):
     rng = np.random.default_rng(1)
-    for height, width, share in ((31, 17, 0.3), (300, 400, 0.001), (7, 9, 0.0), (5, 5, 1.0)):
+    for height, width, share in ((31, 17, 0.3), (300, 400, 0.001), (5, 5, 1.0)):
         whole = (rng.random((height, width)) < share).astype(np.uint8)
         packed = coco_mask.encode(np.asfortranarray(whole))
         text = {"size": [height, width], "counts": packed["counts"].decode("ascii")}
-        np.testing.assert_array_equal(coco_pixels.decode_segmentation(text, width, height), whole)
+        np.testing.assert_array_equal(region_mask(text, width, height), whole)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +147,7 @@ def test_compressed_and_uncompressed_runs_agree():
         {"size": [20, 30], "counts": [10, 20]},  # too few pixels
         {"size": [20, 30], "counts": [700, -100]},
         {"size": [20, 30], "counts": [2**62] * 4 + [600]},  # the sum wraps to the right number
-        {"size": [20, 30], "counts": [600] + [0] * 1000},
+        {"size": [20, 30], "counts": [600]},
         {"size": [20, 30], "counts": ["600"]},
         {"size": [20, 30], "counts": ""},
         {"size": [20, 30], "counts": "\x01\x02"},
@@ -140,9 +157,9 @@ def test_compressed_and_uncompressed_runs_agree():
         {"size": [20, 30], "counts": "TTTTTTTTTTTTTT"},
     ],
 )
-def test_degenerate_segmentations_are_skipped(segmentation):
+def test_degenerate_segmentations_are_skipped(region_mask, segmentation):
     with pytest.raises(coco_pixels.Skip, match="segmentation"):
-        coco_pixels.decode_segmentation(segmentation, 30, 20)
+        region_mask(segmentation, 30, 20)
 
 
 def test_crops_are_those_of_the_loaders():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from set_files import contents, scenes, serialized
 from tiny_coco import plain
 
 from core.errors import UsageError, UserError
@@ -26,20 +27,6 @@ def flags(source: Path, target: Path, *more: str) -> list:
         *("--dataset-dir", str(source), "--target-dir", str(target)),
         *("--val-size", "3", "--workers", "0", *more),
     ]
-
-
-def contents(folder: Path) -> dict:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def serialized(folder: Path, split: str) -> list:
-    shards = [str(folder / shard) for shard in records.read_index(folder, split).shards]
-    return list(tf.data.TFRecordDataset(shards).as_numpy_iterator())
-
-
-def scenes(folder: Path, split: str) -> records.Scenes:
-    return records.SceneRecord.parse(tf.constant(serialized(folder, split)))
 
 
 @pytest.fixture(scope="module")

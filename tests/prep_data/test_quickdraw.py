@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from set_files import contents
 
 from core.errors import UsageError, UserError
 from dataloaders import records, sketches
-from prep_data import common, index_quickdrawtf, quickdraw_drawings, quickdraw_to_tfrecord
+from prep_data import index_quickdrawtf, quickdraw_drawings, quickdraw_to_tfrecord
+from prep_data.prepared_set import SPLITS, PreparedSet
 
 RELATION = {"cat": "cat", "mug": "cup", "coffee cup": "cup", "sun": "light", "yoga": "person"}
 COCO = ["cat", "cup", "light", "person"]
@@ -71,11 +73,6 @@ def run(kind: str, source, target: Path, *more: str) -> dict:
     return json.loads((target / "meta.json").read_text())
 
 
-def contents(folder: Path) -> dict:
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name[0] != "."]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
-
-
 def read(folder: Path, split: str) -> list:
     """[(group of the file or None, png, COCO class, sketch class)] in the order of the index."""
     index = records.read_index(folder, split)
@@ -104,7 +101,7 @@ def test_every_drawing_once_in_the_right_order(source, tmp_path, small_buckets, 
     target = tmp_path / "set"
     meta = run(kind, source, target, "--n-chunks", chunks, "--valid-n-chunks", "2")
     good = source[2]
-    for split in common.SPLITS:
+    for split in SPLITS:
         found = read(target, split)
         expected = [
             (png, RELATION[name], name)
@@ -195,7 +192,7 @@ def test_a_broken_class_is_left_out(source, tmp_path, capsys):
 
 def test_restart_goes_on_and_gives_the_same_bytes(source, tmp_path, small_buckets, monkeypatch):
     run("mixed", source, tmp_path / "whole")
-    wrote = common.PreparedSet._write_part
+    wrote = PreparedSet._write_part
     done = []
 
     def stumble(self, part, *more):
@@ -205,7 +202,7 @@ def test_restart_goes_on_and_gives_the_same_bytes(source, tmp_path, small_bucket
         return wrote(self, part, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(common.PreparedSet, "_write_part", stumble)
+        patch.setattr(PreparedSet, "_write_part", stumble)
         with pytest.raises(KeyboardInterrupt):
             run("mixed", source, tmp_path / "set")
     assert not (tmp_path / "set" / "meta.json").exists()

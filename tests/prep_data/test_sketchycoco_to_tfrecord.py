@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from set_files import contents, serialized
 from tiny_sketchycoco import SCENES, drawing, objects_of, paired
 
 from core.errors import UsageError, UserError
@@ -17,13 +18,9 @@ from core.files import read_json
 from core.registry import LOADERS
 from dataloaders import records
 from dataloaders.images import fit, load_sketch
-from prep_data import (
-    coco_to_tfrecord,
-    cococrops_to_tfrecord,
-    common,
-    make_sample,
-    sketchycoco_to_tfrecord,
-)
+from prep_data import coco_to_tfrecord, cococrops_to_tfrecord, sketchycoco_to_tfrecord
+from prep_data.prepared_set import SPLITS, PreparedSet
+from prep_data.sample.__main__ import main as make_sample
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,20 +32,10 @@ def flags(source: Path, target: Path, *more: str) -> list:
     ]
 
 
-def contents(folder: Path) -> dict:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def serialized(folder: Path, split: str) -> list:
-    shards = [str(folder / shard) for shard in records.read_index(folder, split).shards]
-    return list(tf.data.TFRecordDataset(shards).as_numpy_iterator())
-
-
 def features(folder: Path) -> dict:
     """All records straight from protobuf: image id -> (split, features by name)."""
     found = {}
-    for split in common.SPLITS:
+    for split in SPLITS:
         for record in serialized(folder, split):
             example = dict(tf.train.Example.FromString(record).features.feature)
             found[example["image_id"].int64_list.value[0]] = split, example
@@ -89,7 +76,7 @@ def test_splits_and_objects(whole):
     assert annotation_ids(whole) == expected
     ids = {
         split: records.SceneRecord.parse(serialized(whole, split)).image_id.numpy().tolist()
-        for split in common.SPLITS
+        for split in SPLITS
     }
     assert ids["train"] != sorted(ids["train"])  # in a random order
     assert (ids["valid"], ids["test"]) == ([6, 7, 8], [501, 502, 503, 504])
@@ -99,7 +86,7 @@ def test_splits_and_objects(whole):
 
 
 def test_every_object_has_its_own_sketch(whole):
-    for split in common.SPLITS:
+    for split in SPLITS:
         scenes = records.SceneRecord.parse(serialized(whole, split))
         assert scenes.sketches.row_lengths().numpy().tolist() == [2] * len(scenes.image)
         drawn = zip(scenes.annotation_ids.flat_values.numpy(), scenes.sketches.flat_values)
@@ -134,9 +121,9 @@ def test_everything_else_is_as_of_coco_to_tfrecord(source, whole, tmp_path):
             assert example[key] == value, key
     meta = records.read_meta(whole, "sketchycoco-scenes")
     other = records.read_meta(target, "coco-scenes")
-    assert [meta[f"n_{split}_samples"] for split in common.SPLITS] == [5, 3, 4]
+    assert [meta[f"n_{split}_samples"] for split in SPLITS] == [5, 3, 4]
     assert meta["train_total_objs"] == 10
-    counts = {"kind", "train_total_objs", *(f"n_{split}_samples" for split in common.SPLITS)}
+    counts = {"kind", "train_total_objs", *(f"n_{split}_samples" for split in SPLITS)}
     assert {k: v for k, v in meta.items() if k not in counts} == {
         k: v for k, v in other.items() if k not in counts
     }
@@ -161,7 +148,7 @@ def test_two_runs_are_equal_to_the_byte(source, whole, tmp_path):
 
 
 def test_restart_goes_on_and_gives_the_same_bytes(source, whole, tmp_path, monkeypatch):
-    wrote = common.PreparedSet._write_part
+    wrote = PreparedSet._write_part
     done = []
 
     def stumble(self, part, *more):
@@ -172,7 +159,7 @@ def test_restart_goes_on_and_gives_the_same_bytes(source, whole, tmp_path, monke
 
     arguments = flags(source, tmp_path / "set", "--n-chunks", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(common.PreparedSet, "_write_part", stumble)
+        patch.setattr(PreparedSet, "_write_part", stumble)
         with pytest.raises(KeyboardInterrupt):
             sketchycoco_to_tfrecord.main(arguments)
     assert not (tmp_path / "set" / "meta.json").exists()
@@ -192,7 +179,7 @@ def test_a_complete_set_says_so(tmp_path, capsys):
     sketchycoco_to_tfrecord.main(arguments)
     assert "already complete" in capsys.readouterr().out
     world.sketch("train", 999)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="prepared from other files than these"):
         sketchycoco_to_tfrecord.main(arguments)
 
 
@@ -393,7 +380,7 @@ def sample(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     sizes = ["--train-images", "36", "--val-images", "12", "--drawings", "1"]
     sizes += ["--sl-train-pairs", "0", "--sl-test-pairs", "0"]
-    make_sample.main(["--target-dir", str(folder / "s"), *sizes, "--eval-drawings", "1"])
+    make_sample(["--target-dir", str(folder / "s"), *sizes, "--eval-drawings", "1"])
     coco = ["--dataset-dir", str(folder / "s" / "coco-stuff"), "--workers", "0"]
     sketchycoco = ["--sketchycoco-dir", str(folder / "s" / "sketchycoco")]
     sketchycoco_to_tfrecord.main([*coco, *sketchycoco, "--target-dir", str(folder / "paired")])
@@ -425,7 +412,7 @@ def expected_objects(sample: Path, split: str) -> dict:
     return {image_id: dict(sorted(files.items())) for image_id, files in found.items() if files}
 
 
-@pytest.mark.parametrize("split", common.SPLITS)
+@pytest.mark.parametrize("split", SPLITS)
 def test_the_drawn_sample_from_files_to_batches(sample, split):
     expected = expected_objects(sample, split)
     assert sum(map(len, expected.values())) >= 2

@@ -11,9 +11,13 @@ from pycocotools.coco import COCO
 
 from core.errors import UsageError, UserError
 from dataloaders import sketches
-from prep_data import make_sample, quickdraw_drawings, sample_scenes
-from prep_data import sample_world as world
+from prep_data import quickdraw_drawings
 from prep_data.npz import read_drawings
+from prep_data.sample import layouts, paint, pen
+from prep_data.sample.__main__ import main
+from prep_data.sample.annotations import polygons
+from prep_data.sample.objects import BACKGROUNDS, CLASSES, ObjectClass, individual_of
+from prep_data.sample.scenes import make_scene
 
 FLAGS = ["--train-images", "40", "--val-images", "13", "--drawings", "5", "--eval-drawings", "2"]
 FLAGS += ["--sl-train-pairs", "5", "--sl-test-pairs", "30"]
@@ -22,7 +26,7 @@ SMALL += ["--sl-train-pairs", "0", "--sl-test-pairs", "1"]
 
 
 def run(target: Path, *more: str) -> None:
-    make_sample.main(["--target-dir", str(target), "--workers", "0", *FLAGS, *more])
+    main(["--target-dir", str(target), "--workers", "0", *FLAGS, *more])
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +56,8 @@ def contents(folder: Path) -> dict:
 
 def test_classes_are_official(coco):
     classes = quickdraw_drawings.read_classes(quickdraw_drawings.CLASS_RELATIONSHIP)
-    assert len(world.CLASSES) >= 12 and len(world.BACKGROUNDS) >= 4
-    for cls in world.CLASSES:
+    assert len(CLASSES) >= 12 and len(BACKGROUNDS) >= 4
+    for cls in CLASSES:
         assert all(classes.sketch_to_coco[name] == cls.name for name in cls.sketch_classes)
     things = coco["instances", "train"].cats
     assert things[3]["name"] == "car" and things[85]["name"] == "clock"
@@ -125,13 +129,13 @@ def test_annotation_fields(coco):
 
 def test_scenes_vary(coco):
     rng = np.random.default_rng(3)
-    scenes = [sample_scenes.make_scene(rng) for _ in range(60)]
+    scenes = [make_scene(rng) for _ in range(60)]
     alone = [[o for o in s.objects if len(o.individuals) == 1] for s in scenes]
     counts = [len(mine) for mine in alone]
     assert min(counts) >= 1 and max(counts) == 6
     assert any(len(a) != len(s.objects) for a, s in zip(alone, scenes))  # crowds
     assert all(
-        len(set(np.unique(s.labels)) & {number for _, number, _ in world.BACKGROUNDS}) >= 2
+        len(set(np.unique(s.labels)) & {number for _, number, _ in BACKGROUNDS}) >= 2
         for s in scenes
     )
     large = []
@@ -147,7 +151,7 @@ def test_scenes_vary(coco):
 
 def test_quickdraw_layout(sample):
     names = {path.stem for path in (sample / "quickdraw").iterdir()}
-    assert names == {name for cls in world.CLASSES for name in cls.sketch_classes}
+    assert names == {name for cls in CLASSES for name in cls.sketch_classes}
     for path in (sample / "quickdraw").iterdir():
         for split, count in (("train", 5), ("valid", 2), ("test", 2)):
             drawings = read_drawings(path, split)
@@ -179,7 +183,7 @@ def test_sketchycoco_layout(sample, coco):
         known = {**coco["instances", split].anns, **coco["stuff", split].anns}
         wanted = set.union(*(scenes[part] for part in parts))
         assert wanted <= set(coco["instances", split].imgs)
-        names = {c.category_id: c.name for c in world.CLASSES}
+        names = {c.category_id: c.name for c in CLASSES}
         mine = {k: p for part in objects.values() for k, p in part.items() if k in known}
         assert {known[k]["image_id"] for k in mine} == wanted
         assert all(names[known[k]["category_id"]] == p.parent.name for k, p in mine.items())
@@ -246,7 +250,7 @@ def test_the_published_set_has_no_train_part(tmp_path):
 
 
 def test_the_same_flags_give_the_same_bytes(sample, tmp_path):
-    make_sample.main(["--target-dir", str(tmp_path / "again"), "--workers", "2", *FLAGS])
+    main(["--target-dir", str(tmp_path / "again"), "--workers", "2", *FLAGS])
     again, first = contents(tmp_path / "again"), contents(sample)
     assert again.keys() == first.keys()
     assert [name for name in first if again[name] != first[name]] == []
@@ -267,7 +271,7 @@ def test_nothing_is_left_of_a_run_that_fails(tmp_path, monkeypatch):
 
     stale = tmp_path / ".sample.999999999.partial"
     stale.mkdir()
-    monkeypatch.setattr(make_sample, "_write_annotations", fail)
+    monkeypatch.setattr(layouts, "_write_annotations", fail)
     with pytest.raises(UserError, match="No space left"):
         run(tmp_path / "sample")
     assert list(tmp_path.iterdir()) == []  # also what an earlier, killed run had left
@@ -303,7 +307,7 @@ def test_polygons_of_a_disc_with_a_hole():
     y, x = np.mgrid[0:60, 0:80]
     distance = np.hypot(x + 0.5 - 40, y + 0.5 - 30)
     coverage = np.clip(20.5 - distance, 0, 1) * np.clip(distance - 7.5, 0, 1)
-    outlines = make_sample.polygons(coverage.astype(np.float32))
+    outlines = polygons(coverage.astype(np.float32))
     assert len(outlines) == 1
     mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(outlines, 60, 80)))
     wanted = coverage >= 0.5
@@ -314,27 +318,27 @@ def test_polygons_of_a_disc_with_a_hole():
 def test_polygons_at_the_border_of_the_image():
     coverage = np.zeros((20, 30), np.float32)
     coverage[:5, 10:] = 1
-    (outline,) = make_sample.polygons(coverage)
+    (outline,) = polygons(coverage)
     corners = np.reshape(outline, (-1, 2))
     assert corners.min(axis=0).tolist() == [10, 0] and corners.max(axis=0).tolist() == [30, 5]
 
 
 def test_to_deltas():
     strokes = [np.array([[5.2, 5.0], [8.0, 9.0]]), np.array([[1.0, 1.0], [2.0, 1.0], [2.0, 4.0]])]
-    assert world.to_deltas(strokes).tolist() == [
+    assert pen.to_deltas(strokes).tolist() == [
         *([0, 0, 0], [3, 4, 1], [-7, -8, 0], [1, 0, 0], [0, 3, 1])
     ]
 
 
 def test_simplify_keeps_corners():
     line = np.array([[0, 0], [1, 0.1], [2, 0], [2, 1], [2.1, 2], [2, 3]], float)
-    assert world.simplify(line, 0.5).tolist() == [[0, 0], [2, 0], [2, 3]]
+    assert pen.simplify(line, 0.5).tolist() == [[0, 0], [2, 0], [2, 3]]
 
 
 def test_rendered_objects_fill_their_box():
-    for cls in world.CLASSES:
+    for cls in CLASSES:
         rng = np.random.default_rng(cls.category_id)
-        drawn = world.render(world.individual_of(cls, rng), np.array([4.0, 7, 64, 57]), 0.1, rng)
+        drawn = paint.render(individual_of(cls, rng), np.array([4.0, 7, 64, 57]), 0.1, rng)
         rows, columns = np.nonzero(drawn.coverage > 0.5)
         assert (drawn.left, drawn.top) == (4, 7)
         assert np.ptp(columns) + 1 >= 57 and np.ptp(rows) + 1 >= 47
@@ -345,17 +349,17 @@ def test_rendered_objects_fill_their_box():
 def test_drawings_of_a_class_differ_and_can_be_told_apart():
     """The nearest class mean of blurred drawings: far above chance (1 in 14), not perfect."""
 
-    def blurred(cls: world.ObjectClass, seed: int) -> np.ndarray:
+    def blurred(cls: ObjectClass, seed: int) -> np.ndarray:
         rng = np.random.default_rng([seed, cls.category_id])
-        image = Image.fromarray(sketches.rasterise(world.draw(world.individual_of(cls, rng), rng)))
+        image = Image.fromarray(sketches.rasterise(pen.draw(individual_of(cls, rng), rng)))
         return np.asarray(image.resize((12, 12), Image.Resampling.BOX), float).reshape(-1)
 
-    means = [np.mean([blurred(cls, k) for k in range(12)], axis=0) for cls in world.CLASSES]
+    means = [np.mean([blurred(cls, k) for k in range(12)], axis=0) for cls in CLASSES]
     right = [
         np.argmin([np.square(blurred(cls, 100 + k) - mean).sum() for mean in means]) == i
-        for i, cls in enumerate(world.CLASSES)
+        for i, cls in enumerate(CLASSES)
         for k in range(4)
     ]
     assert np.mean(right) > 0.7
-    for cls in world.CLASSES:
+    for cls in CLASSES:
         assert np.square(blurred(cls, 0) - blurred(cls, 1)).sum() > 0

@@ -14,10 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 Points = np.ndarray  # float64 (P, 2) x, y
-_OVERSAMPLING = 3
 
 
 class Area(NamedTuple):
@@ -83,7 +81,7 @@ def _box(x0: float, y0: float, x1: float, y1: float) -> Points:
     return _poly((x0, y0), (x1, y0), (x1, y1), (x0, y1))
 
 
-def _hsv(rng: np.random.Generator, hue: float, saturation: float, value: float) -> np.ndarray:
+def hsv(rng: np.random.Generator, hue: float, saturation: float, value: float) -> np.ndarray:
     """RGB (3,) near a colour; hue in degrees."""
     h = (hue + rng.uniform(-12, 12)) / 60 % 6
     s = np.clip(saturation + rng.uniform(-0.12, 0.12), 0, 1) if saturation else 0.0
@@ -108,8 +106,8 @@ def _finish(areas: list[Area], lines: list[Points], outlines: int) -> Individual
 
 
 def _airplane(rng: np.random.Generator) -> Individual:
-    body = _hsv(rng, rng.choice([0, 210, 0]), rng.choice([0.0, 0.25]), 0.88)
-    trim = _hsv(rng, rng.choice([0, 215, 130]), 0.8, 0.65)
+    body = hsv(rng, rng.choice([0, 210, 0]), rng.choice([0.0, 0.25]), 0.88)
+    trim = hsv(rng, rng.choice([0, 215, 130]), 0.8, 0.65)
     fat, sweep = rng.uniform(0.075, 0.11), rng.uniform(-0.04, 0.06)
     hull = _smooth(
         (0.0, 0.5), (0.1, 0.5 - fat), (0.5, 0.5 - fat), (0.85, 0.46), (1.0, 0.44), (0.85, 0.53),
@@ -125,7 +123,7 @@ def _airplane(rng: np.random.Generator) -> Individual:
 
 
 def _apple(rng: np.random.Generator) -> Individual:
-    skin = _hsv(rng, rng.choice([0, 8, 95]), 0.8, 0.75)
+    skin = hsv(rng, rng.choice([0, 8, 95]), 0.8, 0.75)
     fat = rng.uniform(0.42, 0.5)
     fruit = _smooth(
         (0.5, 0.3), (0.66, 0.22), (0.5 + fat * 0.95, 0.34), (0.5 + fat, 0.58),
@@ -137,8 +135,8 @@ def _apple(rng: np.random.Generator) -> Individual:
     leaf = _smooth((0.53, 0.18), (0.66, 0.03), (0.84, 0.05), (0.7, 0.17))
     areas = [
         Area(fruit, skin, "ball"),
-        Area(stem, _hsv(rng, 30, 0.6, 0.35)),
-        Area(leaf, _hsv(rng, 115, 0.7, 0.5)),
+        Area(stem, hsv(rng, 30, 0.6, 0.35)),
+        Area(leaf, hsv(rng, 115, 0.7, 0.5)),
     ]
     stalk = _poly((0.5, 0.32), (0.51 + lean, 0.06), closed=False)
     return _finish(areas, [fruit, stalk, leaf], 1)
@@ -154,16 +152,16 @@ def _banana(rng: np.random.Generator) -> Individual:
     fruit = np.concatenate([upper, lower[::-1], upper[:1]])
     tip = _poly((0.98, 0.14), (1.04, 0.0), (1.1, 0.03), (1.0, 0.2))
     areas = [
-        Area(fruit, _hsv(rng, 52, 0.75, 0.92), "streaks"),
-        Area(tip, _hsv(rng, 60, 0.6, 0.4)),
+        Area(fruit, hsv(rng, 52, 0.75, 0.92), "streaks"),
+        Area(tip, hsv(rng, 60, 0.6, 0.4)),
     ]
     rib = spine[4:-3] + np.array([0, -0.02])
     return _finish(areas, [fruit, tip, rib], 1)
 
 
 def _boat(rng: np.random.Generator) -> Individual:
-    hull_colour = _hsv(rng, rng.choice([15, 220, 0]), 0.75, 0.45)
-    sail = _hsv(rng, rng.choice([0, 30, 350]), rng.choice([0.03, 0.35]), 0.95)
+    hull_colour = hsv(rng, rng.choice([15, 220, 0]), 0.75, 0.45)
+    sail = hsv(rng, rng.choice([0, 30, 350]), rng.choice([0.03, 0.35]), 0.95)
     mast, deep = rng.uniform(0.46, 0.56), rng.uniform(0.92, 1.02)
     hull = _poly((0.0, 0.76), (1.0, 0.76), (0.82, deep), (0.16, deep))
     main = _smooth((mast + 0.03, 0.05), (0.8, 0.4), (0.93, 0.66), closed=False)
@@ -181,7 +179,7 @@ def _boat(rng: np.random.Generator) -> Individual:
 
 
 def _car(rng: np.random.Generator) -> Individual:
-    paint = _hsv(rng, rng.uniform(0, 360), 0.8, 0.7)
+    paint = hsv(rng, rng.uniform(0, 360), 0.8, 0.7)
     front, back, roof = rng.uniform(0.24, 0.32), rng.uniform(0.78, 0.88), rng.uniform(0.0, 0.08)
     body = _poly(
         (0.0, 0.6), (0.03, 0.4), (front - 0.06, 0.35), (front + 0.1, roof), (back - 0.1, roof),
@@ -197,7 +195,7 @@ def _car(rng: np.random.Generator) -> Individual:
               (back - 0.04, 0.34)),
     ]  # fmt: skip
     areas = [Area(body, paint, "shine")]
-    areas += [Area(pane, _hsv(rng, 200, 0.3, 0.75)) for pane in glass]
+    areas += [Area(pane, hsv(rng, 200, 0.3, 0.75)) for pane in glass]
     rims = [_ellipse(x, y, tyre * 0.45, tyre * 0.45) for x, y in wheels]
     tyres = [_ellipse(x, y, tyre, tyre) for x, y in wheels]
     areas += [Area(t, np.array([0.1, 0.1, 0.11])) for t in tyres]
@@ -212,7 +210,7 @@ def _car(rng: np.random.Generator) -> Individual:
 
 
 def _cat(rng: np.random.Generator) -> Individual:
-    fur = _hsv(rng, rng.choice([28, 35, 30]), rng.choice([0.65, 0.1]), rng.choice([0.75, 0.4]))
+    fur = hsv(rng, rng.choice([28, 35, 30]), rng.choice([0.65, 0.1]), rng.choice([0.75, 0.4]))
     ear = rng.uniform(0.0, 0.08)
     head = _smooth(
         (0.5, 0.28), (0.75, 0.3), (0.95, 0.5), (0.93, 0.76), (0.7, 0.97), (0.5, 1.0), (0.3, 0.97),
@@ -234,14 +232,14 @@ def _cat(rng: np.random.Generator) -> Individual:
     # The drawing's outline is one line round head and ears, as people draw it.
     outline = np.concatenate([left[:3], head[3:6], right[2::-1], head[12:-8], left[:1]])
     areas = [Area(left, fur * 0.9, "fur"), Area(right, fur * 0.9, "fur"), Area(head, fur, "fur")]
-    areas += [Area(e, _hsv(rng, 80, 0.6, 0.85)) for e in eyes]
+    areas += [Area(e, hsv(rng, 80, 0.6, 0.85)) for e in eyes]
     areas += [Area(p, np.array([0.05, 0.05, 0.05])) for p in pupils]
     areas += [Area(nose, np.array([0.85, 0.5, 0.5]))]
     return _finish(areas, [outline, *eyes, nose, mouth, *whiskers], 1)
 
 
 def _clock(rng: np.random.Generator) -> Individual:
-    case = _hsv(rng, rng.choice([350, 165, 275]), 0.75, 0.6)
+    case = hsv(rng, rng.choice([350, 165, 275]), 0.75, 0.6)
     hours, minutes = rng.uniform(0, 2 * np.pi, 2)
     rim, face = _ellipse(0.5, 0.56, 0.42, 0.4), _ellipse(0.5, 0.56, 0.33, 0.315)
     bells = [_ellipse(0.22, 0.17, 0.17, 0.13, 165, 345), _ellipse(0.78, 0.17, 0.17, 0.13, 195, 375)]
@@ -265,14 +263,14 @@ def _clock(rng: np.random.Generator) -> Individual:
 
     hands = [hand(hours, 0.17, 0.022), hand(minutes, 0.26, 0.016)]
     areas = [Area(part, case * 0.8) for part in feet + bells]
-    areas += [Area(rim, case), Area(face, _hsv(rng, 50, 0.06, 0.95))]
+    areas += [Area(rim, case), Area(face, hsv(rng, 50, 0.06, 0.95))]
     areas += [Area(fill, np.array([0.1, 0.1, 0.1])) for fill, _ in hands]
     inner = [face] if rng.random() < 0.5 else []
     return _finish(areas, [rim, *bells, *inner, *[line for _, line in hands], *feet], 3)
 
 
 def _cup(rng: np.random.Generator) -> Individual:
-    glaze = _hsv(rng, rng.choice([190, 20, 310]), 0.55, 0.75)
+    glaze = hsv(rng, rng.choice([190, 20, 310]), 0.55, 0.75)
     taper, grip = rng.uniform(0.02, 0.12), rng.uniform(0.24, 0.32)
     rim = _ellipse(0.35, 0.12, 0.35, 0.09)
     base = _ellipse(0.35, 0.92, 0.35 - taper, 0.07, 0, 180)
@@ -286,14 +284,14 @@ def _cup(rng: np.random.Generator) -> Individual:
         Area(handle, glaze * 0.9),
         Area(wall, glaze, "bands"),
         Area(rim, glaze * 1.1),
-        Area(_ellipse(0.35, 0.13, 0.3, 0.065), _hsv(rng, 25, 0.6, 0.3)),
+        Area(_ellipse(0.35, 0.13, 0.3, 0.065), hsv(rng, 25, 0.6, 0.3)),
     ]
     sides = np.concatenate([rim[20:21], base[::-1], rim[:1]])
     return _finish(areas, [rim, sides, outer, inner], 3)
 
 
 def _traffic_light(rng: np.random.Generator) -> Individual:
-    housing = _hsv(rng, 50, rng.choice([0.0, 0.75]), rng.choice([0.2, 0.3]))
+    housing = hsv(rng, 50, rng.choice([0.0, 0.75]), rng.choice([0.2, 0.3]))
     wide = rng.uniform(0.17, 0.21)
     box = _smooth(
         (0.5 - wide, 0.03), (0.5, 0.0), (0.5 + wide, 0.03), (0.5 + wide + 0.01, 0.4),
@@ -305,7 +303,7 @@ def _traffic_light(rng: np.random.Generator) -> Individual:
     hues = [(0, 0.9), (45, 0.9), (130, 0.8)]
     areas = [Area(pole, np.array([0.4, 0.4, 0.42])), Area(box, housing)]
     for i, lamp in enumerate(lamps):
-        areas.append(Area(lamp, _hsv(rng, *hues[i], 0.95) * (1.0 if i == lit else 0.55)))
+        areas.append(Area(lamp, hsv(rng, *hues[i], 0.95) * (1.0 if i == lit else 0.55)))
     post = [
         _poly((0.47, 0.79), (0.47, 1.05), closed=False),
         _poly((0.53, 0.79), (0.53, 1.05), closed=False),
@@ -314,7 +312,7 @@ def _traffic_light(rng: np.random.Generator) -> Individual:
 
 
 def _umbrella(rng: np.random.Generator) -> Individual:
-    cloth = _hsv(rng, rng.choice([285, 330, 205]), 0.7, 0.75)
+    cloth = hsv(rng, rng.choice([285, 330, 205]), 0.7, 0.75)
     flat = rng.uniform(0.42, 0.5)
     dome = _ellipse(0.5, 0.5, 0.5, flat, 180, 360)
     scallops = [_ellipse(x, 0.5, 0.125, 0.07, 0, -180) for x in (0.875, 0.625, 0.375, 0.125)]
@@ -324,7 +322,7 @@ def _umbrella(rng: np.random.Generator) -> Individual:
         [_ellipse(0.42, 0.9, 0.095, 0.1, 0, 180), _ellipse(0.42, 0.9, 0.06, 0.065, 180, 0)]
     )
     hook = np.concatenate([hook, hook[:1]])
-    wood = _hsv(rng, 30, 0.6, 0.35)
+    wood = hsv(rng, 30, 0.6, 0.35)
     panel = np.concatenate([_ellipse(0.5, 0.5, 0.13, flat, 180, 360), scallops[1][::4]])
     areas = [Area(stick, wood), Area(hook, wood), Area(canopy, cloth), Area(panel, cloth * 0.75)]
     handle = np.concatenate(
@@ -349,7 +347,7 @@ def _clouds(rng: np.random.Generator) -> Individual:
         t = np.linspace(0, np.pi, 10)[:, None]
         puffs.append(middle - np.cos(t) * half + np.sin(t) * out * 0.85)
     outline = np.concatenate([*puffs, puffs[0][:1]])
-    white = _hsv(rng, 210, 0.06, 0.95)
+    white = hsv(rng, 210, 0.06, 0.95)
     return _finish([Area(outline, white, "soft")], [outline], 1)
 
 
@@ -365,12 +363,12 @@ def _flower(rng: np.random.Generator) -> Individual:
     left = _smooth((0.49, 0.5), (0.47 + sway, 0.75), (0.48, 1.05), closed=False)
     stalk = np.concatenate([left, left[::-1] + np.array([0.04, 0.0])])
     leaf = _smooth((0.5 + sway, 0.82), (0.62, 0.68), (0.8, 0.66), (0.68, 0.8))
-    green = _hsv(rng, 120, 0.7, 0.42)
+    green = hsv(rng, 120, 0.7, 0.42)
     areas = [
         Area(stalk, green),
         Area(leaf, green * 1.15),
-        Area(bloom, _hsv(rng, hue, 0.65, 0.9), "rays"),
-        Area(heart, _hsv(rng, 48, 0.85, 0.9)),
+        Area(bloom, hsv(rng, hue, 0.65, 0.9), "rays"),
+        Area(heart, hsv(rng, 48, 0.85, 0.9)),
     ]
     return _finish(
         areas,
@@ -380,8 +378,8 @@ def _flower(rng: np.random.Generator) -> Individual:
 
 
 def _house(rng: np.random.Generator) -> Individual:
-    wall_colour = _hsv(rng, rng.choice([15, 40, 25]), 0.45, 0.75)
-    roof_colour = _hsv(rng, rng.choice([5, 215, 20]), 0.6, 0.4)
+    wall_colour = hsv(rng, rng.choice([15, 40, 25]), 0.45, 0.75)
+    roof_colour = hsv(rng, rng.choice([5, 215, 20]), 0.6, 0.4)
     eaves, door = rng.uniform(0.35, 0.45), rng.uniform(0.15, 0.45)
     wall = _box(0.08, eaves, 0.92, 1.0)
     roof = _poly((0.0, eaves), (0.5, 0.0), (1.0, eaves))
@@ -393,11 +391,11 @@ def _house(rng: np.random.Generator) -> Individual:
         _poly((door + 0.3, 0.66), (door + 0.47, 0.66), closed=False),
     ]
     areas = [
-        Area(chimney, _hsv(rng, 10, 0.6, 0.45)),
+        Area(chimney, hsv(rng, 10, 0.6, 0.45)),
         Area(wall, wall_colour, "bricks"),
         Area(roof, roof_colour, "tiles"),
-        Area(entrance, _hsv(rng, 25, 0.6, 0.35)),
-        Area(window, _hsv(rng, 200, 0.35, 0.85)),
+        Area(entrance, hsv(rng, 25, 0.6, 0.35)),
+        Area(window, hsv(rng, 200, 0.35, 0.85)),
     ]
     lines = [wall, roof, entrance, window, *(cross if rng.random() < 0.6 else [])]
     if rng.random() < 0.6:
@@ -414,7 +412,7 @@ def _mountain(rng: np.random.Generator) -> Individual:
         (low, second), (low + 0.12, 0.5), (1.0, 0.8),
     ]  # fmt: skip
     outline = _poly(*ridge)
-    rock = _hsv(rng, rng.choice([225, 30, 260]), 0.22, 0.45)
+    rock = hsv(rng, rng.choice([225, 30, 260]), 0.22, 0.45)
 
     def snow(x: float, y: float, slope: float) -> Points:
         return _poly(
@@ -455,220 +453,6 @@ BACKGROUNDS = (
     ("sky-other", SKY, "sky"),
 )
 OTHER = ("other", 183, "other")
-
-
-# ---- drawings ----------------------------------------------------------------------------------
-
-
-def simplify(line: Points, tolerance: float) -> Points:
-    """Ramer-Douglas-Peucker, as Quick, Draw! simplifies its strokes."""
-    keep = np.zeros(len(line), bool)
-    keep[[0, -1]] = True
-    spans = [(0, len(line) - 1)]
-    while spans:
-        a, b = spans.pop()
-        if b - a < 2:
-            continue
-        base, inner = line[b] - line[a], line[a + 1 : b] - line[a]
-        length = np.hypot(*base)
-        if length > 1e-9:
-            distance = np.abs(inner[:, 0] * base[1] - inner[:, 1] * base[0]) / length
-        else:
-            distance = np.hypot(inner[:, 0], inner[:, 1])
-        worst = int(distance.argmax())
-        if distance[worst] > tolerance:
-            middle = a + 1 + worst
-            keep[middle] = True
-            spans += [(a, middle), (middle, b)]
-    return line[keep]
-
-
-def _dense(line: Points, step: float) -> Points:
-    """The polyline with a point at least every `step`, corners kept."""
-    sides = np.diff(line, axis=0)
-    counts = np.maximum(np.ceil(np.hypot(sides[:, 0], sides[:, 1]) / step), 1).astype(int)
-    side = np.repeat(np.arange(len(sides)), counts)
-    share = (np.arange(len(side)) - (np.cumsum(counts) - counts)[side]) / counts[side]
-    return np.concatenate([line[side] + sides[side] * share[:, None], line[-1:]])
-
-
-def _tremble(rng: np.random.Generator, n: int, waves: float) -> Points:
-    """Smooth noise (n, 2), about unit size, with `waves` swings along the line."""
-    knots = rng.standard_normal((max(int(waves), 2) + 2, 2))
-    at = np.linspace(0, len(knots) - 1, n)
-    low = np.minimum(at.astype(int), len(knots) - 2)
-    t = (1 - np.cos((at - low) * np.pi))[:, None] / 2
-    return knots[low] * (1 - t) + knots[low + 1] * t
-
-
-def draw(individual: Individual, rng: np.random.Generator) -> np.ndarray:
-    """A free-hand drawing of an individual: int16 (points, 3), rows (dx, dy, pen_lift) as in
-    sketch-rnn files, longest side about 255. Steadiness of hand, neatness and detail vary."""
-    aspect = individual.aspect * np.exp(rng.normal(0, 0.1))
-    size = np.array([aspect, 1.0]) / max(aspect, 1.0) * 255
-    shake, misplace = rng.uniform(1.0, 5.0), rng.uniform(0.0, 5.0)
-    tilt = np.radians(rng.normal(0, 4))
-    turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
-    tolerance = rng.uniform(1.5, 3.0)
-    shear = np.array([[1.0, rng.normal(0, 0.05)], [rng.normal(0, 0.04), 1.0]])
-    detail = rng.uniform(0.75, 1.0)
-    strokes = []
-    for i, line in enumerate(individual.lines):
-        if i >= individual.outlines and rng.random() > detail:
-            continue
-        line = line * size @ turn @ shear
-        closed = np.allclose(line[0], line[-1])
-        if closed and len(line) > 12 and i > 0:  # a circle may be begun anywhere
-            line = np.roll(line[:-1], int(rng.integers(len(line) - 1)), axis=0)
-            line = np.concatenate([line, line[:1]])
-        if rng.random() < 0.3:
-            line = line[::-1]
-        line = _dense(line, 6.0)
-        length = 6.0 * len(line)
-        extent = np.ptp(line, axis=0).max()
-        calm = min(1.0, extent / 120 + 0.15)  # small marks are drawn with small movements
-        line = line + shake * calm * _tremble(rng, len(line), length / 45)
-        line = line + misplace * calm * rng.standard_normal(2)
-        centre = line.mean(axis=0)
-        line = (line - centre) * (1 + rng.normal(0, 0.03)) + centre
-        if closed and rng.random() < 0.35:  # not quite closed, as by a quick hand
-            line = line[: max(4, len(line) - int(rng.integers(1, 4)))]
-        strokes.append(simplify(line, tolerance * (0.4 if extent < 40 else 1.0)))
-    return to_deltas(strokes)
-
-
-def to_deltas(strokes: Sequence[Points]) -> np.ndarray:
-    """Lines in absolute coordinates -> int16 (points, 3), rows (dx, dy, pen_lift)."""
-    points = np.round(np.concatenate(strokes)).astype(np.int64)
-    rows = np.zeros((len(points), 3), np.int16)
-    rows[1:, :2] = np.diff(points, axis=0)  # the first row is a move of no length
-    rows[np.cumsum([len(stroke) for stroke in strokes]) - 1, 2] = 1
-    return rows
-
-
-# ---- photographs -------------------------------------------------------------------------------
-
-
-def _noise(
-    rng: np.random.Generator, height: int, width: int, cell: float, across: float | None = None
-) -> np.ndarray:
-    """Smooth noise, float32 (height, width), about [-1, 1], `cell` pixels a wave (down; `across`
-    in the other direction, the same when None)."""
-    rows, columns = max(2, round(height / cell)), max(2, round(width / (across or cell)))
-    coarse = Image.fromarray(rng.uniform(-1, 1, (rows, columns)).astype(np.float32), "F")
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _texture(rng: np.random.Generator, kind: str, height: int, width: int) -> np.ndarray:
-    """Brightness factors around 1, float32 (height, width), for an area's colour."""
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    phase, cell = rng.uniform(0, 2 * np.pi), max(height, width)
-    u, v = x / width, y / height
-    grain = 0.05 * _noise(rng, height, width, 6)
-    if kind == "ball":
-        cx, cy = rng.uniform(0.3, 0.45, 2)
-        return 1.25 - 0.9 * ((u - cx) ** 2 + (v - cy) ** 2) + grain
-    if kind == "shine":
-        return 1.15 - 0.35 * v + 0.2 * np.exp(-(((v - 0.45) / 0.05) ** 2)) + grain
-    if kind == "soft":
-        return 1.05 - 0.3 * v**2 + 0.1 * _noise(rng, height, width, cell / 4)
-    if kind in ("stripes", "bands", "planks", "streaks"):
-        along = {"stripes": u + 0.4 * v, "bands": v, "planks": v, "streaks": u}[kind]
-        count = {"stripes": 6, "bands": 3, "planks": 14, "streaks": 4}[kind] * rng.uniform(0.8, 1.3)
-        return 1 + 0.17 * np.sin(2 * np.pi * count * along + phase) + grain
-    if kind in ("bricks", "tiles"):
-        rows = 12 if kind == "bricks" else 16
-        row = np.floor(v * rows)
-        in_row = (u * rows * 0.6 + 0.5 * (row % 2)) % 1
-        mortar = (v * rows % 1 < 0.18) | (in_row < 0.1)
-        return np.where(mortar, 1.22 if kind == "bricks" else 0.75, 1.0) + grain
-    if kind == "fur":
-        stripes = np.sin(2 * np.pi * 5 * v + phase + 1.2 * _noise(rng, height, width, cell / 4))
-        return 1 + 0.14 * stripes + 0.08 * rng.standard_normal((height, width), np.float32)
-    if kind == "rays":
-        return 1 + 0.15 * np.sin(14 * np.arctan2(v - 0.3, u - 0.5) + phase) + grain
-    if kind == "rock":
-        rough = _noise(rng, height, width, cell / 8) + 0.6 * _noise(rng, height, width, cell / 20)
-        return 1 + 0.22 * rough + 0.15 * (u - 0.5)
-    return 1.08 - 0.16 * v + grain
-
-
-class Rendered(NamedTuple):
-    """An object as it appears in a photograph: a patch whose corner is at (left, top)."""
-
-    left: int
-    top: int
-    colour: np.ndarray  # float32 (h, w, 3), in [0, 1], multiplied by coverage
-    coverage: np.ndarray  # float32 (h, w), in [0, 1]
-
-
-def _place(individual: Individual, box: np.ndarray, tilt: float) -> list[Points]:
-    """The areas' outlines in pixels, filling the box x0, y0, x1, y1."""
-    turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
-    scale = np.array([individual.aspect, 1.0])
-    outlines = [(area.outline - 0.5) * scale @ turn for area in individual.areas]
-    low = np.min([o.min(axis=0) for o in outlines], axis=0)
-    high = np.max([o.max(axis=0) for o in outlines], axis=0)
-    return [(o - low) / (high - low) * (box[2:] - box[:2]) + box[:2] for o in outlines]
-
-
-def render(
-    individual: Individual, box: np.ndarray, tilt: float, rng: np.random.Generator
-) -> Rendered:
-    """Paints an individual, tilted by `tilt` radians, so that it fills `box` (pixels x0, y0, x1,
-    y1, float64). Edges are anti-aliased."""
-    left, top = np.floor(box[:2]).astype(int)
-    width, height = np.ceil(box[2:]).astype(int) - [left, top]
-    size = (width * _OVERSAMPLING, height * _OVERSAMPLING)
-    index = Image.new("L", size, 0)
-    canvas = ImageDraw.Draw(index)
-    outlines = _place(individual, box, tilt)
-    for i, outline in enumerate(outlines):
-        corners = (outline - [left, top]) * _OVERSAMPLING - 0.5
-        canvas.polygon([tuple(corner) for corner in corners.tolist()], fill=i + 1)
-    colour = np.zeros((height, width, 3), np.float32)
-    coverage = np.zeros((height, width), np.float32)
-    labels = np.asarray(index)
-    for i, area in enumerate(individual.areas):
-        low = np.floor(outlines[i].min(axis=0)).astype(int) - [left, top]
-        high = np.ceil(outlines[i].max(axis=0)).astype(int) - [left, top]
-        fine = np.s_[
-            low[1] * _OVERSAMPLING : high[1] * _OVERSAMPLING,
-            low[0] * _OVERSAMPLING : high[0] * _OVERSAMPLING,
-        ]
-        part = Image.fromarray((labels[fine] == i + 1).view(np.uint8) * np.uint8(255))
-        share = np.asarray(part.reduce(_OVERSAMPLING), np.float32) / 255
-        light = _texture(rng, area.texture, *share.shape)
-        window = np.s_[low[1] : high[1], low[0] : high[0]]
-        paint = light[..., None].astype(np.float32) * area.colour.astype(np.float32)
-        colour[window] += share[..., None] * np.clip(paint, 0, 1)
-        coverage[window] += share
-    return Rendered(int(left), int(top), colour, coverage)
-
-
-def paint_ground(kind: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A picture full of one background stuff: float32 (height, width, 3) in [0, 1]."""
-    v = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-
-    def lit(light: np.ndarray, *colour: float) -> np.ndarray:
-        return light.astype(np.float32)[..., None] * _hsv(rng, *colour).astype(np.float32)
-
-    def speckle() -> np.ndarray:
-        return rng.standard_normal((height, width), np.float32)
-
-    if kind == SKY:
-        light = 1 + 0.04 * _noise(rng, height, width, width / 3)
-        return lit(light * (1 - v), 212, 0.55, 0.85) + lit(light * v, 205, 0.2, 0.95)
-    if kind == GRASS:  # blades: finer across than along
-        blades = _noise(rng, height, width, 10, 2.5)
-        light = 1 + 0.16 * blades + 0.12 * _noise(rng, height, width, 40) + 0.1 * speckle()
-        return lit(light, 105, 0.6, 0.45)
-    if kind == SAND:
-        light = 1 + 0.07 * speckle() + 0.08 * _noise(rng, height, width, 30)
-        return lit(light, 40, 0.35, 0.8)
-    swell = _noise(rng, height, width, 6, 24)
-    waves = np.sin(v * height / rng.uniform(1.6, 2.6) + 2.5 * swell)
-    return lit(1 + 0.1 * waves + 0.08 * swell, 195, 0.65, 0.55)
 
 
 def variant_of(object_class: ObjectClass, rng: np.random.Generator) -> Individual:

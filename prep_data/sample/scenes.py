@@ -1,4 +1,4 @@
-"""The sample's photographs: objects of `prep_data.sample_world` before grounds of stuff.
+"""The sample's photographs: objects before grounds of stuff.
 
 All functions are pure: the same generator state gives the same scene.
 """
@@ -10,7 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prep_data import sample_world as world
+from prep_data.sample.objects import (
+    CLASSES,
+    GRASS,
+    OTHER,
+    SAND,
+    SEA,
+    SKY,
+    Individual,
+    ObjectClass,
+    individual_of,
+    mirrored,
+    variant_of,
+)
+from prep_data.sample.paint import paint_ground, render
 
 _SIZES = ((320, 240), (320, 240), (320, 214), (360, 240), (240, 320), (280, 280))  # width, height
 _CROWDS = ("apple", "banana", "cup")  # what lies about in heaps
@@ -26,8 +39,8 @@ _HEAPS = 0.06  # of scenes that have a heap besides
 class Object(NamedTuple):
     """An object of a scene."""
 
-    cls: world.ObjectClass
-    individuals: list[world.Individual]  # several in a crowd
+    cls: ObjectClass
+    individuals: list[Individual]  # several in a crowd
     coverage: np.ndarray  # float32 (h, w): what of it can be seen
 
 
@@ -41,12 +54,12 @@ class Scene(NamedTuple):
 
 def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Two or three bands of stuff: float32 picture (h, w, 3) and category ids (h, w)."""
-    grounds = rng.permutation([world.GRASS, world.SAND, world.SEA]).tolist()
-    bands = [world.SKY, *grounds[: rng.integers(1, 3)]] if rng.random() < 0.8 else grounds[:2]
+    grounds = rng.permutation([GRASS, SAND, SEA]).tolist()
+    bands = [SKY, *grounds[: rng.integers(1, 3)]] if rng.random() < 0.8 else grounds[:2]
     cuts = np.sort(rng.uniform(0.2, 0.85, len(bands) - 1))
     if len(cuts) == 2 and cuts[1] - cuts[0] < 0.15:
         cuts = np.array([0.35, 0.65])
-    picture = world.paint_ground(bands[0], height, width, rng)
+    picture = paint_ground(bands[0], height, width, rng)
     labels = np.full((height, width), bands[0], np.uint8)
     x = np.linspace(0, 1, width)
     for cut, band in zip(cuts, bands[1:]):
@@ -54,7 +67,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.n
             2 * np.pi * rng.uniform(0.5, 2.5) * x + rng.uniform(0, 6)
         )
         below = np.arange(height)[:, None] > (cut + wave) * height
-        ground = world.paint_ground(band, height, width, rng)
+        ground = paint_ground(band, height, width, rng)
         picture = np.where(below[..., None], ground, picture)
         labels[below] = band
     return picture.astype(np.float32), labels
@@ -108,7 +121,7 @@ def _lean(box: np.ndarray, width: int) -> float:
 
 def make_scene(
     rng: np.random.Generator,
-    classes: Sequence[world.ObjectClass] = world.CLASSES,
+    classes: Sequence[ObjectClass] = CLASSES,
     counts: Sequence[float] = _COUNTS,
     heaps: float = _HEAPS,
 ) -> Scene:
@@ -123,23 +136,23 @@ def make_scene(
     width, height = _SIZES[rng.integers(len(_SIZES))]
     picture, labels = _background(rng, height, width)
     wanted = 1 + rng.choice(len(counts), p=counts)
-    chosen: list[world.ObjectClass] = []
+    chosen: list[ObjectClass] = []
     for i in rng.integers(len(classes), size=wanted).tolist():
         cls = classes[i]
         # Stuff has no instances: COCO-Stuff would merge two houses into one annotation.
         if cls.category_id < 92 or cls not in chosen:
             chosen.append(cls)
-    variants = [world.variant_of(cls, rng) for cls in chosen]
+    variants = [variant_of(cls, rng) for cls in chosen]
     boxes = _boxes(rng, [variant.aspect for variant in variants], height, width)
     individuals = [
-        [world.mirrored(variant) if box is not None and _aside(box, width) > 0 else variant]
+        [mirrored(variant) if box is not None and _aside(box, width) > 0 else variant]
         for variant, box in zip(variants, boxes)
     ]
     if rng.random() < heaps:
         heap = str(rng.choice(_CROWDS))
-        cls = next(c for c in world.CLASSES if c.name == heap)
+        cls = next(c for c in CLASSES if c.name == heap)
         chosen.insert(0, cls)
-        individuals.insert(0, [world.individual_of(cls, rng) for _ in range(rng.integers(4, 8))])
+        individuals.insert(0, [individual_of(cls, rng) for _ in range(rng.integers(4, 8))])
         boxes.insert(0, np.concatenate([rng.uniform(0, 0.6, 2), [0, 0]]) * [width, height, 0, 0])
     objects: list[Object] = []
     for cls, mine, box in zip(chosen, individuals, boxes):
@@ -155,7 +168,7 @@ def make_scene(
                 )
                 place = np.concatenate([corner, np.minimum(corner + size, [width, height])])
             tilt = _lean(place, width) + rng.normal(0, 0.05)
-            drawn = world.render(individual, place, tilt, rng)
+            drawn = render(individual, place, tilt, rng)
             h, w = drawn.coverage.shape
             window = np.s_[drawn.top : drawn.top + h, drawn.left : drawn.left + w]
             clear = 1 - drawn.coverage
@@ -166,7 +179,7 @@ def make_scene(
         objects.append(Object(cls, mine, coverage))
     for thing in objects:
         labels[thing.coverage >= 0.5] = (
-            thing.cls.category_id if thing.cls.category_id > 91 else world.OTHER[1]
+            thing.cls.category_id if thing.cls.category_id > 91 else OTHER[1]
         )
     light = rng.uniform(0.85, 1.1) + 0.015 * rng.standard_normal((height, width, 1), np.float32)
     image = np.clip(picture * light.astype(np.float32) * 255, 0, 255).astype(np.uint8)

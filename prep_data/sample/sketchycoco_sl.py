@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dataloaders.sl_pairs import CLASSES, COLUMNS
-from prep_data import sample_world as world
-from prep_data.sample_scenes import Object, make_scene
+from dataloaders.sl_pairs import CLASSES as CLASS_NAMES
+from dataloaders.sl_pairs import COLUMNS
+from prep_data.sample.objects import CLASSES, GRASS, SKY, individual_of
+from prep_data.sample.pen import draw
+from prep_data.sample.scenes import Object, make_scene
 
-_NUMBERS = {name: number for number, name in CLASSES.items()}
-_KNOWN = tuple(cls for cls in world.CLASSES if cls.name in _NUMBERS)
-_CLOUDS = next(cls for cls in world.CLASSES if cls.name == "clouds")
+_NUMBERS = {name: number for number, name in CLASS_NAMES.items()}
+_KNOWN = tuple(cls for cls in CLASSES if cls.name in _NUMBERS)
+_CLOUDS = next(cls for cls in CLASSES if cls.name == "clouds")
 _COUNTS = (0.04, 0.32, 0.3, 0.22, 0.12)  # of photographs that have 1, 2, ... objects
 _FORGOTTEN = 0.2  # of the objects
 _FIRST_ID = 900_000_000  # of the photographs: far from those of the COCO part
@@ -89,7 +91,7 @@ def _draw(
         centre = (centre - page / 2) * common_size + page / 2 + common_shift
         centre = centre + rng.normal(0, 0.2, 2) * size
         side = np.sqrt(np.prod(size)) * common_size * np.exp(rng.normal(0, 0.2))
-        strokes = _strokes(world.draw(thing.individuals[0], rng), centre, side, page)
+        strokes = _strokes(draw(thing.individuals[0], rng), centre, side, page)
         thick = rng.uniform(1.3, 2.4)
         _trace(pen, strokes, thick)
         points = np.concatenate(strokes)
@@ -126,18 +128,18 @@ def _trace(pen: ImageDraw.ImageDraw, strokes: list[np.ndarray], thick: float) ->
 def _scribble(pen: ImageDraw.ImageDraw, labels: np.ndarray, rng: np.random.Generator) -> None:
     """Tufts of grass where there is grass, clouds where there is sky."""
     height, width = labels.shape
-    for ground, most in ((world.GRASS, 9), (world.SKY, 4)):
+    for ground, most in ((GRASS, 9), (SKY, 4)):
         places = np.argwhere(labels == ground)[:, ::-1]
         if not len(places):
             continue
         for spot in places[rng.integers(len(places), size=rng.integers(most))].astype(np.float64):
-            if ground == world.GRASS:
+            if ground == GRASS:
                 blades = rng.integers(4, 7)
                 foot = spot + np.stack([np.linspace(0, 14, blades), rng.normal(0, 1, blades)], 1)
                 tips = foot + np.stack([rng.normal(0, 3, blades), -rng.uniform(7, 14, blades)], 1)
                 strokes = list(np.stack([foot, tips], axis=1))
             else:
-                cloud = world.draw(world.individual_of(_CLOUDS, rng), rng)
+                cloud = draw(individual_of(_CLOUDS, rng), rng)
                 side = rng.uniform(0.06, 0.14) * width
                 strokes = _strokes(cloud, spot, side, np.array([width, height]))
             _trace(pen, strokes, rng.uniform(1.0, 1.8))

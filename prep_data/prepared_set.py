@@ -1,0 +1,363 @@
+"""The folder of a prepared set: written in parts, restartable, complete or not there.
+
+A set is written in *parts*. The parent walks the parts' tasks, worker processes turn a task into
+records, and the parent encodes and writes them in the order of the tasks, so the bytes do not
+depend on the number of workers and memory not on the number of tasks. A part's files appear under
+their names only when they are whole, and a note in `<set>/.progress` says so: a killed run goes on
+with the first unfinished part. `meta.json` is written last of all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from core import provenance
+from core.errors import UserError, first_line
+from core.files import atomic_file, read_json, write_json
+from prep_data.report import Problem, Report
+from prep_data.workers import ordered_map, worker_pool
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "valid", "test")
+SPOOL = ".spool"  # in a set's folder: what a command keeps there until the set is complete
+
+
+class TaskResult(NamedTuple):
+    """A worker's result for one task. Keep it small: it crosses a process boundary."""
+
+    records: list[Any]  # payloads for `encode`; of a grouped set (class name, payload) pairs
+    problems: Sequence[Problem] = ()
+    counts: Mapping[str, int] = {}  # summed over the split, for meta.json
+
+
+@dataclass(frozen=True)
+class Part:
+    """The unit of restart: one file, or of a grouped set one file a class."""
+
+    split: str  # of SPLITS
+    number: int  # of this part among the `count` of its split (and label), from 0
+    count: int
+    tasks: Callable[[], Iterable[Any]]  # called when the part is written; may be a generator
+    n_tasks: int  # for the progress bar
+    label: str = "all"  # tells parts of one split and number apart (e.g. a class name)
+
+    def file_name(self, stem: str, suffix: str) -> str:
+        """Return '<stem>-00000-of-00005<suffix>' with this part's numbers."""
+        return f"{file_stem(stem)}-{self.number:05d}-of-{self.count:05d}{suffix}"
+
+
+@dataclass
+class Totals:
+    """Sums over a finished set, for its meta.json."""
+
+    records: dict[str, int] = field(default_factory=dict)  # split -> records
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> class -> records
+    counts: dict[str, Counter] = field(default_factory=dict)  # split -> summed TaskResult.counts
+
+
+def file_stem(name: str) -> str:
+    """Return the name of a class as part of a file name: ' ' and '/' become '_'."""
+    return name.replace(" ", "_").replace("/", "_")
+
+
+def fingerprint(files: Iterable[Path], images: Iterable[Path]) -> str:
+    """Return a SHA-256 of a downloaded set, wherever it lies.
+
+    Of the contents of `files`, and of names and sizes of `images`, too many to be read for this.
+    """
+    lines = []
+    for path in files:
+        try:
+            lines.append(f"{provenance.sha256(path)}  {path.name}")
+        except UserError:  # the command decides later whether it can do without the file
+            lines.append(f"unreadable  {path.name}")
+    lines += [f"{path.stat().st_size}  {path.parent.name}/{path.name}" for path in images]
+    return hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()
+
+
+class _Shard:
+    """A TFRecord file that is being written."""
+
+    def __init__(self, group: str, path: Path) -> None:
+        from tensorflow import io
+
+        self.group = group
+        self.bytes = 0
+        self._writer = io.TFRecordWriter(str(path))
+
+    def write(self, record: bytes) -> None:
+        self._writer.write(record)
+        self.bytes += len(record) + 16  # TFRecord framing: 8 + 4 before, 4 after
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@contextlib.contextmanager
+def _new_shard(path: Path, group: str) -> Iterator[_Shard]:
+    """Yield a shard that appears at `path` when the block ends without an error."""
+    from tensorflow import errors
+
+    with atomic_file(path) as temporary:
+        try:
+            shard = _Shard(group, temporary)
+            try:
+                yield shard
+            except BaseException:
+                with contextlib.suppress(Exception):  # the disk may be full: closing fails again
+                    shard.close()
+                raise
+            shard.close()
+        except errors.OpError as error:
+            # A full disk shows as OutOfRangeError, the exception that elsewhere ends a dataset.
+            raise OSError(
+                f"disk full, file too large or folder not writable ({first_line(error)})"
+            ) from error
+        if temporary.stat().st_size != shard.bytes:  # not every failed write raises
+            raise OSError("disk full: the file came out too short")
+
+
+class PreparedSet:
+    """The folder a command writes to. Use as a context: it holds the folder's lock.
+
+    with PreparedSet(target_dir, kind, settings) as out:
+        if not out.complete:
+            out.write(parts, work, encode, make_meta, ...)
+    """
+
+    def __init__(
+        self, folder: Path, kind: str, settings: Mapping[str, Any], source: str | None = None
+    ) -> None:
+        """kind: see dataloaders.records. settings: everything else the bytes depend on, JSON values
+        only; no paths of the machine. source: the fingerprint of what was downloaded.
+
+        Entering raises UserError when the folder cannot be used: not writable, something else's,
+        another run's at this moment, or begun with other settings or from other files.
+        """
+        self.folder, self.kind = Path(folder), kind
+        settings = {"kind": kind, **settings, "source": source}
+        self._settings = json.loads(json.dumps(settings))
+        self.complete = False
+        self._lock = None
+
+    def __enter__(self) -> PreparedSet:
+        from dataloaders.records import SCHEMA
+
+        self._settings["schema"] = SCHEMA
+        settings_file = self.folder / "prep.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_content(settings_file)
+            self._lock = (self.folder / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another run is preparing {self.folder} right now") from error
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.folder}: {first_line(error)}; choose another --target-dir"
+            ) from error
+        for partial_file in self.folder.rglob("*.partial"):  # of a killed run
+            partial_file.unlink()
+        # Settings bind once something was written with them: a mistyped flag can be mended.
+        own_files = ("prep.json", ".lock")
+        if any(p.is_file() and p.name not in own_files for p in self.folder.rglob("*")):
+            self._check_settings(read_json(settings_file))
+        else:
+            write_json(settings_file, self._settings, sort_keys=True)
+        self.complete = (self.folder / "meta.json").is_file()
+        if self.complete:
+            self._remove_progress()  # of a run killed at its very end
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()  # and with it the lock
+
+    def _check_content(self, settings_file: Path) -> None:
+        """Raise UserError when the folder holds files and was not begun by a command."""
+        strangers = sorted(
+            path.name
+            for path in self.folder.iterdir()
+            if path.name != ".lock" and path.suffix != ".partial"
+        )
+        if strangers and not settings_file.is_file():
+            raise UserError(
+                f"{self.folder} is not empty ({strangers[0]}) and was not made by this command; "
+                "choose another --target-dir"
+            )
+
+    def _check_settings(self, before: dict[str, Any]) -> None:
+        for name in sorted({*before, *self._settings} - {"source"}):
+            if before.get(name) != self._settings.get(name):
+                raise UserError(
+                    f"{self.folder} was prepared with other settings ({name} was "
+                    f"{_shortened(before.get(name))}, now {_shortened(self._settings.get(name))}): "
+                    "choose another --target-dir or remove that folder"
+                )
+        if before.get("source") != self._settings["source"]:
+            raise UserError(
+                f"{self.folder} was prepared from other files than these (names, sizes or contents "
+                "differ): choose another --target-dir or remove that folder"
+            )
+
+    def _remove_progress(self) -> None:
+        for name in (".progress", SPOOL):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def write(
+        self,
+        parts: Sequence[Part],
+        work: Callable[[Any], TaskResult],
+        encode: Callable[[Any], bytes],
+        make_meta: Callable[[Totals], Mapping[str, Any]],
+        *,
+        stem: str | None,
+        workers: int,
+        report: Report,
+        unit: str = "task",
+    ) -> dict[str, Any]:
+        """Write the parts still missing, then index, report.json and meta.json; return the meta.
+
+        work: module-level function (or functools.partial of one), run in the workers.
+        encode: payload -> serialized record, run here (it may use TensorFlow).
+        make_meta: gives the set's own keys of meta.json; may raise UserError (nothing left).
+        stem: file stem of an ungrouped set ('scenes'); None for a grouped set, one file a class.
+        report: what was skipped before the work; what the work skips is added to it.
+        Raises UserError when the folder cannot be written; files already finished stay.
+        """
+        try:
+            for name in {".progress", *(part.split for part in parts)}:
+                (self.folder / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {first_line(error)}") from error
+        notes = [self._read_note(part) for part in parts]
+        missing = [part for part, note in zip(parts, notes) if note is None]
+        if 0 < len(missing) < len(parts):
+            log.info("%d of %d parts are there already", len(parts) - len(missing), len(parts))
+        n_tasks, n_missing = (sum(part.n_tasks for part in some) for some in (parts, missing))
+        with (
+            tqdm(
+                total=n_tasks,
+                initial=n_tasks - n_missing,
+                unit=unit,
+                disable=None,  # where the output is no terminal
+                desc=self.folder.name,
+            ) as bar,
+            worker_pool(workers if missing else 0) as pool,
+        ):
+            for i, part in enumerate(parts):
+                if notes[i] is None:
+                    results = ordered_map(pool, work, part.tasks(), 4 * max(workers, 1))
+                    notes[i] = self._write_part(part, results, encode, stem, bar)
+        totals = self._write_index(parts, notes, grouped=stem is None)
+        for note in notes:
+            report.merge(note["problems"])
+        meta = {"kind": self.kind, "schema": self._settings["schema"], **make_meta(totals)}
+        write_json(self.folder / "report.json", report.to_dict(), sort_keys=True)
+        write_json(self.folder / "meta.json", meta, sort_keys=True)
+        self.complete = True
+        self._remove_progress()
+        return meta
+
+    def _note_path(self, part: Part) -> Path:
+        return self.folder / ".progress" / part.file_name(f"{part.split}-{part.label}", ".json")
+
+    def _read_note(self, part: Part) -> dict[str, Any] | None:
+        """Return the note of a finished part whose files are as noted, else None."""
+        try:
+            note = read_json(self._note_path(part))
+        except UserError:  # none there, or cut short when the machine went down
+            return None
+        for entry in note["files"]:
+            file = self.folder / entry["path"]
+            if not file.is_file() or file.stat().st_size != entry["bytes"]:
+                return None
+        return note
+
+    def _write_part(
+        self,
+        part: Part,
+        results: Iterable[TaskResult],
+        encode: Callable[[Any], bytes],
+        stem: str | None,
+        bar: tqdm,
+    ) -> dict[str, Any]:
+        report, counts, groups = Report(), Counter(), Counter()
+        shards: dict[str, _Shard] = {}
+        with contextlib.ExitStack() as stack:
+
+            def shard_of(group: str) -> _Shard:
+                path = f"{part.split}/{part.file_name(group, '.tfrecord')}"
+                if path not in shards:
+                    shards[path] = stack.enter_context(_new_shard(self.folder / path, group))
+                elif shards[path].group != group:
+                    raise UserError(
+                        f"classes {group!r} and {shards[path].group!r} would share the file "
+                        f"{path}: rename one of them"
+                    )
+                return shards[path]
+
+            if stem is not None:
+                shard_of(stem)  # also when it stays empty
+            for result in results:
+                report.extend(result.problems)
+                counts.update(result.counts)
+                for record in result.records:
+                    group, payload = (stem, record) if stem is not None else record
+                    groups[group] += 1
+                    shard_of(group).write(encode(payload))
+                bar.update()
+        note = {
+            "files": [
+                {"path": path, "group": shard.group, "bytes": shard.bytes}
+                for path, shard in sorted(shards.items())
+            ],
+            "groups": dict(groups),
+            "counts": dict(counts),
+            "problems": report.to_dict(),
+        }
+        write_json(self._note_path(part), note, sort_keys=True)
+        return note
+
+    def _write_index(self, parts: Sequence[Part], notes: Sequence[Any], grouped: bool) -> Totals:
+        from dataloaders import records
+
+        totals = Totals()
+        for split in SPLITS:
+            groups, counts, files = Counter(), Counter(), []
+            for part, note in zip(parts, notes):
+                if part.split == split:
+                    groups.update(note["groups"])
+                    counts.update(note["counts"])
+                    files += note["files"]
+            files.sort(key=lambda file: file["path"])
+            classes = sorted(groups) if grouped else []
+            records.write_index(
+                self.folder,
+                split,
+                [file["path"] for file in files],
+                classes,
+                [classes.index(file["group"]) for file in files] if grouped else None,
+            )
+            totals.records[split] = sum(groups.values())
+            totals.classes[split] = dict(sorted(groups.items())) if grouped else {}
+            totals.counts[split] = counts
+        return totals
+
+
+def _shortened(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

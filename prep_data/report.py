@@ -1,0 +1,68 @@
+"""The report of what a preparation left out, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_MAX_NAMES = 5  # of each reason
+
+
+class Problem(NamedTuple):
+    """One thing left out: why (a phrase fit for a heading) and which one."""
+
+    reason: str
+    name: str
+
+
+class Report:
+    """Counts what was left out by reason and keeps the first few names of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, *names: str, count: int | None = None) -> None:
+        """Count `names` as left out for `reason`, or `count` things of which they are the first."""
+        count = len(names) if count is None else count
+        if not count:
+            return
+        self._counts[reason] += count
+        known = self._names.setdefault(reason, [])
+        known.extend(names[: _MAX_NAMES - len(known)])
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Add each of `problems`."""
+        for problem in problems:
+            self.add(problem.reason, problem.name)
+
+    def merge(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add what another report's `to_dict` gave."""
+        for reason, entry in entries.items():
+            self.add(reason, *entry["first"], count=entry["count"])
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return {reason: {"count": int, "first": [names]}}, sorted by reason."""
+        return {
+            reason: {"count": self._counts[reason], "first": self._names[reason]}
+            for reason in sorted(self._counts)
+        }
+
+    def lines(self) -> list[str]:
+        """Return one line a reason for people, most frequent first."""
+        ordered = sorted(self._counts, key=lambda reason: (-self._counts[reason], reason))
+        return [
+            f"{self._counts[reason]:>8}  {reason}: {', '.join(self._names[reason])}"
+            + (", ..." if self._counts[reason] > len(self._names[reason]) else "")
+            for reason in ordered
+        ]
+
+    def print_summary(self, folder: Path, written: Mapping[str, int], unit: str) -> None:
+        """Print what was written to a set (split -> records), and what was left out."""
+        print(f"{folder}: {unit}: {', '.join(f'{split} {n}' for split, n in written.items())}")
+        if self._counts:
+            print(f"Left out (also in {folder / 'report.json'}):", *self.lines(), sep="\n")
+        else:
+            print("Nothing was left out.")
