@@ -215,6 +215,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser = Parser(prog="evaluate-metrics.py", description="Compute metrics of a trained model.")
     _common_flags(parser, resume="latest")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="default: all of the model's")
+    parser.add_argument("--all", action="store_true", help="print all protocols and controls")
     args = parser.parse_args(list(argv))
     if args.help_hps:
         print(help_hps(args.model, args.data_loader))
@@ -244,6 +245,7 @@ def evaluate(argv: Sequence[str]) -> None:
                 step,
                 command=("evaluate-metrics.py", *argv),
                 data=job.data_digests(),
+                whole_table=args.all,
             )
         with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
             thread.post(*report.message(found, step))

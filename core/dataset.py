@@ -61,7 +61,6 @@ class Dataset(abc.ABC):
     name: str = ""
     HParams: type  # frozen dataclass of folders
     batch_type: type  # one of dataloaders.batches
-    has_masks: bool = True
     mask_size: int = 64  # M, side in pixels of masks that a model built for these data makes
     parallel_calls: int | None = None  # batches made at the same time; None: tf.data decides
     prefetch: int = 2  # finished batches that wait for the model

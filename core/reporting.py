@@ -36,8 +36,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from core import plots
 from core.commands import duration_text
 from core.errors import EmptySplitError, UserError
-from core.evaluation.embedded_split import Evaluation, metrics_of
+from core.evaluation.embedded_split import Evaluation
 from core.evaluation.figures import Figure, Picture
+from core.evaluation.report import metrics_of
 from core.files import write_atomic
 from core.notifier import Notifier
 from core.run_folder import RunFolder, read_metrics

@@ -80,7 +80,7 @@ def load(path, monkeypatch):
 
 def test_the_metric_by_hand(house, monkeypatch):
     """Crops 0 0 1 1, sketches 0 1 1 1: three of four agree; chance 1/2 x 1/4 + 1/2 x 3/4 = 1/2."""
-    module = load(house / "core/metrics/agreement.py", monkeypatch)
+    module = load(house / "core/evaluation/agreement.py", monkeypatch)
     rows = SimpleNamespace(
         photo_predicted=np.array([0, 0, 1, 1]), sketch_predicted=np.array([0, 1, 1, 1])
     )

@@ -1,11 +1,15 @@
-"""Evaluation of a trained model on a split: features gathered once, for all metrics.
+"""A split embedded once by a trained model, for all metrics and experiments.
 
-    batches -> model.embed_* -> objects of the whole split -+-> model.contextualise -> photographs
-                                  under a query protocol ---+-> model.contextualise -> queries
+    batches -> model.embed_photos, embed_sketches -> encoded objects of the whole split
+    a query protocol (`core.evaluation.query_protocols`): which objects, whose sketch, which boxes
+    encoded objects -> model.contextualise -> scene vectors of photographs, of queries
 
-Every crop and sketch is encoded once; a query protocol (`dataloaders.queries`) rearranges encoded
-sketches, so that only the small part of the model that sees whole scenes runs for each. Memory is
-the features (some 4 kB an object), never the images.
+Every crop and sketch is encoded once; a query protocol rearranges encoded sketches, so that only
+the small part of the model that sees whole scenes runs for each. Memory is the features, some 4 kB
+an object. A `WholeSceneModel` embeds every photograph once, and the drawings anew for each
+protocol; memory is then the sketches, some 9 kB an object.
+
+Letters as in `models/__init__.py`: here N and O count over the whole split.
 """
 
 from __future__ import annotations
@@ -22,21 +26,23 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from core import geometry
+from core.dataset import Dataset
+from core.drawings import compose_drawings
 from core.errors import EmptySplitError, UsageError, UserError
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Result
 from core.evaluation.query_protocols import DrawnScenes, QueryProtocol
-from core.features import VECTORS
+from core.model import Attention, EncodedObjects, Model, SceneModel, WholeSceneModel
 from core.registry import METRICS
 
 log = logging.getLogger(__name__)
 
-NEED_MASKS = ("mask-iou", "generated-masks", "picture-error", "generated-pictures")
-CONTEXT_SCENES = 256  # that the model sees at a time; with masks, its largest output, MASK_SCENES
-MASK_SCENES = 32
+CONTEXT_SCENES = 256  # that the model sees at a time
+MASK_SCENES = 32  # at a time with masks or whole drawings, which are large
 # Train scenes behind the class-mean mask: means over more change nothing that can be seen.
 MEAN_MASK_SCENES = 2000
 COLOURED_SCENES = 500  # train scenes behind the mean colours of labels
+ENCODED = ("objects", "embedding", "predicted")  # fields that a model encodes objects as
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,14 @@ class EmbeddedScenes:
     """One side (photographs or queries) of all N scenes of a split, with its O objects."""
 
     image_ids: np.ndarray  # int64 (N,)
-    # scene vectors by name: float32 (N, D); no 'projection' of a model that was trained without it
-    vectors: dict[str, np.ndarray]
-    objects: np.ndarray  # float32 (O, D), the object vectors that scenes are made of
-    embedding: np.ndarray  # float32 (O, E), common to crops and sketches
+    vectors: dict[str, np.ndarray]  # scene vectors by the names of the model: float32 (N, D)
     classes: np.ndarray  # int32 (O,), vocabulary index
-    predicted: np.ndarray  # int32 (O,), class that the model names
     boxes: np.ndarray  # float32 (O, 4)
     obj_to_img: np.ndarray  # int32 (O,), ascending: object o is in scene row obj_to_img[o]
+    # What the model encodes each object as; None of a WholeSceneModel.
+    objects: np.ndarray | None  # float32 (O, D), the vectors that scenes are made of
+    embedding: np.ndarray | None  # float32 (O, E), common to crops and sketches
+    predicted: np.ndarray | None  # int32 (O,), class
 
     @property
     def num_scenes(self) -> int:
@@ -116,12 +122,12 @@ class ComparedMasks:
 
 
 class Evaluation:
-    """Features of one model on one split, gathered when first asked for and kept."""
+    """One model on one split; everything is computed when first asked for, and kept."""
 
     def __init__(
         self,
-        model,
-        dataset,
+        model: Model,
+        dataset: Dataset,
         split: str = "valid",
         limit: int | None = None,
         folder: Path | None = None,
@@ -129,243 +135,53 @@ class Evaluation:
         vectors: Sequence[str] | None = None,
         mirrored: bool = False,
     ):
-        """model: a `core.model.Model`; dataset: a `core.dataset.Dataset`; limit: at most so many
-        scenes (or triples) of the split; folder: where pictures go; step: of the checkpoint;
-        vectors: which scene vectors rank photographs, 'projection', 'token' or both (default: the
-        model's `retrieval_vector`); mirrored: photographs and drawings turned left to right, the
-        queries of a protocol as wholes, so that each is the mirror image of the one as drawn, with
-        its jitter and its dropped objects. The loader's seed also draws the bootstrap and chooses
-        what is pictured."""
+        """limit: at most so many scenes (or triplets) of the split. folder: for pictures. step: of
+        the checkpoint. vectors: names of the scene vectors that rank photographs, by default the
+        model's first. mirrored: photographs and queries turned left to right, each query as a
+        whole, after all that is drawn for it. The loader's seed also draws the bootstrap and
+        chooses what is pictured."""
         self.model, self.dataset = model, dataset
         self.split, self.limit, self.folder = split, limit, folder
         self.step, self.seed, self.mirrored = step, dataset.seed, mirrored
-        default = getattr(model.hparams, "retrieval_vector", VECTORS[0])
-        self.vectors = tuple(vectors) if vectors else (default,)
+        names = model.vector_names if isinstance(model, SceneModel) else ()
+        self.vectors = tuple(vectors or names[:1])
         for name in self.vectors:
-            if name not in VECTORS:
-                raise UsageError(f"unknown scene vector '{name}': choose of {', '.join(VECTORS)}")
-        self._cache: dict = {}
-        self._constants: dict = {}  # what does not depend on the model
-        self._siblings: dict[str, Evaluation] = {split: self}
+            if name not in names:
+                raise UsageError(
+                    f"{model.name} has no scene vector {name!r} to rank by: choose of "
+                    f"{', '.join(names) or 'none'}"
+                )
+        self._computed: dict[Any, Any] = {}
+        self._of_data: dict[str, np.ndarray] = {}  # does not depend on the model
+        self._splits: dict[str, Evaluation] = {split: self}
+
+    def at_step(self, step: int) -> Evaluation:
+        """Return a new evaluation of the model as it is now, after `step` steps."""
+        return self._copy(self.split, step)
+
+    def for_split(self, split: str) -> Evaluation:
+        """Return the evaluation of another split, which is kept too."""
+        if split not in self._splits:
+            other = self._copy(split, self.step)
+            other._splits = self._splits
+            self._splits[split] = other
+        return self._splits[split]
 
     def _copy(self, split: str, step: int) -> Evaluation:
         other = Evaluation(
             self.model, self.dataset, split, self.limit, self.folder, step, self.vectors,
             self.mirrored,
         )  # fmt: skip
-        other._constants = self._constants
+        other._of_data = self._of_data
         return other
 
-    def at_step(self, step: int) -> Evaluation:
-        """The same evaluation of the model as it is now, after `step` steps."""
-        return self._copy(self.split, step)
-
     def compute(self, name: str) -> list[Result]:
-        """What the metric `name` finds on the split; with '-test' behind it, on the split test."""
+        """Return the figures and pictures of a metric; of '<metric>-test' on the test split."""
         metric = METRICS[plain_name(name)]
         return metric(self if name == plain_name(name) else self.for_split("test"), name)
 
-    # ------------------------------------------------------------ what metrics read
-
-    def for_split(self, split: str) -> Evaluation:
-        """The same evaluation on another split; its features too are gathered only once."""
-        if split not in self._siblings:
-            other = self._copy(split, self.step)
-            other._siblings = self._siblings
-            self._siblings[split] = other
-        return self._siblings[split]
-
-    @property
-    def photos(self) -> EmbeddedPhotos:
-        """The photographs' side; the same under every protocol but for random directions."""
-        return self.photos_with_directions("canonical")
-
-    def queries(self, protocol: QueryProtocol) -> EmbeddedQueries:
-        """The queries' side under `protocol`, scene rows as in `photos`."""
-        if protocol not in self._cache:
-            self.embed()
-            photos, drawn = self._cache["objects of photos"], self._cache["objects of queries"]
-            names = ("obj_to_img", "boxes", "query_to_photo")
-            scenes = DrawnScenes(
-                photos["image_ids"], *(drawn[name] for name in names), photos["boxes"]
-            )
-            shown = self.dataset.queries(protocol, scenes)
-            # The last row, which -1 names, is that of white paper.
-            of_sketch = {
-                name: drawn[name][shown.sketches] for name in ("objects", "embedding", "predicted")
-            }
-            of_object = {
-                name: drawn[name][shown.rows]
-                for name in ("classes", "obj_to_img", "query_to_photo")
-            }
-            columns = {**of_sketch, **of_object, "boxes": shown.boxes, "rows": shown.rows}
-            self._cache[protocol] = self._side(
-                EmbeddedQueries, columns, protocol.directions, "query"
-            )
-        return self._cache[protocol]
-
-    def scene_vectors(
-        self,
-        objects: np.ndarray,
-        boxes: np.ndarray,
-        obj_to_img: np.ndarray,
-        directions: str = "canonical",
-        side: str = "query",
-    ) -> dict[str, np.ndarray]:
-        """Scene vectors of scenes of any encoded objects, by name as `EmbeddedScenes.vectors`.
-
-        objects: float32 (Q, D) of crops or sketches. boxes: float32 (Q, 4). obj_to_img: int32
-        (Q,), ascending, rows of the split's scenes, each at least once. directions, side: as of
-        `Dataset.relations`."""
-        columns = defaultdict(list)
-        scenes = (objects, boxes, obj_to_img, directions, side)
-        for arguments, _, _ in self._parts(*scenes, CONTEXT_SCENES):
-            outputs = self.model.contextualise(*arguments, False)
-            columns["projection"].append(outputs.scene_vector)
-            columns["token"].append(outputs.scene_token)
-        vectors = {
-            name: np.concatenate(rows) for name, rows in columns.items() if rows[0] is not None
-        }
-        for name in self.vectors:
-            if name not in vectors:
-                raise UsageError(
-                    f"this model has no {name} to rank scenes by (it was trained with "
-                    f"no_global_contrastive): take {', '.join(vectors)}"
-                )
-        return {name: self._finite(vectors[name], f"{name} vectors") for name in vectors}
-
-    def scene_ranks(self, protocol: QueryProtocol, vector: str) -> np.ndarray:
-        """Rank int64 (N,) of the right photograph of every scene, among those of the split."""
-        key = (protocol, vector)
-        if key not in self._cache:
-            queries = self.queries(protocol)
-            right = np.arange(queries.num_scenes)
-            photos = self.photos_with_directions(protocol.directions)
-            self._cache[key] = retrieval.ranks(
-                queries.vectors[vector], photos.vectors[vector], right
-            )
-        return self._cache[key]
-
-    def object_ranks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(rank int64, class int32, scene int32), each (n,): the rank of the own crop among all
-        crops of the split, for every sketch that depicts one."""
-        if "objects" not in self._cache:
-            queries = self.queries(QueryProtocol())
-            rows = np.flatnonzero(queries.query_to_photo >= 0)
-            rank = retrieval.ranks(
-                queries.embedding[rows], self.photos.embedding, queries.query_to_photo[rows]
-            )
-            self._cache["objects"] = (rank, queries.classes[rows], queries.obj_to_img[rows])
-        return self._cache["objects"]
-
-    def embedded_objects(self, side: str) -> EmbeddedObjects:
-        """The objects of the 'photo' or 'sketch' side, of scenes or of triplets."""
-        if self._has_scenes:
-            own = self.photos if side == "photo" else self.queries(QueryProtocol())
-            return EmbeddedObjects(own.embedding, own.classes, own.predicted, own.obj_to_img)
-        triplets = self.triplets()
-        embedding, predicted = (
-            (triplets.photo_embedding, triplets.photo_predicted)
-            if side == "photo"
-            else (triplets.sketch_embedding, triplets.sketch_predicted)
-        )
-        return EmbeddedObjects(embedding, triplets.classes, predicted, np.arange(len(predicted)))
-
-    def compared_masks(self, view: str) -> ComparedMasks:
-        """Masks predicted from the 'photo' or 'sketch' view beside the true ones; queries with the
-        photograph's boxes. UsageError for a set without masks."""
-        if not self.dataset.has_masks:
-            raise UsageError(f"the objects of {self.dataset.name} have no masks to compare with")
-        key = f"masks of {view}"
-        if key not in self._cache:
-            photos, queries = self.photos, self.queries(QueryProtocol())
-            side, own = (
-                (photos, np.arange(len(photos.classes)))
-                if view == "photo"
-                else (queries, queries.query_to_photo)
-            )
-            depicts = own >= 0
-            predicted = np.concatenate(
-                [
-                    mask_metrics.pack(part.masks[depicts[part.rows]])
-                    for part in self.predict_masks(side)
-                ]
-            )
-            self._cache[key] = ComparedMasks(
-                predicted=predicted,
-                true=photos.masks[own[depicts]],
-                classes=side.classes[depicts],
-                scenes=side.obj_to_img[depicts],
-                objects=own[depicts],
-            )
-        return self._cache[key]
-
-    def predict_masks(self, side: EmbeddedScenes) -> Iterator[PredictedObjects]:
-        """Masks and boxes that the model makes of a side's objects, some scenes at a time."""
-        for arguments, rows, scenes in self._parts(*_scenes_of(side), MASK_SCENES):
-            outputs = self.model.contextualise(*arguments, True)
-            masks = self._finite(outputs.masks, "masks")
-            yield PredictedObjects(masks, self._finite(outputs.boxes, "boxes"), rows, scenes)
-
-    def attention(self, side: EmbeddedScenes) -> Any:
-        """What the scene tokens look at: what `model.attention` gives, with all O objects of a side
-        in its arrays. UsageError for a model without."""
-        parts = [
-            self.model.attention(*arguments)
-            for arguments, _, _ in self._parts(*_scenes_of(side), CONTEXT_SCENES)
-        ]
-        return type(parts[0])(*(self._finite(np.concatenate(c), "attention") for c in zip(*parts)))
-
-    def class_mean_masks(self) -> np.ndarray:
-        """Binarised mean mask of every class over train objects: packed uint8 (K, M * M / 8)."""
-        if "class means" not in self._constants:
-            means = None
-            # Not `self.limit`: a baseline should not weaken when fewer scenes are looked at.
-            for batch in self.for_split("train").batches("class-mean masks", MEAN_MASK_SCENES):
-                masks = batch.masks.numpy()
-                if means is None:
-                    means = mask_metrics.MeanMasks(
-                        self.dataset.vocabulary.num_classes, masks.shape[1]
-                    )
-                means.add(batch.photo.classes.numpy(), masks)
-            self._constants["class means"] = means.result()
-        return self._constants["class means"]
-
-    def label_colours(self) -> np.ndarray:
-        """Mean colour of the train photographs' pixels of every label of layouts: float32 (256, 3),
-        0..1; of a label never seen, of all pixels."""
-        if "label colours" not in self._constants:
-            sums, counts = np.zeros((256, 3)), np.zeros(256)
-            for batch in self.for_split("train").batches("colours of labels", COLOURED_SCENES):
-                labels = self.model.layouts(batch)[0].numpy().ravel()
-                pixels = batch.images.numpy().reshape(-1, 3)
-                counts += np.bincount(labels, minlength=256)
-                for channel in range(3):
-                    sums[:, channel] += np.bincount(labels, pixels[:, channel], 256)
-            means = sums / np.maximum(counts, 1)[:, None]
-            means[counts == 0] = sums.sum(0) / counts.sum()
-            self._constants["label colours"] = (means / 255).astype(np.float32)
-        return self._constants["label colours"]
-
-    def triplets(self) -> EmbeddedTriplets:
-        """Stage 1's features of the split."""
-        if "triplets" not in self._cache:
-            rows = defaultdict(list)
-            for batch in self.batches("triplets"):
-                photo = self.model.embed_photos(batch.positives)
-                sketch = self.model.embed_sketches(batch.sketches)
-                rows["classes"].append(batch.classes.numpy())
-                rows["photo_predicted"].append(_argmax(photo.logits))
-                rows["sketch_predicted"].append(_argmax(sketch.logits))
-                rows["photo_embedding"].append(self._finite(photo.embedding, "embeddings"))
-                rows["sketch_embedding"].append(self._finite(sketch.embedding, "embeddings"))
-            self._cache["triplets"] = EmbeddedTriplets(
-                **{k: np.concatenate(v) for k, v in rows.items()}
-            )
-        return self._cache["triplets"]
-
-    def batches(self, what: str, limit: int | None = None) -> Iterator:
-        """The split's batches in order, with a progress bar; UserError when there are none."""
+    def batches(self, what: str, limit: int | None = None) -> Iterator[Any]:
+        """Yield the split's batches in order, with a progress bar; EmptySplitError without any."""
         data = self.dataset.eval_batches(self.split, limit or self.limit)
         empty = True
         for batch in tqdm(
@@ -379,69 +195,294 @@ class Evaluation:
                 "evaluate; prepare the sets with a larger split or choose another"
             )
 
-    # ------------------------------------------------------------ gathering
+    # ------------------------------------------------------------ scenes
 
     @property
-    def _has_scenes(self) -> bool:
-        return self.model.batch_type == "SceneBatch"
+    def photos(self) -> EmbeddedPhotos:
+        """The photographs; UsageError for a set without any."""
+        return self.photos_with_directions("canonical")
 
-    def embed(self, visit: Callable[[Any], None] | None = None) -> None:
-        """The one pass over the split that encodes all objects, unless it is done. visit: is shown
-        every batch as it passes."""
-        if "objects of photos" in self._cache:
+    def photos_with_directions(self, directions: str) -> EmbeddedPhotos:
+        """Return the photographs with 'canonical' or 'random' directions of the graph's pairs."""
+        if not self.dataset.has_photos:
+            raise UsageError(f"{self.dataset.name} has no photographs to search in")
+        return self._once(("photos", directions), lambda: self._embed_photos(directions))
+
+    def queries(self, protocol: QueryProtocol) -> EmbeddedQueries:
+        """Return the queries under a protocol, scene rows as in `photos`. UsageError for a set
+        without queries."""
+        if not self.dataset.has_queries:
+            raise UsageError(f"{self.dataset.name} has no sketched scenes to search with")
+        return self._once(protocol, lambda: self._embed_queries(protocol))
+
+    def scene_vectors(
+        self,
+        objects: np.ndarray,
+        boxes: np.ndarray,
+        obj_to_img: np.ndarray,
+        directions: str = "canonical",
+        side: str = "query",
+    ) -> dict[str, np.ndarray]:
+        """Return the scene vectors of scenes of any encoded objects, as `EmbeddedScenes.vectors`.
+
+        objects: float32 (Q, D) of crops or sketches. boxes: float32 (Q, 4). obj_to_img: int32
+        (Q,), ascending, rows of the split's scenes, each at least once. directions, side: as of
+        `SceneDataset.relations`."""
+        rows = defaultdict(list)
+        scenes = (objects, boxes, obj_to_img, directions, side)
+        for arguments, _, _ in self._blocks(*scenes, CONTEXT_SCENES):
+            outputs = self.model.contextualise(*arguments, False)
+            named = {"token": outputs.scene_token, "projection": outputs.scene_vector}
+            for name in self.model.vector_names:
+                rows[name].append(self._finite(named[name], f"{name} vectors"))
+        return {name: np.concatenate(parts) for name, parts in rows.items()}
+
+    def scene_ranks(self, protocol: QueryProtocol, vector: str) -> np.ndarray:
+        """Return the rank of the right photograph of every query among those of the split: int64
+        (N,), 1 = nearest."""
+
+        def rank() -> np.ndarray:
+            queries = self.queries(protocol).vectors[vector]
+            photos = self.photos_with_directions(protocol.directions).vectors[vector]
+            return retrieval.ranks(queries, photos, np.arange(len(queries)))
+
+        return self._once((protocol, vector), rank)
+
+    def attention(self, side: EmbeddedScenes) -> Attention:
+        """Return the scene tokens' attention to all O objects of a side. UsageError for a model
+        without attention."""
+        parts = [
+            self.model.attention(*arguments)
+            for arguments, _, _ in self._blocks(*_graph(side), CONTEXT_SCENES)
+        ]
+        return Attention(*(self._finite(np.concatenate(c), "attention") for c in zip(*parts)))
+
+    def predict_masks(self, side: EmbeddedScenes) -> Iterator[PredictedObjects]:
+        """Yield the masks and boxes that the model predicts for a side, some scenes at a time."""
+        for arguments, rows, scenes in self._blocks(*_graph(side), MASK_SCENES):
+            outputs = self.model.contextualise(*arguments, True)
+            masks = self._finite(outputs.masks, "masks")
+            yield PredictedObjects(masks, self._finite(outputs.boxes, "boxes"), rows, scenes)
+
+    # ------------------------------------------------------------ objects
+
+    def object_ranks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (rank int64, class int32, scene int32), each (n,), of every sketch that depicts a
+        photographed object: the rank of its crop among all crops of the split."""
+
+        def rank() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            queries = self.queries(QueryProtocol())
+            rows = np.flatnonzero(queries.query_to_photo >= 0)
+            crops = queries.query_to_photo[rows]
+            ranks = retrieval.ranks(queries.embedding[rows], self.photos.embedding, crops)
+            return ranks, queries.classes[rows], queries.obj_to_img[rows]
+
+        return self._once("object ranks", rank)
+
+    def embedded_objects(self, view: str) -> EmbeddedObjects:
+        """Return the objects of the 'photo' or 'sketch' view, of scenes or of triplets."""
+        if isinstance(self.model, SceneModel):
+            side = self.photos if view == "photo" else self.queries(QueryProtocol())
+            return EmbeddedObjects(side.embedding, side.classes, side.predicted, side.obj_to_img)
+        triplets = self.triplets()
+        embedding, predicted = (
+            (triplets.photo_embedding, triplets.photo_predicted)
+            if view == "photo"
+            else (triplets.sketch_embedding, triplets.sketch_predicted)
+        )
+        return EmbeddedObjects(embedding, triplets.classes, predicted, np.arange(len(predicted)))
+
+    def triplets(self) -> EmbeddedTriplets:
+        """Return the embedded triplets of the split, for a model of stage 1."""
+        return self._once("triplets", self._embed_triplets)
+
+    def _embed_triplets(self) -> EmbeddedTriplets:
+        rows = defaultdict(list)
+        for batch in self.batches("triplets"):
+            rows["classes"].append(batch.classes.numpy())
+            for view, encoded in (
+                ("photo", self.model.embed_photos(batch.positives)),
+                ("sketch", self.model.embed_sketches(batch.sketches)),
+            ):
+                rows[f"{view}_predicted"].append(_argmax(encoded.logits))
+                rows[f"{view}_embedding"].append(self._finite(encoded.embedding, "embeddings"))
+        return EmbeddedTriplets(**{name: np.concatenate(parts) for name, parts in rows.items()})
+
+    def compared_masks(self, view: str) -> ComparedMasks:
+        """Return the masks predicted from the 'photo' or 'sketch' view, with the true ones; queries
+        have the photograph's boxes. UsageError for a set without masks."""
+        if not self.dataset.has_masks:
+            raise UsageError(f"the objects of {self.dataset.name} have no masks to compare with")
+
+        def compare() -> ComparedMasks:
+            side = self.photos if view == "photo" else self.queries(QueryProtocol())
+            own = np.arange(len(side.classes)) if view == "photo" else side.query_to_photo
+            depicts = own >= 0
+            parts = self.predict_masks(side)
+            predicted = [mask_metrics.pack(part.masks[depicts[part.rows]]) for part in parts]
+            return ComparedMasks(
+                predicted=np.concatenate(predicted),
+                true=self.photos.masks[own[depicts]],
+                classes=side.classes[depicts],
+                scenes=side.obj_to_img[depicts],
+                objects=own[depicts],
+            )
+
+        return self._once(("masks", view), compare)
+
+    # ------------------------------------------------------------ controls, from the train split
+
+    def class_mean_masks(self) -> np.ndarray:
+        """Return the binarised mean mask of every class: packed uint8 (K, M * M / 8)."""
+        if "class means" not in self._of_data:
+            means = mask_metrics.MeanMasks(
+                self.dataset.vocabulary.num_classes, self.dataset.mask_size
+            )
+            # Not `self.limit`: a baseline should not weaken when fewer scenes are looked at.
+            for batch in self.for_split("train").batches("class-mean masks", MEAN_MASK_SCENES):
+                means.add(batch.photo.classes.numpy(), batch.masks.numpy())
+            self._of_data["class means"] = means.result()
+        return self._of_data["class means"]
+
+    def label_colours(self) -> np.ndarray:
+        """Return the mean colour of each label of layouts in photographs: float32 (256, 3) in
+        [0, 1]; of a label never seen, the mean of all pixels."""
+        if "label colours" not in self._of_data:
+            sums, counts = np.zeros((256, 3)), np.zeros(256)
+            for batch in self.for_split("train").batches("colours of labels", COLOURED_SCENES):
+                labels = self.model.layouts(batch)[0].numpy().ravel()
+                pixels = batch.images.numpy().reshape(-1, 3)
+                counts += np.bincount(labels, minlength=256)
+                for channel in range(3):
+                    sums[:, channel] += np.bincount(labels, pixels[:, channel], 256)
+            means = sums / np.maximum(counts, 1)[:, None]
+            means[counts == 0] = sums.sum(0) / counts.sum()
+            self._of_data["label colours"] = (means / 255).astype(np.float32)
+        return self._of_data["label colours"]
+
+    # ------------------------------------------------------------ embedding
+
+    def embed(self, on_batch: Callable[[Any], None] | None = None) -> None:
+        """Go through the split and encode all it shows, unless that is done.
+
+        on_batch: called with every batch."""
+        if "image_ids" in self._computed:
             return
-        photos, queries = defaultdict(list), defaultdict(list)
+        image_ids, photos, queries = [], defaultdict(list), defaultdict(list)
         scenes = objects = 0  # of the batches before
         for batch in self.batches("objects"):
-            if visit:
-                visit(batch)
-            photos["image_ids"].append(batch.image_ids.numpy())
-            if batch.masks is not None:
-                masks = batch.masks.numpy()[:, :, :: -1 if self.mirrored else 1]
-                photos["masks"].append(mask_metrics.pack(masks))
-            own = batch.query_to_photo.numpy()
-            queries["query_to_photo"].append(np.where(own < 0, -1, own + objects))
-            for columns, embed, images, graph in (
-                (photos, self.model.embed_photos, batch.crops, batch.photo),
-                (queries, self.model.embed_sketches, batch.sketches, batch.query),
-            ):
-                self._add(columns, embed(tf.reverse(images, [2]) if self.mirrored else images))
-                columns["boxes"].append(graph.boxes.numpy())  # turned when a side is made of them
-                columns["classes"].append(graph.classes.numpy())
-                columns["obj_to_img"].append(graph.obj_to_img.numpy() + scenes)
-            scenes += len(batch.image_ids)
-            objects += len(batch.photo.classes)
-        paper = tf.fill((1, *batch.sketches.shape[1:]), tf.constant(255, tf.uint8))
-        self._add(queries, self.model.embed_sketches(paper))
+            if on_batch:
+                on_batch(batch)
+            image_ids.append(batch.image_ids.numpy())
+            if self.dataset.has_photos:
+                self._add_graph(photos, batch.photo, scenes)
+                self._add_photos(photos, batch)
+            if self.dataset.has_queries:
+                self._add_graph(queries, batch.query, scenes)
+                self._add_queries(queries, batch, objects)
+            scenes += len(image_ids[-1])
+            objects += len(photos["classes"][-1]) if self.dataset.has_photos else 0
+        if queries:  # the last row, which -1 names, is white paper
+            paper = tf.fill((1, *batch.sketches.shape[1:]), tf.constant(255, tf.uint8))
+            self._add_sketches(queries, paper)
         for name, columns in (("photos", photos), ("queries", queries)):
-            self._cache[f"objects of {name}"] = {
-                column: np.concatenate(rows) for column, rows in columns.items()
-            }
+            self._computed[name] = {key: np.concatenate(rows) for key, rows in columns.items()}
+        self._computed["image_ids"] = np.concatenate(image_ids)
 
-    def _add(self, columns: dict[str, list], encoded: Any) -> None:
+    def _add_graph(self, columns: dict[str, list], graph: Any, scenes: int) -> None:
+        columns["boxes"].append(graph.boxes.numpy())  # turned once the protocol has moved them
+        columns["classes"].append(graph.classes.numpy())
+        columns["obj_to_img"].append(graph.obj_to_img.numpy() + scenes)
+
+    def _add_photos(self, columns: dict[str, list], batch: Any) -> None:
+        if batch.masks is not None:
+            columns["masks"].append(mask_metrics.pack(self._turned(batch.masks)))
+        if not isinstance(self.model, WholeSceneModel):
+            self._add_encoded(columns, self.model.embed_photos(self._turned(batch.crops)))
+            return
+        side = self.model.scene_size
+        images = tf.image.resize(batch.images, (side, side), antialias=True)
+        images = tf.cast(tf.round(images), tf.uint8)
+        for name, vectors in self.model.embed_photographs(self._turned(images)).items():
+            columns[f"{name} vectors"].append(self._finite(vectors, f"{name} vectors"))
+
+    def _add_queries(self, columns: dict[str, list], batch: Any, objects: int) -> None:
+        own = np.full(len(batch.sketches), -1, np.int32)
+        if batch.query_to_photo is not None:
+            own = batch.query_to_photo.numpy()
+        columns["query_to_photo"].append(np.where(own < 0, -1, own + objects))
+        self._add_sketches(columns, self._turned(batch.sketches))
+
+    def _add_sketches(self, columns: dict[str, list], sketches: tf.Tensor) -> None:
+        if isinstance(self.model, WholeSceneModel):
+            columns["sketches"].append(sketches.numpy())
+        else:
+            self._add_encoded(columns, self.model.embed_sketches(sketches))
+
+    def _add_encoded(self, columns: dict[str, list], encoded: EncodedObjects) -> None:
         columns["objects"].append(self._finite(encoded.vector, "object vectors"))
         columns["embedding"].append(self._finite(encoded.embedding, "embedding vectors"))
         columns["predicted"].append(_argmax(encoded.logits))
 
-    def photos_with_directions(self, directions: str) -> EmbeddedPhotos:
-        """The photographs' side with 'canonical' or 'random' directions of its pairs."""
-        key = f"photos, {directions} directions"
-        if key not in self._cache:
-            self.embed()
-            columns = {"masks": None, **self._cache["objects of photos"]}
-            self._cache[key] = self._side(EmbeddedPhotos, columns, directions, "photo")
-        return self._cache[key]
+    def _embed_photos(self, directions: str) -> EmbeddedPhotos:
+        self.embed()
+        columns = self._computed["photos"]
+        boxes, obj_to_img = self._turned_boxes(columns["boxes"]), columns["obj_to_img"]
+        encoded = {name: columns.get(name) for name in ENCODED}
+        if isinstance(self.model, WholeSceneModel):
+            vectors = {name: columns[f"{name} vectors"] for name in self.model.vector_names}
+        else:
+            scenes = (encoded["objects"], boxes, obj_to_img)
+            vectors = self.scene_vectors(*scenes, directions, "photo")
+        return EmbeddedPhotos(
+            image_ids=self._computed["image_ids"],
+            vectors=vectors,
+            classes=columns["classes"],
+            boxes=boxes,
+            obj_to_img=obj_to_img,
+            masks=columns.get("masks"),
+            **encoded,
+        )
 
-    def _side(
-        self, kind: type, columns: dict[str, Any], directions: str, side: str
-    ) -> EmbeddedScenes:
-        if self.mirrored:
-            columns["boxes"] = geometry.mirrored(columns["boxes"])
-        parts = (columns[name] for name in ("objects", "boxes", "obj_to_img"))
-        columns["image_ids"] = self._cache["objects of photos"]["image_ids"]
-        return kind(vectors=self.scene_vectors(*parts, directions, side), **columns)
+    def _embed_queries(self, protocol: QueryProtocol) -> EmbeddedQueries:
+        self.embed()
+        image_ids, drawn = self._computed["image_ids"], self._computed["queries"]
+        # Without photographs nothing is depicted, and every object keeps the box of the drawing.
+        photo_boxes = self._computed["photos"].get("boxes", drawn["boxes"])
+        columns = (drawn[name] for name in ("obj_to_img", "boxes", "query_to_photo"))
+        shown = self.dataset.queries(protocol, DrawnScenes(image_ids, *columns, photo_boxes))
+        boxes, obj_to_img = self._turned_boxes(shown.boxes), drawn["obj_to_img"][shown.rows]
+        encoded = {name: drawn[name][shown.sketches] if name in drawn else None for name in ENCODED}
+        if isinstance(self.model, WholeSceneModel):
+            vectors = self._drawing_vectors(drawn["sketches"], shown.sketches, boxes, obj_to_img)
+        else:
+            scenes = (encoded["objects"], boxes, obj_to_img)
+            vectors = self.scene_vectors(*scenes, protocol.directions, "query")
+        return EmbeddedQueries(
+            image_ids=image_ids,
+            vectors=vectors,
+            classes=drawn["classes"][shown.rows],
+            boxes=boxes,
+            obj_to_img=obj_to_img,
+            query_to_photo=drawn["query_to_photo"][shown.rows],
+            rows=shown.rows,
+            **encoded,
+        )
 
-    def _parts(
+    def _drawing_vectors(
+        self, sketches: np.ndarray, shown: np.ndarray, boxes: np.ndarray, obj_to_img: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return the scene vectors of whole drawings. shown: int32 (O,), the sketch of each
+        object."""
+        found, side = defaultdict(list), self.model.scene_size
+        for rows, scenes in self._scene_blocks(obj_to_img, MASK_SCENES):
+            local, count = obj_to_img[rows] - scenes.start, scenes.stop - scenes.start
+            drawings = compose_drawings(sketches[shown[rows]], boxes[rows], local, count, side)
+            for name, vectors in self.model.embed_drawings(drawings).items():
+                found[name].append(self._finite(vectors, f"{name} vectors"))
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    def _blocks(
         self,
         objects: np.ndarray,
         boxes: np.ndarray,
@@ -450,44 +491,54 @@ class Evaluation:
         side: str,
         size: int,
     ) -> Iterator[tuple[tuple, slice, slice]]:
-        """`size` scenes at a time: arguments of `model.contextualise`, and the slices of their
-        objects and scenes."""
-        image_ids = self._cache["objects of photos"]["image_ids"]
-        for first in range(0, len(image_ids), size):
-            ids = image_ids[first : first + size]
-            ends = np.searchsorted(obj_to_img, [first, first + len(ids)])
-            rows = slice(*ends.tolist())
-            local = (boxes[rows], obj_to_img[rows] - np.int32(first))
+        """Yield the arguments of `model.contextualise` for `size` scenes at a time, and the slices
+        of their objects and scenes."""
+        for rows, scenes in self._scene_blocks(obj_to_img, size):
+            ids = self._computed["image_ids"][scenes]
+            local = (boxes[rows], obj_to_img[rows] - np.int32(scenes.start))
             triples = self.dataset.relations(*local, ids, directions, side)
-            arguments = (objects[rows], *local, triples, len(ids))
-            yield arguments, rows, slice(first, first + len(ids))
+            yield (objects[rows], *local, triples, len(ids)), rows, scenes
 
-    def _finite(self, vectors, name: str) -> np.ndarray:
-        vectors = np.asarray(vectors)
-        if not np.isfinite(vectors).all():
+    def _scene_blocks(self, obj_to_img: np.ndarray, size: int) -> Iterator[tuple[slice, slice]]:
+        """Yield the slices of objects and scenes of `size` scenes at a time."""
+        count = len(self._computed["image_ids"])
+        for first in range(0, count, size):
+            scenes = slice(first, min(first + size, count))
+            rows = np.searchsorted(obj_to_img, [scenes.start, scenes.stop])
+            yield slice(*rows.tolist()), scenes
+
+    def _turned(self, images: tf.Tensor) -> tf.Tensor:
+        return tf.reverse(images, [2]) if self.mirrored else images
+
+    def _turned_boxes(self, boxes: np.ndarray) -> np.ndarray:
+        return geometry.mirrored(boxes) if self.mirrored else boxes
+
+    def _once(self, key: Any, compute: Callable[[], Any]) -> Any:
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return self._computed[key]
+
+    def _finite(self, values: Any, name: str) -> np.ndarray:
+        values = np.asarray(values)
+        if not np.isfinite(values).all():
             raise UserError(
                 f"the model's {name} at step {self.step} are not finite: the run had "
                 "diverged by then; evaluate an earlier checkpoint with --resume PATH"
             )
-        return vectors
+        return values
 
 
-def _scenes_of(side: EmbeddedScenes) -> tuple:
-    """What says of a side which scenes it has, with the canonical directions of their pairs."""
+def _graph(side: EmbeddedScenes) -> tuple[np.ndarray, np.ndarray, np.ndarray, str, str]:
+    """Return the arguments of `Evaluation._blocks` for a side with canonical directions."""
     name = "photo" if isinstance(side, EmbeddedPhotos) else "query"
     return side.objects, side.boxes, side.obj_to_img, "canonical", name
 
 
-def _argmax(logits) -> np.ndarray:
+def _argmax(logits: Any) -> np.ndarray:
     """float (O, K) -> int32 (O,)."""
     return np.argmax(np.asarray(logits), axis=1).astype(np.int32)
 
 
-def metrics_of(model: Any, dataset: Any) -> tuple[str, ...]:
-    """The names of all metrics that fit the model (its class will do) and the data."""
-    return tuple(name for name in model.metrics if dataset.has_masks or name not in NEED_MASKS)
-
-
 def plain_name(name: str) -> str:
-    """The registered name of a metric, of which '<name>-test' is its variant on the test split."""
+    """Return the registered name of a metric: '<metric>-test' is the same on the test split."""
     return name.removesuffix("-test")

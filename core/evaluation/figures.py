@@ -1,39 +1,38 @@
-"""What a metric gives back, how it is printed, and the bootstrap interval all of them share.
+"""Results of metrics, their tables, and the bootstrap interval all of them share.
 
 A metric is a function `compute(evaluation, name) -> list of Figure or Picture`, registered by name
 with `METRICS.register(name)`; `name` comes back to it, with '-test' behind when `evaluation` is of
-the test split. It only computes: gathering features is
-`core.evaluation.embedded_split`'s work, and an error in a metric is an error, never a number.
+the test split. It only computes: embedding is the work of `core.evaluation.embedded_split`, and an
+error in a metric is an error, never a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tabulate import tabulate
+
+from core.evaluation.query_protocols import main_protocol
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number, with what is needed to judge it.
-
-    `labels` say under which conditions (boxes, sketches, vector, view ...), `n` how many queries or
-    objects were averaged, `gallery` how many candidates each query chose from, `chance` what a
-    guess scores, `ceiling` what a perfect classifier scores, `interval` the 95 % bootstrap
-    interval, `controls` other numbers to read beside the value.
-    """
+    """One number, with what is needed to judge it. ValueError for one that is not finite."""
 
     metric: str
     split: str
     value: float
-    n: int
-    labels: dict[str, str] = field(default_factory=dict)
-    gallery: int | None = None
-    chance: float | None = None
-    ceiling: float | None = None
-    interval: tuple[float, float] | None = None
+    n: int  # queries or objects averaged
+    labels: dict[str, str] = field(default_factory=dict)  # conditions: boxes, sketches, view ...
+    gallery: int | None = None  # candidates that each query chose from
+    chance: float | None = None  # score of a guess
+    ceiling: float | None = None  # score of a perfect classifier
+    interval: tuple[float, float] | None = None  # 95 %, by bootstrap
+    # Other numbers to compare with; 'minus_x' is the difference to a control x, and 'minus_x_low'
+    # and 'minus_x_high' its interval.
     controls: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -42,24 +41,12 @@ class Figure:
 
     @property
     def labels_text(self) -> str:
-        """The labels as one text; empty without any."""
+        """The labels as one text, '' without any."""
         return " ".join(f"{key}={value}" for key, value in self.labels.items())
-
-    def __str__(self) -> str:
-        beside = {"chance": self.chance, "perfect classifier": self.ceiling, **self.controls}
-        beside = [
-            f"{key} {value:.3g}"
-            for key, value in beside.items()
-            if value is not None and not key.endswith(("_low", "_high"))
-        ]
-        between = " [{:.3f}, {:.3f}]".format(*self.interval) if self.interval else ""
-        about = f" {self.labels_text}" if self.labels else ""
-        text = f"{self.metric}{about}: {self.value:.3f}{between}"
-        return f"{text} ({', '.join(beside)})" if beside else text
 
     @property
     def controls_text(self) -> str:
-        """The controls as one text; one with '_low' and '_high' beside it has them as interval."""
+        """The controls as one text, those with an interval followed by it."""
         shown = []
         for name, value in self.controls.items():
             if name.endswith(("_low", "_high")):
@@ -70,6 +57,15 @@ class Figure:
                 text += f" [{low:.3f}, {high:.3f}]"
             shown.append(text)
         return ", ".join(shown)
+
+    def __str__(self) -> str:
+        numbers = {"chance": self.chance, "perfect classifier": self.ceiling}
+        beside = [f"{name} {number:.3g}" for name, number in numbers.items() if number is not None]
+        beside += [self.controls_text] if self.controls else []
+        interval = " [{:.3f}, {:.3f}]".format(*self.interval) if self.interval else ""
+        about = f" {self.labels_text}" if self.labels else ""
+        text = f"{self.metric}{about}: {self.value:.3f}{interval}"
+        return f"{text} ({', '.join(beside)})" if beside else text
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -92,7 +88,7 @@ Result = Figure | Picture
 
 
 def macro_average(values: np.ndarray, classes: np.ndarray) -> float:
-    """Mean over classes of the mean of `values` (n,) within each class of `classes` int (n,)."""
+    """Return the mean over classes of the mean within each. values: (n,). classes: int (n,)."""
     _, index = np.unique(classes, return_inverse=True)
     return float(np.mean(np.bincount(index, weights=values) / np.bincount(index)))
 
@@ -104,12 +100,11 @@ def bootstrap_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The percentile bootstrap 95 % interval of a mean, or of a mean over classes.
+    """Return the percentile bootstrap 95 % interval of a mean, low and high.
 
-    values: float (n,). groups: int (n,), the scene each value comes from; scenes are redrawn
-    whole, because objects of one scene are not independent (default: every value by itself).
-    classes: int (n,); when given, the statistic is the macro average over the classes present in
-    the resample.
+    values: float (n,). groups: int (n,), the scene of each value: scenes are redrawn whole, because
+    objects of one scene are not independent (default: every value by itself). classes: int (n,):
+    for the interval of the macro average, over the classes present in each resample.
     """
     values = np.asarray(values, np.float64)
     n = len(values)
@@ -121,7 +116,7 @@ def bootstrap_interval(
     np.add.at(counts, (group, column), 1)
 
     means = []
-    for weights in _redrawn(shape[0], resamples, seed):
+    for weights in _resample_counts(shape[0], resamples, seed):
         total, count = weights @ sums, weights @ counts  # (rows, classes)
         seen = count > 0
         ratio = np.where(seen, total / np.maximum(count, 1), 0)
@@ -136,23 +131,23 @@ def bootstrap_intervals(
     resamples: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:
-    """`bootstrap_interval` of the mean of each column of values float (n, c), all from the same
-    resamples (drawing them is what costs): float64 (c, 2), low and high."""
+    """Return the interval of the mean of each column, all from the same resamples (drawing them is
+    what costs): float64 (c, 2), low and high. values: float (n, c). groups: int (n,)."""
     group = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(group)
     sums = np.zeros((len(sizes), values.shape[1]))
     np.add.at(sums, group, values)
     means = [
         weights @ sums / (weights @ sizes)[:, None]
-        for weights in _redrawn(len(sizes), resamples, seed)
+        for weights in _resample_counts(len(sizes), resamples, seed)
     ]
     return np.percentile(np.concatenate(means), [2.5, 97.5], axis=0).T
 
 
-def _redrawn(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each of n units is drawn in each resample: float64 (rows, n), in blocks.
+def _resample_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield how often each of n units is drawn in each resample: float64 (rows, n), in blocks.
 
-    Drawn one by one and counted, which is many times faster than multinomial numbers."""
+    They are drawn one by one and counted, many times faster than multinomial numbers."""
     rng = np.random.default_rng(seed)
     block = max(1, 1_000_000 // n)  # keeps the weights of a block at 8 MB
     for start in range(0, resamples, block):
@@ -163,38 +158,69 @@ def _redrawn(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """The figures as one aligned text table, controls included."""
-    header = ("metric", "split", "conditions", "value", "95 % interval", "chance", "ceiling")
-    header += ("n", "gallery", "beside it")
-    rows = [header]
+    """Return all there is to know of the figures as a table, a row a figure, of any width."""
+    rows = [
+        (
+            figure.metric,
+            figure.split,
+            figure.labels_text or "-",
+            f"{figure.value:.3f}",
+            "{:.3f} - {:.3f}".format(*figure.interval) if figure.interval else "-",
+            _number(figure.chance),
+            _number(figure.ceiling),
+            str(figure.n),
+            "-" if figure.gallery is None else str(figure.gallery),
+            " ".join(f"{name}={value:.4g}" for name, value in figure.controls.items()),
+        )
+        for figure in figures
+    ]
+    headers = ("metric", "split", "conditions", "value", "95 % interval", "chance", "ceiling")
+    headers += ("n", "gallery", "controls")
+    align = ("left",) * 3 + ("right", "left") + ("right",) * 4 + ("left",)
+    return tabulate(rows, headers, disable_numparse=True, colalign=align)
+
+
+def summary(figures: Sequence[Figure]) -> str:
+    """Return the figures that count as text of at most 100 columns: searches with real sketches
+    under `main_protocol`, and all figures that are of no query protocol. Each has its control."""
+    searches = [figure for figure in figures if {"boxes", "sketches"} <= figure.labels.keys()]
+    main = main_protocol(any(figure.labels["boxes"] == "own" for figure in searches))
+    shown = [figure for figure in searches if main.labels.items() <= figure.labels.items()]
+    others = [figure for figure in figures if figure not in searches]
+    texts = []
+    if shown:
+        sizes = {f"{figure.n} queries in {figure.gallery} photographs" for figure in shown}
+        title = f"Search for scenes, {main.boxes} boxes, {', '.join(sorted(sizes))}:"
+        texts += [title, _short_table(shown, "real", "blank", main.labels), ""]
+    if others:
+        texts.append(_short_table(others, "value", "control"))
+    return "\n".join(texts).rstrip()
+
+
+def _short_table(
+    figures: Sequence[Figure], value: str, control: str, known_labels: Collection[str] = ()
+) -> str:
+    rows = []
     for figure in figures:
-        low_high = "{:.3f} - {:.3f}".format(*figure.interval) if figure.interval else "-"
-        rows.append(
-            (
-                figure.metric,
-                figure.split,
-                figure.labels_text or "-",
-                f"{figure.value:.3f}",
-                low_high,
-                _short(figure.chance),
-                _short(figure.ceiling),
-                str(figure.n),
-                "-" if figure.gallery is None else str(figure.gallery),
-                " ".join(f"{key}={value:.4g}" for key, value in figure.controls.items()),
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    number = {3, 5, 6, 7, 8}
-    lines = []
-    for row in rows:
-        cells = (
-            cell.rjust(width) if i in number else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        )
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(len(line) for line in lines))
-    return "\n".join(lines)
+        own = [text for name, text in figure.labels.items() if name not in known_labels]
+        about = f" ({', '.join(own)})" if own else ""
+        cells = (f"{figure.value:.3f}", *_control(figure), _number(figure.chance))
+        rows.append((f"{figure.metric}{about}", *cells))
+    headers = ("metric", value, control, "difference [95 %]", "chance")
+    align = ("left", "right", "left", "left", "right")
+    return tabulate(rows, headers, disable_numparse=True, colalign=align)
 
 
-def _short(value: float | None) -> str:
+def _control(figure: Figure) -> tuple[str, str]:
+    """Return the control that a figure has a difference to, and the difference with interval."""
+    for key, gap in figure.controls.items():
+        name = key.removeprefix("minus_")
+        if name != key and f"{key}_low" in figure.controls:
+            low, high = figure.controls[f"{key}_low"], figure.controls[f"{key}_high"]
+            about = "" if name == "blank" else f" {name.replace('_', ' ')}"
+            return f"{figure.value - gap:.3f}{about}", f"{gap:.3f} [{low:.3f}, {high:.3f}]"
+    return "-", "-"
+
+
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"

@@ -1,7 +1,7 @@
-"""Object masks against the true ones, beside masks that need no model.
+"""Predicted object masks against the true ones, compared with masks that need no model.
 
-Masks travel packed: uint8 (n, M * M / 8), `np.packbits` of the row-major binary mask, so that a
-split of any size fits in memory and an intersection is one AND.
+Masks are packed: uint8 (n, M * M / 8), `np.packbits` of the row-major binary mask, so that a split
+of any size fits in memory and an intersection is one AND.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).as
 
 
 def pack(masks: np.ndarray) -> np.ndarray:
-    """Masks (n, M, M), binary or probabilities (binarised at 0.5, a half counts as inside), packed:
-    uint8 (n, M * M / 8)."""
+    """Return packed masks: uint8 (n, M * M / 8). masks: (n, M, M), binary or probabilities; 0.5 is
+    inside."""
     masks = np.asarray(masks)
     return np.packbits(masks.reshape(len(masks), -1) >= THRESHOLD, axis=1)
 
 
 def unpack(packed: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (n, M * M / 8) -> uint8 0/1 (n, side, side)."""
+    """Return packed masks as uint8 0/1 (n, side, side)."""
     return np.unpackbits(packed, axis=1)[:, : side * side].reshape(-1, side, side)
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of packed masks, float64 (n,); 1 where both are empty.
+    """Return the intersection over union of packed masks: float64 (n,), 1 where both are empty.
 
     One of the two may have a single row, which is compared with every row of the other.
     """
@@ -44,20 +44,20 @@ def _count(packed: np.ndarray) -> np.ndarray:
 
 
 class MeanMasks:
-    """Class-mean masks, gathered batch by batch: memory is K masks however many objects come."""
+    """The mean mask of each class, batch by batch: memory is K masks, whatever the objects."""
 
     def __init__(self, num_classes: int, side: int):
         self._sums = np.zeros((num_classes, side, side))
         self._counts = np.zeros(num_classes, np.int64)
 
     def add(self, classes: np.ndarray, masks: np.ndarray) -> None:
-        """classes int (O,), masks uint8 0/1 (O, M, M)."""
+        """Add objects. classes: int (O,). masks: uint8 0/1 (O, M, M)."""
         np.add.at(self._sums, classes, masks)
         np.add.at(self._counts, classes, 1)
 
     def result(self) -> np.ndarray:
-        """Binarised class means, packed: uint8 (K, M * M / 8). A class never seen gets the mean
-        over all objects; ValueError when there were none at all."""
+        """Return the binarised class means, packed: uint8 (K, M * M / 8). A class never seen gets
+        the mean over all objects; ValueError when there were none at all."""
         total = self._counts.sum()
         if total == 0:
             raise ValueError("no masks were added")
@@ -67,20 +67,21 @@ class MeanMasks:
 
 
 def scene_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How far two layouts of a scene agree, float64 (N,): the intersection over union of each class
-    over the pixels of the scene, averaged over the classes that either shows; 1 for two empty ones.
+    """Return the agreement of two layouts of each scene: float64 (N,), the intersection over union
+    of each class over the scene's pixels, averaged over the classes that either shows; 1 for two
+    empty ones.
 
     a, b: labels uint8 (N, S, S) of `core.label_maps`; the background is no class.
     """
     scenes, labels = len(a), BACKGROUND + 1
     keys = labels * np.arange(scenes)[:, None, None]
 
-    def pixels(of: np.ndarray) -> np.ndarray:
-        counts = np.bincount(of.ravel(), minlength=scenes * labels)
+    def class_pixels(keyed: np.ndarray) -> np.ndarray:
+        counts = np.bincount(keyed.ravel(), minlength=scenes * labels)
         return counts.reshape(scenes, labels)[:, :BACKGROUND]
 
-    both = pixels((keys + a)[a == b])
-    either = pixels(keys + a) + pixels(keys + b) - both
+    both = class_pixels((keys + a)[a == b])
+    either = class_pixels(keys + a) + class_pixels(keys + b) - both
     seen = either > 0
     ratios = np.where(seen, both / np.maximum(either, 1), 0.0)
     return np.where(seen.any(1), ratios.sum(1) / np.maximum(seen.sum(1), 1), 1.0)
@@ -97,8 +98,9 @@ def iou_figure(
     seed: int,
     **controls: float,
 ) -> Figure:
-    """The mean of overlaps (n,), beside those that masks without a model reach at the same places:
-    boxes filled, and the mean mask of the class. scenes: int (n,), of each."""
+    """Return the mean of overlaps (n,) with its controls, the overlaps of masks without a model:
+    all_ones (n,), boxes filled, and class_mean (n,), the mean mask of the class. scenes: int (n,),
+    of each value."""
     # The same objects: a paired difference.
     low, high = bootstrap_interval(values - class_mean, scenes, seed=seed)
     return Figure(
@@ -121,11 +123,12 @@ def iou_figure(
 
 @METRICS.register("mask-iou")
 def _mask_iou(evaluation, name: str) -> list[Figure]:
-    """Mean IoU of the predicted masks of both views with the photograph's true masks."""
+    """Return the mean IoU of the predicted masks of each view with the photograph's true masks."""
     class_means = evaluation.class_mean_masks()
+    views = ("photo", "sketch") if evaluation.dataset.has_queries else ("photo",)
     return [
         mask_iou_figure(name, evaluation, view, evaluation.compared_masks(view), class_means)
-        for view in ("photo", "sketch")
+        for view in views
     ]
 
 

@@ -1,4 +1,4 @@
-"""Named metrics of a trained model: computed, printed as one table, saved as JSON."""
+"""Named metrics of a trained model: computed, printed as a table, saved as JSON."""
 
 from __future__ import annotations
 
@@ -6,43 +6,73 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from core.dataset import Dataset, SceneDataset
 from core.errors import UsageError
-from core.evaluation.embedded_split import Evaluation, metrics_of, plain_name
+from core.evaluation.embedded_split import Evaluation, plain_name
 from core.evaluation.figure_files import EVALUATION_SCHEMA
-from core.evaluation.figures import Figure, Picture, Result, table
+from core.evaluation.figures import Figure, Picture, Result, summary, table
 from core.files import write_json
+from core.model import Model
 from core.provenance import git, versions
 from core.registry import METRICS
 
 log = logging.getLogger(__name__)
 
+# Metrics by the beginning of their name, and what they need of a set of scenes.
+NEED_QUERIES = ("sbir-", "obj-sbir-", "embedding-skt-", "common-embedding-", "generated-masks")
+NEED_PHOTOS = ("sbir-", "obj-sbir-", "embedding-obj-", "common-embedding-", "mask-", "picture")
+NEED_MASKS = ("mask-iou", "generated-", "picture-error")
 
-def check_metrics(names: Iterable[str], model) -> list[str]:
-    """The names, each checked to be registered and to fit `model` (class or instance, its
-    `metrics` are the names it can compute; '-test' variants go with them). UsageError otherwise."""
-    fitting = set(model.metrics)
+
+def metrics_of(model: Model | type[Model], dataset: Dataset) -> tuple[str, ...]:
+    """Return the names of a model's metrics that the data allow."""
+    return tuple(name for name in model.metrics if not _missing(name, dataset))
+
+
+def check_metrics(
+    names: Iterable[str], model: Model | type[Model], dataset: Dataset | None = None
+) -> list[str]:
+    """Return the names, each once. UsageError for one that is not registered, or does not fit the
+    model or the data; '<metric>-test' fits with its metric."""
     names = list(dict.fromkeys(names))
     for name in names:
-        METRICS[plain_name(name)]  # UsageError for a name that is not registered
-        if plain_name(name) not in fitting:
+        METRICS[plain_name(name)]
+        if plain_name(name) not in model.metrics:
             raise UsageError(
                 f"metric '{name}' does not fit model '{model.name}'; these do: "
-                f"{', '.join(sorted(fitting))} (and each with '-test' behind, for the test split)"
+                f"{', '.join(sorted(model.metrics))} (and each with '-test' behind, for the test "
+                "split)"
             )
+        missing = dataset and _missing(name, dataset)
+        if missing:
+            raise UsageError(f"metric '{name}' needs {missing}, which {dataset.name} has not")
     return names
 
 
+def _missing(name: str, dataset: Dataset) -> str:
+    """Return what a metric needs and the data do not have, or ''."""
+    if not isinstance(dataset, SceneDataset):
+        return ""
+    needs = (
+        (NEED_QUERIES, dataset.has_queries, "sketched scenes to search with"),
+        (NEED_PHOTOS, dataset.has_photos, "photographs"),
+        (NEED_MASKS, dataset.has_masks, "true masks"),
+    )
+    return next((what for names, has, what in needs if name.startswith(names) and not has), "")
+
+
 def message(results: Sequence[Result], step: int) -> tuple[str, list[Path]]:
-    """Results as a text of one line a figure, and the pictures that go with it."""
+    """Return the results as text, a line a figure, and the paths of the pictures."""
     figures = [str(result) for result in results if isinstance(result, Figure)]
     pictures = [result.path for result in results if isinstance(result, Picture)]
     return "\n".join([f"evaluation at step {step}", *figures]), pictures
 
 
 def run(
-    model,
-    dataset,
+    model: Model,
+    dataset: Dataset,
     folder: Path,
     names: Sequence[str] | None = None,
     step: int = 0,
@@ -51,23 +81,19 @@ def run(
     vectors: Sequence[str] | None = None,
     command: Sequence[str] = (),
     data: Mapping[str, str | None] = {},
+    whole_table: bool = False,
 ) -> list[Result]:
-    """Compute the named metrics (None: all that fit), print them as one table and save
-    them to `<folder>/<loader>-<split>-step-<step>.json`, replacing that file.
+    """Compute metrics, save them to `<folder>/<loader>-<split>-step-<step>.json` (replacing that
+    file) and print them. Return the figures and pictures.
 
-    folder is `<run>/evaluation`. To be saved too: command, what was asked for, and data, a hash for
-    each folder of data (None: not known). The other arguments are as of `Evaluation`. Metrics named
-    '-test' go to a file of the split test. Returns the figures and pictures. UsageError for metrics
-    that do not fit, UserError for an empty split or a diverged model; an error inside a metric is
-    raised, not recorded as a number.
+    folder: `<run>/evaluation`. names: None: all metrics that fit. command, data: to be saved too,
+    what was asked for and a hash of each folder of data (None: not known). whole_table: print every
+    figure with all its controls, not only those that count. The other arguments are as of
+    `Evaluation`. '<metric>-test' goes to a file of the split test.
+
+    UsageError for metrics that do not fit, UserError for an empty split or a diverged model.
     """
-    fitting = metrics_of(model, dataset)
-    names = check_metrics(fitting if names is None else names, model)
-    for name in names:
-        if plain_name(name) not in fitting:
-            raise UsageError(
-                f"metric '{name}' compares with true masks, which {dataset.name} does not have"
-            )
+    names = check_metrics(metrics_of(model, dataset) if names is None else names, model, dataset)
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(model, dataset, split, limit, folder, step, vectors)
     results: list[Result] = []
@@ -75,35 +101,50 @@ def run(
         started = time.monotonic()
         results += evaluation.compute(name)
         log.info("%s: %.1f s", name, time.monotonic() - started)
+    # Saved before they are printed: whoever reads the output may have gone.
+    about = {
+        "run": folder.parent.name,
+        "command": list(command),
+        "step": step,
+        "limit": limit,
+        "data": dict(data),
+    }
+    saved = [
+        _save(evaluation, part, about, [result for result in results if result.split == part])
+        for part in sorted({result.split for result in results})
+    ]
+    _print(results, saved, whole_table)
+    return results
 
-    # Saved before they are printed: whoever reads our output may have gone.
-    saved = []
-    for part in sorted({result.split for result in results}):
-        report = {
-            "schema": EVALUATION_SCHEMA,
-            "run": folder.parent.name,
-            "command": list(command),
-            "model": model.name,
-            "step": step,
-            "loader": dataset.name,
-            "split": part,
-            "limit": limit,
-            "seed": evaluation.seed,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": versions(),
-            "git": git(),
-            "data": dict(data),
-            "results": [result.to_json() for result in results if result.split == part],
-        }
-        path = folder / f"{dataset.name}-{part}-step-{step}.json"
-        write_json(path, report)
-        saved.append(path)
 
-    figures = [r for r in results if isinstance(r, Figure)]
+def _save(
+    evaluation: Evaluation, split: str, about: Mapping[str, Any], results: Sequence[Result]
+) -> Path:
+    loader = evaluation.dataset.name
+    path = evaluation.folder / f"{loader}-{split}-step-{evaluation.step}.json"
+    content = {
+        "schema": EVALUATION_SCHEMA,
+        "model": evaluation.model.name,
+        "loader": loader,
+        "split": split,
+        "seed": evaluation.seed,
+        **about,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": versions(),
+        "git": git(),
+        "results": [result.to_json() for result in results],
+    }
+    write_json(path, content)
+    return path
+
+
+def _print(results: Sequence[Result], saved: Sequence[Path], whole_table: bool) -> None:
+    figures = [result for result in results if isinstance(result, Figure)]
     if figures:
-        print(table(figures))
-    for picture in (r for r in results if isinstance(r, Picture)):
+        print(table(figures) if whole_table else summary(figures))
+    if len(figures) > 1 and not whole_table:
+        print("\nAll query protocols and controls: in the JSON, or with --all.")
+    for picture in (result for result in results if isinstance(result, Picture)):
         print(f"{picture.metric}: {picture.path}")
     for path in saved:
         print(f"saved: {path}")
-    return results

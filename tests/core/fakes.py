@@ -36,7 +36,6 @@ class FakeDataset:
     name = "fake-loader"
     HParams = FakeData
     batch_type = FakeBatch
-    has_masks = True
 
     def __init__(self, hparams, base, image_size, seed):
         self.hparams, self.seed, self.batch_size = hparams, seed, base.batch_size

@@ -108,13 +108,13 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
 
 def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
     class Unprojected(FakeModel):
+        vector_names = ("token",)
+
         def contextualise(self, *arguments):
             sees = super().contextualise(*arguments)
             return sees._replace(scene_token=sees.scene_vector, scene_vector=None)
 
-    model = Unprojected()
-    model.hparams = SimpleNamespace(retrieval_vector="token")
-    extract(tmp_path / "without", Splits(), model)
+    extract(tmp_path / "without", Splits(), Unprojected())
     extract(tmp_path / "with", Splits())
     without, own = (
         features.read(tmp_path / folder / "a_b_fake_scenes_test_feats.npz")

@@ -24,8 +24,3 @@ def test_always_naming_the_majority_scores_chance():
     guess = np.full(100, np.bincount(classes).argmax())
     for figure in classification.accuracy_figures("x", "valid", classes, guess, np.arange(100)):
         assert figure.value == pytest.approx(figure.chance)
-
-
-def test_shapes_must_match():
-    with pytest.raises(ValueError, match="predictions"):
-        classification.accuracy(np.zeros(3), np.zeros(4))

@@ -1,10 +1,8 @@
 """Gathering, the figures of known models, the report; with a fake loader and fake models whose
 answers can be worked out by hand."""
 
-import dataclasses
 import json
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,156 +15,15 @@ from core.errors import UsageError, UserError
 from core.evaluation import embedded_split, mask_metrics, picture_grids, retrieval
 from core.evaluation import report as reported
 from core.evaluation.query_protocols import QueryProtocol
-from core.model import SceneGraphModel
 from core.registry import METRICS
-from dataloaders import queries
-from dataloaders.batches import SceneBatch, SceneGraph, TripletBatch
-
-SIDE = 16
-SCENE_METRICS = (
-    "sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10", "obj-sbir-mAP", "obj-sbir-top1",
-    "embedding-obj-accuracy", "embedding-skt-accuracy", "mask-iou", "sbir-on-valid",
-    "generated-masks", "common-embedding-tsne",
-)  # fmt: skip
-
-
-class Outputs(NamedTuple):
-    scene_token: tf.Tensor
-    scene_vector: tf.Tensor
-    masks: tf.Tensor
-    boxes: tf.Tensor = None
-
-
-class FakeScenes:
-    """Scenes of 1-3 objects. Crop and sketch of an object show its number as a grey level, its
-    class is number % 5, its mask the upper rows; the query leaves out every third object of
-    scenes that have others, and turns the order round."""
-
-    name, seed = "fake-scenes", 0
-    batch_type = SceneBatch
-    own_boxes, has_masks = False, True
-    vocabulary = Vocabulary(("a", "b", "c", "d", "e", "__image__"))
-
-    def __init__(self, scenes=20, batch_size=6):
-        self.scenes, self.batch_size, self.passes = scenes, batch_size, []
-        self.sizes = [1 + n % 3 for n in range(scenes)]
-        self.boxes = np.sort(np.random.default_rng(0).random((sum(self.sizes), 2, 2)), axis=1)
-        self.boxes = self.boxes.reshape(-1, 4).astype(np.float32)
-
-    def eval_batches(self, split, limit=None):
-        self.passes.append(split)
-        total = 0 if split == "empty" else min(self.scenes, limit or self.scenes)
-        for start in range(0, total, self.batch_size):
-            yield self.batch(range(start, min(total, start + self.batch_size)))
-
-    def queries(self, protocol, drawn):
-        """Jittered: moved by 0.01. Everything else by the real thing."""
-        shown = queries.under(protocol, drawn, self.seed)
-        if protocol.boxes == "jittered":
-            boxes = dataclasses.replace(protocol, boxes="shared")
-            shown = shown._replace(boxes=queries.under(boxes, drawn, 0).boxes + 0.01)
-        return shown
-
-    def relations(self, boxes, obj_to_img, image_ids, directions, side):
-        assert len(boxes) == len(obj_to_img) and obj_to_img.max() == len(image_ids) - 1
-        return np.zeros((0, 3), np.int32)
-
-    def batch(self, scenes):
-        first = sum(self.sizes[: scenes[0]])
-        photo_img = np.repeat(np.arange(len(scenes)), [self.sizes[n] for n in scenes])
-        numbers = first + np.arange(len(photo_img))
-        boxes = self.boxes[numbers]
-        kept = [
-            int(o)
-            for n in range(len(scenes))
-            for o in np.flatnonzero(photo_img == n)[::-1]
-            if (first + o) % 3 or (photo_img == n).sum() == 1
-        ]
-        grey = np.broadcast_to(numbers[:, None, None, None], (len(numbers), 8, 8, 1))
-        grey = np.ascontiguousarray(grey).astype(np.uint8)
-        masks = np.zeros((len(numbers), SIDE, SIDE), np.uint8)
-        for mask, number in zip(masks, numbers):
-            mask[: 4 + number % 8] = 1
-        return SceneBatch(
-            image_ids=tf.constant(np.array(scenes, np.int64) + 100),
-            images=tf.fill((len(scenes), 64, 64, 3), np.uint8(10 * scenes[0])),
-            photo=graph(numbers % 5, boxes, photo_img),
-            crops=tf.constant(grey.repeat(3, axis=3)),
-            masks=tf.constant(masks),
-            query=graph(numbers[kept] % 5, boxes[kept], photo_img[kept]),
-            sketches=tf.constant(grey[kept]),
-            query_to_photo=tf.constant(np.array(kept, np.int32)),
-            negative_crops=tf.constant(grey.repeat(3, axis=3)),
-            negative_classes=tf.constant((numbers % 5).astype(np.int32)),
-        )
-
-
-def graph(classes, boxes, obj_to_img):
-    return SceneGraph(
-        classes=tf.constant(classes.astype(np.int32)),
-        boxes=tf.constant(boxes.astype(np.float32)),
-        obj_to_img=tf.constant(obj_to_img.astype(np.int32)),
-        triples=tf.zeros((0, 3), tf.int32),
-    )
-
-
-class FakeModel(SceneGraphModel):
-    """Reads the object's number off its pixels. 'sees': the scene vector is made of the numbers;
-    'boxes': of the boxes; 'collapsed': constant; 'broken': NaN."""
-
-    name = "fake-model"
-    batch_type = "SceneBatch"
-    vector_names = ("projection", "token")
-    metrics = SCENE_METRICS
-    mask_size = SIDE
-
-    def __init__(self, kind="sees"):
-        self.kind, self.photos_encoded, self.queries_encoded, self.masks_made = kind, 0, 0, 0
-        self.hparams = SimpleNamespace(retrieval_vector="projection")
-
-    def weights_digest(self):
-        return "5e" * 32
-
-    def embed_photos(self, crops):
-        self.photos_encoded += len(crops)
-        return self._embed(crops[:, 0, 0, 0])
-
-    def embed_sketches(self, sketches):
-        self.queries_encoded += len(sketches)
-        return self._embed(sketches[:, 0, 0, 0])
-
-    def _embed(self, numbers):
-        numbers = tf.cast(numbers, tf.float32).numpy()
-        predicted = np.where(numbers == 255, 0, numbers % 5).astype(int)
-        return SimpleNamespace(
-            vector=numbers[:, None],
-            embedding=np.stack([np.cos(numbers / 60), np.sin(numbers / 60)], 1),
-            logits=tf.one_hot(predicted, 6),
-        )
-
-    def contextualise(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks=True):
-        numbers = vectors[:, 0]
-        self.masks_made += len(numbers) if with_masks else 0
-        rows = {
-            "sees": np.stack([numbers // 6, 0 * numbers], 1),
-            "boxes": boxes,
-            "collapsed": np.ones((len(numbers), 2)),
-            "broken": np.full((len(numbers), 2), np.nan),
-        }[self.kind]
-        vector = np.stack([rows[obj_to_img == n].max(0) for n in range(num_scenes)])
-        masks = np.zeros((len(numbers), SIDE, SIDE), np.float32)
-        for mask, number in zip(masks, numbers):
-            mask[: 4 + int(number) % 8, : SIDE // 2] = 0.9  # the left half of the true mask
-        return Outputs(vector * 0 + 1.0, vector, masks if with_masks else None, boxes)
-
-    def attention(self, *arguments):
-        raise UsageError("abbl_skip_transformer")
-
-    def train_step(self, batch, step, seed):
-        raise NotImplementedError
-
-    def warm_start_parts(self):
-        return {}
+from dataloaders.batches import TripletBatch
+from tests.core.evaluation.fakes import (  # noqa: F401
+    SCENE_METRICS,
+    SIDE,
+    FakeModel,
+    FakeScenes,
+    Outputs,
+)
 
 
 def evaluate(model, names, tmp_path, dataset=None, **options):
@@ -204,17 +61,18 @@ def test_model_without_projection(tmp_path):
     """Scenes are ranked by the token alone; asking for the projection is one clear sentence."""
 
     class Unprojected(FakeModel):
+        vector_names = ("token",)
+
         def contextualise(self, *arguments):
             sees = super().contextualise(*arguments)
             return sees._replace(scene_token=sees.scene_vector, scene_vector=None)
 
-    figures = evaluate(Unprojected("boxes"), ["sbir-top1"], tmp_path, vectors=("token",))
+    figures = evaluate(Unprojected("boxes"), ["sbir-top1"], tmp_path)
     same = evaluate(FakeModel("boxes"), ["sbir-top1"], tmp_path)  # by the same vectors, projected
     assert [f.value for f in figures] == [f.value for f in same]
     assert figures[0].value > 0
-    own = embedded_split.Evaluation(Unprojected(), FakeScenes(), vectors=("projection",))
-    with pytest.raises(UsageError, match="no projection to rank scenes by"):
-        own.scene_ranks(QueryProtocol(), "projection")
+    with pytest.raises(UsageError, match=r"no scene vector 'projection'.*choose of token$"):
+        embedded_split.Evaluation(Unprojected(), FakeScenes(), vectors=("projection",))
 
 
 def test_each_object_is_encoded_once_whatever_the_protocols(tmp_path):
@@ -274,7 +132,7 @@ def test_both_vectors_on_request(tmp_path):
     assert len(figures) == 12
     token = by_label(figures, vector="token", boxes="shared", sketches="real")
     assert token.value == 0  # constant in this model
-    with pytest.raises(UsageError, match="unknown scene vector 'raw'"):
+    with pytest.raises(UsageError, match=r"no scene vector 'raw'"):
         evaluate(FakeModel(), ["sbir-top1"], tmp_path, vectors=("raw",))
 
 
@@ -338,7 +196,16 @@ def test_test_variants_read_the_test_split(tmp_path):
 def test_report_is_printed_and_saved(tmp_path, capsys):
     figures = evaluate(FakeModel(), ["sbir-mAP", "mask-iou"], tmp_path / "evaluation")
     printed = capsys.readouterr().out
-    assert printed.count("sbir-mAP") == 6
+    assert max(map(len, printed.splitlines()[:10])) <= 100
+    lines = [line.split() for line in printed.splitlines()]
+    real = by_label(figures, boxes="jittered", sketches="real")
+    gap, low, high = (real.controls[f"minus_blank{end}"] for end in ("", "_low", "_high"))
+    row = f"{real.value:.3f} {real.value - gap:.3f} {gap:.3f} [{low:.3f}, {high:.3f}] 0.180"
+    assert ["sbir-mAP", "(projection)", *row.split()] in lines
+    assert printed.count("sbir-mAP") == 1 and "--all" in printed
+    evaluate(FakeModel(), ["sbir-mAP"], tmp_path / "evaluation", whole_table=True)
+    assert capsys.readouterr().out.count("sbir-mAP") == 6
+    evaluate(FakeModel(), ["sbir-mAP", "mask-iou"], tmp_path / "evaluation")
     report = json.loads((tmp_path / "evaluation" / "fake-scenes-valid-step-7.json").read_text())
     assert (report["run"], report["model"], report["step"]) == (tmp_path.name, "fake-model", 7)
     assert (report["loader"], report["split"]) == ("fake-scenes", "valid")
@@ -427,7 +294,7 @@ def test_results_as_a_message(tmp_path):
     lines = text.splitlines()
     assert lines[0] == "evaluation at step 7"
     assert lines[1].startswith("sbir-top1 boxes=shared sketches=real vector=projection: ")
-    assert "(chance 0.05, minus_blank 0)" in lines[1]
+    assert "(chance 0.05, minus blank 0 [0.000, 0.000])" in lines[1]
     assert len(lines) == 7
     assert pictures == [tmp_path / "sbir-on-valid-fake-scenes-step-7.png"]
 
@@ -449,7 +316,7 @@ def test_a_set_without_masks_has_all_other_figures(tmp_path):
     dataset.batch = lambda scenes: batch(scenes)._replace(masks=None)
     found = {result.metric for result in evaluate(FakeModel(), None, tmp_path, dataset)}
     assert found == set(SCENE_METRICS) - {"mask-iou", "generated-masks"}
-    with pytest.raises(UsageError, match=r"'mask-iou-test' compares with .*does not have"):
+    with pytest.raises(UsageError, match="'mask-iou-test' needs true masks, which fake-scenes"):
         evaluate(FakeModel(), ["sbir-top1", "mask-iou-test"], tmp_path, dataset)
 
 

@@ -70,7 +70,7 @@ def test_intervals_of_columns_equal_those_of_each():
 
 @pytest.mark.parametrize("n", [1, 3, 700])
 def test_every_resample_draws_as_many_as_there_are(n):
-    blocks = list(figures._redrawn(n, 2000, seed=1))
+    blocks = list(figures._resample_counts(n, 2000, seed=1))
     weights = np.concatenate(blocks)
     assert weights.shape == (2000, n)
     assert np.all(weights.sum(axis=1) == n)
