@@ -21,9 +21,9 @@ from core.registry import METRICS
 log = logging.getLogger(__name__)
 
 # Metrics by the beginning of their name, and what they need of a set of scenes.
-NEED_QUERIES = ("sbir-", "obj-sbir-", "embedding-skt-", "common-embedding-", "generated-masks")
-NEED_PHOTOS = ("sbir-", "obj-sbir-", "embedding-obj-", "common-embedding-", "mask-", "picture")
-NEED_MASKS = ("mask-iou", "generated-", "picture-error")
+NEED_QUERIES = ("sbir-", "obj-sbir-", "embedding-skt-", "common-", "generated-masks")
+NEED_PHOTOS = ("sbir-", "obj-sbir-", "embedding-obj-", "common-", "mask-", "picture-", "generated-")
+NEED_MASKS = ("mask-", "picture-", "generated-")
 
 
 def metrics_of(model: Model | type[Model], dataset: Dataset) -> tuple[str, ...]:

@@ -405,3 +405,53 @@ def test_stage_one_accuracy(tmp_path):
     assert sketch.value == pytest.approx((1 + 1 / 2 + 1) / 3)  # sketches read 0, 1, 2, 2
     assert micro.value == pytest.approx(3 / 4)
     assert micro.chance == pytest.approx(1 / 2)
+
+
+class Gallery(FakeScenes):
+    """Photographs alone."""
+
+    has_queries = False
+
+    def batch(self, scenes):
+        return super().batch(scenes)._replace(query=None, sketches=None, query_to_photo=None)
+
+
+class Drawings(FakeScenes):
+    """Queries alone."""
+
+    has_photos = False
+    nothing = dict.fromkeys(("photo", "images", "crops", "masks", "query_to_photo"))
+
+    def batch(self, scenes):
+        return super().batch(scenes)._replace(**self.nothing)
+
+
+def test_a_gallery_has_all_that_photographs_have(tmp_path):
+    gallery = embedded_split.Evaluation(FakeModel(), Gallery())
+    both = embedded_split.Evaluation(FakeModel(), FakeScenes())
+    for name in ("image_ids", "classes", "boxes", "obj_to_img", "objects", "masks"):
+        np.testing.assert_array_equal(getattr(gallery.photos, name), getattr(both.photos, name))
+    np.testing.assert_array_equal(
+        gallery.photos.vectors["projection"], both.photos.vectors["projection"]
+    )
+    with pytest.raises(UsageError, match="fake-scenes has no sketched scenes to search with"):
+        gallery.queries(QueryProtocol())
+    results = evaluate(FakeModel(), None, tmp_path, Gallery())
+    assert {r.metric for r in results} == {"embedding-obj-accuracy", "mask-iou"}
+    whole = evaluate(FakeModel(), ["embedding-obj-accuracy", "mask-iou"], tmp_path)
+    assert results == [r for r in whole if r.labels.get("view") != "sketch"]
+    with pytest.raises(UsageError, match="'sbir-mAP-test' needs sketched scenes"):
+        evaluate(FakeModel(), ["sbir-mAP-test"], tmp_path, Gallery())
+
+
+def test_drawings_alone_can_be_embedded(tmp_path):
+    drawings = embedded_split.Evaluation(FakeModel(), Drawings())
+    queries = drawings.queries(QueryProtocol())
+    both = embedded_split.Evaluation(FakeModel(), FakeScenes()).queries(QueryProtocol())
+    np.testing.assert_array_equal(queries.vectors["projection"], both.vectors["projection"])
+    np.testing.assert_array_equal(queries.boxes, both.boxes)
+    assert (queries.query_to_photo == -1).all()
+    with pytest.raises(UsageError, match="fake-scenes has no photographs to search in"):
+        drawings.scene_ranks(QueryProtocol(), "projection")
+    results = evaluate(FakeModel(), None, tmp_path, Drawings())
+    assert {r.metric for r in results} == {"embedding-skt-accuracy"}

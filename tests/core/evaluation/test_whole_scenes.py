@@ -1,0 +1,123 @@
+"""Evaluation of a model that sees whole photographs and whole drawings."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from core.evaluation import embedded_split, report
+from core.evaluation.query_protocols import QueryProtocol, standard_protocols
+from core.model import WholeSceneModel
+from tests.core.evaluation.fakes import FakeScenes
+from tests.core.test_drawings import slow_drawings
+
+SIDE = 32  # of the pictures that the model sees
+
+
+class Whole(FakeScenes):
+    """The photograph of scene n is a plain grey of 10 n. A sketch has a black line, left and top,
+    in its grey."""
+
+    def batch(self, scenes):
+        batch = super().batch(scenes)
+        greys = 10 * tf.constant(list(scenes), tf.uint8)[:, None, None, None]
+        lines = np.ones(batch.sketches.shape, np.uint8)
+        lines[:, :2] = lines[:, :, :1] = 0
+        images = tf.broadcast_to(greys, (len(scenes), 64, 64, 3))
+        return batch._replace(images=images, sketches=batch.sketches * lines)
+
+
+class Pixels(WholeSceneModel):
+    """Its vectors are the pixels, of photographs the red ones."""
+
+    name, batch_type = "pixels", "SceneBatch"
+    vector_names = ("pixels",)
+    metrics = ("sbir-mAP", "sbir-top1", "sbir-on-valid")
+    scene_size = SIDE
+    train_step = warm_start_parts = None
+
+    def __init__(self):
+        self.photographs = 0
+
+    def embed_photographs(self, images):
+        assert images.dtype == tf.uint8 and images.shape[1:] == (SIDE, SIDE, 3)
+        self.photographs += len(images)
+        return {"pixels": self._flat(images[..., 0])}
+
+    def embed_drawings(self, drawings):
+        assert drawings.dtype == tf.uint8 and drawings.shape[1:] == (SIDE, SIDE, 1)
+        return {"pixels": self._flat(drawings)}
+
+    def _flat(self, pixels):
+        return tf.reshape(tf.cast(pixels, tf.float32), (len(pixels), SIDE * SIDE))
+
+
+def drawings_of(evaluation, protocol):
+    queries = evaluation.queries(protocol)
+    return queries.vectors["pixels"].reshape(queries.num_scenes, SIDE, SIDE, 1)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        QueryProtocol(),
+        QueryProtocol("jittered"),
+        QueryProtocol("jittered", "shuffled"),
+        QueryProtocol("shared", dropped=0.5),
+        QueryProtocol("shared", "blank"),
+    ],
+    ids=str,
+)
+def test_drawings_show_every_sketch_in_its_box(protocol, mirrored, monkeypatch):
+    monkeypatch.setattr(embedded_split, "MASK_SCENES", 7)
+    own = embedded_split.Evaluation(Pixels(), Whole(), mirrored=mirrored)
+    sketches = np.concatenate([batch.sketches for batch in Whole().eval_batches("valid")])
+    queries = own.queries(protocol)
+    if protocol.sketches == "real":
+        shown = sketches[queries.rows]
+    elif protocol.sketches == "blank":
+        shown = np.full((len(queries.rows), *sketches.shape[1:]), 255, np.uint8)
+    else:  # by the part that carries out protocols
+        drawn = own._computed["queries"]
+        assert len(queries.rows) == len(sketches)
+        _, other, _ = Whole().queries(protocol, _drawn_scenes(own, drawn))
+        shown = sketches[other]
+    shown = shown[:, :, :: -1 if mirrored else 1]
+    expected = slow_drawings(shown, queries.boxes, queries.obj_to_img, 20, SIDE)
+    np.testing.assert_allclose(drawings_of(own, protocol), expected, atol=2)
+    if protocol.sketches != "blank":
+        assert (expected < 100).any(axis=(1, 2, 3)).all()
+
+
+def _drawn_scenes(evaluation, drawn):
+    columns = (drawn[name] for name in ("obj_to_img", "boxes", "query_to_photo"))
+    photo_boxes = evaluation._computed["photos"]["boxes"]
+    return embedded_split.DrawnScenes(evaluation._computed["image_ids"], *columns, photo_boxes)
+
+
+def test_photographs_are_embedded_once_and_queries_under_each_protocol(tmp_path):
+    model, dataset = Pixels(), Whole()
+    results = report.run(model, dataset, tmp_path, ["sbir-mAP", "sbir-top1"])
+    assert model.photographs == 20 and dataset.passes == ["valid"]
+    protocols = {str(protocol) for protocol in standard_protocols(own_boxes=False)}
+    assert {f.labels_text.removesuffix(" vector=pixels") for f in results} == protocols
+    blank = [f for f in results if f.labels["sketches"] == "blank"]
+    assert all(f.value <= f.chance for f in blank)  # one drawing for all: ties count against it
+
+
+def test_the_picture_of_a_search(tmp_path):
+    (picture,) = report.run(Pixels(), Whole(), tmp_path, ["sbir-on-valid"])
+    assert picture.labels["vector"] == "pixels"
+    colours = {c for _, c in Image.open(picture.path).convert("RGB").getcolors(1 << 20)}
+    chosen = np.random.default_rng(0).permutation(20)[:8]
+    assert {(10 * n,) * 3 for n in chosen.tolist()} <= colours
+
+
+def test_there_are_no_encoded_objects():
+    own = embedded_split.Evaluation(Pixels(), Whole())
+    photos, queries = own.photos, own.queries(QueryProtocol())
+    for side in (photos, queries):
+        assert side.objects is side.embedding is side.predicted is None
+        assert len(side.classes) == len(side.boxes) == len(side.obj_to_img)
+    assert len(photos.masks) == len(photos.classes)
