@@ -22,3 +22,5 @@ SHAPE LEGEND (binding for every module of this package)
 Photographs and sketches arrive as uint8; inside, photographs are float32 in [-1, 1], sketches
 float32 in [0, 1] (1 = white paper). Everything else is float32.
 """
+
+import core  # noqa: F401  (before a module of this package loads TensorFlow: see core/__init__.py)
