@@ -4,7 +4,8 @@ A set is written in *parts*. The parent walks the parts' tasks, worker processes
 records, and the parent encodes and writes them in the order of the tasks, so the bytes do not
 depend on the number of workers and memory not on the number of tasks. A part's files appear under
 their names only when they are whole, and a note in `<set>/.progress` says so: a killed run goes on
-with the first unfinished part. `meta.json` is written last of all.
+with the first unfinished part, and a shard that was deleted is made anew. `meta.json` is written
+last of all.
 """
 
 from __future__ import annotations
@@ -178,9 +179,7 @@ class PreparedSet:
             self._check_settings(read_json(settings_file))
         else:
             write_json(settings_file, self._settings, sort_keys=True)
-        self.complete = (self.folder / "meta.json").is_file()
-        if self.complete:
-            self._remove_progress()  # of a run killed at its very end
+        self.complete = self._is_complete()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,9 +212,25 @@ class PreparedSet:
                 "differ): choose another --target-dir or remove that folder"
             )
 
-    def _remove_progress(self) -> None:
-        for name in (".progress", SPOOL):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+    def _is_complete(self) -> bool:
+        """Return whether nothing is missing; a set that lacks a shard loses its meta.json."""
+        from dataloaders import records
+
+        meta = self.folder / "meta.json"
+        if not meta.is_file():
+            return False
+        try:
+            for split in SPLITS:
+                records.read_index(self.folder, split)
+        except UserError as error:
+            log.info("%s", error)
+            meta.unlink()
+            return False
+        self._remove_spool()  # of a run killed at its very end
+        return True
+
+    def _remove_spool(self) -> None:
+        shutil.rmtree(self.folder / SPOOL, ignore_errors=True)
 
     def write(
         self,
@@ -269,7 +284,7 @@ class PreparedSet:
         write_json(self.folder / "report.json", report.to_dict(), sort_keys=True)
         write_json(self.folder / "meta.json", meta, sort_keys=True)
         self.complete = True
-        self._remove_progress()
+        self._remove_spool()
         return meta
 
     def _note_path(self, part: Part) -> Path:

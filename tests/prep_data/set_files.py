@@ -8,9 +8,13 @@ from dataloaders import records
 
 
 def contents(folder: Path) -> dict:
-    """Every file with its bytes; the lock and other hidden files are no part of a set."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    """Every file with its bytes; hidden files and folders are no part of a set."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: path.read_bytes()
+        for name, path in files.items()
+        if not any(part.startswith(".") for part in Path(name).parts)
+    }
 
 
 def serialized(folder: Path, split: str) -> list:

@@ -102,6 +102,19 @@ def test_a_complete_set_is_left_alone(whole):
     assert contents(whole) == before
 
 
+def test_a_deleted_shard_is_made_anew_and_nothing_else(whole, tmp_path):
+    folder = tmp_path / "set"
+    slow_set.prepare(folder)
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.tfrecord")}
+    damaged = folder / "train" / "cat-00001-of-00004.tfrecord"
+    damaged.unlink()
+    slow_set.prepare(folder)
+    assert contents(folder) == contents(whole)
+    for path, time_ns in written.items():  # a part of a grouped set has a file of each class
+        made_anew = path.parent == damaged.parent and "00001-of" in path.name
+        assert (path.stat().st_mtime_ns != time_ns) == made_anew
+
+
 def test_other_settings_are_an_error(whole):
     with pytest.raises(UserError, match=r"other settings \(settings was 1, now 2\).*choose"):
         slow_set.prepare(whole, settings=2)
@@ -130,7 +143,8 @@ def test_other_sources_are_an_error(tmp_path):
     assert not begin("a")
     assert not begin("b")  # nothing is written yet: what was begun by mistake can be mended
     (tmp_path / "set/meta.json").write_text("{}")
-    assert begin("b")
+    assert not begin("b")  # no shard is there
+    (tmp_path / "set/shard").touch()
     with pytest.raises(UserError, match="was prepared from other files than these"):
         begin("a")
 
