@@ -11,7 +11,6 @@ import contextlib
 import html
 import logging
 import queue
-import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -19,13 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from core.errors import UsageError, UserError
 from core.files import read_json, write_json
-from core.run_folder import RunFolder, check_keys
+from core.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-WAITING = 100  # messages at most; more are dropped
+QUEUE_LENGTH = 100  # messages at most; more are dropped
 TIMEOUT = 20  # seconds that Slack may be silent within one request
 FLUSH = 30  # seconds at most that the end of a run waits for messages still to be sent
 
@@ -38,8 +39,15 @@ class SlackConfig:
     channel: str
 
 
+class SlackThread(msgspec.Struct):
+    """A run's thread: the channel's ID and the time stamp of the first message."""
+
+    channel: str
+    ts: str
+
+
 def read_config(path: str) -> SlackConfig | None:
-    """The token (first line) and the channel (second line) of the file that slack_config names.
+    """Return the token (first line) and channel (second line) of the file that slack_config names.
 
     None for an empty path, and, with a notice, for a file that is missing. UsageError, which never
     repeats the content, for a file that does not begin with two such lines.
@@ -47,19 +55,16 @@ def read_config(path: str) -> SlackConfig | None:
     if not path:
         return None
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # reading a pipe or a device may never end
-            raise UsageError(f"slack_config={path} cannot be read: it is no regular file")
         with Path(path).open(encoding="utf-8") as file:
-            lines = [line.strip() for line in file.read(4096).strip().splitlines()]
+            lines = [line.strip() for line in file.read(4096).strip().splitlines()][:2]
     except FileNotFoundError:
         log.info("no Slack messages: slack_config=%s is not there (slack_config= is silent)", path)
         return None
     except OSError as error:
         raise UsageError(f"slack_config={path} cannot be read: {error.strerror}") from None
-    except ValueError:  # no text, or a name with a zero byte
+    except UnicodeDecodeError:
         raise UsageError(f"slack_config={path} is no text file") from None
-    lines = lines[:2]
-    if len(lines) < 2 or not all(_is_word(line) for line in lines) or lines[1].startswith("xox"):
+    if len(lines) < 2 or not all(map(_is_word, lines)) or lines[1].startswith("xox"):
         raise UsageError(
             f"slack_config={path} must begin with two lines: a Slack bot token, then a channel; "
             "slack_config= does without Slack"
@@ -75,20 +80,15 @@ class Notifier:
     """Posts into the Slack thread of a run; without a config it does nothing. A context manager."""
 
     def __init__(
-        self,
-        config: SlackConfig | None,
-        run: RunFolder,
-        goal: str,
-        base_url: str | None = None,
+        self, config: SlackConfig | None, run: RunFolder, goal: str, base_url: str | None = None
     ) -> None:
-        """The thread is opened with the run's name and `goal`; it is remembered in the run's folder
-        (run.slack), so that whatever comes later goes on in it. base_url: another server than
-        Slack's."""
+        """The thread begins with the run's name and `goal`; the run's folder remembers it
+        (run.slack), so that later commands go on in it. base_url: another server than Slack's."""
         self._config, self._file, self._base_url = config, run.slack, base_url
-        self._opening = f"{run.root.name}: {goal}"
-        self._queue: queue.Queue = queue.Queue(WAITING)
+        self._first_message = f"{run.root.name}: {goal}"
+        self._queue: queue.Queue = queue.Queue(QUEUE_LENGTH)
         self._worker: threading.Thread | None = None
-        self._thread: dict[str, str] | None = None  # channel (ID) and ts of its first message
+        self._thread: SlackThread | None = None
         self._failed = False
 
     def __enter__(self) -> Notifier:
@@ -108,7 +108,7 @@ class Notifier:
         try:
             self._queue.put_nowait((text, tuple(pictures)))
         except queue.Full:
-            self._fail(f"{WAITING} messages are waiting")
+            self._warn(f"{QUEUE_LENGTH} messages are waiting")
 
     def close(self, seconds: float = FLUSH) -> None:
         """Wait until all is sent, `seconds` at most."""
@@ -119,7 +119,7 @@ class Notifier:
             self._queue.put(None, timeout=seconds)
         self._worker.join(max(0.0, deadline - time.monotonic()))
         if self._worker.is_alive():
-            self._fail(f"not all messages were taken within {seconds:g} s")
+            self._warn(f"not all messages were taken within {seconds:g} s")
         self._worker = None
 
     # ------------------------------------------------------------ in the worker thread
@@ -128,62 +128,61 @@ class Notifier:
         client = None
         while (message := self._queue.get()) is not None:
             try:
-                client = client or self._client()
+                client = client or self._connect()
                 self._send(client, *message)
             except Exception as error:  # whatever it is, it is not worth a training
-                self._fail(f"{type(error).__name__}: {error}")
+                self._warn(f"{type(error).__name__}: {error}")
 
-    def _client(self) -> Any:
+    def _connect(self) -> Any:
         # Imported here, in the background: half a second that no run should wait for.
         from slack_sdk import WebClient
         from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
 
-        silent = logging.getLogger("core.notifier.silent")  # failures are told once, by us
+        silent = logging.getLogger("core.notifier.silent")  # failures are logged once, by us
         silent.propagate, silent.disabled = False, True
-        where = {"base_url": self._base_url} if self._base_url else {}
-        client = WebClient(self._config.token, timeout=TIMEOUT, logger=silent, **where)
+        server = {"base_url": self._base_url} if self._base_url else {}
+        client = WebClient(self._config.token, timeout=TIMEOUT, logger=silent, **server)
         client.retry_handlers.append(RateLimitErrorRetryHandler(max_retry_count=3))
         return client
 
     def _send(self, client: Any, text: str, pictures: tuple[Path, ...]) -> None:
-        thread = self._thread = self._thread or self._remembered() or self._open(client)
-        place = {"channel": thread["channel"], "thread_ts": thread["ts"]}
-        self._say(client, text, **place)
+        self._thread = self._thread or self._read_thread() or self._open_thread(client)
+        address = {"channel": self._thread.channel, "thread_ts": self._thread.ts}
+        _post_message(client, text, **address)
         if pictures:
             files = [{"file": str(p), "filename": p.name, "title": p.stem} for p in pictures]
-            client.files_upload_v2(file_uploads=files, **place)
+            client.files_upload_v2(file_uploads=files, **address)
 
-    def _remembered(self) -> dict[str, str] | None:
-        if not self._file.is_file():
+    def _read_thread(self) -> SlackThread | None:
+        if not self._file.exists():
             return None
         try:
-            thread = read_json(self._file)
-            check_keys(thread, {"channel": str, "ts": str}, str(self._file))
+            return read_json(self._file, SlackThread)
         except UserError as error:
             log.warning("%s: opening a new Slack thread", error)
             return None
-        return thread
 
-    def _open(self, client: Any) -> dict[str, str]:
-        answer = self._say(client, self._opening, channel=self._config.channel)
+    def _open_thread(self, client: Any) -> SlackThread:
+        answer = _post_message(client, self._first_message, channel=self._config.channel)
         # The ID of the channel, which uploads need, where the user may have given its name.
         thread = {"channel": answer["channel"], "ts": answer["ts"]}
-        check_keys(thread, {"channel": str, "ts": str}, "Slack's answer")
-        if any(self._config.token in value for value in thread.values()):  # it would be saved
+        if self._config.token in str(thread):  # it would be saved
             raise ValueError("Slack answered with the token")
+        opened = msgspec.convert(thread, SlackThread)
         try:
             write_json(self._file, thread)
         except UserError as error:
             log.warning("%s: a resumed run will open a new Slack thread", error)
-        return thread
+        return opened
 
-    def _say(self, client: Any, text: str, **place: str) -> Any:
-        return client.chat_postMessage(text=html.escape(text, quote=False), mrkdwn=False, **place)
-
-    def _fail(self, reason: str) -> None:
-        """The first failure is a warning; the others would say the same."""
+    def _warn(self, reason: str) -> None:
+        """Log the first failure as a warning; the others would say the same."""
         # The token first: no cut may leave a part of it.
         reason = " ".join(reason.replace(self._config.token, "***").split())[:300]
         level = logging.DEBUG if self._failed else logging.WARNING
         log.log(level, "a message to Slack was lost (%s); further losses are not reported", reason)
         self._failed = True
+
+
+def _post_message(client: Any, text: str, **address: str) -> Any:
+    return client.chat_postMessage(text=html.escape(text, quote=False), mrkdwn=False, **address)

@@ -1,7 +1,7 @@
-"""`python -m core.status OUT`: the runs in an output folder, a line each.
+"""`python -m core.status OUT`: list the runs in an output folder, a line each.
 
-Reads only what the runs have written, changes nothing, and needs no TensorFlow: a line is there at
-once. A run is alive when a process holds its lock.
+Reads only what the runs have written, changes nothing and needs no TensorFlow, so that it answers
+at once. A run is alive when a process holds its lock.
 """
 
 from __future__ import annotations
@@ -9,20 +9,25 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from core import commands
+from core.commands import duration_text
 from core.errors import UserError
 from core.hparams import MOST_STEPS
 from core.run_folder import RunConfig, RunFolder, checkpoint_steps, metrics_line
 
-COLUMNS = ("run", "state", "step", "steps/s", "left", "checkpoint", "logged", "losses")
-_RIGHT = ("step", "steps/s", "left", "checkpoint", "logged")
-_TAIL = 1 << 16  # bytes of metrics.jsonl that are read: some hundred lines
-_LOSSES = 2  # shown
-_NONE = "-"
+# Columns of the table and how they are aligned.
+COLUMNS = {
+    "run": "left", "state": "left", "step": "right", "steps/s": "right", "left": "right",
+    "checkpoint": "right", "logged": "right", "losses": "left",
+}  # fmt: skip
+_TAIL_BYTES = 1 << 16  # of metrics.jsonl that are read: some hundred lines
+_SHOWN_LOSSES = 2
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,144 +35,107 @@ def main(argv: Sequence[str]) -> None:
     parser = commands.Parser(prog="python -m core.status", description="List the runs of a folder.")
     parser.add_argument("output_dir", metavar="OUT", type=Path, help="folder of all runs")
     output_dir = parser.parse_args(list(argv)).output_dir
+    rows, problems = [], []
     try:
         folders = sorted(path for path in output_dir.iterdir() if path.is_dir())
     except OSError as error:
         raise UserError(f"cannot read {output_dir}: {error.strerror}") from None
-    rows = [row for row in map(_row, folders) if row]
-    if not rows:
+    for folder in folders:
+        try:
+            rows += run_rows(folder)
+        except OSError as error:
+            problems.append(f"{folder.name}  cannot be read: {error.filename}: {error.strerror}")
+        except UserError as error:
+            problems.append(f"{folder.name}  cannot be read: {error}")
+    if not rows and not problems:
         raise UserError(f"there is no run in {output_dir}; name the folder that -o names")
-    print("\n".join(table(rows)))
+    if rows:
+        table = [[row.get(name, "-") for name in COLUMNS] for row in rows]
+        print(
+            tabulate(
+                table, list(COLUMNS), "plain", disable_numparse=True, colalign=COLUMNS.values()
+            )
+        )
+    print("".join(f"{problem}\n" for problem in problems), end="")
 
 
-def table(rows: Iterable[dict[str, str]]) -> list[str]:
-    """Aligned lines under a head. rows: of `COLUMNS`, those that are not there being empty; a row
-    with 'problem' shows that in place of all but the run."""
-    rows = [{name: name for name in COLUMNS}, *rows]
-    widths = {name: max(len(row.get(name, "")) for row in rows) for name in COLUMNS}
-    lines = []
-    for row in rows:
-        cells = [row["run"].ljust(widths["run"])]
-        if "problem" in row:
-            cells.append(row["problem"])
-        else:
-            for name in COLUMNS[1:]:
-                align = str.rjust if name in _RIGHT else str.ljust
-                cells.append(align(row.get(name, ""), widths[name]))
-        lines.append("  ".join(cells).rstrip())
-    return lines
+def run_rows(folder: Path) -> list[dict[str, str]]:
+    """Return the row of a run's folder, by the names of COLUMNS; none of another folder."""
+    model, _, run_id = folder.name.rpartition("-")
+    if not model or not run_id:
+        return []
+    run = RunFolder(folder.parent, model, run_id)
+    # An experiment's folder has a config.json too, a prepared set's a lock.
+    started = run.locked_by.exists() and not (run.root / "prep.json").exists()
+    if not (started or run.checkpoints.exists() or run.metrics.exists()):
+        return []
+    return [{"run": folder.name, **_checkpoint_cell(run), **_cells(run)}]
 
 
-def _row(folder: Path) -> dict[str, str] | None:
-    """None for a folder that is no run's."""
-    model, dash, run_id = folder.name.rpartition("-")
-    if not (dash and model and run_id):
-        return None
-    run = RunFolder(
-        folder.parent, model, run_id
-    )  # wherever the name is cut: the folder is the same
-    try:
-        if not _is_run(run):
-            return None
-        return {"run": _plain(folder.name), **_cells(run)}
-    except OSError as error:
-        problem = f"cannot be read: {error.filename or folder}: {error.strerror}"
-    except UserError as error:
-        problem = f"cannot be read: {error}"
-    return {"run": _plain(folder.name), "problem": _plain(problem)}
-
-
-def _is_run(run: RunFolder) -> bool:
-    """An experiment's folder has a config.json too, a prepared set's a lock."""
-    begun = run.locked_by.exists() and not (run.root / "prep.json").exists()
-    return begun or run.checkpoints.exists() or run.metrics.exists()
+def _checkpoint_cell(run: RunFolder) -> dict[str, str]:
+    steps = checkpoint_steps(run.checkpoints)
+    if not steps:
+        return {}
+    state = run.checkpoints / f"step-{steps[-1]:08d}" / "state.json"
+    return {"checkpoint": f"{steps[-1]}" if state.is_file() else f"{steps[-1]} (damaged)"}
 
 
 def _cells(run: RunFolder) -> dict[str, str]:
-    writer = run.writer()
-    steps = checkpoint_steps(run.checkpoints)
-    saved = _NONE
-    if steps:
-        state = run.checkpoints / f"step-{steps[-1]:08d}" / "state.json"
-        saved = f"{steps[-1]}" if state.is_file() else f"{steps[-1]} (damaged)"
+    writer, saved = run.writer(), checkpoint_steps(run.checkpoints)[-1:]
     if not run.config.is_file():
-        return {
-            "state": f"starting (pid {writer})" if writer else "failed at its start",
-            **dict.fromkeys(("step", "steps/s", "left", "losses", "logged"), _NONE),
-            "checkpoint": saved,
-        }
+        return {"state": f"starting (pid {writer})" if writer else "failed at its start"}
     config = RunConfig.read(run.config)
     last = config.base.get("iterations")
     if type(last) is not int or not 0 < last <= MOST_STEPS:
         raise UserError(f"{run.config}: hparams.base.iterations is no number of steps")
-    lines = _tail(run.metrics)
+    lines = _last_lines(run.metrics)
     step = lines[-1]["step"] if lines else 0
-    if writer:
-        state = f"training (pid {writer})"
-    elif steps and steps[-1] >= last:
-        state = "finished"
-    else:
-        state = f"stopped at {steps[-1]}" if steps else "stopped, nothing saved"
+    cells = {"state": _state(writer, saved, last), "step": f"{max(step, *saved, 0)}/{last}"}
+    if lines:
+        cells["losses"] = _losses_text(lines[-1]["losses"])
+        cells["logged"] = f"{duration_text(max(time.time() - lines[-1]['wall'], 0))} ago"
     # Lines after the last start: between others lies the time that nobody trained.
     start = config.history[-1]["step"] if config.history else 0
-    speed = _speed([line for line in lines if line["step"] > start])
-    return {
-        "state": state,
-        "step": f"{max(step, *steps[-1:], 0)}/{last}",
-        "steps/s": f"{speed:.3g}" if writer and speed else _NONE,
-        "left": commands.duration_text((last - step) / speed) if writer and speed else _NONE,
-        "checkpoint": saved,
-        "losses": _losses(lines[-1].get("losses")) if lines else _NONE,
-        "logged": _ago(lines[-1].get("wall")) if lines else _NONE,
-    }
+    speed = _steps_per_second([line for line in lines if line["step"] > start])
+    if writer and speed:
+        cells |= {"steps/s": f"{speed:.3g}", "left": duration_text((last - step) / speed)}
+    return cells
 
 
-def _tail(path: Path) -> list[dict[str, Any]]:
-    """The last records of metrics.jsonl. One that is being written is left out."""
-    if not path.is_file():
+def _state(writer: str | None, saved: Sequence[int], last: int) -> str:
+    if writer:
+        return f"training (pid {writer})"
+    if not saved:
+        return "stopped, nothing saved"
+    return "finished" if saved[-1] >= last else f"stopped at {saved[-1]}"
+
+
+def _last_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the last records of metrics.jsonl, without one that is being written."""
+    if not path.exists():
         return []
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL))
-        texts = file.read(_TAIL).decode("utf-8", "replace").splitlines()
-    lines = map(metrics_line, texts[size > _TAIL :])
-    return [line for line in lines if line and 0 <= line["step"] <= MOST_STEPS]
+        file.seek(max(0, size - _TAIL_BYTES))
+        texts = file.read(_TAIL_BYTES).decode("utf-8", "replace").splitlines()
+    return [line for line in map(metrics_line, texts[size > _TAIL_BYTES :]) if line]
 
 
-def _speed(lines: Sequence[dict[str, Any]]) -> float | None:
-    """Steps a second with all that lies between (evaluations, checkpoints), else those of the last
-    line alone."""
+def _steps_per_second(lines: Sequence[dict[str, Any]]) -> float | None:
+    """Return the speed over `lines`, evaluations and checkpoints included."""
     if not lines:
         return None
-    times = [_number(line.get("wall")) for line in (lines[0], lines[-1])]
+    seconds = lines[-1]["wall"] - lines[0]["wall"]
     steps = lines[-1]["step"] - lines[0]["step"]
-    if None not in times and times[1] > times[0] and steps > 0:
-        return steps / (times[1] - times[0])
-    seconds = _number(lines[-1].get("time"))
-    return 1 / seconds if seconds and seconds > 0 else None
+    if seconds > 0 and steps > 0:
+        return steps / seconds
+    return 1 / lines[-1]["time"] if lines[-1]["time"] else None
 
 
-def _losses(losses: Any) -> str:
-    """The total first, then others in their order, as many as fit."""
-    if not isinstance(losses, dict):
-        return _NONE
-    names = sorted(losses, key=lambda name: name != "total_loss")[:_LOSSES]
-    values = ((name, _number(losses[name])) for name in names)
-    return "  ".join(f"{_plain(name)} {value:.4g}" for name, value in values if value is not None)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and abs(value) < 1e15 else None
-
-
-def _ago(wall: Any) -> str:
-    then = _number(wall)
-    return _NONE if then is None else f"{commands.duration_text(max(time.time() - then, 0))} ago"
-
-
-def _plain(text: str) -> str:
-    """One line, whatever stands in a name: the rest as escapes, for the terminal would obey it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _losses_text(losses: dict[str, float]) -> str:
+    """Return the total, then as many of the others in their order as fit."""
+    names = sorted(losses, key=lambda name: name != "total_loss")[:_SHOWN_LOSSES]
+    return "  ".join(f"{name} {losses[name]:.4g}" for name in names)
 
 
 if __name__ == "__main__":

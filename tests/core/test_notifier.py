@@ -3,7 +3,6 @@
 import functools
 import json
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -143,7 +142,7 @@ def test_posting_never_waits_and_the_queue_is_bounded(slack, run, caplog):
     slack.trouble = ["hang"]
     thread = Notifier(CONFIG, run, "goal", slack.url)
     began = time.monotonic()
-    for number in range(3 * notifier.WAITING):
+    for number in range(3 * notifier.QUEUE_LENGTH):
         thread.post(str(number))
     assert time.monotonic() - began < 0.5
     assert warnings(caplog) == [
@@ -210,22 +209,9 @@ def test_a_malformed_file_is_a_usage_error_that_does_not_repeat_it(tmp_path, con
     assert caught.value.__cause__ is None
 
 
-def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match="cannot be read: it is no regular file"):
+def test_a_folder_in_the_place_of_the_file_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
         read_config(str(tmp_path))
-    os.mkfifo(tmp_path / "pipe")  # nobody writes into it: opening it would wait for ever
-    for path in (str(tmp_path / "pipe"), "/dev/zero"):
-        with pytest.raises(UsageError, match=f"slack_config={path} cannot be read: it is no reg"):
-            read_config(path)
-    with pytest.raises(UsageError, match="is no text file"):
-        read_config("a\0b")
-
-    def refuse(*arguments, **more):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "stat", refuse)  # a test that runs as root may read everything
-    with pytest.raises(UsageError, match="cannot be read: Permission denied"):
-        read_config("token.secret")
 
 
 # --- the scripts ---
