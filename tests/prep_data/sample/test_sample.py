@@ -1,6 +1,5 @@
 """The sample: its layouts read by the official tools, its world by simple means."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from prep_data.sample.__main__ import main
 from prep_data.sample.annotations import polygons
 from prep_data.sample.objects import BACKGROUNDS, CLASSES, ObjectClass, individual_of
 from prep_data.sample.scenes import make_scene
+from tests.prep_data.set_files import contents
 
 FLAGS = ["--train-images", "40", "--val-images", "13", "--drawings", "5", "--eval-drawings", "2"]
 FLAGS += ["--sl-train-pairs", "5", "--sl-test-pairs", "30"]
@@ -44,11 +44,6 @@ def coco(sample) -> dict:
         for kind in ("instances", "stuff")
         for split in ("train", "val")
     }
-
-
-def contents(folder: Path) -> dict:
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 # ---- layouts -----------------------------------------------------------------------------------
@@ -233,19 +228,6 @@ def test_sketchycoco_sl_layout(sample, coco):
     assert not ids["train"] & ids["test"] and not others & (ids["train"] | ids["test"])
 
 
-def test_the_published_set_has_no_train_part(tmp_path):
-    run(tmp_path / "a", *SMALL)
-    assert [p.name for p in (tmp_path / "a" / "sketchycoco-sl").iterdir()] == ["test"]
-    run(tmp_path / "b", *SMALL, "--sl-test-pairs", "0")
-    assert not (tmp_path / "b" / "sketchycoco-sl").exists()
-    # How many pairs there are changes nothing else.
-    a, b = (contents(tmp_path / name) for name in "ab")
-    mine = {name for name in a if name.startswith("sketchycoco-sl") or name == "sample.json"}
-    assert {name: a[name] for name in a.keys() - mine} == {
-        name: b[name] for name in b.keys() - {"sample.json"}
-    }
-
-
 # ---- how it is written -------------------------------------------------------------------------
 
 
@@ -256,13 +238,14 @@ def test_the_same_flags_give_the_same_bytes(sample, tmp_path):
     assert [name for name in first if again[name] != first[name]] == []
 
 
-def test_another_seed_gives_another_world(sample, tmp_path):
-    run(tmp_path / "a", *SMALL)
+def test_another_seed_gives_another_world_in_the_same_layout(tmp_path):
+    run(tmp_path, *SMALL)  # an empty folder is used
     run(tmp_path / "b", *SMALL, "--seed", "1")
-    a, b = (contents(tmp_path / name) for name in "ab")
-    assert a["quickdraw/cat.npz"] != b["quickdraw/cat.npz"]
-    key = "coco-stuff/annotations/stuff_val2017.json"
-    assert a[key] != b[key]
+    a, b = contents(tmp_path), contents(tmp_path / "b")
+    for name in ("quickdraw/cat.npz", "coco-stuff/annotations/stuff_val2017.json"):
+        assert a[name] != b[name]
+    # The published set has no train part.
+    assert [path.name for path in (tmp_path / "sketchycoco-sl").iterdir()] == ["test"]
 
 
 def test_nothing_is_left_of_a_run_that_fails(tmp_path, monkeypatch):
@@ -293,11 +276,6 @@ def test_places_that_are_taken(sample, tmp_path, capsys):
         run(tmp_path / "mine.txt" / "sample")
     with pytest.raises(UsageError, match="--train-images"):
         run(tmp_path / "new", "--train-images", "0")
-
-
-def test_an_empty_folder_is_used(tmp_path):
-    run(tmp_path, *SMALL)
-    assert json.loads((tmp_path / "sample.json").read_text())["seed"] == 0
 
 
 # ---- the world ---------------------------------------------------------------------------------
