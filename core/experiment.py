@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from core.errors import HParamError, UsageError
 from core.files import make_folder
 from core.hparams import hp
+from core.registry import MODELS
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Experiment(abc.ABC):
     name: str
     HParams: type  # frozen dataclass, an ExperimentHParams
     needs_model: bool = False
-    batch_type: str | None = None  # of the models it takes
+    model_type: type  # contract of `core.model` of the models it takes
 
     def __init__(self, hparams: Any, own_folder: Path) -> None:
         """hparams: an instance of HParams. own_folder: where results go that no hparam sends
@@ -49,20 +50,10 @@ class Experiment(abc.ABC):
 
     @classmethod
     def check_fit(cls, model_cls: type) -> None:
-        """Raise UsageError for a model of other batches than the experiment takes, or one that
-        encodes no objects."""
-        from core.model import ObjectEncoder  # here, because it imports TensorFlow
-
-        if model_cls.batch_type != cls.batch_type:
-            raise UsageError(
-                f"{cls.name} does not fit the model {model_cls.name!r}: it takes models of "
-                f"{cls.batch_type}, not of {model_cls.batch_type}"
-            )
-        if not issubclass(model_cls, ObjectEncoder):
-            raise UsageError(
-                f"{cls.name} does not fit the model {model_cls.name!r}, which encodes no crops and "
-                "sketches"
-            )
+        """Raise UsageError for a model that the experiment does not take."""
+        if not issubclass(model_cls, cls.model_type):
+            names = [name for name in MODELS if issubclass(MODELS[name], cls.model_type)]
+            raise UsageError(f"{cls.name} takes {' or '.join(names)}, not {model_cls.name}")
 
     def prepare(self) -> None:
         """Whatever can fail cheaply, before a model is built. Raises UserError."""

@@ -2,7 +2,7 @@
 
 It is a plain .npz without pickles. docs/data_formats.md says what each key means; the letters of
 its shapes are: N scenes, O photo objects, Q query objects, of which protocol i shows qi; P bytes of
-a packed mask; D and E widths of token and projection.
+a packed mask. Scene vectors of a name have a width of their own.
 """
 
 from __future__ import annotations
@@ -11,28 +11,23 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from core.errors import UsageError
+from core.errors import UsageError, UserError
 from core.evaluation.figure_files import Origin
 from core.evaluation.query_protocols import QueryProtocol, main_protocol, standard_protocols
 from core.files import open_npz, write_npz
 
-SCHEMA = 3
+SCHEMA = 4
 SUFFIX = "_feats.npz"
-VECTORS = ("projection", "token")
 JITTERS = (0.1, 0.2, 0.4)  # amounts of the curve over the jitter, which starts at shared boxes
 
 # name -> (dtype, shape)
 PHOTO_ARRAYS = {
     "image_ids": ("int64", "N"),
-    "photo_token": ("float32", "N D"),
-    "photo_projection": ("float32", "N E"),
-    "photo_random_token": ("float32", "N D"),
-    "photo_random_projection": ("float32", "N E"),
     "photo_classes": ("int32", "O"),
     "photo_boxes": ("float32", "O 4"),
     "photo_obj_to_img": ("int32", "O"),
@@ -44,24 +39,21 @@ QUERY_ARRAYS = {
     "query_to_photo": ("int32", "Q"),
 }
 PROTOCOL_ARRAYS = {
-    "query{}_token": ("float32", "N D"),
-    "query{}_projection": ("float32", "N E"),
     "query{}_rows": ("int32", "q{}"),
     "query{}_boxes": ("float32", "q{} 4"),
 }
 
 
 class Metadata(Origin, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a features file says of itself. weights: SHA-256 of the model's variables. vector: that
-    the model ranks by. own_boxes: whether drawings have boxes of their own. mask_size: M, 0 without
-    masks."""
+    """What a features file says of itself."""
 
     schema: int = SCHEMA
-    weights: str
-    vector: Literal[VECTORS]
-    own_boxes: bool
-    protocols: tuple[QueryProtocol, ...]
-    mask_size: Annotated[int, msgspec.Meta(ge=0, le=4096)]
+    weights: str  # SHA-256 of the model's variables
+    vectors: tuple[str, ...]  # names of the scene vectors
+    vector: str  # that the model ranks by
+    own_boxes: bool  # whether drawings have boxes of their own
+    protocols: tuple[QueryProtocol, ...]  # none of a gallery
+    mask_size: Annotated[int, msgspec.Meta(ge=0, le=4096)]  # M, 0 without masks
     vocabulary: tuple[str, ...]
 
 
@@ -78,22 +70,25 @@ class Features:
         return len(self.arrays["image_ids"])
 
     def photo_vectors(self, directions: str = "canonical") -> np.ndarray:
-        """Return the photographs' scene vectors that the model ranks by: float32 (N, D or E)."""
+        """Return the photographs' scene vectors that the model ranks by: float32 (N, D)."""
         side = "photo" if directions == "canonical" else "photo_random"
         return self.arrays[f"{side}_{self.metadata.vector}"]
 
     def query_vectors(self, protocol: QueryProtocol) -> np.ndarray:
-        """Return the queries' scene vectors under a protocol: float32 (N, D or E)."""
+        """Return the queries' scene vectors under a protocol: float32 (N, D)."""
         number = self.metadata.protocols.index(protocol)
         return self.arrays[f"query{number}_{self.metadata.vector}"]
 
     def ranked_by(self, vector: str) -> Features:
-        """Return these features with another vector to rank by: 'token' or 'projection', or '' for
-        the model's own. UsageError for a vector that the model does not have."""
+        """Return these features with another vector to rank by, '' for the model's own. UsageError
+        for a vector that the model does not have."""
         if not vector:
             return self
-        if not self.arrays[f"photo_{vector}"].shape[1]:
-            raise UsageError(f"the model of this features file has no {vector} to rank by")
+        if vector not in self.metadata.vectors:
+            raise UsageError(
+                f"the model of this features file has no {vector} to rank by: choose of "
+                f"{', '.join(self.metadata.vectors)}"
+            )
         return Features(msgspec.structs.replace(self.metadata, vector=vector), self.arrays)
 
     def objects_per_query(self) -> np.ndarray:
@@ -124,7 +119,7 @@ def thumbnail_folder(features: Path) -> Path:
 
 def write(path: Path, features: Features) -> None:
     """Write a features file atomically. UserError when that fails."""
-    specs = _array_specs(len(features.metadata.protocols))
+    specs = _array_specs(features.metadata)
     arrays = {name: np.asarray(features.arrays[name], dtype) for name, (dtype, _) in specs.items()}
     write_npz(path, msgspec.to_builtins(features.metadata), arrays)
 
@@ -132,31 +127,38 @@ def write(path: Path, features: Features) -> None:
 def read(path: Path, photos_only: bool = False) -> Features:
     """Read and check a features file. photos_only: without the arrays of the queries, most of it.
 
-    UserError naming the file for another version, a damaged file, or values that do not fit.
+    UserError naming the file for another version, a damaged file, values that do not fit, or a
+    gallery where queries are wanted.
     """
     remedy = "write it with run-experiment.py extract-features"
     with open_npz(path, "a features file of this version", remedy) as file:
         metadata = file.metadata(Metadata, SCHEMA)
         missing = set(standard_protocols(metadata.own_boxes)) - set(metadata.protocols)
-        if missing:
+        if metadata.protocols and missing:
             raise ValueError(f"it has no queries with {missing.pop()}")
-        specs = _array_specs(len(metadata.protocols), photos_only)
+        if metadata.vector not in metadata.vectors:
+            raise ValueError(f"it has no vectors {metadata.vector!r}")
+        specs = _array_specs(metadata, photos_only)
         arrays = {name: file.array(name) for name in specs}
         _check_shapes(arrays, specs, metadata.mask_size**2 // 8)
         _check_values(arrays, metadata)
+    if not (metadata.protocols or photos_only):
+        raise UserError(f"{path} has photographs alone, no sketched scenes to search with")
     return Features(metadata, arrays)
 
 
-def _array_specs(protocols: int, photos_only: bool = False) -> dict[str, tuple[str, str]]:
-    """Return name -> (dtype, shape) of all arrays of a file with that many protocols."""
-    if photos_only:
-        return PHOTO_ARRAYS
-    numbered = {
-        name.format(number): (dtype, shape.format(number))
-        for number in range(protocols)
-        for name, (dtype, shape) in PROTOCOL_ARRAYS.items()
-    }
-    return {**PHOTO_ARRAYS, **QUERY_ARRAYS, **numbered}
+def _array_specs(metadata: Metadata, photos_only: bool = False) -> dict[str, tuple[str, str]]:
+    """Return name -> (dtype, shape) of all arrays of a file."""
+    specs, sides = dict(PHOTO_ARRAYS), ["photo", "photo_random"]
+    if metadata.protocols and not photos_only:
+        specs.update(QUERY_ARRAYS)
+        for number in range(len(metadata.protocols)):
+            sides.append(f"query{number}")
+            for name, (dtype, shape) in PROTOCOL_ARRAYS.items():
+                specs[name.format(number)] = (dtype, shape.format(number))
+    for name in metadata.vectors:
+        specs.update({f"{side}_{name}": ("float32", f"N {name}") for side in sides})
+    return specs
 
 
 def _check_shapes(

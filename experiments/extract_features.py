@@ -6,7 +6,6 @@ for every split: model -> core.evaluation (every object once, queries under all 
 
 from __future__ import annotations
 
-import io
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,15 @@ from PIL import Image
 
 from core import features
 from core.dataset import SPLITS
+from core.drawings import compose_drawings
 from core.errors import EmptySplitError, UserError
 from core.evaluation.embedded_split import EmbeddedScenes, Evaluation
-from core.evaluation.picture_grids import TILE, composition
+from core.evaluation.picture_grids import TILE, image_bytes
 from core.evaluation.query_protocols import DrawnScenes, QueryProtocol, main_protocol
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import make_folder, write_atomic
 from core.hparams import hp
+from core.model import SceneModel
 from core.registry import EXPERIMENTS
 from experiments import common
 
@@ -44,7 +45,7 @@ class ExtractFeatures(Experiment):
     name = "extract-features"
     HParams = ExtractFeaturesHParams
     needs_model = True
-    batch_type = "SceneBatch"
+    model_type = SceneModel
 
     def run(self, trained: Trained | None) -> None:
         written = []
@@ -71,22 +72,23 @@ class ExtractFeatures(Experiment):
 
 
 def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
-    photos, random = evaluation.photos, evaluation.photos_with_directions("random")
-    drawn = evaluation.queries(QueryProtocol())
+    dataset, photos = trained.dataset, evaluation.photos
     masks = photos.masks
     arrays = {
         "image_ids": photos.image_ids,
         **_vectors("photo", photos),
-        **_vectors("photo_random", random),
+        **_vectors("photo_random", evaluation.photos_with_directions("random")),
         "photo_classes": photos.classes,
         "photo_boxes": photos.boxes,
         "photo_obj_to_img": photos.obj_to_img,
         "photo_masks": np.zeros((len(photos.classes), 0), np.uint8) if masks is None else masks,
-        "query_classes": drawn.classes,
-        "query_obj_to_img": drawn.obj_to_img,
-        "query_to_photo": drawn.query_to_photo,
     }
-    protocols = features.feature_protocols(trained.dataset.own_boxes)
+    protocols = features.feature_protocols(dataset.own_boxes) if dataset.has_queries else ()
+    if protocols:
+        drawn = evaluation.queries(QueryProtocol())
+        arrays["query_classes"] = drawn.classes
+        arrays["query_obj_to_img"] = drawn.obj_to_img
+        arrays["query_to_photo"] = drawn.query_to_photo
     for number, protocol in enumerate(protocols):
         queries = evaluation.queries(protocol)
         arrays.update(_vectors(f"query{number}", queries))
@@ -95,34 +97,36 @@ def _features(evaluation: Evaluation, trained: Trained) -> features.Features:
     metadata = features.Metadata(
         **common.origin_entries(common.origin_of(trained, evaluation)),
         weights=trained.model.weights_digest(),
+        vectors=trained.model.vector_names,
         vector=evaluation.vectors[0],
-        own_boxes=trained.dataset.own_boxes,
+        own_boxes=dataset.own_boxes,
         protocols=protocols,
         mask_size=round((8 * arrays["photo_masks"].shape[1]) ** 0.5),
-        vocabulary=trained.dataset.vocabulary.names,
+        vocabulary=dataset.vocabulary.names,
     )
     return features.Features(metadata, arrays)
 
 
 def _vectors(key: str, side: EmbeddedScenes) -> dict[str, np.ndarray]:
-    """float32 (N, D or E); E is 0 for a model that was trained without a projection."""
-    none = np.zeros((side.num_scenes, 0), np.float32)
-    return {f"{key}_{name}": side.vectors.get(name, none) for name in features.VECTORS}
+    """Return the scene vectors of a side by the names of their arrays: float32 (N, D)."""
+    return {f"{key}_{name}": vectors for name, vectors in side.vectors.items()}
 
 
 def _save_thumbnails(path: Path, dataset: Any, batch: Any) -> None:
-    """The photographs of a SceneBatch and the compositions of its queries."""
-    images, sketches = batch.images.numpy(), batch.sketches.numpy()
-    image_ids, obj_to_img = batch.image_ids.numpy(), batch.query.obj_to_img.numpy()
-    columns = (obj_to_img, batch.query.boxes, batch.query_to_photo, batch.photo.boxes)
-    drawn = DrawnScenes(image_ids, *(np.asarray(each) for each in columns))
-    protocol = main_protocol(dataset.own_boxes)
-    shown = dataset.queries(protocol, drawn)
-    for scene, image_id in enumerate(image_ids.tolist()):
-        mine = np.flatnonzero(obj_to_img[shown.rows] == scene)
-        photo = Image.fromarray(images[scene]).resize((TILE, TILE), Image.Resampling.LANCZOS)
-        drawing = composition(sketches[shown.rows[mine]], shown.boxes[mine]).convert("L")
-        for side, image, kind in (("photo", photo, "JPEG"), ("sketch", drawing, "PNG")):
-            file = io.BytesIO()
-            image.save(file, kind)
-            write_atomic(features.thumbnail_path(path, image_id, side), file.getvalue())
+    """Save the photographs of a `SceneBatch`, and its queries as drawings."""
+    images, ids = batch.images.numpy(), batch.image_ids.numpy().tolist()
+    for image_id, image in zip(ids, images):
+        photo = Image.fromarray(image).resize((TILE, TILE), Image.Resampling.LANCZOS)
+        jpeg = image_bytes(photo, "JPEG")
+        write_atomic(features.thumbnail_path(path, image_id, "photo"), jpeg)
+    if not dataset.has_queries:
+        return
+    graph = batch.query
+    columns = (batch.image_ids, graph.obj_to_img, graph.boxes, batch.query_to_photo)
+    drawn = DrawnScenes(*(each.numpy() for each in (*columns, batch.photo.boxes)))
+    shown = dataset.queries(main_protocol(dataset.own_boxes), drawn)
+    sketches, obj_to_img = batch.sketches.numpy()[shown.rows], drawn.obj_to_img[shown.rows]
+    drawings = compose_drawings(sketches, shown.boxes, obj_to_img, len(ids), TILE).numpy()
+    for image_id, drawing in zip(ids, drawings[..., 0]):
+        png = image_bytes(Image.fromarray(drawing))
+        write_atomic(features.thumbnail_path(path, image_id, "sketch"), png)

@@ -27,6 +27,7 @@ from core.evaluation.embedded_split import EmbeddedQueries, EmbeddedScenes, Eval
 from core.experiment import Experiment, Trained
 from core.files import atomic_folder, make_folder
 from core.hparams import hp
+from core.model import SceneGraphModel
 from core.registry import EXPERIMENTS
 from experiments import common
 from experiments.analysis import mixed_queries
@@ -97,7 +98,7 @@ class GenerateImages(Experiment):
     name = "generate-images"
     HParams = GenerateImagesHParams
     needs_model = True
-    batch_type = "SceneBatch"
+    model_type = SceneGraphModel
 
     def prepare(self) -> None:
         super().prepare()
@@ -282,7 +283,7 @@ def _drawing(
     queries = objects.side
     own = np.flatnonzero(queries.obj_to_img == row)
     drawn, cropped = own[~objects.is_crop[own]], own[objects.is_crop[own]]
-    picture = picture_grids.composition(
+    picture = picture_grids.scene_drawing(
         sketches[queries.rows[drawn] - first_sketch], queries.boxes[drawn], label_maps.SIDE
     )
     pixels = crops[queries.query_to_photo[cropped] - first_crop]

@@ -38,9 +38,7 @@ class SearchFeaturesHParams(ExperimentHParams):
     """Hparams of 'sbir-on-features-file'."""
 
     featsfile: str = hp("", "features file: a path, or a name inside results")
-    vector: str = hp(
-        "", "scene vector to rank by; empty: the model's", choices=("", *features.VECTORS)
-    )
+    vector: str = hp("", "scene vector to rank by; empty: the model's")
     save_images: bool = hp(False, "pictures of what was found, from the thumbnails")
     save_images_two_plus: bool = hp(True, "of queries with two or more objects")
     save_images_single: bool = hp(False, "of queries with a single object")

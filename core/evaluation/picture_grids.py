@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core import plots
+from core.drawings import compose_drawings
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Picture
 from core.evaluation.query_protocols import main_protocol
@@ -18,30 +19,18 @@ from core.registry import METRICS
 ROWS = 8  # queries or objects in a picture
 TOP = 5
 POINTS = 300  # at most, of each side, in the map of the embedding
-TILE = 168  # pixels of a photograph or composition
+TILE = 168  # pixels of a photograph or drawing
 GAP = 10
 CAPTION = 22
 GREEN, GREY, INK = (0, 150, 60), (190, 190, 190), (30, 30, 30)
 
 
-def composition(sketches: np.ndarray, boxes: np.ndarray, side: int = TILE) -> Image.Image:
-    """Sketches uint8 (n, H, W, 1) pasted into their boxes float32 (n, 4) on white paper: what is
-    drawn fills the box, without the margins of its canvas.
-
-    The darker pixel wins where boxes overlap, so that no drawing hides another."""
-    paper = np.full((side, side), 255, np.uint8)
-    for sketch, box in zip(sketches, boxes):
-        ink = sketch[..., 0] < 192
-        rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
-        if not len(rows):
-            continue  # white paper
-        sketch = sketch[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        x0, y0 = np.clip(np.floor(box[:2] * side).astype(int), 0, side - 1)
-        x1, y1 = np.clip(np.ceil(box[2:] * side).astype(int), (x0 + 1, y0 + 1), side)
-        size = (int(x1 - x0), int(y1 - y0))
-        drawn = Image.fromarray(sketch[..., 0]).resize(size, Image.Resampling.BOX)
-        paper[y0:y1, x0:x1] = np.minimum(paper[y0:y1, x0:x1], np.asarray(drawn))
-    return Image.fromarray(paper).convert("RGB")
+def scene_drawing(sketches: np.ndarray, boxes: np.ndarray, side: int = TILE) -> Image.Image:
+    """Return the drawing of one scene as a picture. sketches: uint8 (n, H, W, 1). boxes: float32
+    (n, 4). side: in pixels."""
+    scene = np.zeros(len(sketches), np.int32)
+    drawing = compose_drawings(sketches, boxes, scene, 1, side).numpy()
+    return Image.fromarray(drawing[0, ..., 0]).convert("RGB")
 
 
 def frame(tile: Image.Image, colour: tuple[int, int, int], width: int) -> Image.Image:
@@ -255,7 +244,7 @@ def collect_pictures(evaluation, queries, wanted: set, drawn: set, side: int = T
             if scene in drawn:
                 own = np.flatnonzero(queries.obj_to_img == scene)
                 sketches = batch.sketches.numpy()[queries.rows[own] - sketched]
-                drawings[scene] = composition(sketches, queries.boxes[own], side)
+                drawings[scene] = scene_drawing(sketches, queries.boxes[own], side)
         first += count
         sketched += len(batch.sketches)
     return images, drawings

@@ -22,6 +22,7 @@ from core.evaluation.figures import Figure, bootstrap_interval
 from core.evaluation.query_protocols import main_protocol
 from core.experiment import Experiment, Trained
 from core.hparams import hp
+from core.model import SceneGraphModel
 from core.registry import EXPERIMENTS
 from experiments import common
 
@@ -49,7 +50,7 @@ class AttentionMaps(Experiment):
     name = "attention-maps"
     HParams = AttentionHParams
     needs_model = True
-    batch_type = "SceneBatch"
+    model_type = SceneGraphModel
 
     def run(self, trained: Trained | None) -> None:
         evaluation = common.evaluate_split(trained, self.hparams.split)

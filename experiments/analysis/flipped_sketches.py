@@ -16,6 +16,7 @@ from core.evaluation import retrieval
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Experiment, Trained
+from core.model import SceneModel
 from core.registry import EXPERIMENTS
 from experiments import common
 
@@ -39,7 +40,7 @@ class FlippedSketches(Experiment):
     name = "flipped-sketches"
     HParams = common.SplitHParams
     needs_model = True
-    batch_type = "SceneBatch"
+    model_type = SceneModel
 
     def run(self, trained: Trained | None) -> None:
         drawn = common.evaluate_split(trained, self.hparams.split)

@@ -21,6 +21,7 @@ from core.evaluation.figure_files import Origin
 from core.evaluation.figures import Figure
 from core.evaluation.query_protocols import main_protocol
 from core.experiment import Experiment, Trained
+from core.model import SceneGraphModel
 from core.registry import EXPERIMENTS
 from experiments import common
 
@@ -49,7 +50,7 @@ class MixedQueries(Experiment):
     name = "mixed-queries"
     HParams = common.SplitHParams
     needs_model = True
-    batch_type = "SceneBatch"
+    model_type = SceneGraphModel
 
     def run(self, trained: Trained | None) -> None:
         evaluation = common.evaluate_split(trained, self.hparams.split)

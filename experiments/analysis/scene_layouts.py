@@ -32,6 +32,7 @@ from core.experiment import Experiment, Trained
 from core.files import make_folder, write_atomic
 from core.hparams import hp
 from core.label_maps import BACKGROUND, PALETTE, label_maps
+from core.model import SceneGraphModel
 from core.registry import EXPERIMENTS
 from experiments import common
 
@@ -74,7 +75,7 @@ class SceneLayouts(Experiment):
     name = "scene-layouts"
     HParams = SceneLayoutsHParams
     needs_model = True
-    batch_type = "SceneBatch"
+    model_type = SceneGraphModel
 
     def run(self, trained: Trained | None) -> None:
         dataset = trained.dataset

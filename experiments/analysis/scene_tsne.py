@@ -56,7 +56,7 @@ class SceneTsne(Experiment):
     def prepare(self) -> None:
         super().prepare()
         self.path = find_file(self.hparams.featsfile, self.results)
-        self.features = features.read(self.path)
+        self.features = features.read(self.path, photos_only=True)
         if self.features.scenes < 2:
             raise UserError(f"{self.path} has a single scene: there is nothing to map")
 

@@ -40,17 +40,19 @@ def make(scenes=SCENES, seed=0, **metadata):
         rows = np.flatnonzero(first) if protocol.dropped else np.arange(len(kept))
         arrays[f"query{number}_rows"] = rows
         arrays[f"query{number}_boxes"] = rng.random((len(rows), 4))
-    specs = features._array_specs(len(protocols))
-    for name, (_, letters) in specs.items():
-        if letters in ("N D", "N E"):
-            arrays[name] = rng.standard_normal((scenes, 6 if letters == "N D" else 5))
-    arrays = {name: np.asarray(each, specs[name][0]) for name, each in arrays.items()}
     values = {
         "model": "graph-attention", "run": "SD01", "step": 7, "loader": "sketchycoco-tf",
-        "split": "test", "seed": 0, "weights": "5e" * 32, "vector": "token", "own_boxes": False,
-        "protocols": protocols, "mask_size": SIDE, "vocabulary": ("cat", "dog", "__image__"),
+        "split": "test", "seed": 0, "weights": "5e" * 32, "vectors": ("token", "projection"),
+        "vector": "token", "own_boxes": False, "protocols": protocols,
+        "mask_size": SIDE, "vocabulary": ("cat", "dog", "__image__"),
     }  # fmt: skip
-    return features.Features(features.Metadata(**{**values, **metadata}), arrays)
+    metadata = features.Metadata(**{**values, **metadata})
+    specs = features._array_specs(metadata)
+    for name, (_, shape) in specs.items():
+        if shape in ("N token", "N projection"):
+            arrays[name] = rng.standard_normal((scenes, 6 if shape == "N token" else 5))
+    arrays = {name: np.asarray(each, specs[name][0]) for name, each in arrays.items()}
+    return features.Features(metadata, arrays)
 
 
 def test_what_is_written_comes_back_and_numpy_reads_it_too(tmp_path):
@@ -61,7 +63,7 @@ def test_what_is_written_comes_back_and_numpy_reads_it_too(tmp_path):
     with np.load(path, allow_pickle=False) as file:
         assert set(file.files) == {"metadata", *made.arrays}
         metadata = json.loads(str(file["metadata"]))
-        assert (metadata["run"], metadata["schema"]) == ("SD01", 3)
+        assert (metadata["run"], metadata["schema"]) == ("SD01", 4)
         assert metadata["protocols"][0]["boxes"] == "shared"
         for name, array in made.arrays.items():
             np.testing.assert_array_equal(file[name], array)
@@ -139,7 +141,7 @@ BAD = {
     "without a key": (spoilt(photo_masks=None), "photo_masks is not a file"),
     "pickled": (spoilt(image_ids=np.array([{"a": 1}] * SCENES, object)), "allow_pickle"),
     "other dtype": (spoilt(photo_token=TOKEN.astype(float)), r"photo_token is float64 \(4, 6\)"),
-    "other width": (spoilt(photo_token=TOKEN[:, :3]), r"random_token is float32 \(4, 6\).*D = 3"),
+    "other width": (spoilt(photo_token=TOKEN[:, :3]), r"token is float32 \(4, 6\).*token = 3"),
     "fewer scenes": (spoilt(photo_token=TOKEN[:3]), r"photo_token is float32 \(3, 6\).*N = 4"),
     "other rank": (spoilt(image_ids=np.zeros((4, 1), np.int64)), r"int64 \(4, 1\)"),
     "no scenes": (
@@ -155,14 +157,14 @@ BAD = {
         stating(protocols=[{**PROTOCOLS[0], "jitter": 3.5}]), "jitter is a share",
     ),
     "protocol of other types": (stating(protocols=[{**PROTOCOLS[0], "boxes": []}]), "boxes"),
-    "other schema": (stating(schema=2), "its schema is 2, not 3"),
+    "other schema": (stating(schema=2), "its schema is 2, not 4"),
     "no schema": (stating(schema=None), "missing required field `schema`"),
     "metadata no JSON": (spoilt(metadata=np.array("{")), "truncated"),
     "metadata short": (stating(step=None), "missing required field `step`"),
     "metadata long": (stating(more=1), "unknown field `more`"),
     "metadata type": (stating(seed="x"), "Expected `int`, got `str` - at `\\$.seed`"),
     "negative": (stating(seed=-1), "seed"),
-    "other vector": (stating(vector="raw"), "Invalid enum value 'raw'"),
+    "other vector": (stating(vector="raw"), "no vectors 'raw'"),
     "other mask size": (stating(mask_size=64), "photo_masks is uint8"),
 }  # fmt: skip
 

@@ -1,7 +1,5 @@
 """'extract-features' on a fake loader and model whose answers are known."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,8 +12,11 @@ from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import DrawnScenes, main_protocol
 from core.experiment import Trained
 from core.hparams import parse
+from core.registry import MODELS
 from experiments.extract_features import ExtractFeatures
-from tests.core.evaluation.test_embedded_split import FakeModel, FakeScenes
+from tests.core.evaluation.fakes import FakeModel, FakeScenes
+from tests.core.evaluation.test_embedded_split import Gallery
+from tests.core.evaluation.test_whole_scenes import Pixels, Whole
 
 
 class Splits(FakeScenes):
@@ -49,7 +50,8 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
     protocols = features.feature_protocols(own_boxes=False)
     assert file.metadata == features.Metadata(
         model="fake-model", run="a-b", step=7, loader="fake-scenes", split="train", seed=0,
-        weights="5e" * 32, vector="projection", own_boxes=False, protocols=protocols, mask_size=16,
+        weights="5e" * 32, vectors=("projection", "token"),
+        vector="projection", own_boxes=False, protocols=protocols, mask_size=16,
         vocabulary=("a", "b", "c", "d", "e", "__image__"),
     )  # fmt: skip
     # The whole split as one batch, encoded by hand.
@@ -120,7 +122,7 @@ def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
         features.read(tmp_path / folder / "a_b_fake_scenes_test_feats.npz")
         for folder in ("without", "with")
     )
-    assert without.arrays["photo_projection"].shape == (20, 0)
+    assert "photo_projection" not in without.arrays
     np.testing.assert_array_equal(without.photo_vectors(), own.photo_vectors())
 
 
@@ -164,7 +166,7 @@ def test_thumbnails_show_photographs_and_compositions(tmp_path):
                 # of one colour, as its image is
                 np.testing.assert_allclose(np.asarray(photo), batch.images[row, 0, 0, 0], atol=3)
             own = np.flatnonzero(batch.query.obj_to_img == row)
-            expected = picture_grids.composition(
+            expected = picture_grids.scene_drawing(
                 batch.sketches.numpy()[own], boxes[owners == first + row]
             )
             with Image.open(features.thumbnail_path(file, image_id, "sketch")) as drawing:
@@ -181,8 +183,10 @@ def test_a_diverged_model_writes_nothing(tmp_path):
 
 def test_only_models_of_scenes_fit():
     ExtractFeatures.check_fit(FakeModel)
-    with pytest.raises(UserError, match="stage-1': it takes models of SceneBatch, not of Triplet"):
-        ExtractFeatures.check_fit(SimpleNamespace(name="stage-1", batch_type="TripletBatch"))
+    ExtractFeatures.check_fit(Pixels)
+    message = "extract-features takes graph-attention, not multidomain-representation"
+    with pytest.raises(UserError, match=message):
+        ExtractFeatures.check_fit(MODELS["multidomain-representation"])
 
 
 def test_the_hook_sees_every_batch_of_the_pass():
@@ -190,3 +194,25 @@ def test_the_hook_sees_every_batch_of_the_pass():
     evaluation = Evaluation(FakeModel(), FakeScenes(batch_size=6))
     evaluation.embed(lambda batch: seen.append(len(batch.image_ids)))
     assert seen == [6, 6, 6, 2]
+
+
+def test_a_model_that_sees_whole_scenes(tmp_path):
+    extract(tmp_path, Whole(), Pixels(), ",save_images=True")
+    read = features.read(tmp_path / "a_b_fake_scenes_test_feats.npz")
+    assert read.metadata.vectors == ("pixels",)
+    own = Evaluation(Pixels(), Whole(), "test")
+    np.testing.assert_array_equal(read.photo_vectors(), own.photos.vectors["pixels"])
+    for protocol in read.metadata.protocols:
+        expected = own.queries(protocol).vectors["pixels"]
+        np.testing.assert_array_equal(read.query_vectors(protocol), expected)
+
+
+def test_a_gallery_has_photographs_alone(tmp_path):
+    extract(tmp_path, Gallery(), more=",save_images=True")
+    path = tmp_path / "a_b_fake_scenes_test_feats.npz"
+    read = features.read(path, photos_only=True)
+    expected = Evaluation(FakeModel(), FakeScenes()).photos.vectors["projection"]
+    np.testing.assert_array_equal(read.photo_vectors(), expected)
+    assert len(list(features.thumbnail_folder(path).iterdir())) == 20
+    with pytest.raises(UserError, match="photographs alone, no sketched scenes to search with"):
+        features.read(path)

@@ -92,11 +92,7 @@ def test_another_vector_on_request(path, tmp_path):
     rank = slow_ranks(arrays["query0_projection"], arrays["photo_projection"])
     assert results[0]["labels"]["vector"] == "projection"
     assert results[0]["value"] == pytest.approx(np.mean(1 / rank))
-    none = make(SCENES)
-    for name in none.arrays:
-        if name.endswith("projection"):
-            none.arrays[name] = np.zeros((SCENES, 0), np.float32)
-    features.write(path, none)
+    features.write(path, make(SCENES, vectors=("token",)))
     with pytest.raises(UsageError, match="has no projection to rank by"):
         run(f"results={tmp_path},featsfile={path},vector=projection", tmp_path)
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from core.evaluation import picture_grids
 from core.evaluation.picture_grids import tsne
 
 
@@ -30,14 +29,3 @@ def test_a_collapsed_embedding_is_a_point(count):
 def test_few_points_and_narrow_vectors(count, width):
     vectors = np.random.default_rng(0).standard_normal((count, width)).astype(np.float32)
     assert np.isfinite(tsne(vectors, 0)).all()
-
-
-def test_a_drawing_fills_its_box():
-    """A canvas with a line across its middle and paper all round, and one with nothing."""
-    canvas = np.full((2, 20, 20, 1), 255, np.uint8)
-    canvas[0, 9:11, 4:16] = 0
-    boxes = np.array([[0.1, 0.2, 0.5, 0.9], [0, 0, 1, 1]], np.float32)
-    page = np.asarray(picture_grids.composition(canvas, boxes, side=100))[..., 0]
-    expected = np.full((100, 100), 255)
-    expected[20:90, 10:50] = 0
-    np.testing.assert_array_equal(page, expected)
