@@ -96,7 +96,7 @@ class Mirrored(Single):
     def spread(self, train_step: Callable) -> Callable:
         @tf.autograph.experimental.do_not_convert
         def one(parts: Any, *scalars: tf.Tensor) -> dict[str, tf.Tensor]:
-            return replicas.total(train_step(parts[replicas.index() - self._first], *scalars))
+            return replicas.global_sum(train_step(parts[replicas.index() - self._first], *scalars))
 
         return lambda *args: self._run(one, args)
 
@@ -120,7 +120,7 @@ class MultiWorker(Mirrored):
         self.chief = cluster.chief
         self._first = cluster.index * len(self._devices)
         self._gather = tf.function(
-            lambda row: self._run(lambda: replicas.gathered(tf.identity(row)[None]), ()),
+            lambda row: self._run(lambda: replicas.all_gather(tf.identity(row)[None]), ()),
             input_signature=[tf.TensorSpec((None,), tf.float32)],
             autograph=False,
         )

@@ -111,12 +111,13 @@ class Model(tf.Module, abc.ABC):
         """
 
     def loss_scales(self) -> dict[str, tf.Tensor]:
-        """What a step reports beside its losses in float16: the loss scale of each optimizer, of
-        which a replica reports its part, as of losses."""
+        """Return the loss scale of each optimizer, which a step in float16 reports beside its
+        losses. Replicas report parts, as of losses: the first one all of it."""
         if not self.numerics.scales_losses:
             return {}
+        part = 1.0 if replicas.index() == 0 else 0.0
         return {
-            f"{name}_loss_scale": optimizer.loss_scale.value / replicas.count()
+            f"{name}_loss_scale": part * optimizer.loss_scale
             for name, optimizer in self.optimizers.items()
         }
 
@@ -143,9 +144,7 @@ class EncodedObjects(NamedTuple):
 class SceneOutputs(NamedTuple):
     """Inference on one side (photographs or queries) of N scenes with O objects; all float32."""
 
-    scene_token: tf.Tensor  # (N, D): the Transformer's output for the scene token
-    # (N, D), L2 norm 1: its projection, trained by the contrastive loss; None without that loss
-    scene_vector: tf.Tensor | None
+    vectors: dict[str, tf.Tensor]  # scene vectors (N, D), by the names in `vector_names`
     objects: tf.Tensor  # (O, D): contextual object vectors
     logits: tf.Tensor | None  # (O, K): classes of the contextual objects; None without classifier
     boxes: tf.Tensor  # (O, 4): predicted boxes

@@ -140,9 +140,9 @@ def _check_finite(losses: dict[str, float], done: int, checkpoints: Checkpoints)
 
 
 def _check_scales(losses: dict[str, float], done: int) -> None:
-    """A step that float16 has no numbers for halves the loss scale; where even one below 1 does not
+    """A step that float16 has no numbers for halves the loss scale, down to 1; where that does not
     help, it is not for want of range."""
-    if any(name.endswith("_loss_scale") and value < 1.0 for name, value in losses.items()):
+    if any(name.endswith("_loss_scale") and value <= 1.0 for name, value in losses.items()):
         raise UserError(
             f"training stopped at step {done}: no loss scale gives finite gradients in float16. "
             "Go on from the last checkpoint with mixed_precision=bfloat16 or none, or with a lower "

@@ -26,10 +26,10 @@ from models.layers.mlp import MLP
 
 @dataclass(frozen=True)
 class EncoderHParams:
-    """What both models have in common."""
+    """Hparams of the encoders, which all stages have."""
 
     image_size: int = hp(96, "side of crops and sketches, pixels", low=16, high=1024)
-    encoding_size: int = hp(256, "width of what the encoders give", low=1, high=4096)
+    encoding_size: int = hp(256, "width of the encodings", low=1, high=4096)
     edge_repr_net_hidden_size: int = hp(
         256, "shared net: width of object vectors", low=1, high=4096
     )
@@ -71,32 +71,32 @@ class EncoderHParams:
 
     @property
     def freeze_statistics(self) -> bool:
-        """Whether the encoders' batch norm keeps its statistics in training."""
+        """True if the encoders' batch norm keeps its statistics in training."""
         if self.batch_norm == "auto":
             return self.pretrained_weights != "none"
         return self.batch_norm == "frozen"
 
 
-# --- what an encoder sees: uint8 images (B, H, W, c) -> float32 (B, H, W, c) ---
+# --- preprocessing: uint8 images (B, H, W, c) -> float32 (B, H, W, c) ---
 
 
-def photo_pixels(images: tf.Tensor) -> tf.Tensor:
-    """Scaled to [-1, 1], as the published weights of all backbones have it."""
+def scale_photos(images: tf.Tensor) -> tf.Tensor:
+    """Return photographs scaled to [-1, 1], as the published weights of all backbones have it."""
     return tf.cast(images, tf.float32) / 127.5 - 1.0
 
 
-def sketch_pixels(images: tf.Tensor) -> tf.Tensor:
-    """Scaled to [0, 1], 1 = white paper."""
+def scale_sketches(images: tf.Tensor) -> tf.Tensor:
+    """Return sketches scaled to [0, 1], 1 = white paper."""
     return tf.cast(images, tf.float32) / 255.0
 
 
 def distance_map(images: tf.Tensor) -> tf.Tensor:
-    """Distance of each pixel of sketches (B, H, W, 1) to the nearest line, in [0, 1].
+    """Return the distance of each pixel of sketches (B, H, W, 1) to the nearest line, in [0, 1].
 
-    Lines are what is darker than half. The unit is half a side, as a drawing that fills its canvas
-    has a line about that near to everywhere: so most maps use the whole of [0, 1], maps of every
-    image size are alike, and, as in a sketch itself, 0 is line and 1 empty paper. What is further
-    away than that, and all of a blank sketch, is 1.
+    Pixels darker than half are lines. The unit is half a side, because a drawing that fills its
+    canvas leaves no pixel further from a line: maps of all image sizes use the whole range. As in
+    the sketch itself, 0 is line and 1 is empty paper; pixels further away than half a side, and all
+    of a blank sketch, are 1.
     """
     dark = tf.where(images < 128, tf.constant(0, tf.uint8), tf.constant(255, tf.uint8))
     # Without a line the library answers the largest distance it can hold, which is finite.
@@ -113,23 +113,23 @@ class Encoder(tf.keras.layers.Layer):
         self,
         backbone: tf.keras.layers.Layer,
         widths: list[int],
-        pixels: Callable[[tf.Tensor], tf.Tensor],
+        preprocess: Callable[[tf.Tensor], tf.Tensor],
         **kwargs: Any,
     ):
-        """widths: of the Dense layers after pooling (no activations). pixels: from the images to
-        what the backbone sees."""
+        """widths: of the Dense layers after pooling (no activations). preprocess: from uint8 images
+        to the backbone's input."""
         super().__init__(**kwargs)
         self.backbone = backbone
         self.head = MLP(widths, activation=None)
-        self.pixels = pixels
+        self.preprocess = preprocess
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        maps = self.backbone(self.pixels(images), training=training)
+        maps = self.backbone(self.preprocess(images), training=training)
         return self.head(tf.reduce_mean(tf.cast(maps, tf.float32), axis=[1, 2]))
 
 
 class ObjectRepresentation(tf.Module):
-    """Both encoders, the shared net and the classifiers: what stage 1 trains and stage 2 starts
+    """Both encoders, the shared net and the classifiers, which stage 1 trains and stage 2 starts
     from (paper section 3.1)."""
 
     def __init__(self, hparams: EncoderHParams, num_classes: int):
@@ -138,10 +138,10 @@ class ObjectRepresentation(tf.Module):
         make = BACKBONES[hparams.pretrained_e_model]
         photo, sketch = (make(hparams.backbone_alpha, hparams.freeze_statistics) for _ in range(2))
         size = hparams.encoding_size
-        seen = distance_map if hparams.use_euclidean_distance_map else sketch_pixels
-        self.photo_encoder = Encoder(photo, [512, size], photo_pixels)
-        self.sketch_encoder = Encoder(sketch, [size], seen)
-        # What distances and losses are taken of is computed in float32 in any precision.
+        preprocess = distance_map if hparams.use_euclidean_distance_map else scale_sketches
+        self.photo_encoder = Encoder(photo, [512, size], scale_photos)
+        self.sketch_encoder = Encoder(sketch, [size], preprocess)
+        # float32 in any precision: distances and losses are computed of these.
         dense = functools.partial(tf.keras.layers.Dense, dtype="float32")
         self.representation = dense(hparams.edge_repr_net_hidden_size, "relu")
         self.projection = dense(hparams.common_repr_size, "relu")
@@ -155,11 +155,11 @@ class ObjectRepresentation(tf.Module):
         self.embed_sketches = self._compile(self.sketches, side, channels=1)
 
     def photos(self, crops: tf.Tensor, training: bool = False) -> EncodedObjects:
-        """crops uint8 (B, H, W, 3)."""
+        """Encode crops uint8 (B, H, W, 3)."""
         return self._encoded(self.photo_encoder(crops, training=training), self.photo_classifier)
 
     def sketches(self, sketches: tf.Tensor, training: bool = False) -> EncodedObjects:
-        """sketches uint8 (B, H, W, 1)."""
+        """Encode sketches uint8 (B, H, W, 1)."""
         return self._encoded(
             self.sketch_encoder(sketches, training=training), self.sketch_classifier
         )
@@ -175,7 +175,7 @@ class ObjectRepresentation(tf.Module):
         return EncodedObjects(vector, embedding, classifier(encodings))
 
     def load_pretrained(self) -> None:
-        """Fills both backbones from `pretrained_weights`; UserError when they cannot be had."""
+        """Fill both backbones from `pretrained_weights`; UserError when they cannot be had."""
         weights, image_size = self._weights_from
         if weights == "none":
             return

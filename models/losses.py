@@ -13,28 +13,28 @@ from models.addons import giou_loss
 
 
 def mean(values: tf.Tensor, valid: tf.Tensor | None = None) -> tf.Tensor:
-    """Mean of values (B, ...). valid: bool (B,), of values (B,) that count, 0 when none is; None:
-    all."""
+    """Return the mean of values (B, ...). valid: bool (B,), of values (B,), which of them count
+    (the mean of none is 0); None: all."""
     if valid is None:
-        return tf.reduce_mean(values) * replicas.share(tf.shape(values)[0])
+        return tf.reduce_mean(values) * replicas.row_fraction(tf.shape(values)[0])
     weights = tf.cast(valid, values.dtype)
-    counted = replicas.total(tf.reduce_sum(weights))
+    counted = replicas.global_sum(tf.reduce_sum(weights))
     return tf.reduce_sum(values * weights) / tf.maximum(counted, 1.0)
 
 
 def squared_distance(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Squared Euclidean distance over the last axis, with broadcasting of the others."""
+    """Return squared Euclidean distances over the last axis; the others are broadcast."""
     return tf.reduce_sum(tf.math.squared_difference(a, b), axis=-1)
 
 
 def cross_entropy(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """Mean cross entropy of logits (B, K) for classes int32 (B,)."""
+    """Return the mean cross entropy of logits (B, K) for classes int32 (B,)."""
     return mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits))
 
 
 def focal_cross_entropy(logits: tf.Tensor, classes: tf.Tensor, gamma: float = 2.0) -> tf.Tensor:
-    """Mean of (1 - p)^gamma times cross entropy, p the probability of the right class: what is
-    easy counts less (Lin et al. 2017). logits (B, K), classes int32 (B,)."""
+    """Return the mean of (1 - p)^gamma times cross entropy, p the probability of the right class,
+    so that easy rows count less (Lin et al. 2017). logits: (B, K). classes: int32 (B,)."""
     rows = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
     return mean((-tf.math.expm1(-rows)) ** gamma * rows)
 
@@ -46,9 +46,8 @@ def triplet(
     margin: float = 0.5,
     valid: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Mean of max(0, d(anchor, positive) - d(anchor, negative) + margin), d squared Euclidean.
-
-    All (B, E). valid: bool (B,), rows that count; None: all (paper section 3.1).
+    """Return the mean of max(0, d(anchor, positive) - d(anchor, negative) + margin), d squared
+    Euclidean (paper section 3.1). All (B, E). valid: bool (B,), rows that count; None: all.
     """
     gap = squared_distance(anchor, positive) - squared_distance(anchor, negative)
     rows = tf.nn.relu(gap + margin)
@@ -56,25 +55,25 @@ def triplet(
 
 
 def scene_contrastive(sketch: tf.Tensor, photo: tf.Tensor, negative: tf.Tensor | None) -> tf.Tensor:
-    """Contrastive loss over a batch of scenes, all (N, D) (paper section 3.5).
+    """Return the contrastive loss of a batch of scenes, all (N, D) (paper section 3.5).
 
     Mean d(a_i, p_i) + mean_ij max(0, 1[i != j] - d(a_i, p_j)) + mean_ij max(0, 0.5 - d(a_i, n_j)):
     a sketched scene is drawn to its photograph, pushed a distance of 1 from every other one and of
     0.5 from every synthetic negative, i = j included. negative: None leaves that term out.
     """
-    photos = replicas.gathered(photo)  # of the global batch: all N
-    same = replicas.own(tf.eye(tf.shape(photos)[0]))  # (N, N)
+    photos = replicas.all_gather(photo)  # of the global batch: all N
+    same = replicas.replica_rows(tf.eye(tf.shape(photos)[0]))  # (N, N)
     to_photo = squared_distance(sketch[:, None], photos[None])  # (N, N)
     loss = mean(tf.reduce_sum(same * to_photo, axis=1))
     loss += mean(tf.nn.relu(1.0 - same - to_photo))
     if negative is not None:
-        to_negative = squared_distance(sketch[:, None], replicas.gathered(negative)[None])
+        to_negative = squared_distance(sketch[:, None], replicas.all_gather(negative)[None])
         loss += mean(tf.nn.relu(0.5 - to_negative))  # (N, N)
     return loss
 
 
 def box_regression(true: tf.Tensor, predicted: tf.Tensor, use_giou: bool = True) -> tf.Tensor:
-    """Mean squared error of boxes (O, 4), plus 0.1 x the mean of 1 - GIoU with `use_giou`."""
+    """Return the mean squared error of boxes (O, 4), with `use_giou` plus 0.1 x mean(1 - GIoU)."""
     loss = mean(tf.math.squared_difference(true, predicted))
     if use_giou:
         y_first = [1, 0, 3, 2]  # the order the library wants: y0, x0, y1, x1
@@ -85,7 +84,7 @@ def box_regression(true: tf.Tensor, predicted: tf.Tensor, use_giou: bool = True)
 
 
 def mask_cross_entropy(true: tf.Tensor, logits: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """Mean binary cross entropy over the pixels of the valid masks.
+    """Return the mean binary cross entropy over the pixels of the valid masks.
 
     true: float32 (O, M, M), 0 or 1. logits: (O, M, M). valid: bool (O,).
     """
@@ -94,39 +93,41 @@ def mask_cross_entropy(true: tf.Tensor, logits: tf.Tensor, valid: tf.Tensor) -> 
 
 
 def least_squares_gan(scores: tf.Tensor, target: tf.Tensor | float) -> tf.Tensor:
-    """Mean squared difference of scores and their target (Mao et al. 2017)."""
+    """Return the mean squared difference of scores and their target (Mao et al. 2017)."""
     return mean(tf.math.squared_difference(scores, target))
 
 
 def feature_matching(
-    real: list[tf.Tensor], fake: list[tf.Tensor], valid: tf.Tensor | None = None
+    real: list[tf.Tensor], generated: list[tf.Tensor], valid: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """The sum over a discriminator's inner layers of the mean absolute difference (Wang et al.
-    2018, section 3.2).
+    """Return the sum over a discriminator's inner layers of the mean absolute difference (Wang et
+    al. 2018, section 3.2).
 
-    real, fake: maps (O, h, w, c) a layer; no gradient reaches the real side. valid: bool (O,).
+    real, generated: maps (O, h, w, c) of each layer; no gradient reaches the real side. valid: bool
+    (O,).
     """
     total = 0.0
-    for true, made in zip(real, fake):
-        rows = tf.reduce_mean(tf.abs(tf.stop_gradient(true) - made), axis=[1, 2, 3])
+    for target, maps in zip(real, generated):
+        rows = tf.reduce_mean(tf.abs(tf.stop_gradient(target) - maps), axis=[1, 2, 3])
         total += mean(rows, valid)
     return total
 
 
-def hinge_discriminator(real: tf.Tensor, made: tf.Tensor) -> tf.Tensor:
-    """Mean of max(0, 1 - score) of what is real and of max(0, 1 + score) of what is made."""
-    return mean(tf.nn.relu(1.0 - real)) + mean(tf.nn.relu(1.0 + made))
+def hinge_discriminator(real: tf.Tensor, generated: tf.Tensor) -> tf.Tensor:
+    """Return mean(max(0, 1 - real)) + mean(max(0, 1 + generated)) of scores."""
+    return mean(tf.nn.relu(1.0 - real)) + mean(tf.nn.relu(1.0 + generated))
 
 
-def hinge_generator(made: tf.Tensor) -> tf.Tensor:
-    """What the maker's side of the hinge loss is: higher scores for what it made."""
-    return -mean(made)
+def hinge_generator(generated: tf.Tensor) -> tf.Tensor:
+    """Return the generator's side of the hinge loss: minus the mean score."""
+    return -mean(generated)
 
 
-def relative_difference(real: list[tf.Tensor], made: list[tf.Tensor]) -> tf.Tensor:
-    """Mean over layers of mean |real - made| / mean |real|; no gradient reaches the real side."""
-    shares = []
-    for true, found in zip(map(tf.stop_gradient, real), made):
-        size = replicas.total(mean(tf.abs(true)))
-        shares.append(mean(tf.abs(true - found)) / tf.maximum(size, 1e-6))
-    return tf.add_n(shares) / len(shares)
+def relative_difference(real: list[tf.Tensor], generated: list[tf.Tensor]) -> tf.Tensor:
+    """Return the mean over layers of mean |real - generated| / mean |real|; no gradient reaches
+    the real side."""
+    differences = []
+    for target, maps in zip(map(tf.stop_gradient, real), generated):
+        size = replicas.global_sum(mean(tf.abs(target)))
+        differences.append(mean(tf.abs(target - maps)) / tf.maximum(size, 1e-6))
+    return tf.add_n(differences) / len(differences)

@@ -19,12 +19,12 @@ from core.model import PLAIN, EncodedObjects, Numerics, ObjectEncoder
 from core.registry import MODELS
 from models import losses
 from models.encoders import EncoderHParams, ObjectRepresentation
-from models.optimizers import FallingRate, FusedAdam, descend, trained
+from models.optimizers import FallingRate, adam, minimise, trainable_variables_without
 
 
 @dataclass(frozen=True)
 class MultidomainHParams(EncoderHParams):
-    """Stage 1."""
+    """Hparams of stage 1."""
 
     learning_rate: float = hp(2e-4, "at the start; falls to 0.2 of it along a line", low=0.0)
     triplet_loss_weight: float = hp(1.0, "weight of the triplet loss (0: ablated)", low=0.0)
@@ -59,9 +59,9 @@ class MultidomainRepresentation(ObjectEncoder):
         super().__init__(hparams, vocabulary, iterations, mask_size, numerics)
         with numerics.layers():
             self.objects = ObjectRepresentation(hparams, vocabulary.num_classes)
-        adam = FusedAdam(FallingRate(hparams.learning_rate, iterations), 0.5, 0.999, numerics)
-        adam.build(self.main_variables())
-        self.optimizers = {"main": adam}
+        rate = FallingRate(hparams.learning_rate, iterations)
+        self.optimizers = {"main": adam(rate, 0.5, 0.999, numerics.clip_norm)}
+        self.optimizers["main"].build(self.main_variables())
 
     @classmethod
     def crop_size(cls, hparams: MultidomainHParams) -> int:
@@ -80,7 +80,7 @@ class MultidomainRepresentation(ObjectEncoder):
         return {"objects": self.objects}
 
     def forward(self, batch: Any, training: bool) -> Outputs:
-        """Encodes every crop and every sketch once."""
+        """Encode every crop and every sketch once."""
         crops = tf.concat([batch.positives, batch.negatives], axis=0)  # (2B, H, W, 3)
         positive, negative = zip(
             *(tf.split(part, 2) for part in self.objects.photos(crops, training))
@@ -89,7 +89,7 @@ class MultidomainRepresentation(ObjectEncoder):
         return Outputs(sketch, EncodedObjects(*positive), EncodedObjects(*negative))
 
     def compute_losses(self, outputs: Outputs, batch: Any) -> dict[str, tf.Tensor]:
-        """The unweighted losses by name."""
+        """Return the unweighted losses by name."""
         sketch, positive, negative = outputs
         focal = self.hparams.use_focal_loss
         classify = losses.focal_cross_entropy if focal else losses.cross_entropy
@@ -105,7 +105,7 @@ class MultidomainRepresentation(ObjectEncoder):
         return named
 
     def loss_weights(self) -> dict[str, float]:
-        """The weight of each loss in the total; one of weight 0 is left out."""
+        """Return the weight of each loss in the total; one of weight 0 is left out."""
         weights = {
             "enc_obj_clas_loss": 1.0,
             "enc_sketch_clas_loss": 1.0,
@@ -118,10 +118,17 @@ class MultidomainRepresentation(ObjectEncoder):
         with tf.GradientTape() as tape:
             named = self.compute_losses(self.forward(batch, training=True), batch)
             total = tf.add_n([weight * named[name] for name, weight in self.loss_weights().items()])
-        descend(self.optimizers["main"], tape, total, self.main_variables())
+        minimise(
+            self.optimizers["main"],
+            total,
+            tape,
+            self.main_variables(),
+            self.numerics.scales_losses,
+        )
         return {**named, "total_loss": total, **self.loss_scales()}
 
     def main_variables(self) -> tuple[tf.Variable, ...]:
-        """What a loss trains: without the triplet loss nothing trains the shared net."""
+        """Return what the losses train: without the triplet loss nothing trains the shared net."""
         shared = [self.objects.representation, self.objects.projection]
-        return trained(self, [] if self.hparams.triplet_loss_weight else shared)
+        untrained = [] if self.hparams.triplet_loss_weight else shared
+        return trainable_variables_without(self, untrained)

@@ -20,17 +20,17 @@ from core.model import PLAIN, LayoutModel, Numerics
 from core.registry import MODELS
 from models import losses
 from models.backbones import read_weights
-from models.encoders import photo_pixels
+from models.encoders import scale_photos
 from models.layers.discriminators import MultiScaleDiscriminator
 from models.layers.perceptual import PerceptualFeatures
 from models.layers.semantic import SemanticMaps, semantic_maps
 from models.layers.spade import SCALE, SpadeGenerator
-from models.optimizers import FusedAdam, LateFallingRate, descend
+from models.optimizers import LateFallingRate, adam, minimise
 
 
 @dataclass(frozen=True)
 class SpadeHParams:
-    """The generator of photographs and what trains it."""
+    """Hparams of the generator of photographs and of what trains it."""
 
     learning_rate: float = hp(
         1e-4, "of the generator (discriminator: 4 times); falls in the second half", low=0.0
@@ -85,7 +85,7 @@ class Spade(LayoutModel):
             ("discriminator", self.discriminator, 4),
         ):
             schedule = LateFallingRate(rate * hparams.learning_rate, iterations)
-            self.optimizers[name] = FusedAdam(schedule, 0.0, 0.999, numerics)
+            self.optimizers[name] = adam(schedule, 0.0, 0.999, numerics.clip_norm)
             self.optimizers[name].build(part.trainable_variables)
 
         free = (None, None, None)
@@ -107,8 +107,6 @@ class Spade(LayoutModel):
         return {}
 
     def layouts(self, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """The true layouts of a batch's photographs, whose side H is a multiple of 32: labels and
-        instances, uint8 (N, H, H), see models.layers.semantic. UserError for sets without masks."""
         if batch.masks is None:
             raise UserError("spade learns from layouts: these data have no masks to make them of")
         side = batch.images.shape[1]
@@ -133,7 +131,7 @@ class Spade(LayoutModel):
         )
 
     def loss_weights(self) -> dict[str, float]:
-        """The weight of each loss in the generator's total; ablated ones are left out."""
+        """Return the weight of each loss in the generator's total; ablated ones are left out."""
         weights = {
             "g_gan_loss": 1.0,
             "g_feat_loss": self.hparams.feature_weight,
@@ -142,19 +140,20 @@ class Spade(LayoutModel):
         return {name: weight for name, weight in weights.items() if weight}
 
     def compute_losses(
-        self, found: list, pictures: tf.Tensor, photos: tf.Tensor
+        self, judged: list, pictures: tf.Tensor, photos: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """The generator's unweighted losses by name. found: of the discriminators for pictures and
-        then photographs."""
+        """Return the generator's unweighted losses by name. judged: scores and features of each
+        discriminator, of the generated pictures and then of the photographs."""
         named, weights = {}, self.loss_weights()
-        made = [tf.split(scores, 2)[0] for scores, _ in found]
-        named["g_gan_loss"] = tf.add_n([losses.hinge_generator(s) for s in made]) / len(made)
+        generated = [tf.split(scores, 2)[0] for scores, _ in judged]
+        hinges = [losses.hinge_generator(scores) for scores in generated]
+        named["g_gan_loss"] = tf.add_n(hinges) / len(hinges)
         if "g_feat_loss" in weights:
-            matched = []
-            for _, features in found:
-                of_made, of_real = zip(*(tf.split(maps, 2) for maps in features))
-                matched.append(losses.feature_matching(of_real, of_made))
-            named["g_feat_loss"] = tf.add_n(matched) / len(matched)
+            distances = []
+            for _, features in judged:
+                of_generated, of_real = zip(*(tf.split(maps, 2) for maps in features))
+                distances.append(losses.feature_matching(of_real, of_generated))
+            named["g_feat_loss"] = tf.add_n(distances) / len(distances)
         if "g_perceptual_loss" in weights:
             # Paper: absolute differences, as pix2pixHD, deeper layers weighing more. Here: relative
             # to the photograph's features, so that all layers count alike, because Keras' VGG19
@@ -166,21 +165,27 @@ class Spade(LayoutModel):
 
     @tf.autograph.experimental.do_not_convert  # no tensor decides a branch: tracing takes half
     def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        maps, photos = semantic_maps(*self.layouts(batch)), photo_pixels(batch.images)
+        maps, photos = semantic_maps(*self.layouts(batch)), scale_photos(batch.images)
         layouts, weights = maps.one_hot(), self.loss_weights()
         with tf.GradientTape() as tape:
             pictures = self.generator(maps, training=True)
             # One pass serves both optimizers: this inner tape sees nothing before it.
             with tf.GradientTape() as critic_tape:
                 both = tf.concat([pictures, photos], axis=0)
-                found = self.discriminator(both, layouts, training=True)
-                hinges = [losses.hinge_discriminator(*tf.split(s, 2)[::-1]) for s, _ in found]
+                judged = self.discriminator(both, layouts, training=True)
+                hinges = [losses.hinge_discriminator(*tf.split(s, 2)[::-1]) for s, _ in judged]
                 critic = tf.add_n(hinges) / len(hinges)
-            named = self.compute_losses(found, pictures, photos)
+            named = self.compute_losses(judged, pictures, photos)
             total = tf.add_n([weights[name] * loss for name, loss in named.items()])
         for name, part, loss, recorded in (
             ("discriminator", self.discriminator, critic, critic_tape),
             ("main", self.generator, total, tape),
         ):
-            descend(self.optimizers[name], recorded, loss, part.trainable_variables)
+            minimise(
+                self.optimizers[name],
+                loss,
+                recorded,
+                part.trainable_variables,
+                self.numerics.scales_losses,
+            )
         return {**named, "d_loss": critic, "total_loss": total, **self.loss_scales()}

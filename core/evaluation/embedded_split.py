@@ -231,10 +231,9 @@ class Evaluation:
         rows = defaultdict(list)
         scenes = (objects, boxes, obj_to_img, directions, side)
         for arguments, _, _ in self._blocks(*scenes, CONTEXT_SCENES):
-            outputs = self.model.contextualise(*arguments, False)
-            named = {"token": outputs.scene_token, "projection": outputs.scene_vector}
+            vectors = self.model.contextualise(*arguments, False).vectors
             for name in self.model.vector_names:
-                rows[name].append(self._finite(named[name], f"{name} vectors"))
+                rows[name].append(self._finite(vectors[name], f"{name} vectors"))
         return {name: np.concatenate(parts) for name, parts in rows.items()}
 
     def scene_ranks(self, protocol: QueryProtocol, vector: str) -> np.ndarray:

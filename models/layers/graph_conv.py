@@ -24,8 +24,8 @@ class Graph(Protocol):
 
 
 def join_graphs(graphs: list[Graph], num_scenes: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Several sides of the same N scenes as one of len(graphs) x N scenes: boxes, obj_to_img,
-    triples. Scene n of side i becomes i N + n; objects follow each other side by side."""
+    """Return several sides of the same N scenes as one of len(graphs) x N scenes: boxes,
+    obj_to_img, triples. Scene n of side i becomes i N + n; objects are concatenated."""
     images, triples = [], []
     objects = 0
     for i, graph in enumerate(graphs):
@@ -37,7 +37,7 @@ def join_graphs(graphs: list[Graph], num_scenes: tf.Tensor) -> tuple[tf.Tensor, 
 
 
 def box_attributes(boxes: tf.Tensor) -> tf.Tensor:
-    """Boxes (O, 4) -> float32 (O, 35): one-hot size level (10), then one-hot location cell (25)."""
+    """Return float32 (O, 35) of boxes (O, 4): one-hot size level (10) and location cell (25)."""
     return tf.concat(
         [
             tf.one_hot(size_levels(boxes), SIZE_LEVELS),
@@ -48,7 +48,7 @@ def box_attributes(boxes: tf.Tensor) -> tf.Tensor:
 
 
 class TripleConv(tf.keras.layers.Layer):
-    """One layer: every triple speaks to its two objects, every object pools what it hears."""
+    """One layer: every triple sends a message to each of its two objects, which pool theirs."""
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class TripleConv(tf.keras.layers.Layer):
         norm: str = "none",
         **kwargs,
     ):
-        """dim: width of object and predicate vectors that come out. hidden: of the messages.
+        """dim: width of the returned object and predicate vectors. hidden: of the messages.
         pooling: 'avg' or 'sum'. activation, norm: after every Dense, of ACTIVATIONS and as MLP."""
         super().__init__(dtype="float32", **kwargs)  # but for what it is made of
         self.hidden = hidden
         self.pooling = pooling
         mlp = functools.partial(MLP, activation=ACTIVATIONS[activation], norm=norm)
-        self.speak = mlp([hidden, hidden + dim + hidden], name="speak")
-        self.listen = mlp([hidden, dim], name="listen")
+        self.edge_mlp = mlp([hidden, hidden + dim + hidden], name="edge_mlp")
+        self.node_mlp = mlp([hidden, dim], name="node_mlp")
 
     def call(
         self,
@@ -75,30 +75,31 @@ class TripleConv(tf.keras.layers.Layer):
         triples: tf.Tensor,
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """objects (O, D_in), predicates (T, P_in), triples int32 (T, 3), of which columns 0 and 2
-        are read. Returns objects (O, dim) and predicates (T, dim).
+        """Return objects (O, dim) and predicates (T, dim).
 
-        An object in no triple hears zeros; order and number of triples an object has are free.
+        objects: (O, D_in). predicates: (T, P_in). triples: int32 (T, 3), of which columns 0 and 2
+        are read; an object may be in any number of them, in none its messages are zeros.
         """
         ends = tf.concat([triples[:, 0], triples[:, 2]], axis=0)  # (2T,)
         # A gather's gradient is a list of rows. The reshape's sums them up, in float32: what comes
         # before, in mixed precision, would do it in less.
         objects = tf.reshape(objects, [-1, objects.shape[1]])
         subjects, others = tf.split(tf.gather(objects, ends), 2)
-        spoken = self.speak(tf.concat([subjects, predicates, others], axis=1), training=training)
+        edges = self.edge_mlp(tf.concat([subjects, predicates, others], axis=1), training=training)
         to_subject, predicates, to_object = tf.split(
-            spoken, [self.hidden, spoken.shape[1] - 2 * self.hidden, self.hidden], axis=1
+            edges, [self.hidden, edges.shape[1] - 2 * self.hidden, self.hidden], axis=1
         )
         count = tf.shape(objects)[0]
-        heard = tf.math.unsorted_segment_sum(tf.concat([to_subject, to_object], 0), ends, count)
+        messages = tf.concat([to_subject, to_object], axis=0)
+        pooled = tf.math.unsorted_segment_sum(messages, ends, count)
         if self.pooling == "avg":
-            times = tf.math.unsorted_segment_sum(tf.ones_like(ends, tf.float32), ends, count)
-            heard /= tf.maximum(times, 1.0)[:, None]
-        return self.listen(heard, training=training), predicates
+            degree = tf.math.unsorted_segment_sum(tf.ones_like(ends, tf.float32), ends, count)
+            pooled /= tf.maximum(degree, 1.0)[:, None]
+        return self.node_mlp(pooled, training=training), predicates
 
 
 class GraphConvNet(tf.keras.layers.Layer):
-    """Object vectors (O, D_in) and triples (T, 3) -> object vectors (O, dim) that know relations.
+    """Graph convolution of object vectors (O, D_in) along triples (T, 3): float32 (O, dim).
 
     The predicate of a triple enters as a learned vector of `predicate_dim`; after the first layer
     predicates are `dim` wide.

@@ -42,7 +42,7 @@ def moments(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return mean, variance, number
     # Of all replicas, by the moments of each (Chan et al. 1979): a mean of squares less a squared
     # mean would lose the variance of a channel whose mean is large.
-    each = replicas.gathered(tf.concat([number[None], mean, variance], axis=0)[None])
+    each = replicas.all_gather(tf.concat([number[None], mean, variance], axis=0)[None])
     numbers, means, variances = tf.split(each, [1, mean.shape[0], mean.shape[0]], axis=1)
     total = tf.reduce_sum(numbers)
     mean = tf.reduce_sum(numbers * means, axis=0) / total

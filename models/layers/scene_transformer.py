@@ -61,7 +61,7 @@ class Dropout:
         shape = tf.shape(inputs)
         drawn = tf.concat([shape[:1] * replicas.count(), shape[1:]], axis=0)
         kept = tf.nn.experimental.stateless_dropout(tf.ones(drawn), self.rate, seed)
-        return inputs * replicas.own(kept, self.views)
+        return inputs * replicas.replica_rows(kept, self.views)
 
 
 class EncoderBlock(tf.keras.layers.Layer):

@@ -235,14 +235,14 @@ def _stage_2_naive(setting: Setting) -> Numbers:
                 token, objects = self._contextualise(
                     again.vector, graph.boxes, graph.obj_to_img, graph.triples, scenes, dropout_seed
                 )
-                sides.append((alone, token, self._scene_vectors(token), objects))
-            heads = [self._heads(side[3], side[3], training) for side in (sides[0], sides[2])]
+                sides.append((alone, self._scene_vectors(token), objects))
+            heads = [self._predict(side[2], side[2], training) for side in (sides[0], sides[2])]
             photo, query = (
-                SceneOutputs(token, vector, objects, *head)
-                for (_, token, vector, objects), head in zip((sides[0], sides[2]), heads)
+                SceneOutputs(vectors, objects, *head)
+                for (_, vectors, objects), head in zip((sides[0], sides[2]), heads)
             )
             crops, negatives, sketched = (side[0] for side in sides)
-            return Outputs(photo, query, crops, sketched, negatives, sides[1][2])
+            return Outputs(photo, query, crops, sketched, negatives, sides[1][1])
 
     with _naive_upsample_conv():
         model = _model("graph-attention", setting, ViewByView)

@@ -69,7 +69,7 @@ def means():
     values, valid = tf.constant([2.0, 9.0, 4.0, 6.0]), tf.constant([True, False, True, True])
 
     def function(values, valid):
-        first, number = replicas.place(tf.size(values))
+        first, number = replicas.row_offset(tf.size(values))
         none = losses.mean(values, tf.zeros_like(valid))
         return (
             losses.mean(values),

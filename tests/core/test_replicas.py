@@ -77,10 +77,10 @@ def test_steps_of_spade(found):
 def test_alone_nothing_is_added():
     rows = tf.constant([[1.0], [2.0]])
     assert replicas.count() == 1
-    assert replicas.total(rows) is rows
-    assert replicas.gathered(rows) is rows
-    assert replicas.own(rows) is rows
-    assert replicas.share(tf.constant(2)) == 1.0
+    assert replicas.global_sum(rows) is rows
+    assert replicas.all_gather(rows) is rows
+    assert replicas.replica_rows(rows) is rows
+    assert replicas.row_fraction(tf.constant(2)) == 1.0
 
 
 def test_the_slow_split_keeps_everything():

@@ -79,8 +79,8 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
         owner = batch.query.obj_to_img.numpy()[shown.rows]
         outputs = model.contextualise(vectors, shown.boxes, owner, None, 20, with_masks=False)
         for key, expected in (
-            ("projection", outputs.scene_vector),
-            ("token", outputs.scene_token),
+            ("projection", outputs.vectors["projection"]),
+            ("token", outputs.vectors["token"]),
             ("boxes", shown.boxes),
             ("rows", shown.rows),
         ):
@@ -93,8 +93,8 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
     masks = file.arrays["photo_masks"]
     for key, expected in (
         ("image_ids", batch.image_ids),
-        ("photo_projection", photo.scene_vector),
-        ("photo_token", photo.scene_token),
+        ("photo_projection", photo.vectors["projection"]),
+        ("photo_token", photo.vectors["token"]),
         ("photo_classes", batch.photo.classes),
         ("photo_boxes", batch.photo.boxes),
         ("photo_obj_to_img", batch.photo.obj_to_img),
@@ -114,7 +114,7 @@ def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
 
         def contextualise(self, *arguments):
             sees = super().contextualise(*arguments)
-            return sees._replace(scene_token=sees.scene_vector, scene_vector=None)
+            return sees._replace(vectors={"token": sees.vectors["projection"]})
 
     extract(tmp_path / "without", Splits(), Unprojected())
     extract(tmp_path / "with", Splits())

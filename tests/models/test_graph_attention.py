@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from core.errors import UsageError
 from models import encoders
+from models.graph_attention import discriminator_loss
 from models.layers.box_head import BoxHead
 from models.layers.graph_conv import GraphConvNet, join_graphs
-from models.scene_losses import discriminator_loss, scene_losses
 from tests.models.helpers import (
     CLASSES,
     MASK,
@@ -38,6 +38,10 @@ def batch():
     return scene_batch(0, [2, 1, 3])
 
 
+def projected(side):
+    return side.vectors["projection"]
+
+
 def test_join_graphs_by_hand():
     rng = np.random.default_rng(0)
     first, second = scene_graph(rng, [2, 1]), scene_graph(rng, [1, 2])
@@ -64,31 +68,28 @@ def test_views_together_equal_views_apart(model, batch):
     photo = photo_side(model, batch.crops, batch.photo)
     query = query_side(model, batch.sketches, batch.query)
     negative = photo_side(model, batch.negative_crops, batch.photo)
-    for a, b in ((together.photo, photo), (together.query, query)):
-        for field in a._fields:
-            np.testing.assert_allclose(
-                getattr(a, field), getattr(b, field), rtol=1e-3, atol=1e-4, err_msg=field
-            )
-    np.testing.assert_allclose(
-        together.negative_scene_vector, negative.scene_vector, rtol=1e-3, atol=1e-4
-    )
+    pairs = [(together.photo, photo), (together.query, query)]
+    pairs.append((together.negative_vectors, negative.vectors))
+    for a, b in zip(tf.nest.flatten([a for a, _ in pairs]), tf.nest.flatten([b for _, b in pairs])):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_inference_shapes_and_ranges(model, batch):
     side = query_side(model, batch.sketches, batch.query)
     objects, dim = batch.sketches.shape[0], model.hparams.gconv_dim
-    assert side.scene_token.shape == side.scene_vector.shape == (3, dim)
+    assert set(side.vectors) == set(model.vector_names)
+    assert {vector.shape for vector in side.vectors.values()} == {(3, dim)}
     assert side.objects.shape == (objects, dim)
     encoded = model.embed_sketches(batch.sketches)
     assert encoded.embedding.shape == (objects, 128)
     assert side.logits.shape == encoded.logits.shape == (objects, CLASSES)
     assert side.masks.shape == (objects, MASK, MASK)
     assert 0 <= np.min(side.masks) <= np.max(side.masks) <= 1
-    for vectors in (side.scene_vector, encoded.embedding):
+    for vectors in (projected(side), encoded.embedding):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     bare = query_side(model, batch.sketches, batch.query, with_masks=False)
     assert bare.masks is None
-    np.testing.assert_array_equal(bare.scene_vector, side.scene_vector)
+    np.testing.assert_array_equal(projected(bare), projected(side))
 
 
 def test_attention_is_that_of_the_scenes(model, batch):
@@ -119,7 +120,7 @@ def test_inference_does_not_retrace(model):
     for seed in range(3):
         other = scene_batch(seed, [1 + seed, 2])
         photo_side(model, other.crops, other.photo)
-    assert model._contextualised[True].experimental_get_tracing_count() == 1
+    assert model._compiled_side[True].experimental_get_tracing_count() == 1
 
 
 def test_scenes_do_not_see_each_other(model, batch):
@@ -129,7 +130,9 @@ def test_scenes_do_not_see_each_other(model, batch):
     lone = scene_graph(rng, [3])
     own = lone._replace(boxes=batch.photo.boxes[3:], triples=batch.photo.triples[-3:] - [3, 0, 3])
     alone = photo_side(model, batch.crops[3:], own)
-    np.testing.assert_allclose(alone.scene_vector[0], whole.scene_vector[2], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        alone.vectors["projection"][0], whole.vectors["projection"][2], rtol=1e-3, atol=1e-4
+    )
     np.testing.assert_allclose(alone.masks, whole.masks[3:], rtol=1e-3, atol=1e-4)
 
 
@@ -147,15 +150,19 @@ def test_order_of_objects_does_not_matter(model):
     )
     side = photo_side(model, crops, graph)
     moved = photo_side(model, tf.gather(crops, order), moved_graph)
-    np.testing.assert_allclose(moved.scene_vector, side.scene_vector, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        moved.vectors["projection"], side.vectors["projection"], rtol=1e-3, atol=1e-4
+    )
     np.testing.assert_allclose(moved.objects, tf.gather(side.objects, order), rtol=1e-3, atol=1e-3)
 
 
 def test_scene_without_objects_is_its_token(model, batch):
     side = photo_side(model, batch.crops, batch.photo, num_scenes=5)
-    assert side.scene_vector.shape[0] == 5
-    np.testing.assert_allclose(side.scene_vector[3], side.scene_vector[4], rtol=1e-5)
-    assert np.all(np.isfinite(side.scene_vector))
+    assert side.vectors["projection"].shape[0] == 5
+    np.testing.assert_allclose(
+        side.vectors["projection"][3], side.vectors["projection"][4], rtol=1e-5
+    )
+    assert np.all(np.isfinite(side.vectors["projection"]))
 
 
 def test_each_image_is_encoded_once_a_step(monkeypatch, model, batch):
@@ -191,7 +198,7 @@ def test_logged_names_by_default(batch):
 def losses_of(model, batch):
     outputs = model.forward(batch, None, training=False)
     scores = model.score_masks(outputs, batch)
-    named = scene_losses(model.hparams, outputs, scores, batch)
+    named = model.compute_losses(outputs._replace(mask_scores=scores), batch)
     return {k: float(v) for k, v in named.items()}, outputs
 
 
@@ -231,7 +238,7 @@ def test_query_boxes_are_the_querys_own(model, batch):
     named, outputs = losses_of(model, batch)
     moved = batch._replace(query=batch.query._replace(boxes=batch.query.boxes * 0.5))
     scores = model.score_masks(outputs, batch)
-    other = scene_losses(model.hparams, outputs, scores, moved)
+    other = model.compute_losses(outputs._replace(mask_scores=scores), moved)
     assert float(other["bbox_recon_loss"]) != pytest.approx(named["bbox_recon_loss"])
 
 
@@ -247,20 +254,20 @@ def test_discriminator_loss_by_hand(model, batch):
     outputs = model.forward(batch, None, training=False)
     scores = model.score_masks(outputs, batch)
     real = 0.5 * np.mean((scores.real.numpy() - 1) ** 2)
-    photo, query = (np.mean(made.numpy() ** 2) for made in scores.made)
+    photo, query = (np.mean(each.numpy() ** 2) for each in scores.predicted)
     expected = pytest.approx(real + 0.25 * photo + 0.25 * query, rel=1e-5)
     seed = tf.constant([0, 1])
-    assert float(discriminator_loss(scores, seed, smooth=False)) == expected
-    assert float(discriminator_loss(scores, seed, smooth=True)) != expected
+    assert float(discriminator_loss(scores, seed, label_smoothing=False)) == expected
+    assert float(discriminator_loss(scores, seed, label_smoothing=True)) != expected
     # Made from photographs only: they weigh as much as the real ones.
-    lone = scores._replace(made=scores.made[:1])
-    assert float(discriminator_loss(lone, seed, smooth=False)) == pytest.approx(
+    lone = scores._replace(predicted=scores.predicted[:1])
+    assert float(discriminator_loss(lone, seed, label_smoothing=False)) == pytest.approx(
         real + 0.5 * photo, rel=1e-5
     )
 
 
 def test_generator_and_discriminator_have_their_own_variables(model):
-    ours = {v.ref() for v in model.generator_variables()}
+    ours = {v.ref() for v in model.main_variables()}
     theirs = {v.ref() for v in model.discriminator.trainable_variables}
     assert ours.isdisjoint(theirs)
     assert ours | theirs == {v.ref() for v in model.trainable_variables}
@@ -283,7 +290,7 @@ def test_one_pass_gives_the_gradients_of_two():
         )
         with tf.GradientTape() as tape:
             scores = model.score_masks(outputs._replace(photo=photo, query=query), batch)
-            loss = discriminator_loss(scores, tf.constant([0, 1]), smooth=True)
+            loss = discriminator_loss(scores, tf.constant([0, 1]), label_smoothing=True)
         gradients.append(tape.gradient(loss, variables))
     for shared, detached in zip(*gradients):
         np.testing.assert_allclose(shared, detached, rtol=1e-4, atol=1e-7)
@@ -366,7 +373,7 @@ def test_skip_transformer_is_the_sum_of_token_and_objects(batch):
     rows = batch.photo.obj_to_img.numpy()
     for n in range(3):
         expected = 1 + side.objects.numpy()[rows == n].sum(0)
-        np.testing.assert_allclose(side.scene_token[n], expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(side.vectors["token"][n], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_skip_graph_reads_no_relations(model, batch):
@@ -408,7 +415,7 @@ def test_negative_scenes_that_nothing_reads_are_left_out(monkeypatch, batch, cha
     rows.clear()
     outputs = model.forward(batch, None, training=True)
     assert rows == [6 + 9]  # photo and query objects, without 6 negatives
-    assert outputs.negative_scene_vector is None
+    assert outputs.negative_vectors is None
     # The object losses still read the negative crops.
     assert outputs.negative_crops.embedding.shape[0] == 6
 
@@ -419,8 +426,8 @@ def test_no_skt_mask_loss_makes_masks_of_photographs_only(batch):
     assert outputs.photo.masks.shape[0] == 6
     assert outputs.query.masks is None
     scores = model.score_masks(outputs, batch)
-    assert [made.shape[0] for made in scores.made] == [6]
-    named = scene_losses(model.hparams, outputs, scores, batch)
+    assert [each.shape[0] for each in scores.predicted] == [6]
+    named = model.compute_losses(outputs._replace(mask_scores=scores), batch)
     assert set(named) == {*LOGGED, "g_mask_feat_loss"} - {
         "g_mask_sketch_loss",
         "d_mask_loss",
@@ -433,8 +440,7 @@ def test_no_skt_mask_loss_makes_masks_of_photographs_only(batch):
 def test_no_global_contrastive_has_no_projection(batch):
     model = build("graph-attention", no_global_contrastive=True)
     side = query_side(model, batch.sketches, batch.query, with_masks=False)
-    assert side.scene_vector is None
-    assert side.scene_token.shape == (3, 64)
+    assert {name: vector.shape for name, vector in side.vectors.items()} == {"token": (3, 64)}
     assert model.projection is None
 
 

@@ -22,8 +22,7 @@ SCENE_METRICS = (
 
 
 class Outputs(NamedTuple):
-    scene_token: tf.Tensor
-    scene_vector: tf.Tensor
+    vectors: dict
     masks: tf.Tensor
     boxes: tf.Tensor = None
 
@@ -148,7 +147,8 @@ class FakeModel(SceneGraphModel):
         masks = np.zeros((len(numbers), SIDE, SIDE), np.float32)
         for mask, number in zip(masks, numbers):
             mask[: 4 + int(number) % 8, : SIDE // 2] = 0.9  # the left half of the true mask
-        return Outputs(vector * 0 + 1.0, vector, masks if with_masks else None, boxes)
+        vectors = {"projection": vector, "token": vector * 0 + 1.0}
+        return Outputs(vectors, masks if with_masks else None, boxes)
 
     def attention(self, *arguments):
         raise UsageError("abbl_skip_transformer")

@@ -65,7 +65,7 @@ def test_model_without_projection(tmp_path):
 
         def contextualise(self, *arguments):
             sees = super().contextualise(*arguments)
-            return sees._replace(scene_token=sees.scene_vector, scene_vector=None)
+            return sees._replace(vectors={"token": sees.vectors["projection"]})
 
     figures = evaluate(Unprojected("boxes"), ["sbir-top1"], tmp_path)
     same = evaluate(FakeModel("boxes"), ["sbir-top1"], tmp_path)  # by the same vectors, projected

@@ -21,7 +21,8 @@ class Centres(FakeModel):
         x = (boxes[:, 0] + boxes[:, 2]) / 2
         mean = np.array([x[obj_to_img == n].mean() for n in range(num_scenes)])[:, None]
         values = {"sees": mean, "blind": abs(mean - 0.5), "collapsed": mean * 0}[self.kind]
-        return Outputs(values + 0.0, values.astype(np.float32), None)
+        vectors = {"token": values + 0.0, "projection": values.astype(np.float32)}
+        return Outputs(vectors, None)
 
 
 def two_scenes(**more):

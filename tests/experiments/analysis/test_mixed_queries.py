@@ -24,7 +24,9 @@ class Sums(FakeModel):
         own = np.arange(num_scenes)[:, None] == obj_to_img
         vector = np.stack([own @ numbers, own @ numbers**2], 1)
         outputs = super().contextualise(vectors, boxes, obj_to_img, triples, num_scenes)
-        return outputs._replace(scene_vector=vector.astype(np.float32))
+        return outputs._replace(
+            vectors={**outputs.vectors, "projection": vector.astype(np.float32)}
+        )
 
 
 def run(tmp_path, dataset):

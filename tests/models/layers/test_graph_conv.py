@@ -22,7 +22,7 @@ def slow_layer(layer, objects, predicates, triples, pool=np.mean, activation=lea
     spoken = []
     for (s, _, o), predicate in zip(triples, predicates):
         message = np.concatenate([objects[s], predicate, objects[o]])
-        for d in layer.speak.dense:
+        for d in layer.edge_mlp.dense:
             message = dense(message, d, activation)
         heard[s].append(message[:HIDDEN])
         spoken.append(message[HIDDEN:-HIDDEN])
@@ -30,7 +30,7 @@ def slow_layer(layer, objects, predicates, triples, pool=np.mean, activation=lea
     out = []
     for messages in heard:
         pooled = pool(messages, axis=0) if messages else np.zeros(HIDDEN)
-        for d in layer.listen.dense:
+        for d in layer.node_mlp.dense:
             pooled = dense(pooled, d, activation)
         out.append(pooled)
     return np.array(out), np.array(spoken)
@@ -93,9 +93,9 @@ def test_batch_norm_before_every_activation():
     layer = TripleConv(DIM, HIDDEN, norm="batch")
     vectors, triples = random_graph()
     layer(vectors, rows[:4, :3], triples)
-    spoken = layer.speak(rows, training=True)
+    spoken = layer.edge_mlp(rows, training=True)
     expected = rows
-    for d in layer.speak.dense:
+    for d in layer.edge_mlp.dense:
         assert d.bias is None
         expected = expected @ d.kernel.numpy()
         expected = leaky((expected - expected.mean(0)) / np.sqrt(expected.var(0) + 1e-3))
