@@ -22,9 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 from core.errors import EmptySplitError, UserError, first_line
-from dataloaders import random_draws, records
+from dataloaders import prepared_sets, random_draws
 
-WINDOW = records.BLOCK  # steps of a window: a window reads exactly batch_size blocks
+WINDOW = prepared_sets.BLOCK  # steps of a window: a window reads exactly batch_size blocks
 EVAL_BLOCKS = 4  # blocks of each class that evaluation draws sketches and negatives from
 CHUNK = 8  # images decoded side by side where their number is not known beforehand
 
@@ -37,7 +37,7 @@ class Split:
     def __init__(self, folder: str, split: str) -> None:
         """Read the split's index. UserError when it, or a shard, is missing or cut short."""
         self.folder, self.split = Path(folder), split
-        self.index = index = records.read_index(folder, split)
+        self.index = index = prepared_sets.read_index(folder, split)
         self.num_records = int(index.block_records.sum())
         if not self.num_records:
             raise EmptySplitError(
@@ -301,7 +301,7 @@ def reading_errors_explained(folders: Iterable[str | Path]) -> Iterator[None]:
         for folder in folders:
             for shard in sorted(Path(folder).glob("*/*.tfrecord")):
                 if not _is_readable(shard):
-                    raise UserError(f"{shard} is damaged: {records.REMEDY}") from None
+                    raise UserError(f"{shard} is damaged: {prepared_sets.REMEDY}") from None
         raise UserError(
             "a record could not be read, but all shards read well now: start again, and look at "
             "the disk if it happens again"

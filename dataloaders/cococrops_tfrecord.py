@@ -10,7 +10,7 @@ import tensorflow as tf
 from core.dataset import Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import blocks, records, sources
+from dataloaders import blocks, prepared_sets, records, sources
 from dataloaders.batches import CropBatch
 
 
@@ -31,8 +31,8 @@ class Cococrops(sources.ItemLoader):
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
         super().__init__(hparams, base, image_size, seed)
-        meta = records.read_meta(hparams.crops_dir, "coco-crops")
-        self._vocabulary = sources.coco_vocabulary(meta)
+        meta = prepared_sets.read_meta(hparams.crops_dir, "coco-crops")
+        self._vocabulary = meta.vocabulary
         self._open_items(hparams.crops_dir)
         self._side = blocks.image_side(self._items("train"))
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from core.dataset import Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import blocks, random_draws, records, sources
+from dataloaders import blocks, prepared_sets, random_draws, records, sources
 from dataloaders.batches import TripletBatch
 from dataloaders.negatives import check_negatives, negative_rows
 
@@ -50,16 +50,16 @@ class QuickdrawCococrops(sources.ItemLoader):
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
         super().__init__(hparams, base, image_size, seed)
-        sketch_meta = records.read_meta(hparams.qdraw_dir, ("quickdraw", "quickdraw-indexed"))
-        crop_meta = records.read_meta(hparams.crops_dir, "coco-crops")
-        records.check_same_vocabulary(
+        sketch_meta = prepared_sets.read_meta(hparams.qdraw_dir, "quickdraw", "quickdraw-indexed")
+        crop_meta = prepared_sets.read_meta(hparams.crops_dir, "coco-crops")
+        prepared_sets.check_same_vocabulary(
             {hparams.qdraw_dir: sketch_meta, hparams.crops_dir: crop_meta}
         )
-        self._vocabulary = sources.coco_vocabulary(crop_meta)
+        self._vocabulary = crop_meta.vocabulary
         self._sketch_classes = sources.joined_classes(
             sketch_meta, hparams.qdraw_dir, self._vocabulary
         )
-        self._drawings = sketch_meta["drawings"]
+        self._drawings = sketch_meta.drawings
         self._report_sketches = functools.lru_cache(maxsize=None)(self._missing_sketches)
         self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
         self._open_items(hparams.qdraw_dir)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from core.dataset import Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import blocks, records, sources
+from dataloaders import blocks, prepared_sets, records, sources
 from dataloaders.batches import SketchBatch
 
 
@@ -34,9 +34,7 @@ class Quickdraw(sources.ItemLoader):
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
         super().__init__(hparams, base, image_size, seed)
-        meta = records.read_meta(hparams.qdraw_dir, self.kind)
-        names = tuple(meta["coco_classes"])
-        self._vocabulary = Vocabulary(names, objects=tuple(range(len(names))))
+        self._vocabulary = prepared_sets.read_meta(hparams.qdraw_dir, self.kind).vocabulary
         self._open_items(hparams.qdraw_dir)
         self._side = blocks.image_side(self._items("train"))
 

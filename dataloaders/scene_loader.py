@@ -17,7 +17,7 @@ import tensorflow as tf
 from core.dataset import SceneDataset, Stage, Vocabulary
 from core.errors import UsageError
 from core.evaluation.query_protocols import DrawnScenes, QueryObjects, QueryProtocol
-from dataloaders import blocks, queries, records, scene_batches, sources
+from dataloaders import blocks, prepared_sets, queries, scene_batches, sources
 from dataloaders.batches import SceneBatch
 from dataloaders.negatives import check_negatives
 from dataloaders.scene_graph import triples
@@ -117,13 +117,13 @@ class PreparedScenes(SceneLoader):
         random; None: each scene brings the sketches of its objects. The rest as Dataset."""
         super().__init__(hparams, base, image_size, seed)
         crops_dir = hparams.crops_dir
-        scene_meta = records.read_meta(scenes_dir, self.scenes_kind)
+        scene_meta = prepared_sets.read_meta(scenes_dir, self.scenes_kind)
         metas = {scenes_dir: scene_meta}
         if qdraw_dir is not None:
-            metas[qdraw_dir] = records.read_meta(qdraw_dir, "quickdraw-indexed")
-        metas[crops_dir] = records.read_meta(crops_dir, "coco-crops")
-        records.check_same_vocabulary(metas)
-        self._vocabulary = sources.coco_vocabulary(scene_meta)
+            metas[qdraw_dir] = prepared_sets.read_meta(qdraw_dir, "quickdraw-indexed")
+        metas[crops_dir] = prepared_sets.read_meta(crops_dir, "coco-crops")
+        prepared_sets.check_same_vocabulary(metas)
+        self._vocabulary = scene_meta.vocabulary
         self._sketches: sources.Partners | None = None
         if qdraw_dir is not None:
             sources.joined_classes(metas[qdraw_dir], qdraw_dir, self._vocabulary)
@@ -135,10 +135,10 @@ class PreparedScenes(SceneLoader):
             sketch=(
                 blocks.image_side(self._sketches.split("train"))
                 if self._sketches
-                else int(scene_meta["crop_size"])
+                else scene_meta.crop_size
             ),
             crop=blocks.image_side(self._crops.split("train")),
-            mask=int(scene_meta["mask_size"]),
+            mask=scene_meta.mask_size,
         )
 
     def _usable(self, split: str) -> Any:

@@ -24,7 +24,7 @@ import tensorflow as tf
 from core.errors import EmptySplitError, UserError
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import blocks, records, scene_batches, sl_pairs, sources
+from dataloaders import blocks, prepared_sets, scene_batches, sl_pairs, sources
 from dataloaders.scene_loader import SceneLoader
 
 _NO_SPLIT = {
@@ -112,11 +112,11 @@ class SketchycocoSl(SceneLoader):
                 f"{hparams.sl_dir} holds neither test/ nor train/: sl_dir must be the folder of "
                 "SketchyCOCO-SL as published"
             )
-        meta = records.read_meta(hparams.crops_dir, "coco-crops")
-        self._vocabulary = sources.coco_vocabulary(meta)
+        meta = prepared_sets.read_meta(hparams.crops_dir, "coco-crops")
+        self._vocabulary = meta.vocabulary
         self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
         side = blocks.image_side(self._crops.split("train"))
-        self._sides = scene_batches.Sides(sl_pairs.SCENE_SIDE, side, side, meta["mask_size"])
+        self._sides = scene_batches.Sides(sl_pairs.SCENE_SIDE, side, side, meta.mask_size)
         indices = {name: k for k, name in enumerate(self._vocabulary.names)}
         labels = {
             number: indices[name] for number, name in sl_pairs.CLASSES.items() if name in indices

@@ -17,8 +17,7 @@ import tensorflow as tf
 
 from core.dataset import Dataset, Stage, Vocabulary
 from core.errors import UserError
-from dataloaders import blocks, records
-from dataloaders.scene_graph import PREDICATES
+from dataloaders import blocks, prepared_sets
 
 log = logging.getLogger(__name__)
 
@@ -60,18 +59,6 @@ class Step(NamedTuple):
     records: tf.Tensor  # string (P,), pool of items
     rows: tf.Tensor  # int32 (WINDOW, batch size), rows of the pool for the window's steps
     pools: Any  # dict of blocks.Pool: the partners
-
-
-def coco_vocabulary(meta: dict[str, Any]) -> Vocabulary:
-    """The vocabulary of a COCO set's meta.json."""
-    names = tuple(meta["obj_idx_to_name"])
-    objects = set(meta["concrete_objs"])
-    return Vocabulary(
-        names,
-        PREDICATES,
-        tuple(k for k, name in enumerate(names) if name in objects),
-        tuple(meta["obj_idx_to_ID"]),
-    )
 
 
 def training_items(
@@ -126,7 +113,7 @@ def evaluation_items(
             keep &= (positions + 1) * limit // total > positions * limit // total
         return tf.boolean_mask(positions, keep), tf.boolean_mask(serialized, keep)
 
-    items = split.sequential().batch(records.BLOCK).map(choose).unbatch()
+    items = split.sequential().batch(prepared_sets.BLOCK).map(choose).unbatch()
     return items.batch(batch_size).map(lambda p, s: Items(p, s, pools))
 
 
@@ -207,13 +194,15 @@ class Partners:
         return pools
 
 
-def joined_classes(meta: dict[str, Any], folder: str, vocabulary: Vocabulary) -> np.ndarray:
+def joined_classes(
+    meta: prepared_sets.SketchSetMeta, folder: str, vocabulary: Vocabulary
+) -> np.ndarray:
     """Joins a sketch set to the vocabulary by class name: int32 (len(coco_classes),), the
     vocabulary index of each class, -1 for one the vocabulary does not have (logged, not used)."""
     index = {name: k for k, name in enumerate(vocabulary.names)}
     # A grouped set knows which of the mapped classes it has drawings of.
-    grouped = set(records.read_index(folder, "train").classes.tolist())
-    unknown = sorted((grouped or set(meta["coco_classes"])) - set(index))
+    grouped = set(prepared_sets.read_index(folder, "train").classes.tolist())
+    unknown = sorted((grouped or set(meta.coco_classes)) - set(index))
     if unknown:
         more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
         log.warning(
@@ -222,7 +211,7 @@ def joined_classes(meta: dict[str, Any], folder: str, vocabulary: Vocabulary) ->
             more,
             folder,
         )
-    return np.array([index.get(name, -1) for name in meta["coco_classes"]], np.int32)
+    return np.array([index.get(name, -1) for name in meta.coco_classes], np.int32)
 
 
 def _none_usable(split: blocks.Split) -> UserError:

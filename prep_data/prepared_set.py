@@ -28,6 +28,7 @@ from tqdm import tqdm
 from core import provenance
 from core.errors import UserError, first_line
 from core.files import atomic_file, read_json, write_json
+from dataloaders import prepared_sets
 from prep_data.report import Problem, Report
 from prep_data.workers import ordered_map, worker_pool
 
@@ -156,9 +157,7 @@ class PreparedSet:
         self._lock = None
 
     def __enter__(self) -> PreparedSet:
-        from dataloaders.records import SCHEMA
-
-        self._settings["schema"] = SCHEMA
+        self._settings["schema"] = prepared_sets.SCHEMA
         settings_file = self.folder / "prep.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -214,14 +213,12 @@ class PreparedSet:
 
     def _is_complete(self) -> bool:
         """Return whether nothing is missing; a set that lacks a shard loses its meta.json."""
-        from dataloaders import records
-
         meta = self.folder / "meta.json"
         if not meta.is_file():
             return False
         try:
             for split in SPLITS:
-                records.read_index(self.folder, split)
+                prepared_sets.read_index(self.folder, split)
         except UserError as error:
             log.info("%s", error)
             meta.unlink()
@@ -348,8 +345,6 @@ class PreparedSet:
         return note
 
     def _write_index(self, parts: Sequence[Part], notes: Sequence[Any], grouped: bool) -> Totals:
-        from dataloaders import records
-
         totals = Totals()
         for split in SPLITS:
             groups, counts, files = Counter(), Counter(), []
@@ -360,7 +355,7 @@ class PreparedSet:
                     files += note["files"]
             files.sort(key=lambda file: file["path"])
             classes = sorted(groups) if grouped else []
-            records.write_index(
+            prepared_sets.write_index(
                 self.folder,
                 split,
                 [file["path"] for file in files],

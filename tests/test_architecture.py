@@ -31,7 +31,8 @@ ROOMS = {"core", "models", "dataloaders", "experiments", "prep_data", "SPADE", "
 # Of dataloaders, preparation uses what a record is and how pictures and drawings are made; never a
 # loader.
 FOR_PREPARATION = {
-    f"dataloaders.{name}" for name in ("records", "scene_graph", "images", "sketches", "sl_pairs")
+    f"dataloaders.{name}"
+    for name in ("prepared_sets", "records", "scene_graph", "images", "sketches", "sl_pairs")
 }
 # Of core, preparation uses the errors, small files and what all command lines share.
 CORE_FOR_PREPARATION = {

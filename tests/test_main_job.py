@@ -27,7 +27,7 @@ from core.checkpoints import Checkpoints
 from core.errors import UserError
 from core.reporting import read_metrics
 from core.run_folder import RunFolder
-from dataloaders import records
+from dataloaders import prepared_sets
 from prep_data import (
     coco_to_tfrecord,
     cococrops_to_tfrecord,
@@ -333,7 +333,7 @@ def shard_of(folder, place, split="train"):
 def flip(shard, record):
     """Flip one bit in the data of a record."""
     data = bytearray(shard.read_bytes())
-    data[list(records.record_offsets(shard))[record] + 40] ^= 1
+    data[list(prepared_sets.record_offsets(shard))[record] + 40] ^= 1
     shard.write_bytes(data)
 
 
@@ -467,7 +467,7 @@ def test_a_full_disk_is_no_prepared_set(sample, tmp_path, size):
     assert "error: cannot write " in stderr.strip().splitlines()[-1]
     assert not (tmp_path / "set" / "meta.json").exists()
     quickdraw_to_tfrecord.main([*map(str, argv[:-4]), "--workers", "0", "--n-chunks", "1"])
-    assert records.read_meta(tmp_path / "set", "quickdraw")["n_train_samples"] == 180
+    assert json.loads((tmp_path / "set/meta.json").read_text())["n_train_samples"] == 180
 
 
 def test_files_where_folders_should_be(sets, sample, out, stage1, tmp_path, capsys):

@@ -20,7 +20,6 @@ from PIL import Image
 
 from core.checkpoints import Checkpoints
 from core.run_folder import RunConfig, RunFolder
-from dataloaders import records
 from prep_data.sample.__main__ import main as make_sample
 from tests.SPADE import servers
 
@@ -175,7 +174,7 @@ def test_what_they_left(world):
         assert len(report["results"]) > 2 and report["step"] == 2
         assert all((world / "results" / picture).is_file() for picture in report["pictures"])
         assert len(report["pictures"]) == (name != "flipped_sketches")
-    ids = records.read_meta(world / "coco-crops", "coco-crops")["obj_idx_to_ID"]
+    ids = json.loads((world / "coco-crops/meta.json").read_text())["obj_idx_to_ID"]
     scenes = list((world / "images/SD01_sketchycoco_tf_test_images").iterdir())
     assert len(scenes) == 2
     for scene in scenes:

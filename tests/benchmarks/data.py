@@ -256,9 +256,9 @@ def _preparation(name: str):
         seconds = time.perf_counter() - start
         peak = peak_megabytes()  # before the records are read again
 
-        from dataloaders import records
+        from dataloaders import prepared_sets
 
-        indices = [records.read_index(target, split) for split in ("train", "valid", "test")]
+        indices = [prepared_sets.read_index(target, split) for split in ("train", "valid", "test")]
         count = int(sum(index.block_records.sum() for index in indices))
         size = sum(int(index.shard_bytes.sum()) for index in indices)
         shutil.rmtree(target)

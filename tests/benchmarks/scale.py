@@ -67,7 +67,7 @@ def _write(size: str, setting: Setting) -> Numbers:
 
     coco = Vocabulary((*range(1, len(names)), 0), names).meta(lists, ())
     coco |= {"mask_size": 64, "crop_size": 96}
-    drawn = {split: dict.fromkeys(drawings.coco, 1) for split in records.SPLITS}
+    drawn = {split: dict.fromkeys(drawings.coco, 1) for split in ("train", "valid", "test")}
     for name, kind, meta in (
         ("quickdraw", "quickdraw", {**drawings.meta(), "drawings": drawn}),
         ("indexed", "quickdraw-indexed", {**drawings.meta(), "drawings": drawn}),
@@ -117,11 +117,11 @@ def _write_grouped(folder: Path, classes: Sequence[str], examples: list[bytes], 
 
 def _multiply(setting: Setting) -> Numbers:
     """The indices of the 'full' sets. Returns what reading the one of the drawings takes."""
-    from dataloaders import records
+    from dataloaders import prepared_sets
 
     for name, times in TIMES.items():
         folder = _folder(setting) / name
-        index = records.read_index(folder, "train")
+        index = prepared_sets.read_index(folder, "train")
         blocks = {
             key: np.repeat(values, times)
             for key, values in index._asdict().items()
@@ -129,7 +129,7 @@ def _multiply(setting: Setting) -> Numbers:
         }
         np.savez(folder / "train.index.npz", **index._replace(**blocks)._asdict())
     start = time.perf_counter()
-    index = records.read_index(_folder(setting) / "indexed", "train")
+    index = prepared_sets.read_index(_folder(setting) / "indexed", "train")
     return {"seconds": time.perf_counter() - start, "records": int(index.block_records.sum())}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from dataloaders import records
+from dataloaders import prepared_sets
 from tests.dataloaders.test_scene_graph import slow_canonical
 
 
@@ -28,7 +28,7 @@ def equal(first, second):
 def stored(folder, split):
     """The split's scenes straight from protobuf: image id -> features."""
     scenes = {}
-    for shard in records.read_index(folder, split).shards.tolist():
+    for shard in prepared_sets.read_index(folder, split).shards.tolist():
         for record in tf.data.TFRecordDataset(str(Path(folder) / shard)):
             feature = tf.train.Example.FromString(record.numpy()).features.feature
             scenes[feature["image_id"].int64_list.value[0]] = feature

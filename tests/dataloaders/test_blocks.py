@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from core.errors import UserError
-from dataloaders import blocks, random_draws, records
+from dataloaders import blocks, prepared_sets, random_draws
 from tests.dataloaders import tiny_sets
 
 
@@ -199,7 +199,7 @@ def crops(tmp_path):
 def test_a_damaged_shard_is_named(crops):
     shard = Path(crops) / "train" / "cat-00000-of-00001.tfrecord"
     data = bytearray(shard.read_bytes())
-    data[list(records.record_offsets(shard))[3] + 40] ^= 1
+    data[list(prepared_sets.record_offsets(shard))[3] + 40] ^= 1
     shard.write_bytes(data)
     split = blocks.Split(crops, "train")
     message = f"{shard} is damaged: delete it and run the preparation again"

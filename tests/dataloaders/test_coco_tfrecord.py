@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.errors import UserError
 from core.registry import LOADERS
-from dataloaders import blocks, records, throughput
+from dataloaders import blocks, prepared_sets, throughput
 from dataloaders.batches import SceneBatch
 from tests.dataloaders import tiny_sets
 from tests.dataloaders.scene_checks import (
@@ -262,7 +262,7 @@ def test_the_wrong_sketch_set_is_named(sets):
 def test_another_schema_is_refused(tmp_path, sets):
     scenes = tiny_sets.write_scenes(tmp_path / "s", scenes=2)
     meta = Path(scenes) / "meta.json"
-    current = f'"schema": {records.SCHEMA}'
+    current = f'"schema": {prepared_sets.SCHEMA}'
     meta.write_text(meta.read_text().replace(current, '"schema": 999'))
     with pytest.raises(UserError, match="schema 999"):
         make(sets._replace(scenes=scenes))
@@ -284,7 +284,7 @@ def test_throughput_names_a_damaged_shard(tmp_path, sets, capsys, number):
     scenes = tiny_sets.write_scenes(tmp_path / "s", scenes=8)
     shard = Path(scenes) / "train" / f"scenes-{number:05d}-of-00002.tfrecord"
     data = bytearray(shard.read_bytes())
-    data[list(records.record_offsets(shard))[2] + 99] ^= 4
+    data[list(prepared_sets.record_offsets(shard))[2] + 99] ^= 4
     shard.write_bytes(data)
     folders = f"coco_dir={scenes},qdraw_dir={sets.indexed},crops_dir={sets.crops}"
     assert throughput.main("coco-tfrecord", "scenes", ["--data-hparams", folders]) == 1

@@ -156,7 +156,7 @@ def test_another_schema_and_a_damaged_meta_are_refused(tmp_path, sets):
     path = Path(folder) / "meta.json"
     meta = json.loads(path.read_text())
     path.write_text(json.dumps({**meta, "crop_size": "96"}))
-    with pytest.raises(UserError, match="'crop_size' is missing or of another type"):
+    with pytest.raises(UserError, match=r"cannot be read .*crop_size"):
         make((folder, sets.crops))
     path.write_text(json.dumps({**meta, "schema": 999}))
     with pytest.raises(UserError, match="schema 999"):

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
-from dataloaders import records
+from core.dataset import SPLITS
+from dataloaders import prepared_sets, records
 from dataloaders.scene_graph import PREDICATES
 
 # Things have the names of the real lists; `sky-other` is stuff, `__image__` always comes last.
@@ -68,19 +69,19 @@ def write_shards(
         with tf.io.TFRecordWriter(str(path)) as writer:
             for record in serialized:
                 writer.write(record)
-    records.write_index(folder, split, list(shards), classes, shard_classes)
+    prepared_sets.write_index(folder, split, list(shards), classes, shard_classes)
 
 
 def read_split(folder: str | Path, split: str) -> list[bytes]:
     """All records of a split, each against its checksums (DataLossError)."""
-    shards = records.read_index(folder, split).shards.tolist()
+    shards = prepared_sets.read_index(folder, split).shards.tolist()
     files = [str(Path(folder) / shard) for shard in shards]
     return list(tf.data.TFRecordDataset(files).as_numpy_iterator())
 
 
 def write_meta(folder: Path, kind: str, **keys: object) -> None:
     """meta.json of a complete set."""
-    meta = {"schema": records.SCHEMA, "kind": kind, **keys}
+    meta = {"schema": prepared_sets.SCHEMA, "kind": kind, **keys}
     (folder / "meta.json").write_text(json.dumps(meta, sort_keys=True), encoding="utf-8")
 
 
@@ -121,7 +122,7 @@ def write_sketches(
     absent: split -> COCO classes without records there."""
     names, kinds = list(classes), _sketch_meta(classes)["sketch_classes"]
     drawings: dict[str, dict[str, int]] = {}
-    for s, split in enumerate(records.SPLITS):
+    for s, split in enumerate(SPLITS):
         by_class: dict[int, list[bytes]] = {}
         for c, name in enumerate(names):
             if name in absent.get(split, ()):
@@ -162,7 +163,7 @@ def write_crops(
     things: tuple[str, ...] = THINGS,
 ) -> str:
     """A crop set; a crop is marked (vocabulary index x 20, number in its class mod 200)."""
-    for split in records.SPLITS:
+    for split in SPLITS:
         classes = [n for n in vocabulary if n in things and n not in absent.get(split, ())]
         shards = {}
         for name in classes:
@@ -211,7 +212,7 @@ def write_scenes(
     for the sketches; these are marked (image id, number of the object, vocabulary index)."""
     rng = np.random.default_rng(seed)
     things = [k for k, name in enumerate(vocabulary) if name in THINGS]
-    for split in records.SPLITS:
+    for split in SPLITS:
         total = max(1, int(scenes * COUNTS[split]))
         serialized = []
         for i in range(total):

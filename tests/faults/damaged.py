@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.checkpoints import Checkpoints
-from dataloaders import records
+from dataloaders import prepared_sets
 from tests.faults import harness
 from tests.faults.harness import STAGE1, Training
 from tests.faults.world import STEPS, Outcome, World, failure
@@ -64,7 +64,7 @@ def damaged_records(world: World, share: float) -> Iterator[Outcome]:
         for name in ("quickdraw", "crops"):
             shutil.copytree(getattr(sets, name), own / name)
         shard = rng.choice(sorted((own / which / "train").iterdir()))
-        offsets = [*records.record_offsets(shard), shard.stat().st_size]
+        offsets = [*prepared_sets.record_offsets(shard), shard.stat().st_size]
         record = rng.randrange(1, len(offsets) - 1)
         at = rng.randrange(offsets[record] + 12, offsets[record + 1])
         if how == "cut short":

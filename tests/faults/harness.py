@@ -16,9 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from core import checkpoints, features
+from core.dataset import SPLITS
 from core.errors import UserError
 from core.run_folder import RunConfig, RunFolder, read_metrics
-from dataloaders import records
+from dataloaders import prepared_sets
 from tests.dataloaders import tiny_sets
 from tests.faults.child import ROOT, Fault
 
@@ -264,10 +265,10 @@ def set_evidence(folder: Path, fault: Fault) -> str | None:
 def check_set(folder: Path, kind: str) -> bool:
     """Whether the set reads as complete; AssertionError if it does and is not."""
     try:
-        records.read_meta(folder, kind)
+        prepared_sets.read_meta(folder, kind)
     except UserError:
         return False
-    for split in records.SPLITS:
+    for split in SPLITS:
         tiny_sets.read_split(folder, split)
     return True
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core import features
-from dataloaders import records
+from core.dataset import SPLITS
 from tests.faults import harness
 from tests.faults.child import Fault
 from tests.faults.harness import KILLED, STAGE2
@@ -138,5 +138,5 @@ def faults_in_features(world: World, share: float) -> Iterator[Outcome]:
 
 def _written(results: Path, fault: Fault) -> list[int]:
     """When the features file of the split that the fault is meant for was written."""
-    split = records.SPLITS[fault.call - 1]
+    split = SPLITS[fault.call - 1]
     return [path.stat().st_mtime_ns for path in results.glob(f"*_{split}_feats.npz")]

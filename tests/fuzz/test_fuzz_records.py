@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dataset import Vocabulary
-from dataloaders import blocks, records, sources
+from dataloaders import prepared_sets, sources
 from tests.dataloaders import tiny_sets
 from tests.fuzz.hostile import each_replaced, mutated, refused_or
 
@@ -30,7 +30,7 @@ def framed(*lengths):
 def test_framing(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "shard"
     path.write_bytes(data)
-    offsets = refused_or(lambda: list(records.record_offsets(path)), size=len(data))
+    offsets = refused_or(lambda: list(prepared_sets.record_offsets(path)), size=len(data))
     assert offsets is None or (
         offsets == sorted(set(offsets)) and all(0 <= offset < len(data) for offset in offsets)
     )
@@ -40,10 +40,10 @@ def test_framing(tmp_path_factory, data):
 def test_damaged_indexes(sets, data):
     """A damaged index is refused, or holds what it held."""
     path = tiny_sets.Path(sets.crops) / "valid.index.npz"
-    whole, expected = path.read_bytes(), records.read_index(sets.crops, "valid")
+    whole, expected = path.read_bytes(), prepared_sets.read_index(sets.crops, "valid")
     try:
         path.write_bytes(data.draw(mutated(whole)))
-        read = refused_or(records.read_index, sets.crops, "valid", size=len(whole))
+        read = refused_or(prepared_sets.read_index, sets.crops, "valid", size=len(whole))
     finally:
         path.write_bytes(whole)
     for column, same in zip(read or (), expected):
@@ -54,17 +54,14 @@ def test_damaged_indexes(sets, data):
 def test_every_value_of_a_meta_replaced_by_each_odd_one(sets, tmp_path, place):
     """Loaders can make of it what they make of a meta.json, or there is a sentence."""
     content = json.loads((tiny_sets.Path(getattr(sets, place)) / "meta.json").read_text())
+    kind = content["kind"]
+    whole = prepared_sets.read_meta(getattr(sets, place), kind)
     vocabulary = Vocabulary(tiny_sets.VOCABULARY)
     for changed in each_replaced(content):
         (tmp_path / "meta.json").write_text(json.dumps(changed))
-        meta = refused_or(records.read_meta, tmp_path, records.KINDS)
+        meta = refused_or(prepared_sets.read_meta, tmp_path, kind)
         if meta is None:
             continue
-        refused_or(records.check_same_vocabulary, {"a": meta, "b": content})
-        if meta["kind"].startswith("quickdraw"):
+        refused_or(prepared_sets.check_same_vocabulary, {"a": meta, "b": whole})
+        if kind.startswith("quickdraw"):
             assert sources.joined_classes(meta, getattr(sets, place), vocabulary).dtype == np.int32
-            if meta["kind"] == "quickdraw":
-                blocks.report_missing(meta["drawings"]["valid"], vocabulary.names, "drawings")
-        else:
-            made = sources.coco_vocabulary(meta)
-            assert len(made.names) == len(np.array(made.ids, np.int32))

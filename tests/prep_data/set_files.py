@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from dataloaders import records
+from dataloaders import prepared_sets, records
 
 
 def contents(folder: Path) -> dict:
@@ -19,7 +19,7 @@ def contents(folder: Path) -> dict:
 
 def serialized(folder: Path, split: str) -> list:
     """All records of a split in the order of the index."""
-    shards = [str(folder / shard) for shard in records.read_index(folder, split).shards]
+    shards = [str(folder / shard) for shard in prepared_sets.read_index(folder, split).shards]
     return list(tf.data.TFRecordDataset(shards).as_numpy_iterator())
 
 

@@ -16,7 +16,7 @@ from tiny_coco import plain
 
 from core.errors import UsageError, UserError
 from core.files import read_json
-from dataloaders import records
+from dataloaders import prepared_sets, records
 from prep_data import coco_to_tfrecord, cococrops_to_tfrecord
 
 ROOT = Path(__file__).parents[2]
@@ -45,14 +45,14 @@ def scene_set(source, tmp_path_factory):
 
 
 def test_scenes(scene_set):
-    meta = records.read_meta(scene_set, "coco-scenes")
+    meta = json.loads((scene_set / "meta.json").read_text())
     assert [meta[f"n_{split}_samples"] for split in ("train", "valid", "test")] == [12, 3, 3]
     assert meta["train_total_objs"] == 24
     assert (meta["image_size"], meta["mask_size"], meta["crop_size"]) == (256, 64, 96)
     assert meta["pred_idx_to_name"][:2] == ["__in_image__", "left of"]
     assert len(meta["concrete_objs"]) == 91
     names = meta["obj_idx_to_name"]
-    assert records.read_index(scene_set, "train").shards.tolist() == [
+    assert prepared_sets.read_index(scene_set, "train").shards.tolist() == [
         f"train/scenes-0000{i}-of-00002.tfrecord" for i in range(2)
     ]
     train = scenes(scene_set, "train")
@@ -83,10 +83,10 @@ def test_crops(tmp_path, masked):
     target = tmp_path / "set"
     more = ["--masked"] if masked else []
     cococrops_to_tfrecord.main(flags(world.write(), target, "--n-chunks", "2", *more))
-    meta = records.read_meta(target, "coco-crops")
+    meta = json.loads((target / "meta.json").read_text())
     assert meta["masked"] is masked
     assert [meta[f"n_{split}_samples"] for split in ("train", "valid", "test")] == [24, 6, 6]
-    index = records.read_index(target, "train")
+    index = prepared_sets.read_index(target, "train")
     assert index.classes.tolist() == ["car", "cat", "person", "umbrella"]
     assert "train/person-00001-of-00002.tfrecord" in index.shards
     assert (index.block_records.sum(), set(index.block_class)) == (24, {0, 1, 2, 3})
@@ -261,7 +261,7 @@ def test_a_file_size_limit_is_no_success(source, tmp_path):
     assert not (target / "meta.json").exists()
     assert not list(target.rglob("*.tfrecord*"))
     with pytest.raises(UserError, match="was not finished"):
-        records.read_meta(target, "coco-scenes")
+        prepared_sets.read_meta(target, "coco-scenes")
     coco_to_tfrecord.main(flags(source, target, "--n-chunks", "1"))  # and then there is room
     assert len(scenes(target, "train").image) == 12
 
@@ -285,7 +285,7 @@ def test_real_photographs(real_data, tmp_path):
         (source / "annotations" / path.name).write_text(json.dumps(content))
     arguments = flags(source, target, "--val-size", "30")
     coco_to_tfrecord.main(arguments)
-    meta = records.read_meta(target, "coco-scenes")
+    meta = json.loads((target / "meta.json").read_text())
     assert len(meta["obj_idx_to_name"]) == 173
     assert 40 <= meta["n_train_samples"] <= 60
     assert set(read_json(target / "report.json")) <= {
@@ -309,4 +309,8 @@ def test_real_photographs(real_data, tmp_path):
     crops = tmp_path / "crops"
     cococrops_to_tfrecord.main(flags(source, crops, "--val-size", "30"))
     assert np.mean([len(record) for record in serialized(crops, "train")]) < 46_000 / 8
-    records.check_same_vocabulary({target: meta, crops: records.read_meta(crops, "coco-crops")})
+    metas = {
+        target: prepared_sets.read_meta(target, "coco-scenes"),
+        crops: prepared_sets.read_meta(crops, "coco-crops"),
+    }
+    prepared_sets.check_same_vocabulary(metas)

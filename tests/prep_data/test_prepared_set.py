@@ -16,7 +16,7 @@ from set_files import contents, serialized
 
 from core.errors import UserError
 from core.files import read_json
-from dataloaders import records
+from dataloaders import prepared_sets, records
 from prep_data import prepared_set
 from prep_data.prepared_set import SPLITS, Part, PreparedSet, TaskResult
 from prep_data.report import Report
@@ -33,14 +33,14 @@ def whole(tmp_path_factory):
 
 
 def test_records_files_and_totals(whole):
-    meta = records.read_meta(whole, "quickdraw-indexed")
+    meta = read_json(whole / "meta.json")
     # Tasks 0..23; 0, 5, 10, 15, 20 are skipped; of the other 19, 10 are odd.
     assert meta["records"] == {"train": 19, "valid": 19, "test": 19}
     assert meta["classes"]["valid"] == {"cat": 9, "hot dog": 10}
     assert meta["seen"] == 19
     report = read_json(whole / "report.json")
     assert report == {"divisible by five": {"count": 15, "first": ["0", "5", "10", "15", "20"]}}
-    index = records.read_index(whole, "train")
+    index = prepared_sets.read_index(whole, "train")
     assert index.classes.tolist() == ["cat", "hot dog"]
     assert index.shards.tolist() == [
         f"train/{stem}-{i:05d}-of-00004.tfrecord" for stem in ("cat", "hot_dog") for i in range(4)
@@ -49,7 +49,7 @@ def test_records_files_and_totals(whole):
         [
             *("meta.json", "prep.json", "report.json"),
             *(f"{split}.index.npz" for split in SPLITS),
-            *(shard for split in SPLITS for shard in records.read_index(whole, split).shards),
+            *(shard for split in SPLITS for shard in prepared_sets.read_index(whole, split).shards),
         ]
     )
     assert all(len(serialized(whole, split)) == 19 for split in SPLITS)
@@ -80,7 +80,7 @@ def test_an_empty_part_of_an_ungrouped_set_still_has_its_file(tmp_path):
             workers=0,
             report=Report(),
         )
-    index = records.read_index(tmp_path, "train")
+    index = prepared_sets.read_index(tmp_path, "train")
     assert index.shard_bytes.tolist() == [0, 16 + 6]
     assert index.block_shard.tolist() == [1]
 

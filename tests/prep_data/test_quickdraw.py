@@ -10,7 +10,7 @@ import tensorflow as tf
 from set_files import contents
 
 from core.errors import UsageError, UserError
-from dataloaders import records, sketches
+from dataloaders import prepared_sets, records, sketches
 from prep_data import index_quickdrawtf, quickdraw_drawings, quickdraw_to_tfrecord
 from prep_data.prepared_set import SPLITS, PreparedSet
 
@@ -75,8 +75,8 @@ def run(kind: str, source, target: Path, *more: str) -> dict:
 
 def read(folder: Path, split: str) -> list:
     """[(group of the file or None, png, COCO class, sketch class)] in the order of the index."""
-    index = records.read_index(folder, split)
-    meta = records.read_meta(folder, ("quickdraw", "quickdraw-indexed"))
+    index = prepared_sets.read_index(folder, split)
+    meta = json.loads((folder / "meta.json").read_text())
     found = []
     for s, shard in enumerate(index.shards.tolist()):
         serialized = list(tf.data.TFRecordDataset(str(folder / shard)))
@@ -138,7 +138,7 @@ def test_order_within_a_class_is_shuffled_too(source, tmp_path, small_buckets):
 
 def test_meta(source, tmp_path):
     meta = run("indexed", source, tmp_path / "set")
-    assert meta["schema"] == records.SCHEMA and meta["kind"] == "quickdraw-indexed"
+    assert meta["schema"] == prepared_sets.SCHEMA and meta["kind"] == "quickdraw-indexed"
     assert meta["coco_classes"] == COCO
     assert meta["sketch_classes"] == sorted(RELATION)
     assert meta["sketch_to_coco"] == RELATION
