@@ -1,4 +1,4 @@
-"""Generators of photographs from layouts: one behind an address, or one in this process.
+"""Generators of photographs from layouts: a server behind an address, or weights in this process.
 
 A layout is a label map (COCO-Stuff id - 1, 255 = unknown) and an instance map, uint8 (256, 256);
 a picture is float32 (256, 256, 3) in [-1, 1].
@@ -6,31 +6,29 @@ a picture is float32 (256, 256, 3) in [-1, 1].
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
-import queue
-import socket
-import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry, parse_url
 
 from core.errors import UsageError, UserError
 
 SIDE = 256
 NONE = "none"
 DEFAULT = "http://127.0.0.1:5000"
-TIMEOUT = 120.0  # seconds for one picture: a slow processor takes some 10
-WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between attempts
-BUSY = (408, 425, 429)  # statuses that say: later
-MOST_BYTES = 16 * 2**20  # of an answer; with all digits of a float64 it has 5 MB
+TIMEOUT = 120.0  # seconds for one attempt: a slow processor takes some 10
+RETRIES = 4
+BACKOFF = 1.0  # seconds: waits are 0, 2, 4, 8 of these
+RETRIED_STATUSES = (408, 425, 429, *range(500, 600))  # that say: later
+MAX_ANSWER = 16 * 2**20  # bytes; with all digits of a float64 a picture has 5 MB
 START = (
     "start it with `python api.py` in a SPADE clone (SPADE/api.py), or with "
     "`python -m SPADE.serve --weights FILE`; or take generator=none for layouts alone"
@@ -40,169 +38,165 @@ log = logging.getLogger(__name__)
 
 
 class Generator(Protocol):
-    """What makes pictures. identity: tells it from other ones."""
+    """Makes pictures of layouts. identity: tells it from other generators."""
 
     identity: str
 
     def check(self) -> None:
-        """UserError when it cannot be used, as far as that is seen without TensorFlow."""
+        """Raise UserError when it cannot be used, as far as that is seen without TensorFlow."""
 
     def open(self) -> None:
-        """Whatever is left to do before the first picture. UserError when it cannot be used."""
+        """Prepare for the first picture. UserError when it cannot be used."""
 
     def generate(self, label: np.ndarray, instance: np.ndarray, photo: np.ndarray) -> np.ndarray:
-        """The picture of a layout. photo: uint8 (256, 256, 3), for generators with an encoder.
-        UserError when there is none to be had."""
+        """Return the picture of a layout. photo: uint8 (256, 256, 3), for generators with an
+        encoder. UserError when there is none to be had."""
 
 
 def find(text: str) -> Generator | None:
-    """The generator that an hparam names: an address, a weights file, or 'none'. UsageError for an
-    address that is none."""
+    """Return the generator that an hparam names: an address, a weights file, or 'none' (None).
+    UsageError for what looks like an address and is none."""
     if text == NONE:
         return None
-    return Served(text) if "://" in text else Local(Path(text))
+    return RemoteGenerator(text) if "://" in text else LocalGenerator(Path(text))
 
 
-class _TroubleError(Exception):
-    """What went wrong in one attempt; the next may do better."""
+class LoggedRetry(Retry):
+    """Retries that say on the console why they wait."""
+
+    def increment(self, method=None, url=None, response=None, error=None, *args, **kwargs) -> Retry:
+        reason = f"status {response.status}" if response else _reason(error)
+        following = super().increment(method, url, response, error, *args, **kwargs)
+        log.warning("the generator: %s; again in %g s", reason, following.get_backoff_time())
+        return following
 
 
-class Served:
+class RemoteGenerator:
     """A server with the contract of SPADE/api.py, whoever wrote it."""
 
-    def __init__(self, address: str, timeout: float = TIMEOUT, waits: Sequence[float] = WAITS):
-        """timeout: seconds for an attempt; waits: seconds between attempts, one more than these."""
+    def __init__(
+        self,
+        address: str,
+        timeout: float = TIMEOUT,
+        retries: int = RETRIES,
+        backoff: float = BACKOFF,
+    ) -> None:
+        """timeout: seconds for an attempt. backoff: seconds that waits between attempts are made
+        of. UsageError for what is no address."""
         try:
-            parts = urlsplit(address)
-            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            good = False
-        if not good:
+            url = parse_url(address)
+        except HTTPError:
+            url = None
+        if url is None or url.scheme not in ("http", "https") or not url.host:
             raise UsageError(f"{address!r} is no address as {DEFAULT}")
         self.identity = address
-        self._timeout, self._waits = timeout, waits
-        # No proxy: it would be asked for 127.0.0.1 too.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._timeout, self._attempts = timeout, retries + 1
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy would be asked for 127.0.0.1 too
+        retry = LoggedRetry(
+            retries, backoff_factor=backoff, status_forcelist=RETRIED_STATUSES,
+            allowed_methods=None, raise_on_status=False, respect_retry_after_header=False,
+        )  # fmt: skip
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=retry))
 
     def check(self) -> None:
-        self._patiently(self._healthy)
+        try:
+            self._request("GET", "/health")
+        except RefusedError:
+            log.debug("%s has no /health", self.identity)  # and is there
 
     def open(self) -> None:
         pass
 
     def generate(self, label: np.ndarray, instance: np.ndarray, photo: np.ndarray) -> np.ndarray:
-        body = json.dumps({
+        content = {
             "layout": label.tolist(), "instances": instance.tolist(), "real_image": photo.tolist(),
-        }).encode()  # fmt: skip
-        return self._patiently(lambda: _picture(self._ask("", body)))
-
-    def _patiently(self, attempt: Callable[[], Any]) -> Any:
-        for wait in (*self._waits, None):
-            try:
-                return _within(self._timeout, attempt)
-            except _TroubleError as error:
-                trouble = f"the generator at {self.identity} {error}"
-            if wait is not None:
-                log.warning("%s; again in %g s", trouble, wait)
-                time.sleep(wait)
-        raise UserError(f"{trouble}, {len(self._waits) + 1} times: {START}")
-
-    def _healthy(self) -> None:
-        """A server without /health says 404, and is there."""
+        }  # fmt: skip
         try:
-            self._ask("/health")
-        except UserError:
-            log.debug("%s has no /health", self.identity)
+            return _picture(self._request("POST", "/", content))
+        except ValueError as error:
+            raise UserError(f"the generator at {self.identity} answered {error}: {START}") from None
 
-    def _ask(self, path: str, body: bytes | None = None) -> bytes:
-        """The body of the answer. UserError for a request that the server refuses."""
-        end = time.monotonic() + self._timeout
-        request = urllib.request.Request(
-            self.identity.rstrip("/") + (path or "/"), body, {"Content-Type": "application/json"}
-        )
+    def _request(self, method: str, path: str, content: Any = None) -> bytes:
+        """Return the body of the answer. UserError when there is none or the request is refused."""
+        url = self.identity.rstrip("/") + path
         try:
-            with self._opener.open(request, timeout=self._timeout) as answer:
-                return _read(answer, end)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = _sentence(error)
-            if error.code < 500 and error.code not in BUSY:
-                raise UserError(
-                    f"the generator at {self.identity} refused the request with status {error.code}"
-                    f"{said or '; if it is another server, ' + START}"
-                ) from None
-            raise _TroubleError(f"failed with status {error.code}{said}") from None
-        # ValueError: of a redirection to what is no address.
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, socket.timeout):
-                raise _TroubleError(f"did not answer within {self._timeout:g} s") from None
-            text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-            raise _TroubleError(f"cannot be reached ({_line(text)})") from None
+            with self._session.request(
+                method, url, json=content, timeout=self._timeout, stream=True, allow_redirects=False
+            ) as answer:
+                body = _read(answer, time.monotonic() + self._timeout)
+        # Addresses and headers of strangers break urllib3 in more ways than requests translates.
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            raise UserError(
+                f"the generator at {self.identity} cannot be reached ({_reason(error)}), tried "
+                f"{self._attempts} times: {START}"
+            ) from None
+        if answer.status_code in RETRIED_STATUSES:
+            raise UserError(
+                f"the generator at {self.identity} failed with status {answer.status_code}"
+                f"{_message(body)}, {self._attempts} times: {START}"
+            )
+        if answer.status_code != 200:
+            raise RefusedError(
+                f"the generator at {self.identity} refused the request with status "
+                f"{answer.status_code}{_message(body) or '; if it is another server, ' + START}"
+            )
+        return body
 
 
-def _within(seconds: float, attempt: Callable[[], Any]) -> Any:
-    """What `attempt` gives. _TroubleError when that takes longer, whatever it waits for: with a
-    timeout of sockets alone a server may send its heads a byte at a time for ever."""
-    ended: queue.SimpleQueue = queue.SimpleQueue()
+class RefusedError(UserError):
+    """A server answered, but not with what was asked for."""
 
-    def run() -> None:
-        try:
-            ended.put((attempt(), None))
-        except Exception as error:
-            ended.put((None, error))
 
-    # A daemon: a server that hangs cannot keep the process.
-    threading.Thread(target=run, name="generator", daemon=True).start()
+def _read(answer: requests.Response, deadline: float) -> bytes:
+    """Read an answer's body. ValueError when it is too large or not complete in time."""
+    body = b""
+    # Not by `iter_content`, which waits for a whole chunk, however slowly it comes.
+    while chunk := answer.raw.read1(1 << 16, decode_content=True):
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise ValueError(f"it answered more than {MAX_ANSWER >> 20} MB")
+        if time.monotonic() > deadline:
+            raise ValueError("its answer takes too long")
+    return body
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return the innermost reason of an error of requests, short and on one line."""
+    reason = getattr(error, "reason", None) or next(iter(getattr(error, "args", ())), None)
+    if isinstance(reason, BaseException):
+        return _reason(reason)
+    return _one_line(str(error)).rpartition(": ")[2]
+
+
+def _message(body: bytes) -> str:
+    """Return what our servers say of a failure; '' for other servers."""
     try:
-        result, error = ended.get(timeout=seconds)
-    except queue.Empty:
-        raise _TroubleError(f"did not answer within {seconds:g} s") from None
-    if error:
-        raise error
-    return result
-
-
-def _read(answer: http.client.HTTPResponse, end: float) -> bytes:
-    """All of it. socket.timeout at the time `end`: nobody waits for more."""
-    chunks, size = [], 0
-    while chunk := answer.read1(1 << 16):
-        chunks.append(chunk)
-        size += len(chunk)
-        if time.monotonic() > end:
-            raise TimeoutError
-        if size > MOST_BYTES:
-            raise _TroubleError(f"answered more than {MOST_BYTES >> 20} MB")
-    return b"".join(chunks)
-
-
-def _sentence(answer: urllib.error.HTTPError) -> str:
-    """What our servers say of a failure, if it is one of them."""
-    try:
-        return f": {_line(json.loads(answer.read(4096))['error'])}"
+        return f": {_one_line(json.loads(body)['error'])}"
     except Exception:  # of a stranger: anything
         return ""
 
 
-def _line(text: str) -> str:
-    """What a stranger says, short and on one line."""
+def _one_line(text: str) -> str:
     return " ".join(text.split())[:200]
 
 
 def _picture(body: bytes) -> np.ndarray:
+    """Return the picture in an answer. ValueError with what it is instead."""
     try:
         values = np.array(json.loads(body), np.float32)
     except (ValueError, TypeError, OverflowError, RecursionError):
-        text = _line(body[:60].decode("utf-8", "replace"))
-        raise _TroubleError(f"answered no picture but {text!r}") from None
+        text = _one_line(body[:60].decode("utf-8", "replace"))
+        raise ValueError(f"no picture but {text!r}") from None
     if values.shape != (1, 3, SIDE, SIDE):
-        raise _TroubleError(f"answered numbers of shape {values.shape}, not {(1, 3, SIDE, SIDE)}")
+        raise ValueError(f"numbers of shape {values.shape}, not {(1, 3, SIDE, SIDE)}")
     if not (np.abs(values) <= 1.001).all():  # false for NaN
-        raise _TroubleError("answered numbers that are not in [-1, 1]")
+        raise ValueError("numbers that are not in [-1, 1]")
     return values[0].transpose(1, 2, 0)
 
 
-class Local:
+class LocalGenerator:
     """A weights file, as `python -m SPADE.convert` writes."""
 
     def __init__(self, path: Path):
@@ -222,7 +216,7 @@ class Local:
             )
 
     def open(self) -> None:
-        from SPADE import weights
+        from SPADE import weights  # here, because it imports TensorFlow
 
         self._network = self._network or weights.load_generator(self._path)
 

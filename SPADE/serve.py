@@ -15,7 +15,7 @@ import numpy as np
 from core.commands import Parser, run
 from core.errors import UserError
 from SPADE import api
-from SPADE.generators import Local
+from SPADE.generators import LocalGenerator
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     api.add_flags(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    generator = Local(args.weights)
+    generator = LocalGenerator(args.weights)
     generator.open()
 
     def generate(*layout: np.ndarray) -> np.ndarray:

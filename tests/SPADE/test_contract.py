@@ -16,7 +16,7 @@ import pytest
 
 from core.commands import run
 from SPADE import api, serve
-from SPADE.generators import Local
+from SPADE.generators import LocalGenerator
 from tests.SPADE import servers
 from tests.SPADE.servers import ask
 
@@ -47,7 +47,7 @@ def body(**changes):
 def server(request, tmp_path_factory):
     if request.param == "ours":
         path = request.getfixturevalue("exported")
-        expected = Local(path).generate(LABEL, INSTANCE, PHOTO).transpose(2, 0, 1)
+        expected = LocalGenerator(path).generate(LABEL, INSTANCE, PHOTO).transpose(2, 0, 1)
         with servers.started("-m", "SPADE.serve", "--weights", path) as port:
             yield Server(request.param, port, expected)
         return

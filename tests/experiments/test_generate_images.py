@@ -250,7 +250,7 @@ def test_layouts_alone_and_some_scenes(tmp_path):
 
 def test_a_server_that_is_down_is_told_before_a_model_is_built(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        generators, "find", lambda text: generators.Served("http://127.0.0.1:9", waits=())
+        generators, "find", lambda text: generators.RemoteGenerator("http://127.0.0.1:9", retries=0)
     )
     experiment = GenerateImages(parse("", GenerateImages.HParams), tmp_path)
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be reached .* start it with"):
