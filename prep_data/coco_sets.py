@@ -129,13 +129,14 @@ def prepare(
     settings: Mapping[str, Any] = {},
     options: Mapping[str, Any] = {},
     images: Iterable[Path] = (),
+    report: Report | None = None,
 ) -> None:
     """Prepare a whole set of `kind` (see dataloaders.records) and print the end report.
 
     stem: of the files, None for a grouped set. choose: reads the annotations and says which
     photographs there are. make_work: from the vocabulary, the workers' function. settings: what
     else the bytes depend on. options: settings that also stand in meta.json. images: image files
-    that are taken besides COCO's photographs.
+    that are taken besides COCO's photographs. report: of what was left out already.
     """
     flags.check_base_args(args)
     lists = read_class_lists(hparams.excluded_meta_file)
@@ -155,7 +156,7 @@ def prepare(
         if out.complete:
             print(f"{args.target_dir} is already complete")
             return
-        report = Report()
+        report = report or Report()
         vocabulary, tasks = choose(lists, report)
 
         def make_meta(totals: Totals) -> dict[str, Any]:

@@ -67,7 +67,6 @@ class Totals:
     """Sums over a finished set, for its meta.json."""
 
     records: dict[str, int] = field(default_factory=dict)  # split -> records
-    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> class -> records
     counts: dict[str, Counter] = field(default_factory=dict)  # split -> summed TaskResult.counts
 
 
@@ -363,7 +362,6 @@ class PreparedSet:
                 [classes.index(file["group"]) for file in files] if grouped else None,
             )
             totals.records[split] = sum(groups.values())
-            totals.classes[split] = dict(sorted(groups.items())) if grouped else {}
             totals.counts[split] = counts
         return totals
 

@@ -83,33 +83,29 @@ def _short_name(path: Path) -> str:
 # ---- the folders of SketchyCOCO --------------------------------------------------------------
 
 
-class _Folder(NamedTuple):
-    """The pictures of one folder of SketchyCOCO."""
-
-    by_id: dict[int, Path]  # the first run of digits of the name -> file
-    problems: list[Problem]
+Folder = dict[int, Path]  # the pictures of a folder: first run of digits of the name -> file
 
 
-def _list_folders(sketchycoco_dir: Path) -> dict[str, _Folder]:
+def _list_folders(sketchycoco_dir: Path, report: Report) -> dict[str, Folder]:
     """List the five folders by name; raise UserError when one is missing or has no pictures."""
     if not sketchycoco_dir.is_dir():
         raise UserError(f"--sketchycoco-dir {sketchycoco_dir} is not a folder")
     names = [*_SCENES.values(), *_SKETCHES["valid"]]
-    return {name: _list_folder(sketchycoco_dir / name) for name in names}
+    return {name: _list_folder(sketchycoco_dir / name, report) for name in names}
 
 
-def _list_folder(path: Path) -> _Folder:
-    folder = _Folder({}, [])
+def _list_folder(path: Path, report: Report) -> Folder:
+    folder: Folder = {}
     # In an order that depends on the names alone; '12.png' comes before '12_2.png'.
     for file in sorted(path.rglob("*"), key=lambda p: (len(p.name), p.as_posix())):
         if file.name.startswith(".") or not file.is_file():  # .DS_Store and the like
             continue
         number = re.search(r"\d+", file.stem, re.ASCII)
         if file.suffix.lower() != ".png" or not number or len(number[0]) > 18:
-            folder.problems.append(Problem("file that is not <number>.png", _short_name(file)))
-        elif folder.by_id.setdefault(int(number[0]), file) != file:
-            folder.problems.append(Problem("file with the number of another", _short_name(file)))
-    if not folder.by_id:
+            report.add("file that is not <number>.png", _short_name(file))
+        elif folder.setdefault(int(number[0]), file) != file:
+            report.add("file with the number of another", _short_name(file))
+    if not folder:
         problem = "has no <number>.png" if path.is_dir() else "is missing"
         raise UserError(
             f"{path} {problem}: --sketchycoco-dir must hold SketchyCOCO's "
@@ -124,7 +120,7 @@ def _list_folder(path: Path) -> _Folder:
 def _choose(
     args: argparse.Namespace,
     options: CocoHParams,
-    folders: Mapping[str, _Folder],
+    folders: Mapping[str, Folder],
     lists: ClassLists,
     report: Report,
 ) -> coco_sets.Choice:
@@ -132,13 +128,11 @@ def _choose(
 
     Everything else is reported. Raises UserError when COCO lists no photograph of a split.
     """
-    for folder in folders.values():
-        report.extend(folder.problems)
     files = read_files(args.dataset_dir, report)
     all_ids = np.concatenate([f.annotations["id"] for of_set in files.values() for f in of_set])
     wanted: dict[str, set[int]] = {name: set() for name in files}
     for split, name in _PHOTOS.items():
-        wanted[name].update(folders[_SCENES[split]].by_id)
+        wanted[name].update(folders[_SCENES[split]])
     # The report is about scenes of SketchyCOCO, not about the rest of COCO.
     files = {name: [f.only(wanted[name]) for f in of_set] for name, of_set in files.items()}
     vocabulary, sets = select_regions(
@@ -149,10 +143,10 @@ def _choose(
     object_ids = {name: [] for name in _SKETCHES["valid"]}  # of those that are objects
     for split in SPLITS:
         photos = sets[_PHOTOS[split]]
-        ids = _listed_scenes(split, folders[_SCENES[split]].by_id, photos, report)
+        ids = _listed_scenes(split, folders[_SCENES[split]], photos, report)
         sketch_files: dict[int, Path] = {}
         for name in reversed(_SKETCHES[split]):
-            sketch_files.update(folders[name].by_id)
+            sketch_files.update(folders[name])
         objects = photos.objects(ids)
         for id_, image_id in objects[~np.isin(objects[:, 0], list(sketch_files))].tolist():
             report.add("object without a sketch", f"{id_} of {photos.photo(image_id).name}")
@@ -163,7 +157,7 @@ def _choose(
         tasks[split] = coco_sets.Tasks(order, partial(_pair, photos, sketch_files))
     for name in _SKETCHES["valid"]:
         _report_unused(
-            folders[name].by_id,
+            folders[name],
             all_ids,
             np.concatenate(scene_ids[name]),
             np.concatenate(object_ids[name]),
@@ -229,7 +223,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     options = hparams.parse(args.hparams, CocoHParams)
-    folders = _list_folders(args.sketchycoco_dir)
+    report = Report()
+    folders = _list_folders(args.sketchycoco_dir, report)
     coco_sets.prepare(
         args,
         options,
@@ -238,7 +233,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         choose=partial(_choose, args, options, folders),
         make_work=lambda vocabulary: partial(make_paired_scene, hparams=options),
         encode=coco_sets.encode_scene,
-        images=[path for folder in folders.values() for path in folder.by_id.values()],
+        images=[path for folder in folders.values() for path in folder.values()],
+        report=report,
     )
 
 

@@ -1,4 +1,4 @@
-"""The sample's world: what its objects look like in photographs and how people draw them.
+"""The sample's objects: their areas in photographs and their lines in drawings.
 
 A class is a function of a random generator that gives one *individual*: coloured areas (the
 photograph) and pen lines over the same outline (the drawing). Individuals differ in proportions,
@@ -19,7 +19,7 @@ Points = np.ndarray  # float64 (P, 2) x, y
 
 
 class Area(NamedTuple):
-    """A filled polygon. colour: RGB in [0, 1] (3,); texture: see `_texture`."""
+    """A filled polygon. colour: RGB in [0, 1] (3,); texture: see `paint`."""
 
     outline: Points
     colour: np.ndarray
@@ -56,13 +56,13 @@ def _poly(*points: Sequence[float], closed: bool = True) -> Points:
 def _ellipse(
     cx: float, cy: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0
 ) -> Points:
-    """Degrees, clockwise on the picture from the right."""
+    """Return an arc; start, end: degrees, clockwise on the picture from the right."""
     angle = np.radians(np.linspace(start, end, max(8, int(abs(end - start) / 9))))
     return np.stack([cx + rx * np.cos(angle), cy + ry * np.sin(angle)], axis=1)
 
 
 def _smooth(*points: Sequence[float], closed: bool = True) -> Points:
-    """A Catmull-Rom curve through the points."""
+    """Return a Catmull-Rom curve through the points."""
     p = np.array(points, np.float64)
     if closed:
         p = np.concatenate([p[-1:], p, p[:2]])
@@ -82,7 +82,7 @@ def _box(x0: float, y0: float, x1: float, y1: float) -> Points:
 
 
 def hsv(rng: np.random.Generator, hue: float, saturation: float, value: float) -> np.ndarray:
-    """RGB (3,) near a colour; hue in degrees."""
+    """Return RGB (3,) in [0, 1] near a colour; hue in degrees."""
     h = (hue + rng.uniform(-12, 12)) / 60 % 6
     s = np.clip(saturation + rng.uniform(-0.12, 0.12), 0, 1) if saturation else 0.0
     v = np.clip(value + rng.uniform(-0.1, 0.1), 0.05, 1)
@@ -456,19 +456,19 @@ OTHER = ("other", 183, "other")
 
 
 def variant_of(object_class: ObjectClass, rng: np.random.Generator) -> Individual:
-    """A new individual in the orientation its class is defined in."""
+    """Make an individual in the orientation its class is defined in."""
     individual = object_class.make(rng)
     return individual._replace(aspect=individual.aspect * float(np.exp(rng.normal(0, 0.1))))
 
 
 def individual_of(object_class: ObjectClass, rng: np.random.Generator) -> Individual:
-    """A new individual, half of them mirrored."""
+    """Make an individual; half of them are mirrored."""
     individual = variant_of(object_class, rng)
     return mirrored(individual) if rng.random() < 0.5 else individual
 
 
 def mirrored(individual: Individual) -> Individual:
-    """Left and right exchanged."""
+    """Exchange left and right."""
 
     def flip(points: Points) -> Points:
         return np.stack([1 - points[:, 0], points[:, 1]], axis=1)

@@ -15,15 +15,17 @@ _OVERSAMPLING = 3
 def _noise(
     rng: np.random.Generator, height: int, width: int, cell: float, across: float | None = None
 ) -> np.ndarray:
-    """Smooth noise, float32 (height, width), about [-1, 1], `cell` pixels a wave (down; `across`
-    in the other direction, the same when None)."""
+    """Return smooth noise, float32 (height, width), about [-1, 1].
+
+    cell: pixels a wave, down; across: in the other direction, `cell` when None.
+    """
     rows, columns = max(2, round(height / cell)), max(2, round(width / (across or cell)))
     coarse = Image.fromarray(rng.uniform(-1, 1, (rows, columns)).astype(np.float32), "F")
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _texture(rng: np.random.Generator, kind: str, height: int, width: int) -> np.ndarray:
-    """Brightness factors around 1, float32 (height, width), for an area's colour."""
+    """Return brightness factors around 1, float32 (height, width), for an area's colour."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     phase, cell = rng.uniform(0, 2 * np.pi), max(height, width)
     u, v = x / width, y / height
@@ -66,7 +68,7 @@ class Rendered(NamedTuple):
 
 
 def _place(individual: Individual, box: np.ndarray, tilt: float) -> list[Points]:
-    """The areas' outlines in pixels, filling the box x0, y0, x1, y1."""
+    """Return the areas' outlines in pixels, filling the box x0, y0, x1, y1."""
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
     scale = np.array([individual.aspect, 1.0])
     outlines = [(area.outline - 0.5) * scale @ turn for area in individual.areas]
@@ -78,8 +80,10 @@ def _place(individual: Individual, box: np.ndarray, tilt: float) -> list[Points]
 def render(
     individual: Individual, box: np.ndarray, tilt: float, rng: np.random.Generator
 ) -> Rendered:
-    """Paints an individual, tilted by `tilt` radians, so that it fills `box` (pixels x0, y0, x1,
-    y1, float64). Edges are anti-aliased."""
+    """Paint an individual with anti-aliased edges.
+
+    box: pixels x0, y0, x1, y1, float64, which it fills; tilt: radians.
+    """
     left, top = np.floor(box[:2]).astype(int)
     width, height = np.ceil(box[2:]).astype(int) - [left, top]
     size = (width * _OVERSAMPLING, height * _OVERSAMPLING)
@@ -110,7 +114,7 @@ def render(
 
 
 def paint_ground(kind: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A picture full of one background stuff: float32 (height, width, 3) in [0, 1]."""
+    """Return a picture full of one background stuff: float32 (height, width, 3) in [0, 1]."""
     v = np.linspace(0, 1, height, dtype=np.float32)[:, None]
 
     def lit(light: np.ndarray, *colour: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from prep_data.sample.objects import Individual, Points
 
 
 def simplify(line: Points, tolerance: float) -> Points:
-    """Ramer-Douglas-Peucker, as Quick, Draw! simplifies its strokes."""
+    """Simplify a line by Ramer-Douglas-Peucker, as Quick, Draw! does with its strokes."""
     keep = np.zeros(len(line), bool)
     keep[[0, -1]] = True
     spans = [(0, len(line) - 1)]
@@ -33,7 +33,7 @@ def simplify(line: Points, tolerance: float) -> Points:
 
 
 def _dense(line: Points, step: float) -> Points:
-    """The polyline with a point at least every `step`, corners kept."""
+    """Return the line with a point at least every `step`, corners kept."""
     sides = np.diff(line, axis=0)
     counts = np.maximum(np.ceil(np.hypot(sides[:, 0], sides[:, 1]) / step), 1).astype(int)
     side = np.repeat(np.arange(len(sides)), counts)
@@ -42,7 +42,7 @@ def _dense(line: Points, step: float) -> Points:
 
 
 def _tremble(rng: np.random.Generator, n: int, waves: float) -> Points:
-    """Smooth noise (n, 2), about unit size, with `waves` swings along the line."""
+    """Return smooth noise (n, 2), about unit size, with `waves` swings along the line."""
     knots = rng.standard_normal((max(int(waves), 2) + 2, 2))
     at = np.linspace(0, len(knots) - 1, n)
     low = np.minimum(at.astype(int), len(knots) - 2)
@@ -51,8 +51,11 @@ def _tremble(rng: np.random.Generator, n: int, waves: float) -> Points:
 
 
 def draw(individual: Individual, rng: np.random.Generator) -> np.ndarray:
-    """A free-hand drawing of an individual: int16 (points, 3), rows (dx, dy, pen_lift) as in
-    sketch-rnn files, longest side about 255. Steadiness of hand, neatness and detail vary."""
+    """Return a free-hand drawing of an individual as in sketch-rnn files.
+
+    int16 (points, 3), rows (dx, dy, pen_lift), longest side about 255. Steadiness of hand, neatness
+    and detail vary.
+    """
     aspect = individual.aspect * np.exp(rng.normal(0, 0.1))
     size = np.array([aspect, 1.0]) / max(aspect, 1.0) * 255
     shake, misplace = rng.uniform(1.0, 5.0), rng.uniform(0.0, 5.0)
@@ -87,7 +90,7 @@ def draw(individual: Individual, rng: np.random.Generator) -> np.ndarray:
 
 
 def to_deltas(strokes: Sequence[Points]) -> np.ndarray:
-    """Lines in absolute coordinates -> int16 (points, 3), rows (dx, dy, pen_lift)."""
+    """Return lines in absolute coordinates as int16 (points, 3), rows (dx, dy, pen_lift)."""
     points = np.round(np.concatenate(strokes)).astype(np.int64)
     rows = np.zeros((len(points), 3), np.int16)
     rows[1:, :2] = np.diff(points, axis=0)  # the first row is a move of no length

@@ -30,14 +30,14 @@ _OVERSAMPLING = 3
 
 
 def folders(split_folder: Path) -> Iterator[Path]:
-    """What `write_pair` needs to be there."""
+    """Yield the folders that `write_pair` writes into."""
     for side in ("image", "sketch"):
         yield split_folder / side / "Image"
         yield split_folder / side / "GraphFeatures"
 
 
 def write_pair(folder: Path, seed: int, task: tuple[str, int]) -> None:
-    """Writes one pair. task: 'train' or 'test', and the number of the pair."""
+    """Write one pair. task: 'train' or 'test', and the number of the pair."""
     split, index = task
     rng = np.random.default_rng([seed, 3, split == "test", index])
     image_id = _FIRST_ID + 2 * index + (split == "test")
@@ -63,8 +63,10 @@ def write_pair(folder: Path, seed: int, task: tuple[str, int]) -> None:
 
 
 def _visible(coverage: np.ndarray) -> np.ndarray | None:
-    """The box of what is covered by half or more: int64 x0, y0, x1, y1, pixels; None for hardly
-    anything."""
+    """Return the box of what is covered by half or more; None when hardly anything is.
+
+    coverage: float32 (h, w). A box is int64 x0, y0, x1, y1 in pixels.
+    """
     seen = coverage >= 0.5
     if seen.sum() < 20:
         return None
@@ -75,9 +77,10 @@ def _visible(coverage: np.ndarray) -> np.ndarray | None:
 def _draw(
     remembered: list[tuple[Object, np.ndarray]], labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[Image.Image, list[tuple[Object, np.ndarray]]]:
-    """The drawing, grey on white, and each object with its box there: int64, pixels.
+    """Return the drawing, grey on white, and each object with its box there: int64, pixels.
 
-    labels: category ids of the photograph's pixels, which say where grass and sky are.
+    remembered: objects with their boxes in the photograph. labels: category ids of the photograph's
+    pixels, which say where grass and sky are.
     """
     height, width = labels.shape
     page = np.array([width, height])
@@ -106,8 +109,11 @@ def _draw(
 def _strokes(
     drawing: np.ndarray, centre: np.ndarray, side: float, page: np.ndarray
 ) -> list[np.ndarray]:
-    """Lines of a drawing in pixels of the page, float64 (points, 2) each. side: root of the area of
-    their box, which is moved, and made smaller if it must be, to lie on the page."""
+    """Return the lines of a drawing in pixels of the page, float64 (points, 2) each.
+
+    side: root of the area of their box, which is moved, and made smaller if it must be, to lie on
+    the page.
+    """
     points = np.cumsum(drawing[:, :2].astype(np.float64), axis=0)
     low, high = points.min(axis=0), points.max(axis=0)
     extent = np.maximum(high - low, 1)
@@ -119,14 +125,14 @@ def _strokes(
 
 
 def _trace(pen: ImageDraw.ImageDraw, strokes: list[np.ndarray], thick: float) -> None:
-    """thick: pixels of the page."""
+    """Draw lines; thick: pixels of the page."""
     for stroke in strokes:
         corners = [tuple(point) for point in (stroke * _OVERSAMPLING).tolist()]
         pen.line(corners, fill=0, width=round(thick * _OVERSAMPLING), joint="curve")
 
 
 def _scribble(pen: ImageDraw.ImageDraw, labels: np.ndarray, rng: np.random.Generator) -> None:
-    """Tufts of grass where there is grass, clouds where there is sky."""
+    """Draw tufts of grass where there is grass, clouds where there is sky."""
     height, width = labels.shape
     for ground, most in ((GRASS, 9), (SKY, 4)):
         places = np.argwhere(labels == ground)[:, ::-1]

@@ -56,7 +56,6 @@ def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int 
             lambda totals: {
                 "coco_classes": [],
                 "records": totals.records,
-                "classes": totals.classes,
                 "seen": totals.counts["test"]["seen"],
             },
             stem=None,
