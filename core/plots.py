@@ -1,4 +1,4 @@
-"""Pictures of curves and points, by matplotlib: pure functions of what they show.
+"""Draw curves and points with matplotlib.
 
 Figures are made without pyplot: no global state, and no display needed. matplotlib is imported when
 a picture is drawn: it costs a second that a wrong command line should not wait for.
@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import UserError
-from core.files import write_atomic
+from core.files import make_folder, write_atomic
 
 COLUMNS = 3
-# What is drawn beside a figure: its fields and controls of the figure's own kind.
-BESIDE = {
+# Fields and controls of a figure that are drawn with it, and their labels.
+BASELINES = {
     "chance": "chance",
     "ceiling": "perfect classifier",
     "all_ones": "all-ones mask",
@@ -29,19 +28,15 @@ LEGEND_CLASSES = 12
 
 
 def save(path: Path, png: bytes) -> None:
-    """Write a picture whole or not at all, making its folder. UserError when that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+    """Write a picture atomically and make its folder. UserError when that fails."""
+    make_folder(path.parent, "the folder of pictures", "look at its permissions")
     write_atomic(path, png)
 
 
 def learning_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """A panel for every loss over steps: the values, and their running mean when there are many.
+    """Draw a panel for every loss over steps, with its running mean when there are many values.
 
-    lines: of metrics.jsonl, as `core.reporting.read_metrics` gives them; nothing is drawn without
-    any.
+    lines: of metrics.jsonl, by `core.run_folder.read_metrics`. Nothing is drawn without any.
     """
     names = list(dict.fromkeys(name for line in lines for name in line["losses"]))
     if not names:
@@ -50,96 +45,112 @@ def learning_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
     for panel, name in zip(panels, names):
         points = [(line["step"], line["losses"][name]) for line in lines if name in line["losses"]]
         steps, values = np.array(points, dtype=np.float64).T
-        mean = running_mean(values, max(1, len(values) // 20))
-        many = mean is not None
-        panel.plot(steps, values, color="tab:blue", alpha=0.35 if many else 1.0,
-                   linewidth=0.8 if many else 1.4, marker="." if len(values) < 20 else None,
-                   label="logged")  # fmt: skip
-        if many:
-            panel.plot(steps, mean, color="tab:blue", linewidth=1.6, label="running mean")
         panel.set_ylabel("loss", fontsize=9)
-        if many:
-            _legend_below(panel)
+        marker = "." if len(values) < 20 else None
+        if len(values) < 40:
+            panel.plot(steps, values, linewidth=1.4, marker=marker)
+            continue
+        panel.plot(steps, values, color="C0", alpha=0.35, linewidth=0.8, label="logged")
+        mean = running_mean(values, len(values) // 20)
+        panel.plot(steps, mean, color="C0", linewidth=1.6, label="running mean")
+        _legend_below(panel)
     save(path, _png(figure))
 
 
 def figure_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """A panel for every metric over steps: each figure with its 95 % interval, blank
-    and shuffled sketches dashed and dotted, and beside them chance, the ceiling and the baselines
-    that need no model.
+    """Draw a panel for every metric over steps: each figure with its 95 % interval.
 
-    lines: of figures.jsonl. Where a metric is missing at a step, or another loader begins, its
-    line is broken. Nothing is drawn without figures.
+    Blank and shuffled sketches are dashed and dotted; chance, the ceiling and the baselines that
+    need no model are grey. lines: of figures.jsonl. Where a metric is missing at a step, or another
+    loader begins, its line is broken. Nothing is drawn without figures.
     """
     metrics = list(dict.fromkeys(figure["metric"] for line in lines for figure in line["figures"]))
     if not metrics:
         return
     figure, panels = _panels(metrics, 3.6)
     for panel, metric in zip(panels, metrics):
-        curves = _curves(lines, metric)
-        colour_of: dict[str, str] = {}
-        for (label, kind), points in curves.items():
-            steps, values, low, high = np.array(points, np.float64).T
-            if kind == "value":
-                # A control has the colour of what it controls.
-                shown = next((kind for kind in _CONTROLS if kind in label), "real")
-                pair = label.replace(shown, "real")
-                colour = colour_of.setdefault(pair, f"C{len(colour_of)}")
-                style = {"color": colour, "linestyle": _CONTROLS.get(shown, "-")}
-                panel.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
-            else:
-                own = label.partition(", ")[2]  # the one curve it belongs to, if not to all
-                style = {"color": colour_of.get(own, "0.45"), "linestyle": _STYLES[kind]}
-            panel.plot(steps, values, label=label, linewidth=1.5, marker=".", markersize=4, **style)
+        _draw_metric(panel, _curves(lines, metric))
         panel.set_ylim(-0.03, 1.03)
         panel.set_ylabel(_Y_LABELS.get(metric.partition("-")[0], "score"), fontsize=9)
         _legend_below(panel)
     save(path, _png(figure))
 
 
+def _draw_metric(panel: Any, curves: Curves) -> None:
+    colours: dict[str, str] = {}
+    for (label, kind), points in curves.items():
+        steps, values, low, high = np.array(points, np.float64).T
+        if kind == "value":
+            # A control has the colour of what it controls.
+            control = next((name for name in _CONTROLS if name in label), "real")
+            colour = colours.setdefault(label.replace(control, "real"), f"C{len(colours)}")
+            style = {"color": colour, "linestyle": _CONTROLS.get(control, "-")}
+            panel.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+        else:
+            owner = label.partition(", ")[2]  # the one curve it belongs to, if not to all
+            style = {"color": colours.get(owner, "0.45"), "linestyle": _STYLES[kind]}
+        panel.plot(steps, values, label=label, linewidth=1.5, marker=".", markersize=4, **style)
+
+
 _CONTROLS = {"blank": "--", "shuffled": ":"}  # sketches that should find nothing
-_STYLES = dict(zip(BESIDE, (":", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2)))))
+_STYLES = dict(zip(BASELINES, (":", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2)))))
 _Y_LABELS = {"embedding": "accuracy", "mask": "IoU"}
 
 
-def _curves(
-    lines: Sequence[dict[str, Any]], metric: str
-) -> dict[tuple[str, str], list[tuple[float, float, float, float]]]:
-    """(label, kind) -> points (step, value, low, high), NaN where the line is broken."""
-    curves: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
+Point = tuple[float, float, float, float]  # step or x, value, low, high
+Curves = dict[tuple[str, str], list[Point]]
+
+
+def _curves(lines: Sequence[dict[str, Any]], metric: str) -> Curves:
+    """Return the points of a metric by (label, kind), NaN where a line is broken.
+
+    kind: 'value', or a name of BASELINES.
+    """
+    curves: Curves = {}
     loader = None
     for line in lines:
-        step = line["step"]
-        found: dict[tuple[str, str], tuple[float, float, float]] = {}
-        beside: dict[str, dict[str, float]] = {}  # kind -> label -> value
-        for figure in line["figures"]:
-            if figure["metric"] != metric:
-                continue
-            label = " ".join(figure["labels"].values()) or "value"
-            value = figure["value"]
-            found[label, "value"] = (value, *(figure["interval"] or (value, value)))
-            for kind in BESIDE:
-                other = figure.get(kind, figure["controls"].get(kind))
-                if other is not None:
-                    beside.setdefault(kind, {})[label] = other
-        for kind, values in beside.items():
-            for label, value in values.items():
-                alike = len(set(values.values())) == 1
-                found[BESIDE[kind] + ("" if alike else f", {label}"), kind] = (value,) * 3
+        figures = [figure for figure in line["figures"] if figure["metric"] == metric]
         if loader not in (None, line["loader"]):
             for points in curves.values():
-                points.append((step, *[math.nan] * 3))
+                points.append((line["step"], *_BREAK))
         loader = line["loader"]
-        for key in curves.keys() | found.keys():
-            curves.setdefault(key, []).append((step, *found.get(key, (math.nan,) * 3)))
+        values = {**_figure_values(figures), **_baseline_values(figures)}
+        for key in curves.keys() | values.keys():
+            curves.setdefault(key, []).append((line["step"], *values.get(key, _BREAK)))
     return dict(sorted(curves.items(), key=lambda item: (item[0][1] != "value", item[0][0])))
 
 
-def jitter_curve(
-    curves: dict[str, list[tuple[float, float, float, float]]], chance: float, title: str
-) -> bytes:
-    """Recall over the amount of jitter, as a PNG. curves: kind of sketches -> points (amount as a
-    share of a box, recall, low, high)."""
+_BREAK = (math.nan,) * 3
+
+
+def _figure_values(figures: Sequence[dict[str, Any]]) -> dict[tuple[str, str], tuple]:
+    return {
+        (_label(figure), "value"): (figure["value"], *(figure["interval"] or [figure["value"]] * 2))
+        for figure in figures
+    }
+
+
+def _baseline_values(figures: Sequence[dict[str, Any]]) -> dict[tuple[str, str], tuple]:
+    """Return the baselines of the figures; one that is equal for all is one curve."""
+    found: dict[tuple[str, str], tuple] = {}
+    for kind, name in BASELINES.items():
+        values = {_label(each): each.get(kind, each["controls"].get(kind)) for each in figures}
+        values = {label: value for label, value in values.items() if value is not None}
+        shared = len(set(values.values())) == 1
+        for label, value in values.items():
+            found[name if shared else f"{name}, {label}", kind] = (value,) * 3
+    return found
+
+
+def _label(figure: dict[str, Any]) -> str:
+    return " ".join(figure["labels"].values()) or "value"
+
+
+def jitter_curve(curves: dict[str, list[Point]], chance: float, title: str) -> bytes:
+    """Draw recall over the amount of jitter, as a PNG.
+
+    curves: kind of sketches -> points (amount as a share of a box, recall, low, high).
+    """
     amounts = [point[0] for points in curves.values() for point in points]
     return recall_curves(
         {f"{name} sketches": points for name, points in curves.items()},
@@ -151,26 +162,29 @@ def jitter_curve(
 
 
 def recall_curves(
-    curves: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    curves: Mapping[str, Sequence[Point]],
     chance: Mapping[str, Sequence[tuple[float, float]]],
     x_label: str,
     y_label: str,
     title: str,
     logarithmic: bool = False,
 ) -> bytes:
-    """Recall over something, as a PNG. curves: label -> points (x, recall, low, high). Those whose
-    label starts with 'blank' are dashed, in the colours of the others in their order. chance: label
-    -> points (x, recall). logarithmic: the x axis, with a tick at every x."""
+    """Draw recall over something, as a PNG.
+
+    curves: label -> points (x, recall, low, high). Those whose label starts with 'blank' are
+    dashed, in the colours of the others in their order. chance: label -> points (x, recall).
+    logarithmic: the x axis, with a tick at every x.
+    """
     from matplotlib.ticker import NullLocator
 
     figure = _figure((6.4, 4.4))
     panel = figure.subplots()
-    drawn = {True: 0, False: 0}  # how many curves are: blank, others
+    counts = {True: 0, False: 0}  # of curves: blank, others
     for label, points in curves.items():
         blank = label.startswith("blank")
         x, values, low, high = np.array(points, np.float64).T
-        style = {"color": f"C{drawn[blank]}", "linestyle": "--" if blank else "-"}
-        drawn[blank] += 1
+        style = {"color": f"C{counts[blank]}", "linestyle": "--" if blank else "-"}
+        counts[blank] += 1
         panel.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
         panel.plot(x, values, label=label, marker="o", markersize=4, **style)
     for (label, points), style in zip(chance.items(), (":", "-.")):
@@ -197,10 +211,10 @@ def embedding_map(
     names: Sequence[str],
     title: str,
 ) -> bytes:
-    """Points of photographs (circles) and sketches (crosses) coloured by class, as PNG.
+    """Draw points of photographs (circles) and sketches (crosses) coloured by class, as a PNG.
 
-    points float (n, 2); classes int (n,) index `names`; sketched bool (n,). The legend names the
-    most frequent classes, the others are grey.
+    points: float (n, 2). classes: int (n,), index into `names`. sketched: bool (n,). The legend
+    names the most frequent classes, the others are grey.
     """
     found, counts = np.unique(classes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -216,8 +230,8 @@ def embedding_map(
         for marker, side in (("o", "photo"), ("x", "sketch"))
     ]
     for group, label, colour in groups:
-        own = np.isin(classes, group)
-        photo, sketch = points[own & ~sketched], points[own & sketched]
+        members = np.isin(classes, group)
+        photo, sketch = points[members & ~sketched], points[members & sketched]
         panel.scatter(*photo.T, s=22, marker="o", color=[colour], alpha=0.65, linewidths=0)
         panel.scatter(*sketch.T, s=26, marker="x", color=[colour], linewidths=1.1)
         handles.append(panel.scatter([], [], s=40, marker="s", color=[colour], label=label))
@@ -236,10 +250,8 @@ _COLOURS = (
 )  # fmt: skip
 
 
-def running_mean(values: np.ndarray, width: int) -> np.ndarray | None:
-    """Mean of each value and up to `width` before it, float64 (n,); None when width is 1."""
-    if width < 2:
-        return None
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Return the mean of each value and up to `width` - 1 before it: float64 (n,)."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - width)
@@ -256,7 +268,7 @@ def _figure(inches: tuple[float, float]) -> Any:
 
 
 def _panels(titles: Sequence[str], height: float) -> tuple[Any, Iterable[Any]]:
-    """A figure with one titled panel over steps for each title, `height` inches high."""
+    """Return a figure and its panels over steps, one for each title, `height` inches high."""
     from matplotlib.ticker import MaxNLocator
 
     columns = min(COLUMNS, len(titles))
@@ -275,11 +287,11 @@ def _panels(titles: Sequence[str], height: float) -> tuple[Any, Iterable[Any]]:
 
 
 def _legend_below(panel: Any) -> None:
-    """Under the axis, where it covers no data."""
+    # Under the axis, where it covers no data.
     panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8, frameon=False)
 
 
 def _png(figure: Any) -> bytes:
-    drawn = io.BytesIO()
-    figure.canvas.print_figure(drawn, format="png", dpi=110)
-    return drawn.getvalue()
+    file = io.BytesIO()
+    figure.canvas.print_figure(file, format="png", dpi=110)
+    return file.getvalue()

@@ -1,6 +1,8 @@
-"""What a run tells: a console line and a line of metrics.jsonl every `log_every` steps, a progress
-bar where there is a terminal; every `notify_every` steps the figures and pictures of an evaluation,
-a line of figures.jsonl and the curves. TensorBoard and Slack get the same.
+"""Report a training: losses, figures and pictures.
+
+Every `log_every` steps a line on the console and in metrics.jsonl; every `notify_every` steps the
+figures and pictures of an evaluation, a line of figures.jsonl and the curves. TensorBoard and Slack
+get the same. A progress bar shows where there is a terminal.
 
 A line of metrics.jsonl is one JSON object:
     step       steps done
@@ -25,7 +27,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +61,14 @@ class Reporter:
         self.iterations = iterations
         self._slack = slack
         self._times: list[tuple[float, float]] = []
-        self._stack = contextlib.ExitStack()
-        self._first = True
-        self._traced = (0.0, 0.0)
+        self._tracing_steps = 1  # at the start of these times: they take longer
         self._last_line = ""
+        self._stack = contextlib.ExitStack()
         for path in (run.metrics, run.figures):
             truncate_metrics(path, start)
         self._events = EventFiles(run.tensorboard, start)
         self._bar = tqdm(total=iterations, initial=start, unit="step", disable=None)
-        self._say(f"training from step {start} to {iterations}")
+        self._post(f"training from step {start} to {iterations}")
 
     def __enter__(self) -> Reporter:
         if not self._bar.disable:
@@ -79,24 +80,22 @@ class Reporter:
         self._stack.close()
         self._events.close()
         if error is None:
-            self._say(f"done\n{self._last_line}", self.run.plots / "losses.png")
-        else:  # what a user can mend has a sentence; of all else only the kind is for others
-            self._say(str(error) if isinstance(error, UserError) else f"ended by {kind.__name__}")
+            self._post(f"done\n{self._last_line}", self.run.plots / "losses.png")
+        else:  # only an error of the user has a message for others
+            self._post(str(error) if isinstance(error, UserError) else f"ended by {kind.__name__}")
 
     def step(self, seconds: float, data_seconds: float) -> None:
-        """Count one step that took so long, and of it so long for its data."""
-        if self._first:
+        """Count a step that took `seconds`, of them `data_seconds` waiting for its data."""
+        if self._tracing_steps and not self._times:
             log.info("first step, with tracing: %.1f s", seconds)
-            self._first = False
-            self._traced = (seconds, data_seconds)
-        else:
-            self._times.append((seconds, data_seconds))
+        self._times.append((seconds, data_seconds))
         self._bar.update(1)
 
     def losses(self, step: int, losses: Mapping[str, float]) -> None:
-        """Write the line of `step`; UserError when metrics.jsonl does not take it."""
-        seconds, data_seconds = np.mean(self._times or [self._traced], axis=0)
-        self._times.clear()
+        """Write the line of `step`; UserError when metrics.jsonl cannot be written."""
+        times = self._times[self._tracing_steps :] or self._times or [(0.0, 0.0)]
+        seconds, data_seconds = np.mean(times, axis=0)
+        self._times, self._tracing_steps = [], 0
         line = {
             "step": step,
             "losses": dict(losses),
@@ -116,30 +115,18 @@ class Reporter:
         )
         log.info("%s", self._last_line)
 
-    def evaluation(self, evaluation: Evaluation, stopped: Callable[[], Any]) -> None:
-        """Compute the model's metrics; write, draw and send what they give.
+    def evaluation(self, evaluation: Evaluation, is_stopped: Callable[[], Any]) -> None:
+        """Compute the model's metrics; write, draw and send their figures and pictures.
 
-        A metric that fails is logged with its traceback, and leaves a missing point. Nothing is
-        reported once `stopped()` is true. UserError when figures.jsonl does not take the line.
+        A metric that fails is logged, and leaves a missing point. Nothing is reported when the
+        training is stopped meanwhile. UserError when figures.jsonl cannot be written.
         """
-        began = time.perf_counter()
-        step, failed, results = evaluation.step, [], []
-        for name in metrics_of(evaluation.model, evaluation.dataset):
-            if stopped():
-                self.curves()
-                return
-            try:
-                results += evaluation.compute(name)
-            except EmptySplitError as error:
-                log.warning("no evaluation at step %d: %s", step, error)
-                self.curves()
-                return
-            except UserError as error:
-                log.warning("%s is missing at step %d: %s", name, step, error)
-                failed.append(name)
-            except Exception:  # a figure must not end a training of days
-                log.exception("%s failed at step %d and is missing there", name, step)
-                failed.append(name)
+        began, step = time.perf_counter(), evaluation.step
+        computed = _compute_metrics(evaluation, is_stopped)
+        if computed is None:
+            self.curves()
+            return
+        results, failed = computed
         figures = [result for result in results if isinstance(result, Figure)]
         pictures = {result.metric: result.path for result in results if isinstance(result, Picture)}
         line = {
@@ -152,20 +139,15 @@ class Reporter:
         }
         _append(self.run.figures, line)
         self.curves()
-        scalars = {}
-        for figure in figures:
-            scalars[_tag(figure)] = figure.value
-            if figure.chance is not None:
-                scalars[f"{figure.metric}/chance"] = figure.chance
-        self._events.write(step, scalars, pictures)
+        self._events.write(step, _scalars(figures), pictures)
         for figure in figures:
             log.info("%s", figure)
         log.info("step %d evaluated in %.1f s: %s", step, line["time"], self.run.plots)
         curves = (self.run.plots / name for name in ("losses.png", "figures.png"))
-        self._say("\n".join([self._last_line, *map(str, figures)]), *curves, *pictures.values())
+        self._post("\n".join([self._last_line, *map(str, figures)]), *curves, *pictures.values())
 
     def curves(self) -> None:
-        """Draw the curves of losses and figures. A failure is logged, and leaves old pictures."""
+        """Draw the curves of losses and figures. A failure is logged, and leaves the old ones."""
         try:
             plots.learning_curves(read_metrics(self.run.metrics), self.run.plots / "losses.png")
             plots.figure_curves(read_metrics(self.run.figures), self.run.plots / "figures.png")
@@ -174,26 +156,57 @@ class Reporter:
         except Exception:  # a picture must not end a training of days
             log.exception("the curves could not be drawn")
 
-    def _say(self, text: str, *pictures: Path) -> None:
+    def _post(self, text: str, *pictures: Path) -> None:
         if self._slack is not None:
             self._slack.post(text, [path for path in pictures if path.is_file()])
 
 
-class Silent:
-    """In a Reporter's place where another process reports."""
+class SilentReporter:
+    """Takes the place of a Reporter where another process reports."""
 
-    def __enter__(self) -> Silent:
+    def __enter__(self) -> SilentReporter:
         return self
 
     def __exit__(self, *error: Any) -> None:
         pass
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *values: None
+        return lambda *arguments: None
 
 
-def _tag(figure: Figure) -> str:
-    return f"{figure.metric}/{'-'.join(figure.labels.values()) or 'value'}"
+def _compute_metrics(
+    evaluation: Evaluation, is_stopped: Callable[[], Any]
+) -> tuple[list[Figure | Picture], list[str]] | None:
+    """Return the results of the model's metrics, and the names of those that failed.
+
+    None when the training is stopped meanwhile, or the split is empty.
+    """
+    results, failed = [], []
+    for name in metrics_of(evaluation.model, evaluation.dataset):
+        if is_stopped():
+            return None
+        try:
+            results += evaluation.compute(name)
+        except EmptySplitError as error:
+            log.warning("no evaluation at step %d: %s", evaluation.step, error)
+            return None
+        except UserError as error:
+            log.warning("%s is missing at step %d: %s", name, evaluation.step, error)
+            failed.append(name)
+        except Exception:  # a figure must not end a training of days
+            log.exception("%s failed at step %d and is missing there", name, evaluation.step)
+            failed.append(name)
+    return results, failed
+
+
+def _scalars(figures: Iterable[Figure]) -> dict[str, float]:
+    scalars = {}
+    for figure in figures:
+        labels = "-".join(figure.labels.values()) or "value"
+        scalars[f"{figure.metric}/{labels}"] = figure.value
+        if figure.chance is not None:
+            scalars[f"{figure.metric}/chance"] = figure.chance
+    return scalars
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
@@ -207,7 +220,7 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 
 def truncate_metrics(path: Path, step: int) -> None:
-    """Keep only the lines up to `step`."""
+    """Drop the lines of metrics.jsonl or figures.jsonl after `step`."""
     if not path.is_file():
         return
     lines = [line for line in read_metrics(path) if line["step"] <= step]
@@ -215,13 +228,13 @@ def truncate_metrics(path: Path, step: int) -> None:
 
 
 def has_line(path: Path, step: int) -> bool:
-    """Whether metrics.jsonl or figures.jsonl has a line of `step`."""
+    """Return whether metrics.jsonl or figures.jsonl has a line of `step`."""
     return any(line["step"] == step for line in read_metrics(path))
 
 
 @contextlib.contextmanager
 def console() -> Iterator[None]:
-    """INFO lines of this program on stderr, other libraries' from WARNING on."""
+    """Within the block, log to stderr: INFO of this program, WARNING of other libraries."""
     root = logging.getLogger()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))

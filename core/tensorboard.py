@@ -1,4 +1,4 @@
-"""Scalars and pictures of a run for TensorBoard, by tf.summary.
+"""Write scalars and pictures of a run for TensorBoard.
 
 Trouble with these files is a warning, never the end of a run: the same numbers stand in
 metrics.jsonl and figures.jsonl, the pictures in plots/.
@@ -20,22 +20,22 @@ log = logging.getLogger(__name__)
 
 
 class EventFiles:
-    """Event files in one folder, of which every start of a training writes its own."""
+    """Writes an event file into the folder of a run; every start of a training writes its own."""
 
     def __init__(self, folder: Path, start: int) -> None:
         """start: steps done before. TensorBoard is told to forget what an earlier start wrote
         after that step (it was killed after its last checkpoint), for it will come again."""
         self._folder = folder
         self._writer: tf.summary.SummaryWriter | None = None
-        with self._harmless():
+        with self._errors_as_warnings():
             _mark_restart(folder, start)
             self._writer = tf.summary.create_file_writer(str(folder))
 
     def write(
         self, step: int, scalars: Mapping[str, float], pictures: Mapping[str, Path] | None = None
     ) -> None:
-        """Numbers and PNG files, each by its tag 'group/name'."""
-        with self._harmless():
+        """Write numbers and PNG files, each by its tag 'group/name'."""
+        with self._errors_as_warnings():
             if self._writer is None:
                 return
             with self._writer.as_default(step=step):
@@ -45,13 +45,13 @@ class EventFiles:
                     tf.summary.image(tag, tf.io.decode_png(path.read_bytes(), channels=3)[None])
 
     def close(self) -> None:
-        """Write what still is in memory."""
-        with self._harmless():
+        """Write what is still in memory."""
+        with self._errors_as_warnings():
             if self._writer is not None:
                 self._writer.close()
 
     @contextlib.contextmanager
-    def _harmless(self) -> Iterator[None]:
+    def _errors_as_warnings(self) -> Iterator[None]:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
@@ -62,8 +62,10 @@ class EventFiles:
 
 
 def _mark_restart(folder: Path, start: int) -> None:
-    """A file that makes TensorBoard drop the points after `start` that it has read so far: by its
-    name, which begins with the time as theirs do, it comes next after the newest."""
+    """Write a file that makes TensorBoard drop the points after `start`.
+
+    TensorBoard reads files in the order of their names: this one comes next after the newest.
+    """
     newest = max(folder.glob("events.out.tfevents.*"), default=None)
     if newest is None:
         return
@@ -73,5 +75,5 @@ def _mark_restart(folder: Path, start: int) -> None:
         session_log=tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START),
     )
     with tf.io.TFRecordWriter(f"{newest}.restart") as file:
-        for _ in range(2):  # the first of a folder tells of a start, only others of a restart
+        for _ in range(2):  # the first one in a folder counts as a start, only others as restarts
             file.write(mark.SerializeToString())

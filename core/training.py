@@ -25,7 +25,7 @@ from core.evaluation.embedded_split import Evaluation
 from core.hparams import BaseHParams
 from core.model import Model
 from core.notifier import Notifier
-from core.reporting import Reporter, Silent, has_line
+from core.reporting import Reporter, SilentReporter, has_line
 from core.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ EVALUATED_SCENES = 256
 
 
 def is_due(step: int, period: int) -> bool:
-    """Whether something done every `period` steps is done after `step` steps."""
+    """Return whether what is done every `period` steps is done after `step` steps."""
     return step > 0 and step % period == 0
 
 
@@ -59,9 +59,9 @@ def train(
     """
     checkpoints = Checkpoints(run.checkpoints)
     vocabulary = dataset.vocabulary.names
-    # Of a run that was killed, or stopped, between a checkpoint and its evaluation.
-    owed = is_due(start, base.notify_every) and not has_line(run.figures, start)
-    if start >= base.iterations and not owed:
+    # The run may have ended between a checkpoint and its evaluation.
+    lacks_evaluation = is_due(start, base.notify_every) and not has_line(run.figures, start)
+    if start >= base.iterations and not lacks_evaluation:
         log.info("nothing to do: the run has done %d of %d steps", start, base.iterations)
         return
     spread = spread or Single()
@@ -72,13 +72,13 @@ def train(
 
     evaluation = Evaluation(model, dataset, limit=EVALUATED_SCENES, folder=run.plots)
 
-    reporter = Reporter(run, start, base.iterations, slack) if spread.chief else Silent()
-    with _first_signal() as stopped_by, reporter as report:
-        if owed:
-            report.evaluation(evaluation.at_step(start), stopped_by)
+    reporter = Reporter(run, start, base.iterations, slack) if spread.chief else SilentReporter()
+    with _first_signal() as received_signal, reporter as report:
+        if lacks_evaluation:
+            report.evaluation(evaluation.at_step(start), received_signal)
         for step in range(start, base.iterations):
             began = time.perf_counter()
-            batch = _next(batches, step)
+            batch = _next_batch(batches, step)
             received = time.perf_counter()
             outputs = train_step(batch, tf.constant(step, tf.int64), seed)
             losses = {name: float(value) for name, value in outputs.items()}
@@ -88,7 +88,7 @@ def train(
             _check_scales(losses, done)
 
             last = done == base.iterations
-            signal_number = spread.agreed(stopped_by())
+            signal_number = spread.agreed(received_signal())
             if is_due(done, base.log_every) or last:
                 report.losses(done, losses)
             permanent = is_due(done, base.save_every) or last
@@ -97,7 +97,7 @@ def train(
                 path = checkpoints.save(model, done, permanent, vocabulary)
                 log.info("saved %s", path)
             if is_due(done, base.notify_every) and not signal_number:
-                report.evaluation(evaluation.at_step(done), stopped_by)
+                report.evaluation(evaluation.at_step(done), received_signal)
             elif last or signal_number:
                 report.curves()
             if last or signal_number:
@@ -107,7 +107,7 @@ def train(
 
 
 def _compile(train_step: Callable, data: tf.data.Dataset, base: BaseHParams) -> Callable:
-    """The step as one graph, traced once: its signature is the data's, with open dimensions."""
+    """Return the step as one graph, traced once for batches of all sizes."""
     if not base.autograph:
         return train_step
     scalars = (tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int32))
@@ -116,7 +116,7 @@ def _compile(train_step: Callable, data: tf.data.Dataset, base: BaseHParams) -> 
     )
 
 
-def _next(batches: Iterator, step: int) -> Any:
+def _next_batch(batches: Iterator, step: int) -> Any:
     # Only the reading of data may end with StopIteration (TensorFlow's OutOfRangeError): the same
     # exception from a writer means a full disk, and must not read as the end of a training.
     try:
@@ -140,8 +140,7 @@ def _check_finite(losses: dict[str, float], done: int, checkpoints: Checkpoints)
 
 
 def _check_scales(losses: dict[str, float], done: int) -> None:
-    """A step that float16 has no numbers for halves the loss scale, down to 1; where that does not
-    help, it is not for want of range."""
+    """Raise UserError when a loss scale has fallen to 1, the least: range is not what it lacks."""
     if any(name.endswith("_loss_scale") and value <= 1.0 for name, value in losses.items()):
         raise UserError(
             f"training stopped at step {done}: no loss scale gives finite gradients in float16. "
