@@ -1,25 +1,23 @@
 """The paper's ablations: `python -m experiments.tables.ablations -o DIR --id ID --iterations N`.
 
-    run <ID> -> train.py, evaluate-metrics.py for each ablation -> table, <DIR>/<ID>-ablations.md
+    run <ID> -> training and evaluation of each ablation -> table, <DIR>/<ID>-ablations.md
 
 Each run is that of <ID> with one thing changed, trained anew from the same stage 1 with the same
-data and seed as run <ID>-<ablation>; <ID>-full has nothing changed. The same command again goes on
-where it was stopped.
+data and seed as run <ID>-<ablation>; <ID>-full has nothing changed. They are made one after the
+other in this process. The same command again goes on where it was stopped.
 """
 
 from __future__ import annotations
 
-import logging
-import signal
-import subprocess
+import contextlib
+import gc
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from core import hparams
+from core import cli, hparams
 from core.commands import Parser, run
 from core.errors import StoppedError, UsageError, UserError
 from core.evaluation import figure_files
@@ -27,8 +25,6 @@ from core.files import write_atomic
 from core.registry import LOADERS, MODELS, closest
 from core.run_folder import RunConfig, RunFolder
 from experiments.tables import table
-
-log = logging.getLogger(__name__)
 
 MODEL = "graph-attention"
 FULL = "full"
@@ -49,15 +45,16 @@ ABLATIONS: dict[str, Any] = {
 }
 NAMES = (FULL, *ABLATIONS)
 METRICS = ("sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10")
-MASKS = "mask-iou"
+MASK_METRIC = "mask-iou"
 SPLIT = "valid"
 NEVER = 10**9  # steps: only the end is evaluated, and only its checkpoint kept for ever
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains and evaluates what is not there yet, prints and saves the table. Raises UserError for
-    what a user can mend (when runs have failed: at the end), `StoppedError` after a signal."""
+    """Train and evaluate the runs that are missing, print and save the table.
+
+    UserError for what a user can mend (when runs have failed: at the end), StoppedError after a
+    signal; the table of the runs that are done is saved then."""
     parser = Parser(
         prog="python -m experiments.tables.ablations", description=__doc__.split(":")[0]
     )
@@ -67,100 +64,38 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="of each run (default: that of ID)")
     parser.add_argument("--only", metavar="a,b", help=f"some of {', '.join(NAMES)}")
     args = parser.parse_args(list(argv))
-    only = args.only.split(",") if args.only else NAMES
-    for name in only:
+    names = args.only.split(",") if args.only else NAMES
+    for name in names:
         if name not in NAMES:
             near = closest(name, list(NAMES))
             raise UsageError(f"--only: {name!r} is no ablation.{near} Valid: {', '.join(NAMES)}")
-    from core.reporting import console
-
-    with console(), Processes() as processes:
-        study = Study(args.output_dir, args.id, args.iterations, args.seed)
-        asked = [plan for plan in study.plans if plan.name in only]
-        failed = [plan.label for plan in asked if not plan.carry_out(processes)]
-    made = [plan for plan in study.plans if plan.is_made()]
-    if made:
-        text = study.page(made)
-        write_atomic(study.path, f"{text}\n".encode())
-        print(f"{text}\n\nsaved: {study.path}")
+    study = Study.of_run(args.output_dir, args.id, args.iterations, args.seed)
+    ablations = [ablation for ablation in study.ablations if ablation.name in names]
+    failed = []
+    for ablation in ablations:
+        try:
+            ablation.make()
+        except StoppedError:
+            raise
+        except UserError as error:
+            _tell(f"error: {ablation.label}: {error}")
+            failed.append(ablation.label)
+        study.save_table()
+    if study.path.is_file():
+        print(f"{study.path.read_text(encoding='utf-8')}\nsaved: {study.path}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(asked)} runs failed, see above: {'; '.join(failed)}"
-        )
-
-
-class Study:
-    """All ablations of one run at one number of steps and one seed."""
-
-    def __init__(self, output_dir: str, run_id: str, iterations: int, seed: int | None) -> None:
-        """UserError when the run is not there or of another version; HParamError for numbers out of
-        range."""
-        run_dir = RunFolder(output_dir, MODEL, run_id)
-        if not run_dir.config.is_file():
-            raise UserError(
-                f"there is no run {run_dir.root}; train {MODEL} with --id {run_id} and the same -o"
-            )
-        config = RunConfig.read(run_dir.config)
-        # Stage 3 may have followed on other data; the ablations are of stage 2.
-        self.loader = config.history[0]["loader"] if config.history else config.loader
-        data = config.data.get(self.loader)
-        for cls, values, group in (
-            (hparams.BaseHParams, config.base, "base"),
-            (MODELS[MODEL].HParams, config.model_hparams, "model"),
-            (LOADERS[self.loader].HParams, data, f"data.{self.loader}"),
-        ):
-            hparams.from_dict(cls, values, f"{run_dir.config}: hparams.{group}")
-        self.run_id, self.iterations = run_id, iterations
-        self.stage1 = config.model_hparams["pt_mdomain_id"]
-        self.seed = config.base["seed"] if seed is None else seed
-        ending = "" if self.seed == config.base["seed"] else f"-seed{self.seed}"
-        self.path = run_dir.output_dir / f"{run_id}-ablations{ending}.md"
-        base = {
-            **config.base, "iterations": iterations, "seed": self.seed, "notify_every": NEVER,
-            "save_every": NEVER, "slack_config": "", "goal": f"Ablations of {run_id}",
-        }  # fmt: skip
-        hparams.parse(hparams.to_text(base), hparams.BaseHParams)
-        self.plans = []
-        for name in NAMES:
-            changes = {} if name == FULL else {name: ABLATIONS[name]}
-            if changes and config.model_hparams[name] == ABLATIONS[name]:
-                log.warning("left out: the run %s has %s=%s itself", run_id, name, ABLATIONS[name])
-                continue
-            if name == "no_global_contrastive" and (
-                config.model_hparams["retrieval_vector"] == "projection"
-            ):
-                changes["retrieval_vector"] = "token"  # there is no projection to rank by
-            own = RunFolder(output_dir, MODEL, f"{run_id}-{name}{ending}")
-            groups = base, {**config.model_hparams, **changes}, data
-            self.plans.append(Plan(name, changes, own, self.loader, *groups))
-
-    def page(self, made: Sequence[Plan]) -> str:
-        """What was done, and the table over the runs that are made."""
-        sources = [
-            table.Source(
-                plan.label,
-                figure_files.read(plan.evaluation),
-                table.seconds_per_step(plan.run_dir.root, self.iterations),
-            )
-            for plan in made
-        ]
-        start = f"the stage 1 run {self.stage1}" if self.stage1 else "untrained encoders"
-        return (
-            f"# Ablations of {self.run_id}\n\n"
-            f"Each row is the run {self.run_id} with the change named, trained for "
-            f"{self.iterations} steps from {start} on {self.loader} with seed {self.seed}. "
-            "Intervals (95 %) are over the queries of one run: they do not cover the spread "
-            "between trainings.\n\n" + table.markdown(sources, head="ablation")
+            f"{len(failed)} of {len(ablations)} runs failed, see above: {'; '.join(failed)}"
         )
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One run: what is changed, its folder, the name of its data, and all its hparams."""
+class Ablation:
+    """One run of a study: the hparams that are changed, its folder, and all its hparams."""
 
     name: str
     changes: Mapping[str, Any]
-    run_dir: RunFolder
+    run: RunFolder
     loader: str
     base: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -172,123 +107,149 @@ class Plan:
 
     @property
     def evaluation(self) -> Path:
-        name = f"{self.loader}-{SPLIT}-step-{self.base['iterations']}.json"
-        return self.run_dir.evaluation / name
+        step = self.base["iterations"]
+        return self.run.evaluation / f"{self.loader}-{SPLIT}-step-{step}.json"
 
-    def is_made(self) -> bool:
-        """Whether it has been trained and evaluated as planned."""
-        try:
-            figure_files.read(self.evaluation)
-            return not self.differences()
-        except UserError:
-            return False
+    def is_done(self) -> bool:
+        """Return whether it is trained and evaluated. UserError when another run has its name."""
+        if self.run.config.is_file():
+            self._check_same()
+        return self.evaluation.is_file() and bool(figure_files.read(self.evaluation))
 
-    def differences(self) -> list[str]:
-        """What a run of that name has otherwise, but for the number of steps, which may grow."""
-        if not self.run_dir.config.is_file():
-            return []
-        there = RunConfig.read(self.run_dir.config)
+    def _check_same(self) -> None:
+        saved = RunConfig.read(self.run.config)
         pairs = (
-            (there.base, self.base),
-            (there.model_hparams, self.model),
-            (there.data.get(self.loader, {}), self.data),
+            (saved.base, self.base),
+            (saved.model_hparams, self.model),
+            (saved.data.get(self.loader, {}), self.data),
         )
-        return [
-            f"{name} is {old.get(name)} there and {new.get(name)} here"
-            for old, new in pairs
-            for name in sorted(old.keys() | new.keys())
-            if name != "iterations" and old.get(name) != new.get(name)
+        differences = [
+            f"{name} is {there.get(name)} there and {here.get(name)} here"
+            for there, here in pairs
+            for name in sorted(there.keys() | here.keys())
+            if name != "iterations" and there.get(name) != here.get(name)  # they may grow
         ]
+        if differences:
+            raise UserError(
+                f"the run {self.run.root} is another one: {'; '.join(differences)}; move it away"
+            )
 
-    def commands(self) -> list[list[str]]:
-        """What trains and what evaluates it: a script and its arguments. HParamError for a value
-        that no comma string can carry."""
-        run = [MODEL, "--data-loader", self.loader, "-o", str(self.run_dir.output_dir)]
-        run += ["--id", self.run_dir.run_id, "--resume", "latest"]
+    def commands(self) -> tuple[list[str], list[str]]:
+        """Return the arguments of train.py and of evaluate-metrics.py. HParamError for a value that
+        no comma string can carry."""
+        run = [MODEL, "--data-loader", self.loader, "-o", str(self.run.output_dir)]
+        run += ["--id", self.run.run_id, "--resume", "latest"]
         groups = {"--hparams": self.model, "--data-hparams": self.data, "--base-hparams": self.base}
         given = [word for flag, group in groups.items() for word in (flag, hparams.to_text(group))]
-        metrics = (*METRICS, MASKS) if LOADERS[self.loader].has_masks else METRICS
-        return [["train.py", *run, *given], ["evaluate-metrics.py", *run, "--metrics", *metrics]]
+        metrics = (*METRICS, MASK_METRIC) if LOADERS[self.loader].has_masks else METRICS
+        return [*run, *given], [*run, "--metrics", *metrics]
 
-    def carry_out(self, processes: Processes) -> bool:
-        """Train and evaluate, unless that is done; whether it was possible. What a process says
-        about its failure is on stderr."""
-        if self.is_made():
-            log.info("%s: is there already", self.label)
-            return True
-        try:
-            differences = self.differences()
-        except UserError as error:
-            log.error("error: %s", error)
-            return False
-        if differences:
-            log.error(
-                "error: the run %s is another one: %s; move it away",
-                self.run_dir.root,
-                "; ".join(differences),
+    def make(self) -> None:
+        """Train and evaluate in this process, unless that is done. UserError when it fails."""
+        if self.is_done():
+            _tell(f"{self.label}: is there already")
+            return
+        _tell(f"{self.label}: {self.run.root}")
+        train, evaluate = self.commands()
+        with contextlib.redirect_stdout(sys.stderr):  # our stdout is for the table
+            for command, arguments in ((cli.train, train), (cli.evaluate, evaluate)):
+                try:
+                    command(arguments)
+                finally:
+                    _release_memory()
+        if not self.is_done():
+            raise UserError(
+                f"the run {self.run.root} has no figures of step {self.base['iterations']}: has it "
+                "been trained further before?"
             )
-            return False
-        log.info("%s: %s", self.label, self.run_dir.root)
-        for command in self.commands():
-            if processes.call(command):
-                return False
-        if not self.is_made():
-            log.error(
-                "error: the run %s has no figures of step %d: has it been trained further before?",
-                self.run_dir.root, self.base["iterations"],
-            )  # fmt: skip
-        return self.is_made()
 
 
-_GO_ON = "before all runs were done; the same command goes on from here"
+@dataclass(frozen=True)
+class Study:
+    """All ablations of a run at one number of steps and one seed. path: of the table. header: the
+    sentences above it."""
 
+    ablations: Sequence[Ablation]
+    path: Path
+    header: str
 
-class Processes:
-    """The project's scripts as processes, one at a time. Use as a context manager: within it a
-    signal that ends us is passed on, and the process saves what it has."""
-
-    # Not shared by the terminal: a process must not get Ctrl-C from there and from us, for a second
-    # signal ends a training without a checkpoint.
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen | None = None
-        self._signal: int | None = None
-
-    def __enter__(self) -> Processes:
-        self._before = {
-            number: signal.signal(number, self._pass_on)
-            for number in self.SIGNALS
-            if signal.getsignal(number) is not signal.SIG_IGN  # of nohup
-        }
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def call(self, command: Sequence[str]) -> int:
-        """Run a script with its arguments in the current directory, where relative paths of saved
-        hparams lead. Returns its exit code. Raises `StoppedError`."""
-        if self._signal:
-            raise StoppedError(self._signal, _GO_ON)
-        script, *argv = command
-        self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / script), *argv],
-            stdout=2,  # ours is for the table
-            start_new_session=True,
+    @classmethod
+    def of_run(cls, output_dir: str, run_id: str, iterations: int, seed: int | None) -> Study:
+        """Plan the ablations of a run. UserError when the run is not there or of another version;
+        HParamError for numbers out of range."""
+        run = RunFolder(output_dir, MODEL, run_id)
+        if not run.config.is_file():
+            raise UserError(
+                f"there is no run {run.root}; train {MODEL} with --id {run_id} and the same -o"
+            )
+        config = RunConfig.read(run.config)
+        # Stage 3 may have followed on other data; the ablations are of stage 2.
+        loader = config.history[0]["loader"] if config.history else config.loader
+        data, model = config.data.get(loader), config.model_hparams
+        seed = config.base["seed"] if seed is None else seed
+        ending = "" if seed == config.base["seed"] else f"-seed{seed}"
+        base = {
+            **config.base, "iterations": iterations, "seed": seed, "notify_every": NEVER,
+            "save_every": NEVER, "slack_config": "", "goal": f"Ablations of {run_id}",
+        }  # fmt: skip
+        for hparams_cls, values, group in (
+            (hparams.BaseHParams, config.base, "base"),
+            (MODELS[MODEL].HParams, model, "model"),
+            (LOADERS[loader].HParams, data, f"data.{loader}"),
+        ):
+            hparams.from_dict(hparams_cls, values, f"{run.config}: hparams.{group}")
+        hparams.parse(hparams.to_text(base), hparams.BaseHParams)
+        ablations = []
+        for name in NAMES:
+            changes = {} if name == FULL else {name: ABLATIONS[name]}
+            if changes and model[name] == ABLATIONS[name]:
+                _tell(f"left out: the run {run_id} has {name}={model[name]} itself")
+                continue
+            if name == "no_global_contrastive" and model["retrieval_vector"] == "projection":
+                changes["retrieval_vector"] = "token"  # there is no projection to rank by
+            own = RunFolder(output_dir, MODEL, f"{run_id}-{name}{ending}")
+            ablations.append(Ablation(name, changes, own, loader, base, {**model, **changes}, data))
+        stage1 = model["pt_mdomain_id"]
+        start = f"the stage 1 run {stage1}" if stage1 else "untrained encoders"
+        header = (
+            f"# Ablations of {run_id}\n\n"
+            f"Each row is the run {run_id} with the change named, trained for {iterations} steps "
+            f"from {start} on {loader} with seed {seed}. Intervals (95 %) are over the queries of "
+            "one run: they do not cover the spread between trainings.\n\n"
         )
-        if self._signal:  # that came before there was a process
-            self._pass_on(self._signal, None)
-        code = self._process.wait()
-        if self._signal:
-            raise StoppedError(self._signal, _GO_ON)
-        return code
+        return cls(ablations, run.output_dir / f"{run_id}-ablations{ending}.md", header)
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
-        if self._process:
-            self._process.send_signal(number if number != signal.SIGHUP else signal.SIGTERM)
+    def save_table(self) -> None:
+        """Write the table of all runs that are done; nothing when none is."""
+        sources = [
+            table.Source(
+                ablation.label,
+                figure_files.read(ablation.evaluation),
+                table.seconds_per_step(ablation.run.root, ablation.base["iterations"]),
+            )
+            for ablation in self._done()
+        ]
+        if sources:
+            text = self.header + table.markdown(sources, head="ablation")
+            write_atomic(self.path, f"{text}\n".encode())
+
+    def _done(self) -> Iterable[Ablation]:
+        for ablation in self.ablations:
+            with contextlib.suppress(UserError):  # of another run of its name: said before
+                if ablation.is_done():
+                    yield ablation
+
+
+def _release_memory() -> None:
+    """Drop the model and the graphs of the command that has ended."""
+    import tensorflow as tf
+
+    tf.keras.backend.clear_session()
+    gc.collect()
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
