@@ -26,27 +26,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--resume", default="latest", help="latest, or a checkpoint folder")
     args = parser.parse_args(argv)
 
-    from core import checkpoints, hparams
-    from core.dataset import Vocabulary
-    from core.run_folder import RunConfig
-    from models.spade import Spade
+    from core.run import Run
     from SPADE import weights
 
-    path = args.run / "config.json"
-    config = RunConfig.read(path)
-    if config.model != NAME:
-        raise UserError(f"{path} is of the model {config.model!r}, not {NAME!r}")
-    folder = checkpoints.find(args.resume, checkpoints.Checkpoints(args.run / "checkpoints"))
-    if folder is None:
-        raise UserError(f"{args.run} has no checkpoint to export")
     make_folder(args.out.parent, "the folder", "choose another")
-    names = tuple(checkpoints.State.read(folder).vocabulary)
-    values = hparams.from_dict(Spade.HParams, config.model_hparams, f"{path}, hparams.model")
-    # Ids are for the layouts of its data: here there are none.
-    model = Spade(values, Vocabulary(names, ids=(0,) * len(names)), config.base["iterations"])
-    step = checkpoints.load(model, folder, names).step
-    weights.save_generator(args.out, model.generator)
-    print(f"saved: {args.out}, step {step} of {args.run}")
+    run = Run.open(args.run, args.resume)
+    if run.model.name != NAME:
+        raise UserError(f"{args.run} is of the model {run.model.name!r}, not {NAME!r}")
+    weights.save_generator(args.out, run.model.generator)
+    print(f"saved: {args.out}, step {run.step} of {args.run}")
 
 
 if __name__ == "__main__":

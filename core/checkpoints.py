@@ -13,79 +13,77 @@ Three ways back: `resume` the same run, `warm_start` parts of another model, `lo
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
-import json
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import tensorflow as tf
 
+from core.dataset import STANDARD_SIZES, DataSizes, Vocabulary
 from core.errors import UserError, first_line
-from core.files import atomic_folder, read_json, remove_folder, remove_leftovers, write_json
-from core.run_folder import CHECKPOINT, check_keys, checkpoint_steps
+from core.files import atomic_folder, read_json_as, remove_folder, remove_leftovers, write_json
+from core.run_folder import CHECKPOINT, checkpoint_steps
 
 log = logging.getLogger(__name__)
 
 KEEP_SAFETY = 2
 _PREFIX = "ckpt"
-_CHECKSUM = "sha256"  # of what else state.json holds; older files have none
+_STATE = "state.json"
+SCHEMA = 1  # of state.json
 
 
 class DamagedError(UserError):
     """A checkpoint whose files are not as they were written."""
 
 
-@dataclasses.dataclass(frozen=True)
-class State:
-    """What a checkpoint is.
+class CheckpointState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of state.json: which checkpoint this is, and what its model was built for.
 
     step: steps done. optimizer_steps: optimizer name -> its own count of updates. permanent: kept
-    for ever. files: file name -> bytes. vocabulary: class names by label, which the weights of the
-    classifiers are bound to.
+    for ever. files: file name -> bytes. vocabulary: the classes that weights of classifiers are
+    bound to. sizes: of the pictures and masks of the data. checksum: of all the rest.
     """
 
+    schema: int
     model: str
     step: int
     optimizer_steps: dict[str, int]
     permanent: bool
     files: dict[str, int]
-    vocabulary: list[str]
+    vocabulary: Vocabulary
+    sizes: DataSizes
+    checksum: str = ""
 
     def write(self, folder: Path) -> None:
-        """state.json, with a checksum of itself."""
-        content = dataclasses.asdict(self)
-        write_json(folder / "state.json", {**content, _CHECKSUM: _checksum(content)})
+        """Write state.json, with its checksum."""
+        whole = msgspec.structs.replace(self, checksum=self._digest())
+        write_json(folder / _STATE, msgspec.to_builtins(whole))
+
+    def _digest(self) -> str:
+        plain = msgspec.structs.replace(self, checksum="")
+        return hashlib.sha256(msgspec.json.encode(plain)).hexdigest()
 
     @classmethod
-    def read(cls, folder: Path) -> State:
-        """DamagedError when state.json is missing or broken, or a file has not its recorded
-        size."""
-        path = folder / "state.json"
+    def read(cls, folder: Path) -> CheckpointState:
+        """Read state.json. DamagedError when it is missing or not as it was written, or when a file
+        has not its recorded size."""
+        path = folder / _STATE
         if not path.is_file():
             raise DamagedError(
-                f"{folder} is not a checkpoint: it has no state.json; --resume takes a folder like "
+                f"{folder} is not a checkpoint: it has no {_STATE}; --resume takes a folder like "
                 "<run>/checkpoints/step-00000100"
             )
         try:
-            content = read_json(path)
-            checksum = content.pop(_CHECKSUM, None) if isinstance(content, dict) else None
-            check_keys(
-                content,
-                {"model": str, "step": int, "optimizer_steps": dict, "permanent": bool,
-                 "files": dict, "vocabulary": list},
-                str(path),
-            )  # fmt: skip
+            state = read_json_as(path, cls, SCHEMA, "use the version that wrote it")
         except UserError as error:
             raise DamagedError(f"the checkpoint {folder} is damaged: {error}") from None
-        if checksum not in (None, _checksum(content)):
-            raise _damaged(folder, "state.json is not as it was written")
-        state = cls(**content)
+        if state.checksum != state._digest():
+            raise _damaged(folder, f"{_STATE} is not as it was written")
         named = CHECKPOINT.match(folder.name)
         if named and int(named[1]) != state.step:
-            raise _damaged(folder, f"its state.json is of step {state.step}")
+            raise _damaged(folder, f"its {_STATE} is of step {state.step}")
         for name, size in state.files.items():
             file = folder / name
             actual = file.stat().st_size if file.is_file() else None
@@ -133,7 +131,9 @@ class Checkpoints:
         if self.folder.is_dir():
             remove_leftovers(self.folder)
 
-    def save(self, model: Any, step: int, permanent: bool, vocabulary: Sequence[str]) -> Path:
+    def save(
+        self, model: Any, step: int, permanent: bool, sizes: DataSizes = STANDARD_SIZES
+    ) -> Path:
         """Write the checkpoint of `step`; older safety checkpoints but the last two go.
 
         UserError when a variable is not finite (nothing is written) or the disk does not take it;
@@ -145,13 +145,15 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_folder(final, flush=True) as temporary:
                 _root(model).write(str(temporary / _PREFIX))
-                state = State(
+                state = CheckpointState(
+                    schema=SCHEMA,
                     model=model.name,
                     step=step,
                     optimizer_steps=_optimizer_steps(model),
                     permanent=permanent,
                     files={file.name: file.stat().st_size for file in sorted(temporary.iterdir())},
-                    vocabulary=list(vocabulary),
+                    vocabulary=model.vocabulary,
+                    sizes=sizes,
                 )
                 state.write(temporary)
         # OutOfRangeError is what a full disk (or a file size limit) gives from TensorFlow's
@@ -170,7 +172,7 @@ class Checkpoints:
         safety = []
         for step in self.steps():
             with contextlib.suppress(UserError):  # a damaged one is not ours to delete
-                if not State.read(self.path(step)).permanent:
+                if not CheckpointState.read(self.path(step)).permanent:
                     safety.append(step)
         for step in safety[:-KEEP_SAFETY]:
             remove_folder(self.path(step))
@@ -219,10 +221,10 @@ def _newest_sound(own: Checkpoints) -> Path | None:
     return None
 
 
-def verify(folder: Path) -> State:
+def verify(folder: Path) -> CheckpointState:
     """Reads everything once: DamagedError when state.json or a file is not as it was written, as
     far as checksums tell (every value has one of TensorFlow's, 32 bits)."""
-    state = State.read(folder)
+    state = CheckpointState.read(folder)
     try:
         reader = tf.train.load_checkpoint(str(folder / _PREFIX))
         for name in reader.get_variable_to_shape_map():
@@ -233,7 +235,7 @@ def verify(folder: Path) -> State:
     return state
 
 
-def resume(model: Any, folder: Path, vocabulary: Sequence[str], hint: str = "") -> State:
+def resume(model: Any, folder: Path, hint: str = "") -> CheckpointState:
     """Restore everything, optimizers included, so that training goes on as if never stopped.
 
     The learning rate stays the one the model was built with: Keras keeps a constant rate in a
@@ -245,7 +247,7 @@ def resume(model: Any, folder: Path, vocabulary: Sequence[str], hint: str = "") 
         for name, optimizer in model.optimizers.items()
         if isinstance(optimizer.learning_rate, tf.Variable)
     }
-    state = load(model, folder, vocabulary, hint)
+    state = load(model, folder, hint)
     for name, rate in rates.items():
         model.optimizers[name].learning_rate.assign(rate)
     steps = _optimizer_steps(model)
@@ -257,33 +259,30 @@ def resume(model: Any, folder: Path, vocabulary: Sequence[str], hint: str = "") 
     return state
 
 
-def load(model: Any, folder: Path, vocabulary: Sequence[str], hint: str = "") -> State:
+def load(model: Any, folder: Path, hint: str = "") -> CheckpointState:
     """Restore a model to evaluate it; every variable on both sides must be matched."""
-    state = State.read(folder)
+    state = CheckpointState.read(folder)
     if state.model != model.name:
         raise UserError(
             f"the checkpoint {folder} is of the model {state.model!r}, not {model.name!r}"
         )
-    _check_vocabulary(state, vocabulary, folder)
+    check_vocabulary(state.vocabulary, model.vocabulary, f"the checkpoint {folder}")
     with _explained(folder, hint):
         _root(model).read(str(folder / _PREFIX)).assert_consumed()
     return state
 
 
-def warm_start(
-    parts: Mapping[str, Any], folder: Path, source: str, vocabulary: Sequence[str]
-) -> State:
-    """Restore the named parts (attribute of the model saved -> trackable) from another model.
+def warm_start(model: Any, folder: Path, source: str) -> CheckpointState:
+    """Restore the `warm_start_parts` of a model from a checkpoint of another one, `source`.
 
-    source: the name of the model the checkpoint must be of. Every variable of the parts must be
-    found; the rest of the checkpoint is left alone.
+    Every variable of the parts must be found; the rest of the checkpoint is left alone.
     """
-    state = State.read(folder)
+    state = CheckpointState.read(folder)
     if state.model != source:
         raise UserError(f"the checkpoint {folder} is of the model {state.model!r}, not {source!r}")
-    _check_vocabulary(state, vocabulary, folder)
+    check_vocabulary(state.vocabulary, model.vocabulary, f"the checkpoint {folder}")
     with _explained(folder, ""):
-        root = tf.train.Checkpoint(model=tf.train.Checkpoint(**parts))
+        root = tf.train.Checkpoint(model=tf.train.Checkpoint(**model.warm_start_parts()))
         status = root.read(str(folder / _PREFIX)).expect_partial()
         status.assert_existing_objects_matched()
     return state
@@ -291,10 +290,6 @@ def warm_start(
 
 def _damaged(folder: Path, what: str) -> DamagedError:
     return DamagedError(f"the checkpoint {folder} is damaged: {what}")
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _root(model: Any) -> tf.train.Checkpoint:
@@ -317,19 +312,21 @@ def _check_finite(model: Any, step: int) -> None:
             )
 
 
-def _check_vocabulary(state: State, vocabulary: Sequence[str], folder: Path) -> None:
-    saved, here = list(state.vocabulary), list(vocabulary)
-    if saved == here:
+def check_vocabulary(trained: Vocabulary, given: Vocabulary, what: str) -> None:
+    """Raise UserError naming the first label that differs. what: begins the message, and was
+    trained with the one vocabulary; the data have the other."""
+    if trained.names == given.names:
         return
-    place = next(
-        (i for i, pair in enumerate(zip(saved, here)) if pair[0] != pair[1]),
-        min(len(saved), len(here)),
+    count = min(len(trained.names), len(given.names))
+    differing = (i for i in range(count) if trained.names[i] != given.names[i])
+    label = next(differing, count)
+    then, now = (
+        repr(v.names[label]) if label < len(v.names) else "nothing" for v in (trained, given)
     )
-    then, now = (names[place] if place < len(names) else "nothing" for names in (saved, here))
     raise UserError(
-        f"the checkpoint {folder} was trained with other classes than the data has: label {place} "
-        f"was {then!r} ({len(saved)} classes) and is {now!r} ({len(here)}); "
-        "use sets prepared from the same annotations"
+        f"{what} was trained with other classes than the data has: label {label} was {then} "
+        f"({len(trained.names)} classes) and is {now} ({len(given.names)}); use sets prepared "
+        "from the same annotations"
     )
 
 

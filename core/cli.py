@@ -1,6 +1,6 @@
-"""What the scripts do, in the one place that knows the order:
+"""The three scripts, each a recipe that reads top to bottom:
 
-parse -> classes by name -> hparams -> run folder -> data -> model -> restore -> act
+parse -> settings -> lock -> checkpoint -> data -> model -> act
 """
 
 from __future__ import annotations
@@ -9,31 +9,25 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from core import hparams
+from core import commands, hparams
 from core.cluster import Cluster
-from core.commands import Parser, run
-from core.composing import (
-    Job,
-    by_flag,
-    by_name,
-    fill,
-    find_trained,
-    fits,
-    joined,
-    load_trained,
-    resources_explained,
-    saved_config,
-)
+from core.commands import Parser
 from core.errors import UsageError, UserError
 from core.experiment import Trained
 from core.files import write_json
-from core.provenance import circumstances, digest
+from core.provenance import circumstances, difference, digest
 from core.registry import EXPERIMENTS, LOADERS, MODELS, Registry
 from core.run_folder import RunConfig, RunFolder
+from core.run_settings import HParamFlags, Settings, merge_hparams, takes_batches_of
+
+if TYPE_CHECKING:
+    from core.checkpoints import Checkpoints
+    from core.dataset import Dataset
+    from core.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +36,18 @@ RESUME_HELP = "none, latest, or a checkpoint folder"
 
 def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a script's command on sys.argv and exit: 0, or one sentence on stderr and its code."""
-    sys.exit(run(command, sys.argv[1:]))
+    sys.exit(commands.run(command, sys.argv[1:]))
 
 
 # --- train ----------------------------------------------------------------------------------------
 
 
 def train(argv: Sequence[str]) -> None:
-    """`train.py`: train a model into its run folder.
+    """Train a model into its run folder (`train.py`).
 
     Raises UserError for all a user can mend, core.training.StoppedError after SIGINT or SIGTERM.
     """
-    parser = Parser(prog="train.py", description="Train a model.")
-    _common_flags(parser, resume="none")
+    parser = _parser("train.py", "Train a model.", resume="none")
     parser.add_argument(
         "--allow-data-change", action="store_true", help="go on though the data have changed"
     )
@@ -63,65 +56,70 @@ def train(argv: Sequence[str]) -> None:
         print(help_hps(args.model, args.data_loader))
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
-    run_dir = RunFolder(args.output_dir, args.model, args.id)
-    from core import checkpoints, devices, distribution, notifier
+    folder = RunFolder(args.output_dir, args.model, args.id)
+    from core import devices, distribution, notifier, training
+    from core.checkpoints import Checkpoints, find
     from core.reporting import console
+    from core.run import Run
 
-    with console():
-        own = checkpoints.Checkpoints(run_dir.checkpoints)
-        newest = own.latest()
-        folder = checkpoints.find(args.resume, own)
-        _check_start(args.resume, folder, own)
-        # A fresh start takes nothing from what an earlier attempt left in the folder.
-        saved = saved_config(run_dir, folder) if args.resume != "none" else None
-        job = Job(args.model, args.data_loader, by_flag(args), saved)
-        cluster = Cluster.of(job.base.distribute)
-        writes = cluster is None or cluster.chief  # others leave the run's folder alone
-        slack = notifier.read_config(job.base.slack_config) if writes else None
-        with contextlib.ExitStack() as stack:
-            if writes:
-                stack.enter_context(run_dir.created())
-                stack.enter_context(run_dir.lock())
-            stack.enter_context(resources_explained(job))
-            if own.latest() != newest:
-                raise UserError(f"{run_dir.root} has gone on in the meantime; start again")
-            _check_start(args.resume, folder, own)
-            if writes:
-                own.clean()
-                if args.resume == "latest" and folder:
-                    own.set_aside(newer_than=folder)  # they are damaged
-            devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-            spread = distribution.start(job.base.distribute, cluster, lambda: job.facts(folder))
-            stack.enter_context(spread.explained())
-            dataset, model = job.build(spread.scope)
-            start = _restore_for_training(job, model, dataset, folder, args)
-            spread.check_alike(model)
-            if writes and start < job.base.iterations:  # else a history should have nothing
-                hashes = job.contents()
-                if not args.allow_data_change:
-                    job.check_same_data(hashes)
-                _save_config(run_dir, job, start, argv, hashes)
-            log.info("%s, %s", run_dir.root, f"from step {start}" if start else "from the start")
-            from core import training
+    def settings() -> Settings:
+        config = None if args.resume == "none" else _config_path(folder, args.resume)
+        return Settings.merge(args.model, args.data_loader, _flags(args), config)
 
-            thread = stack.enter_context(notifier.Notifier(slack, run_dir, job.base.goal))
-            training.train(model, dataset, run_dir, job.base, start, thread, spread)
+    with console(), contextlib.ExitStack() as stack:
+        cluster = Cluster.of(settings().base.distribute)
+        writes = cluster is None or cluster.chief  # the other machines leave the folder alone
+        if writes:
+            stack.enter_context(folder.created())
+            stack.enter_context(folder.lock())
+        own, merged = Checkpoints(folder.checkpoints), settings()
+        slack = notifier.read_config(merged.base.slack_config) if writes else None
+        checkpoint = find(args.resume, own)
+        _check_start(args.resume, checkpoint, own)
+        if writes:
+            own.clean()
+            if args.resume == "latest" and checkpoint:
+                own.set_aside(newer_than=checkpoint)  # they are damaged
+        stack.enter_context(errors_explained(merged))
+        devices.setup(args.gpu, merged.base.seed, merged.base.deterministic)
+        spread = distribution.start(
+            merged.base.distribute, cluster, lambda: merged.shared_facts(checkpoint)
+        )
+        stack.enter_context(spread.explained())
+        dataset = merged.open_dataset()
+        run = Run.for_training(merged, dataset, checkpoint, args.output_dir, spread.scope)
+        spread.check_alike(run.model)
+        if writes and run.step < merged.base.iterations:  # else a history should have nothing
+            _record_start(folder, run, argv, args.allow_data_change)
+        log.info("%s, %s", folder.root, f"from step {run.step}" if run.step else "from the start")
+        thread = stack.enter_context(notifier.Notifier(slack, folder, merged.base.goal))
+        training.train(run.model, dataset, folder, merged.base, run.step, thread, spread)
 
 
-def _check_start(resume: str, folder: Path | None, own: Any) -> None:
-    """The rules that keep a training from destroying what is there."""
+def _config_path(folder: RunFolder, resume: str) -> Path | None:
+    """Return the config.json of the run, else of the run that the checkpoint `resume` lies in, else
+    None."""
+    paths = [folder.config]
+    if resume not in ("none", "latest"):
+        path = Path(resume).resolve()
+        paths += [parent / "config.json" for parent in (path, *path.parents[:3])]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _check_start(resume: str, checkpoint: Path | None, own: Checkpoints) -> None:
+    """Raise UserError for a start that would destroy what is there."""
     steps = own.steps()
     if resume == "none" and steps:
         raise UserError(
             f"{own.folder} already has checkpoints (newest: step {steps[-1]}); go on from them "
             "with --resume latest, or start afresh under another --id"
         )
-    if resume == "latest" and folder is None:
+    if resume == "latest" and checkpoint is None:
         log.info("nothing to resume in %s: starting at step 0", own.folder)
-    if folder is not None and steps and resume != "latest":
-        from core.checkpoints import State
+    if checkpoint is not None and steps and resume != "latest":
+        from core.checkpoints import CheckpointState
 
-        step = State.read(folder).step
+        step = CheckpointState.read(checkpoint).step
         if steps[-1] > step:
             raise UserError(
                 f"{own.folder} has checkpoints after step {step} (newest: step {steps[-1]}), which "
@@ -129,91 +127,65 @@ def _check_start(resume: str, folder: Path | None, own: Any) -> None:
             )
 
 
-def _restore_for_training(
-    job: Job, model: Any, dataset: Any, folder: Path | None, args: argparse.Namespace
-) -> int:
-    """Resume, warm start or load pretrained weights; returns the steps done."""
-    from core import checkpoints
-
-    vocabulary = dataset.vocabulary.names
-    if folder is not None:
-        step = checkpoints.resume(model, folder, vocabulary, job.hint()).step
-        log.info("resumed %s", folder)
-        return step
-    source = job.model_cls.warm_start_from(job.model_hparams)
-    if source is None:
-        model.load_pretrained()
-        return 0
-    name, run_id = source
-    other = RunFolder(args.output_dir, name, run_id)
-    newest = checkpoints.Checkpoints(other.checkpoints).latest()
-    if newest is None:
-        raise UserError(
-            f"{args.model} starts from the run {other.root}, which has no checkpoint; train "
-            f"{name} with --id {run_id} and the same -o first"
-        )
-    _check_same_parts(job, name, RunConfig.read(other.config), other.config)
-    checkpoints.warm_start(model.warm_start_parts(), newest, name, vocabulary)
-    log.info("took the weights of %s", newest)
-    return 0
-
-
-def _check_same_parts(job: Job, name: str, config: RunConfig, path: Path) -> None:
-    """The hparams that both models have must be equal, but for those that may differ."""
-    there = hparams.to_dict(
-        hparams.from_dict(MODELS[name].HParams, config.model_hparams, f"{path}: hparams.model")
-    )
-    here = hparams.to_dict(job.model_hparams)
-    differing = [
-        f"{key} is {there[key]} there and {here[key]} here"
-        for key in here
-        if key in there
-        and key not in job.model_cls.warm_start_may_differ
-        and here[key] != there[key]
-    ]
-    if differing:
-        raise UserError(
-            f"{job.model_name} cannot start from {path.parent}: {'; '.join(differing)}; "
-            "give the same values in --hparams"
-        )
-
-
-def _save_config(
-    run_dir: RunFolder, job: Job, start: int, argv: Sequence[str], hashes: dict[str, dict[str, str]]
+def _record_start(
+    folder: RunFolder, run: Run, argv: Sequence[str], allow_data_change: bool
 ) -> None:
-    groups = job.groups()
-    old, loader = job.config, job.loader_name
+    """Write config.json, with an entry for this start in its history. UserError, before anything is
+    written, when the data are not those that the run was last trained on."""
+    settings = run.settings
+    old, loader, groups = settings.saved, settings.loader_name, settings.groups()
+    before = old.contents.get(loader, {}) if old else {}
+    now = settings.data_files()
+    if not allow_data_change:
+        _check_same_data(before, now, settings.data_folders())
+    data_changes = {
+        f"contents.{name}": [digest(before[name]), digest(found)]
+        for name, found in now.items()
+        if name in before and before[name] != found
+    }
     entry = {
-        "step": start,
+        "step": run.step,
         "loader": loader,
         **circumstances("train.py", argv),
-        "seed": job.base.seed,
-        "data": {name: digest(each) for name, each in hashes.items()},
-        "changes": {**job.changes(), **job.data_changes(hashes)},
+        "seed": settings.base.seed,
+        "data": {name: digest(found) for name, found in now.items()},
+        "changes": {**settings.changes(), **data_changes},
     }
     RunConfig(
-        model=job.model_name,
+        model=settings.model_name,
         loader=loader,
         base=groups["base"],
         model_hparams=groups["model"],
         data={**(old.data if old else {}), loader: groups[f"data.{loader}"]},
         history=(*(old.history if old else ()), entry),
-        contents={**(old.contents if old else {}), loader: hashes},
-    ).write(run_dir.config)
+        contents={**(old.contents if old else {}), loader: now},
+    ).write(folder.config)
+
+
+def _check_same_data(
+    before: dict[str, dict[str, str]], now: dict[str, dict[str, str]], folders: dict[str, Path]
+) -> None:
+    for name in before.keys() & now.keys():
+        found = difference(before[name], now[name])
+        if found:
+            raise UserError(
+                f"{folders[name] / found[0]} {found[1]}, unlike when this run was trained last: "
+                f"give {name} the data it was trained on, or go on with these by "
+                "--allow-data-change"
+            )
 
 
 # --- evaluate -------------------------------------------------------------------------------------
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """`evaluate-metrics.py`: compute metrics of a trained run on its validation set.
+    """Compute metrics of a trained run on its validation set (`evaluate-metrics.py`).
 
     Prints a table and saves JSON into the run's evaluation folder, and sends it to Slack if that is
     configured. The run's config.json gives all hparams; flags override. Raises UserError for all a
     user can mend.
     """
-    parser = Parser(prog="evaluate-metrics.py", description="Compute metrics of a trained model.")
-    _common_flags(parser, resume="latest")
+    parser = _parser("evaluate-metrics.py", "Compute metrics of a trained model.", resume="latest")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="default: all of the model's")
     parser.add_argument("--all", action="store_true", help="print all protocols and controls")
     args = parser.parse_args(list(argv))
@@ -221,41 +193,71 @@ def evaluate(argv: Sequence[str]) -> None:
         print(help_hps(args.model, args.data_loader))
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
-    run_dir = RunFolder(args.output_dir, args.model, args.id)
-    from core import devices, notifier
+    folder = RunFolder(args.output_dir, args.model, args.id)
+    from core import notifier
     from core.evaluation import report
     from core.reporting import console
 
-    model_cls = MODELS[args.model]
-    names = report.check_metrics(args.metrics or model_cls.metrics, model_cls)
-
-    with console():
-        folder = find_trained(run_dir, args.resume, "--id")
-        saved = saved_config(run_dir, folder)
-        job = Job(args.model, args.data_loader, by_flag(args), saved, evaluating=True)
-        slack = notifier.read_config(job.base.slack_config)
-        devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-        with run_dir.created(), resources_explained(job):
-            dataset, model, step = load_trained(job, folder)
-            found = report.run(
-                model,
+    names = report.check_metrics(args.metrics or MODELS[args.model].metrics, MODELS[args.model])
+    with console(), folder.created():
+        with _opened(folder, args.model, args, _flags(args), "--id") as (run, dataset, _):
+            base = run.settings.base
+            slack = notifier.read_config(base.slack_config)
+            results = report.run(
+                run.model,
                 dataset,
-                run_dir.evaluation,
+                folder.evaluation,
                 names,
-                step,
+                run.step,
                 command=("evaluate-metrics.py", *argv),
-                data=job.data_digests(),
+                data=_data_digests(run.settings),
                 whole_table=args.all,
             )
-        with notifier.Notifier(slack, run_dir, job.base.goal) as thread:
-            thread.post(*report.message(found, step))
+        with notifier.Notifier(slack, folder, base.goal) as thread:
+            thread.post(*report.message(results, run.step))
+
+
+@contextlib.contextmanager
+def _opened(
+    folder: RunFolder, model_name: str, args: argparse.Namespace, flags: HParamFlags, id_flag: str
+) -> Iterator[tuple[Run, Dataset, Path | None]]:
+    """Open a run with its data for a block: (run, dataset, checkpoint folder; None for an untrained
+    network). id_flag: names the run's id, for messages."""
+    from core import checkpoints, devices
+    from core.run import Run
+
+    checkpoint = checkpoints.find(args.resume, checkpoints.Checkpoints(folder.checkpoints))
+    if checkpoint is None and args.resume == "latest":
+        raise UserError(
+            f"the run {folder.root} has no checkpoint to evaluate; check -o and {id_flag}, or "
+            "use --resume none for an untrained network"
+        )
+    config = _config_path(folder, args.resume)
+    settings = Settings.merge(model_name, args.data_loader, flags, config, new_data=False)
+    devices.setup(args.gpu, settings.base.seed, settings.base.deterministic)
+    with errors_explained(settings):
+        dataset = settings.open_dataset()
+        if checkpoint is None:
+            log.info("--resume none: an untrained network")
+            run = Run.untrained(settings, dataset)
+        else:
+            run = Run.load(settings, checkpoint)
+            what = f"the checkpoint {checkpoint}"
+            checkpoints.check_vocabulary(run.vocabulary, dataset.vocabulary, what)
+            log.info("opened %s", checkpoint)
+        yield run, dataset, checkpoint
+
+
+def _data_digests(settings: Settings) -> dict[str, str]:
+    """Return a digest of each folder of data, to stand beside figures."""
+    return {name: digest(files) for name, files in settings.data_files().items()}
 
 
 # --- experiments ----------------------------------------------------------------------------------
 
 
 def run_experiment(argv: Sequence[str]) -> None:
-    """`run-experiment.py`: run an experiment, on a trained model or on what another one wrote.
+    """Run an experiment on a trained model, or on what another one wrote (`run-experiment.py`).
 
     The model's config.json gives all its hparams; flags override. What was run is recorded in the
     experiment's own folder. Raises UserError for all a user can mend.
@@ -279,47 +281,53 @@ def run_experiment(argv: Sequence[str]) -> None:
     model_flags = ("--model-name", "--model-id") if experiment_cls.needs_model else ()
     _require(parser, MODELS, args, *model_flags, "--output-dir", "--id")
     own = RunFolder(args.output_dir, args.experiment, args.id)
-    exp_hparams = fill("--exp-hparams", joined(args.exp_hparams), experiment_cls.HParams)
+    text = _joined(args.exp_hparams)
+    exp_hparams = merge_hparams("--exp-hparams", text, experiment_cls.HParams, None, "")
     experiment = experiment_cls(exp_hparams, own.root)
-    from core import devices
-    from core.reporting import console
-
     record = {
         "experiment": args.experiment,
         "hparams": hparams.to_dict(exp_hparams),
         **circumstances("run-experiment.py", argv),
     }
-    with console():
-        if not experiment_cls.needs_model:
-            if args.model_name or args.model_id or args.model_hparams:
-                log.info("%s reads files only: no model is loaded", args.experiment)
-            devices.setup(args.gpu, seed=0, deterministic=False)
-            with own.created():
-                experiment.prepare()
-                write_json(own.config, record)
-                experiment.run(None)
-            return
-        experiment_cls.check_fit(MODELS[args.model_name])
-        run_dir = RunFolder(args.output_dir, args.model_name, args.model_id)
-        folder = find_trained(run_dir, args.resume, "--model-id")
-        given = by_name("--model-hparams", args.model_hparams)
-        saved = saved_config(run_dir, folder)
-        job = Job(args.model_name, args.data_loader, given, saved, evaluating=True)
-        devices.setup(args.gpu, job.base.seed, job.base.deterministic)
-        with own.created(), resources_explained(job):
-            experiment.prepare()
-            dataset, model, step = load_trained(job, folder)
-            record["model"] = {
-                "name": args.model_name,
-                "id": args.model_id,
-                "checkpoint": None if folder is None else str(folder.resolve()),
-                "step": step,
-                "hparams": job.groups(),
-                "loader": job.loader_name,
-                "data": job.data_digests(),
-            }
-            write_json(own.config, record)
-            experiment.run(Trained(model, dataset, args.model_id, step))
+    from core.reporting import console
+
+    act = _run_on_model if experiment_cls.needs_model else _run_on_files
+    with console(), own.created():
+        act(experiment, own, args, record)
+
+
+def _run_on_files(
+    experiment: Any, own: RunFolder, args: argparse.Namespace, record: dict[str, Any]
+) -> None:
+    from core import devices
+
+    if args.model_name or args.model_id or args.model_hparams:
+        log.info("%s reads files only: no model is loaded", args.experiment)
+    devices.setup(args.gpu, seed=0, deterministic=False)
+    experiment.prepare()
+    write_json(own.config, record)
+    experiment.run(None)
+
+
+def _run_on_model(
+    experiment: Any, own: RunFolder, args: argparse.Namespace, record: dict[str, Any]
+) -> None:
+    experiment.check_fit(MODELS[args.model_name])
+    folder = RunFolder(args.output_dir, args.model_name, args.model_id)
+    flags = HParamFlags(mixed=_joined(args.model_hparams))
+    experiment.prepare()
+    with _opened(folder, args.model_name, args, flags, "--model-id") as (run, dataset, checkpoint):
+        record["model"] = {
+            "name": args.model_name,
+            "id": args.model_id,
+            "checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
+            "step": run.step,
+            "hparams": run.settings.groups(),
+            "loader": run.settings.loader_name,
+            "data": _data_digests(run.settings),
+        }
+        write_json(own.config, record)
+        experiment.run(Trained(run.model, dataset, args.model_id, run.step))
 
 
 # --- hparams help ---------------------------------------------------------------------------------
@@ -352,7 +360,7 @@ def _groups(
     models = [model_name] if model_name else MODELS.names()
     loaders = [loader_name] if loader_name else LOADERS.names()
     if model_name and not loader_name:
-        loaders = [n for n in loaders if fits(MODELS[model_name], LOADERS[n])]
+        loaders = [n for n in loaders if takes_batches_of(MODELS[model_name], LOADERS[n])]
     groups = [(flags["base"], hparams.BaseHParams)]
     groups += [(f"{flags['model']} of {name}", MODELS[name].HParams) for name in models]
     groups += [(f"{flags['data']} of {name}", LOADERS[name].HParams) for name in loaders]
@@ -366,12 +374,14 @@ def _described(groups: Iterable[tuple[str, type]]) -> str:
 # --- shared ---------------------------------------------------------------------------------------
 
 
-def _common_flags(parser: argparse.ArgumentParser, resume: str) -> None:
+def _parser(script: str, description: str, resume: str) -> Parser:
+    parser = Parser(prog=script, description=description)
     parser.add_argument("model", nargs="?", help="name of the model")
     parser.add_argument("-p", "--hparams", action="append", metavar="a=1,b=2", help="of the model")
     parser.add_argument("-dp", "--data-hparams", action="append", metavar="a=1,b=2")
     parser.add_argument("--base-hparams", action="append", metavar="a=1,b=2")
     _shared_flags(parser, "the run is <output dir>/<model>-<id>", resume)
+    return parser
 
 
 def _shared_flags(parser: argparse.ArgumentParser, id_help: str, resume: str) -> None:
@@ -393,3 +403,27 @@ def _require(
         named = {registry.kind, f"--{registry.kind}-name"}.intersection(missing)
         hint = f"; {registry.kind}s: {', '.join(registry.names())}" if named else ""
         raise UsageError(f"missing: {', '.join(missing)}{hint}. See {parser.prog} --help")
+
+
+def _flags(args: argparse.Namespace) -> HParamFlags:
+    groups = (args.base_hparams, args.hparams, args.data_hparams)
+    return HParamFlags(*(_joined(texts) for texts in groups))
+
+
+def _joined(texts: Sequence[str] | None) -> str:
+    """Return one comma string of a flag that may be given more than once."""
+    return ",".join(text for text in texts or () if text)
+
+
+@contextlib.contextmanager
+def errors_explained(settings: Settings) -> Iterator[None]:
+    """Turn a prepared set that cannot be read, and too little memory, into a UserError."""
+    import tensorflow as tf
+
+    from dataloaders.blocks import reading_errors_explained
+
+    try:
+        with reading_errors_explained(settings.data_folders().values()):
+            yield
+    except tf.errors.ResourceExhaustedError:
+        raise UserError("out of memory: use a smaller batch_size") from None

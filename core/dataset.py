@@ -34,6 +34,19 @@ class Vocabulary:
         return len(self.names)
 
 
+@dataclass(frozen=True)
+class DataSizes:
+    """Sides in pixels of what the records of a set hold; defaults as preparation makes them."""
+
+    photo: int = 256
+    crop: int = 96
+    sketch: int = 96
+    mask: int = 64  # M
+
+
+STANDARD_SIZES = DataSizes()
+
+
 class Parts(NamedTuple):
     """Which parts of every batch are wanted, when it is split into equal ones."""
 
@@ -61,7 +74,7 @@ class Dataset(abc.ABC):
     name: str = ""
     HParams: type  # frozen dataclass of folders
     batch_type: type  # one of dataloaders.batches
-    mask_size: int = 64  # M, side in pixels of masks that a model built for these data makes
+    sizes: DataSizes
     parallel_calls: int | None = None  # batches made at the same time; None: tf.data decides
     prefetch: int = 2  # finished batches that wait for the model
 
@@ -72,6 +85,7 @@ class Dataset(abc.ABC):
         self.batch_size = int(base.batch_size)
         self.image_size = int(image_size)
         self.seed = int(seed)
+        self.sizes = STANDARD_SIZES  # a loader that knows better sets its own
         if self.batch_size < 1:
             raise UsageError(f"batch_size is at least 1, not {self.batch_size}")
 

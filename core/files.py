@@ -10,7 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -201,3 +201,31 @@ def read_json(path: Path, content_type: Any = Any) -> Any:
         raise UserError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error})") from None
+
+
+T = TypeVar("T")
+
+
+def read_json_as(path: Path, kind: type[T], schema: int, remedy: str) -> T:
+    """Read a JSON file as an instance of a msgspec type, checked while it is read.
+
+    schema: what its key `schema` must be; remedy: ends the message when it is another. UserError
+    naming the file, and the place in it, when it is missing, no JSON, or anything else than `kind`.
+    """
+    try:
+        data = path.read_bytes()
+        found = msgspec.json.decode(data, type=_Schema).schema
+        if found != schema:
+            raise UserError(
+                f"{path}: schema {found}, but this version of the program reads schema {schema}; "
+                f"{remedy}"
+            )
+        return msgspec.json.decode(data, type=kind)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+class _Schema(msgspec.Struct):
+    schema: int

@@ -21,10 +21,12 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from core.errors import UsageError, UserError
-from core.files import make_folder, read_json, write_json
+from core.files import make_folder, read_json_as, write_json
 
 log = logging.getLogger(__name__)
 
@@ -148,17 +150,50 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
+class HistoryEntry(TypedDict):
+    """One start of a training, as config.json records it.
+
+    step: steps done before. data: data hparam that names a folder -> digest of what lies in it.
+    changes: 'group.name' -> [before, now] of what differs from the start before.
+    """
+
+    step: int
+    loader: str
+    command: list[str]
+    versions: dict[str, str]
+    git: dict[str, Any] | None
+    time: str
+    seed: int
+    data: dict[str, str]
+    changes: dict[str, list[Any]]
+
+
+class _HParamGroups(msgspec.Struct, forbid_unknown_fields=True):
+    base: dict[str, Any]
+    model: dict[str, Any]
+    data: dict[str, dict[str, Any]]
+
+
+class _ConfigFile(msgspec.Struct, forbid_unknown_fields=True):
+    """The layout of config.json."""
+
+    schema: int
+    model: str
+    loader: str
+    hparams: _HParamGroups
+    history: list[HistoryEntry]
+    contents: dict[str, dict[str, dict[str, str]]] = {}
+
+
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """What config.json holds. Hparam groups are plain dicts here: `core.hparams.from_dict` checks
+    """The content of config.json. Hparam groups are plain dicts: `core.hparams.from_dict` checks
     them against the classes, which this module does not know.
 
     model, loader: registered names; loader is the one of the last training. base, model_hparams:
-    name -> value. data: loader name -> {name -> value}, for every loader the run has met.
-    history: one entry a training start: {step, loader, command, versions, time, changes, and, but
-    in entries of older versions, seed, git, data}. contents: loader name -> {data hparam that names
-    a folder -> `core.provenance.data_files`}, as the last training with that loader found them;
-    data of an entry has one digest for each folder (`core.provenance.digest`).
+    name -> value. data: loader name -> {name -> value}, for every loader the run was trained with.
+    history: one entry a training start. contents: loader name -> {data hparam that names a folder
+    -> {file -> digest}}, as the last training with that loader found them.
     """
 
     model: str
@@ -166,63 +201,32 @@ class RunConfig:
     base: dict[str, Any]
     model_hparams: dict[str, Any]
     data: dict[str, dict[str, Any]]
-    history: tuple[dict[str, Any], ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
     contents: dict[str, dict[str, dict[str, str]]] = dataclasses.field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Atomically, as JSON with a fixed order of keys."""
-        content = {
-            "schema": SCHEMA,
-            "model": self.model,
-            "loader": self.loader,
-            "hparams": {"base": self.base, "model": self.model_hparams, "data": self.data},
-            "history": list(self.history),
-            "contents": self.contents,
-        }
-        write_json(path, content)
+        """Write the file atomically, with a fixed order of keys."""
+        groups = _HParamGroups(self.base, self.model_hparams, self.data)
+        content = _ConfigFile(
+            SCHEMA, self.model, self.loader, groups, list(self.history), self.contents
+        )
+        write_json(path, msgspec.to_builtins(content))
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
-        """UserError for a file that is missing, no JSON, or has unknown, missing or ill-typed
-        keys."""
-        content = read_json(path)
-        check_keys(content, {"schema": int, "model": str, "loader": str, "hparams": dict,
-                        "history": list}, str(path), {"contents": dict})  # fmt: skip
-        if content["schema"] != SCHEMA:
-            raise UserError(
-                f"{path}: schema {content['schema']}, but this version of the program reads "
-                f"schema {SCHEMA}; use the version that wrote it, or train again"
-            )
-        groups = content["hparams"]
-        check_keys(groups, {"base": dict, "model": dict, "data": dict}, f"{path}: hparams")
-        for loader, values in groups["data"].items():
-            if not isinstance(values, dict):
-                raise UserError(f"{path}: hparams.data[{loader!r}] must be an object")
-        for entry in content["history"]:
-            check_keys(entry, {"step": int, "loader": str, "command": list, "versions": dict,
-                          "time": str, "changes": dict}, f"{path}: history",
-                       {"seed": int, "git": object, "data": dict})  # fmt: skip
-            if not all(isinstance(word, str) for word in entry["command"]):
-                raise UserError(f"{path}: history: 'command' must be words")
-        contents = content.get("contents", {})
-        if not _depth_of_text(contents, 3):
-            raise UserError(f"{path}: 'contents' must be text by loader, folder and file")
+        """Read a config.json. UserError naming the file and the place in it when it is missing, no
+        JSON, of another schema, or has unknown, missing or ill-typed keys."""
+        content = read_json_as(path, _ConfigFile, SCHEMA, "the version that wrote it can read it")
+        groups = content.hparams
         return cls(
-            model=content["model"],
-            loader=content["loader"],
-            base=groups["base"],
-            model_hparams=groups["model"],
-            data=groups["data"],
-            history=tuple(content["history"]),
-            contents=contents,
+            content.model,
+            content.loader,
+            groups.base,
+            groups.model,
+            groups.data,
+            tuple(content.history),
+            content.contents,
         )
-
-
-def _depth_of_text(value: Any, depth: int) -> bool:
-    """Whether it is objects of objects, so deep, of text."""
-    if not depth:
-        return isinstance(value, str)
-    return isinstance(value, dict) and all(_depth_of_text(v, depth - 1) for v in value.values())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

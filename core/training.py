@@ -58,7 +58,6 @@ def train(
     does not take what is written; StoppedError after SIGINT or SIGTERM, once a checkpoint is saved.
     """
     checkpoints = Checkpoints(run.checkpoints)
-    vocabulary = dataset.vocabulary.names
     # The run may have ended between a checkpoint and its evaluation.
     lacks_evaluation = is_due(start, base.notify_every) and not has_line(run.figures, start)
     if start >= base.iterations and not lacks_evaluation:
@@ -94,7 +93,7 @@ def train(
             permanent = is_due(done, base.save_every) or last
             due = permanent or is_due(done, base.safety_save) or signal_number
             if due and spread.chief:
-                path = checkpoints.save(model, done, permanent, vocabulary)
+                path = checkpoints.save(model, done, permanent, dataset.sizes)
                 log.info("saved %s", path)
             if is_due(done, base.notify_every) and not signal_number:
                 report.evaluation(evaluation.at_step(done), received_signal)

@@ -102,14 +102,14 @@ def load_drawing(path: Path) -> np.ndarray:
         with _opened(path) as image:
             if max(image.size) > MAX_SIDE:
                 raise Skip(f"sketch of more than {MAX_SIDE} pixels a side")
-            return _grey(image)
+            return grey_on_white(image)
     except Skip:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         raise Skip("sketch broken") from error
 
 
-def _grey(image: Image.Image) -> np.ndarray:
+def grey_on_white(image: Image.Image) -> np.ndarray:
     """uint8 (h, w) of a picture on white paper."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
         return (np.asarray(image) >> 8).astype(np.uint8)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from core.dataset import Stage, Vocabulary
+from core.dataset import DataSizes, Stage, Vocabulary
 from core.hparams import hp
 from core.registry import LOADERS
 from dataloaders import blocks, prepared_sets, random_draws, records, sources
@@ -63,8 +63,8 @@ class QuickdrawCococrops(sources.ItemLoader):
         self._report_sketches = functools.lru_cache(maxsize=None)(self._missing_sketches)
         self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
         self._open_items(hparams.qdraw_dir)
-        self._crop_side = blocks.image_side(self._crops.split("train"))
-        self._sketch_side = blocks.image_side(self._items("train"))
+        crop = blocks.image_side(self._crops.split("train"))
+        self.sizes = DataSizes(crop=crop, sketch=blocks.image_side(self._items("train")))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -116,9 +116,9 @@ class QuickdrawCococrops(sources.ItemLoader):
 
     def _decode(self, triplets: _Triplets) -> _Triplets:
         return triplets._replace(
-            sketches=blocks.decode_images(triplets.sketches, self._sketch_side, 1, "png"),
-            positives=blocks.decode_images(triplets.positives, self._crop_side, 3, "jpeg"),
-            negatives=blocks.decode_images(triplets.negatives, self._crop_side, 3, "jpeg"),
+            sketches=blocks.decode_images(triplets.sketches, self.sizes.sketch, 1, "png"),
+            positives=blocks.decode_images(triplets.positives, self.sizes.crop, 3, "jpeg"),
+            negatives=blocks.decode_images(triplets.negatives, self.sizes.crop, 3, "jpeg"),
         )
 
     def _assemble(self, triplets: _Triplets) -> TripletBatch:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from core.dataset import DataSizes
 from dataloaders import blocks, queries, random_draws, records, sources
 from dataloaders.batches import SceneBatch, SceneGraph, Stuff
 from dataloaders.negatives import negative_rows
@@ -61,15 +62,6 @@ class Parsed(NamedTuple):
     negative_crops: tf.Tensor  # string (O,), then uint8 (O, S, S, 3)
     negative_classes: tf.Tensor  # int32 (O,)
     stuff: Stuff | None  # masks: string (N,), packed; None: the set has none
-
-
-class Sides(NamedTuple):
-    """Sides in pixels of the stored images."""
-
-    scene: int
-    sketch: int
-    crop: int
-    mask: int  # M, also of what a model draws where a set has no masks
 
 
 def parse(
@@ -139,17 +131,17 @@ def thin_out(parsed: Parsed, seed: int, dropped: float) -> Parsed:
     )
 
 
-def decode(parsed: Parsed, sides: Sides) -> Parsed:
+def decode(parsed: Parsed, sizes: DataSizes) -> Parsed:
     """Encoded images to uint8."""
     return parsed._replace(
-        images=blocks.decode_images(parsed.images, sides.scene, 3, "jpeg"),
-        sketches=blocks.decode_images(parsed.sketches, sides.sketch, 1, "png"),
-        negative_crops=blocks.decode_images(parsed.negative_crops, sides.crop, 3, "jpeg"),
+        images=blocks.decode_images(parsed.images, sizes.photo, 3, "jpeg"),
+        sketches=blocks.decode_images(parsed.sketches, sizes.sketch, 1, "png"),
+        negative_crops=blocks.decode_images(parsed.negative_crops, sizes.crop, 3, "jpeg"),
     )
 
 
 def assemble(
-    parsed: Parsed, sides: Sides, image_size: int, seed: int, training: bool, jitter: float
+    parsed: Parsed, sizes: DataSizes, image_size: int, seed: int, training: bool, jitter: float
 ) -> SceneBatch:
     """The finished batch. training: the direction of each pair of each side is drawn anew; the
     query side never learns the photo side's directions. jitter: of the query's boxes."""
@@ -162,14 +154,14 @@ def assemble(
         images=parsed.images,
         photo=photo.graph(seed, sources.PHOTO_DIRECTION if training else None),
         crops=blocks.resize_images(
-            blocks.crop_images(parsed.images, photo.boxes, photo.obj_to_img, sides.crop),
+            blocks.crop_images(parsed.images, photo.boxes, photo.obj_to_img, sizes.crop),
             image_size,
         ),
-        masks=None if parsed.masks is None else records.unpack_masks(parsed.masks, sides.mask),
+        masks=None if parsed.masks is None else records.unpack_masks(parsed.masks, sizes.mask),
         query=query.graph(seed, sources.QUERY_DIRECTION if training else None),
         sketches=blocks.resize_images(parsed.sketches, image_size),
         query_to_photo=parsed.query_to_photo,
         negative_crops=blocks.resize_images(parsed.negative_crops, image_size),
         negative_classes=parsed.negative_classes,
-        stuff=stuff and stuff._replace(masks=records.unpack_masks(stuff.masks, sides.mask)),
+        stuff=stuff and stuff._replace(masks=records.unpack_masks(stuff.masks, sizes.mask)),
     )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from core.dataset import SceneDataset, Stage, Vocabulary
+from core.dataset import DataSizes, SceneDataset, Stage, Vocabulary
 from core.errors import UsageError
 from core.evaluation.query_protocols import DrawnScenes, QueryObjects, QueryProtocol
 from dataloaders import blocks, prepared_sets, queries, scene_batches, sources
@@ -36,17 +36,11 @@ class SceneLoader(sources.ItemLoader, SceneDataset):
     batch_type = SceneBatch
     _vocabulary: Vocabulary
     _crops: sources.Partners
-    _sides: scene_batches.Sides
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary of the scenes."""
         return self._vocabulary
-
-    @property
-    def mask_size(self) -> int:
-        """M, the side of a batch's masks in pixels."""
-        return self._sides.mask
 
     def _partners(self, split: str) -> dict[str, blocks.ClassPools]:
         crops = self._crops.of(split)
@@ -83,17 +77,17 @@ class SceneLoader(sources.ItemLoader, SceneDataset):
         raise NotImplementedError
 
     def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
-        parse, sides, seed = self._parse(split), self._sides, self.seed
+        parse, sizes, seed = self._parse(split), self.sizes, self.seed
         jitter, dropped = self.hparams.query_jitter, self.hparams.query_dropped
         if not training:
             jitter = dropped = 0.0
         return (
             ("parse", lambda items: scene_batches.thin_out(parse(items), seed, dropped)),
-            ("decode", lambda parsed: scene_batches.decode(parsed, sides)),
+            ("decode", lambda parsed: scene_batches.decode(parsed, sizes)),
             (
                 "assemble",
                 lambda parsed: scene_batches.assemble(
-                    parsed, sides, self.image_size, seed, training, jitter
+                    parsed, sizes, self.image_size, seed, training, jitter
                 ),
             ),
         )
@@ -130,8 +124,8 @@ class PreparedScenes(SceneLoader):
             self._sketches = sources.Partners(qdraw_dir, self._vocabulary, "sketches")
         self._crops = sources.Partners(crops_dir, self._vocabulary, "crops")
         self._open_items(scenes_dir)
-        self._sides = scene_batches.Sides(
-            scene=blocks.image_side(self._items("train")),
+        self.sizes = DataSizes(
+            photo=blocks.image_side(self._items("train")),
             sketch=(
                 blocks.image_side(self._sketches.split("train"))
                 if self._sketches

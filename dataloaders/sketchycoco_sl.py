@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from core.dataset import DataSizes
 from core.errors import EmptySplitError, UserError
 from core.hparams import hp
 from core.registry import LOADERS
@@ -116,7 +117,7 @@ class SketchycocoSl(SceneLoader):
         self._vocabulary = meta.vocabulary
         self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
         side = blocks.image_side(self._crops.split("train"))
-        self._sides = scene_batches.Sides(sl_pairs.SCENE_SIDE, side, side, meta.mask_size)
+        self.sizes = DataSizes(sl_pairs.SCENE_SIDE, side, side, meta.mask_size)
         indices = {name: k for k, name in enumerate(self._vocabulary.names)}
         labels = {
             number: indices[name] for number, name in sl_pairs.CLASSES.items() if name in indices

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from core import cli
+from core import cli, commands
 from core.checkpoints import Checkpoints
 from core.errors import HParamError, StoppedError, UsageError, UserError
 from core.hparams import BaseHParams
@@ -166,7 +166,7 @@ TOKEN = "xoxb-1234-MARKED"
 @pytest.mark.parametrize("command", [cli.train, cli.evaluate, cli.run_experiment])
 def test_a_token_on_the_command_line_is_neither_saved_nor_said(out, words, command, capsys):
     argv = ["fake-model", "--data-loader", "fake-loader", "-o", str(out), "--id", "01", *words]
-    assert cli.run(command, argv) == 2
+    assert commands.run(command, argv) == 2
     said = "".join(capsys.readouterr())
     assert "Slack token" in said and "MARKED" not in said
     assert list(out.iterdir()) == []
@@ -184,7 +184,7 @@ def test_a_token_is_never_taken_for_a_file():
 @pytest.mark.parametrize("command", [cli.train, cli.evaluate, cli.run_experiment])
 def test_words_that_are_no_text(out, command, flag, capsys):
     argv = ["fake-model", "-o", str(out), "--id", "01", flag, os.fsdecode(b"caf\xe9")]
-    assert cli.run(command, argv) == 2
+    assert commands.run(command, argv) == 2
     assert capsys.readouterr().err == (
         "error: the argument caf\\xe9 is not UTF-8: rename the file or folder, or set a UTF-8 "
         "locale\n"
@@ -264,17 +264,6 @@ def test_another_loader_may_meet_other_data(out, data, monkeypatch):
         on(out, data, steps=3)
 
 
-def test_a_run_of_an_older_version_goes_on(out, data):
-    run = on(out, data, steps=1)
-    content = json.loads(run.config.read_text())
-    del content["contents"]
-    for name in ("seed", "git", "data"):
-        del content["history"][0][name]
-    run.config.write_text(json.dumps(content))
-    on(out, data)
-    assert len(RunConfig.read(run.config).contents["fake-loader"]["set_dir"]) == 3
-
-
 # --- starts that fail ---
 
 
@@ -297,7 +286,7 @@ def test_numbers_that_no_machine_takes(out, capsys):
         ("base", "batch_size", str(10**12), "batch_size must be at most 65536"),
         ("base", "iterations", "1" + "0" * 400, "iterations must be at most 1000000000"),
         ("model", "learning_rate", "1" + "0" * 400, "learning_rate must be float"),
-        ("model", "learning_rate", "1e999", "Number out of range"),
+        ("model", "learning_rate", "1e999", "out of range"),
         ("base", "seed", "1" + "0" * 9999, ""),  # some Pythons do not even read it
     ):
         content = json.loads(whole)
@@ -305,7 +294,7 @@ def test_numbers_that_no_machine_takes(out, capsys):
         run.config.write_text(json.dumps(content).replace('"HERE"', number))
         capsys.readouterr()
         argv = ["fake-model", "-o", str(out), "--id", "01", "--resume", "latest"]
-        assert cli.run(cli.train, argv) == 1
+        assert commands.run(cli.train, argv) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {run.config}") and piece in line
 
@@ -442,7 +431,7 @@ def test_bad_input_is_one_sentence(out, argv, error, pieces, capsys):
         cli.train(full)
     for piece in pieces:
         assert piece in str(caught.value)
-    assert cli.run(cli.train, full) == error.exit_code
+    assert commands.run(cli.train, full) == error.exit_code
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1] == f"error: {caught.value}"
     assert len([line for line in lines if line.startswith("error")]) == 1
@@ -542,10 +531,10 @@ FAKE_TRAIN = """
 import sys
 from tests.core import fakes
 fakes.install(None, setattr)
-from core import cli
+from core import cli, commands, commands
 from core.checkpoints import Checkpoints
 {before}
-sys.exit(cli.run(cli.train, sys.argv[1:]))
+sys.exit(commands.run(cli.train, sys.argv[1:]))
 """
 
 

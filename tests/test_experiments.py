@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from core import cli, features, hparams
+from core import cli, commands, features, hparams
 from core.checkpoints import Checkpoints
 from core.evaluation import figure_files
 from core.registry import LOADERS, MODELS
@@ -65,9 +65,9 @@ def save_run(out, model_name, run_id, loader_name, text, folders):
     base = hparams.parse("batch_size=4,slack_config=", hparams.BaseHParams)
     own, data = hparams.parse(text, model_cls.HParams), loader_cls.HParams(*folders)
     dataset = loader_cls(data, base, own.image_size, base.seed)
-    model = model_cls(own, dataset.vocabulary, base.iterations, getattr(dataset, "mask_size", 64))
+    model = model_cls(own, dataset.vocabulary, base.iterations, dataset.sizes.mask)
     run = RunFolder(out, model_name, run_id)
-    Checkpoints(run.checkpoints).save(model, 3, True, dataset.vocabulary.names)
+    Checkpoints(run.checkpoints).save(model, 3, True, dataset.sizes)
     groups = (hparams.to_dict(each) for each in (base, own, data))
     base, own, data = groups
     RunConfig(model_name, loader_name, base, own, {loader_name: data}).write(run.config)
@@ -94,7 +94,7 @@ def extracted(world, tmp_path_factory):
         paired=world.paired, crops=world.sets.crops, out=world.out,
         checkpoint=world.checkpoint(), features=folder,
     )  # fmt: skip
-    assert cli.run(cli.run_experiment, words(line)) == 0
+    assert commands.run(cli.run_experiment, words(line)) == 0
     return folder
 
 
@@ -115,7 +115,7 @@ def refused(argv, code):
     """The one sentence with which the command ends."""
     told = io.StringIO()
     with contextlib.redirect_stderr(told):
-        assert cli.run(cli.run_experiment, list(map(str, argv))) == code
+        assert commands.run(cli.run_experiment, list(map(str, argv))) == code
     lines = told.getvalue().strip().splitlines()
     assert lines[-1].startswith("error: ") and "Traceback" not in told.getvalue()
     return lines[-1]
@@ -160,7 +160,7 @@ def test_extended_gallery(world, extracted, tmp_path):
     files = [extracted / f"SD01_sketchycoco_tf_{split}_feats.npz" for split in ("test", "train")]
     text = f"results={tmp_path},featsfile={files[0]},distractors=[{files[1]}]"
     argv = ["extended-gallery", "-o", str(world.out), "--id", "x", "--exp-hparams", text]
-    assert cli.run(cli.run_experiment, argv) == 0
+    assert commands.run(cli.run_experiment, argv) == 0
     report = figure_files.read(tmp_path / f"{files[0].stem}_extended_gallery.json")
     assert {figure.gallery for figure in report.figures} == {12, 24}
 
@@ -186,7 +186,7 @@ def one_split(monkeypatch):
 def test_model_name_id_and_folder_are_enough(world, tmp_path, one_split):
     argv = ["extract-features", "--model-name", STAGE2, "--model-id", "SD01", "-o", world.out]
     more = ["--exp-hparams", f"results_dir={tmp_path}", "--model-hparams", "batch_size=7,seed=4"]
-    assert cli.run(cli.run_experiment, list(map(str, [*argv, *more]))) == 0
+    assert commands.run(cli.run_experiment, list(map(str, [*argv, *more]))) == 0
     record = json.loads((world.out / "extract-features-SD01" / "config.json").read_text())
     groups = record["model"]["hparams"]
     assert (groups["base"]["batch_size"], groups["base"]["seed"]) == (7, 4)
@@ -200,7 +200,7 @@ def test_an_untrained_network_says_so(world, tmp_path, one_split, capsys):
     run.root.mkdir()
     shutil.copy(RunFolder(world.out, STAGE2, "SD01").config, run.config)
     argv = ["extract-features", "--model-name", STAGE2, "--model-id", "SD01", "-o", str(tmp_path)]
-    assert cli.run(cli.run_experiment, [*argv, "--resume", "none"]) == 0
+    assert commands.run(cli.run_experiment, [*argv, "--resume", "none"]) == 0
     assert "untrained network" in capsys.readouterr().err
     own = tmp_path / "extract-features-SD01"  # where results go that nothing sends elsewhere
     assert features.read(own / "SD01_coco_tfrecord_valid_feats.npz").metadata.step == 0

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import cli
+from core import cli, commands
 from core.checkpoints import Checkpoints
 from core.errors import UserError
 from core.reporting import read_metrics
@@ -132,7 +132,7 @@ def losses(out, model, run_id):
 def refused(capsys, command, argv, code=1):
     """The one sentence with which a command ends, and nothing like a traceback."""
     capsys.readouterr()
-    assert cli.run(command, argv) == code
+    assert commands.run(command, argv) == code
     stderr = capsys.readouterr().err
     assert "Traceback" not in stderr
     last = stderr.strip().splitlines()[-1]
@@ -143,7 +143,7 @@ def refused(capsys, command, argv, code=1):
 @pytest.fixture(scope="module")
 def stage1(sets, out):
     """An undisturbed stage 1 run '01'; the steps it took."""
-    assert cli.run(cli.train, flags(STAGE1, sets, out, "01")) == 0
+    assert commands.run(cli.train, flags(STAGE1, sets, out, "01")) == 0
     return losses(out, STAGE1, "01")
 
 
@@ -162,7 +162,7 @@ def stopped(sets, out, stage1):
     run, told = RunFolder(out, STAGE2, "cut"), io.StringIO()
     wait_until(lambda: run.config.exists(), process)
     with contextlib.redirect_stderr(told):
-        assert cli.run(cli.train, argv) == 1
+        assert commands.run(cli.train, argv) == 1
     wait_until(lambda: len(losses(out, STAGE2, "cut")) >= 2, process)
     process.send_signal(signal.SIGTERM)
     code, stderr = ended(process)
@@ -174,7 +174,7 @@ def stopped(sets, out, stage1):
 def stage2(sets, out, stopped):
     """An undisturbed stage 2 run 'SD01' of two steps more than the stopped one did."""
     steps = stopped.step + 2
-    assert cli.run(cli.train, flags(STAGE2, sets, out, "SD01", iterations=steps)) == 0
+    assert commands.run(cli.train, flags(STAGE2, sets, out, "SD01", iterations=steps)) == 0
     return losses(out, STAGE2, "SD01")
 
 
@@ -192,12 +192,12 @@ def test_stage_1_after_ctrl_c_goes_on_to_the_same_bits(sets, out, stage1, monkey
             os.kill(os.getpid(), signal.SIGINT)  # of Ctrl-C, while step 3 is reported
 
     monkeypatch.setattr(reporting.Reporter, "losses", report_and_press)
-    assert cli.run(cli.train, flags(STAGE1, sets, out, "cut")) == 130
+    assert commands.run(cli.train, flags(STAGE1, sets, out, "cut")) == 130
     assert "stopped by SIGINT after step 4; go on" in capsys.readouterr().err.splitlines()[-1]
     monkeypatch.undo()
     assert list(losses(out, STAGE1, "cut")) == [1, 2, 3, 4]
     go_on = [STAGE1, "-o", str(out), "--id", "cut", "--resume", "latest"]
-    assert cli.run(cli.train, go_on) == 0
+    assert commands.run(cli.train, go_on) == 0
     assert losses(out, STAGE1, "cut") == stage1
     assert list(stage1) == [1, 2, 3, 4, 5, 6]
 
@@ -233,7 +233,10 @@ def test_stage_2_goes_on_with_drawings_that_have_no_masks(sample, sets, out, sta
         more = ["--data-loader", "sketchycoco-sl", "--data-hparams", data]
         for stop in stops:
             argv = [STAGE2, "-o", str(out), "--id", run_id, "--resume", "latest", *more]
-            assert cli.run(cli.train, [*argv, "--base-hparams", f"iterations={steps + stop}"]) == 0
+            assert (
+                commands.run(cli.train, [*argv, "--base-hparams", f"iterations={steps + stop}"])
+                == 0
+            )
             more = []  # the run knows its loader by now
     mine = losses(out, STAGE2, "sl")
     assert mine == losses(out, STAGE2, "sl-cut") and list(mine) == list(range(1, steps + 5))
@@ -241,7 +244,7 @@ def test_stage_2_goes_on_with_drawings_that_have_no_masks(sample, sets, out, sta
     assert gone == {"g_mask_loss", "g_mask_sketch_loss", "mask_recon_loss", "d_mask_loss"}
 
     argv = [STAGE2, "-o", str(out), "--id", "sl", "--data-loader", "sketchycoco-sl"]
-    assert cli.run(cli.evaluate, [*argv, "--metrics", "sbir-top1-test"]) == 0
+    assert commands.run(cli.evaluate, [*argv, "--metrics", "sbir-top1-test"]) == 0
     folder = RunFolder(out, STAGE2, "sl").evaluation
     report = json.loads((folder / f"sketchycoco-sl-test-step-{steps + 4}.json").read_text())
     assert {row["labels"]["boxes"] for row in report["results"]} == {"shared", "jittered", "own"}
@@ -307,7 +310,7 @@ def test_figures_of_stage_1_and_a_disk_that_is_full(out, stage1, capsys):
         one = [*argv, "--metrics", "embedding-obj-accuracy"]
         assert "quickdraw-cococrops-tf-valid-step-6.json" in refused(capsys, cli.evaluate, one)
     assert list(folder.iterdir()) == []
-    assert cli.run(cli.evaluate, argv) == 0
+    assert commands.run(cli.evaluate, argv) == 0
     report = json.loads((folder / "quickdraw-cococrops-tf-valid-step-6.json").read_text())
     assert {result["metric"] for result in report["results"]} == {
         "embedding-obj-accuracy", "embedding-skt-accuracy", "common-embedding-tsne",
@@ -452,7 +455,7 @@ def test_a_full_disk_costs_no_checkpoint(out, stage1, tmp_path):
     assert told.startswith("error: the checkpoint of step 8 could not be written")
     assert str(run.checkpoints / "step-00000006") in told
     assert [folder.name for folder in run.checkpoints.iterdir()] == ["step-00000006"]
-    assert cli.run(cli.train, go_on) == 0  # and then there is room
+    assert commands.run(cli.train, go_on) == 0  # and then there is room
     assert list(losses(tmp_path, STAGE1, "full")) == list(range(1, 9))
 
 

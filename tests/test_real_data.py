@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from core import cli
+from core import cli, commands
 from core.checkpoints import Checkpoints
 from core.reporting import read_metrics
 from core.run_folder import RunFolder
@@ -47,7 +47,7 @@ def out(tmp_path_factory):
 def train(model, loader, run_id, out, hparams, data, batch_size):
     argv = [model, "--data-loader", loader, "-o", str(out), "--id", run_id, "-p", hparams]
     argv += ["-dp", data, "--base-hparams", f"{BASE},batch_size={batch_size}"]
-    assert cli.run(cli.train, argv) == 0
+    assert commands.run(cli.train, argv) == 0
     run = RunFolder(out, model, run_id)
     lines = read_metrics(run.metrics)
     assert [line["step"] for line in lines] == [1, 2, 3]
@@ -81,7 +81,7 @@ def test_both_stages_and_figures(sets, out, stage1):
     hparams = f"pt_mdomain_id=01,pretrained_weights={stage1},mask_width=16,layout_d_arch=verysmall"
     train(STAGE2, "coco-tfrecord", "SD01", out, hparams, data, 2)
     argv = [STAGE2, "-o", str(out), "--id", "SD01", "--base-hparams", "batch_size=16"]
-    assert cli.run(cli.evaluate, [*argv, "--metrics", "sbir-mAP", "obj-sbir-top10"]) == 0
+    assert commands.run(cli.evaluate, [*argv, "--metrics", "sbir-mAP", "obj-sbir-top10"]) == 0
     folder = RunFolder(out, STAGE2, "SD01").evaluation
     figures = json.loads((folder / "coco-tfrecord-valid-step-3.json").read_text())["results"]
     assert [figure["metric"] for figure in figures] == ["sbir-mAP"] * 6 + ["obj-sbir-top10"]

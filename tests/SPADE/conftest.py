@@ -2,7 +2,7 @@
 
 import pytest
 
-from core import cli
+from core import cli, commands
 from core.commands import run
 from core.run_folder import RunFolder
 from SPADE import export
@@ -21,7 +21,7 @@ def spade_run(tmp_path_factory):
         "--data-hparams",
         f"coco_dir={sets.scenes},crops_dir={sets.crops},qdraw_dir={sets.indexed}",
     ]  # fmt: skip
-    assert cli.run(cli.train, argv) == 0
+    assert commands.run(cli.train, argv) == 0
     return RunFolder(folder / "runs", "spade", "01")
 
 

@@ -1,18 +1,14 @@
 """'spade' trained by train.py, and python -m SPADE.export: the weights file draws what the trained
 model draws. (That SPADE.serve serves that file is in test_contract.py.)"""
 
-import dataclasses
-
 import numpy as np
 import tensorflow as tf
 
-from core import checkpoints, hparams
 from core.commands import run
-from core.dataset import Vocabulary
 from core.reporting import read_metrics
+from core.run import Run
 from core.run_folder import RunConfig
 from models.layers.semantic import semantic_maps
-from models.spade import Spade
 from SPADE import export, weights
 
 
@@ -31,12 +27,7 @@ def test_a_training_is_logged_and_looked_at(spade_run):
 
 
 def test_draws_what_the_model_draws(spade_run, exported):
-    config = RunConfig.read(spade_run.config)
-    newest = checkpoints.Checkpoints(spade_run.checkpoints).latest()
-    names = tuple(checkpoints.State.read(newest).vocabulary)
-    values = hparams.from_dict(Spade.HParams, config.model_hparams, "config.json")
-    model = Spade(values, Vocabulary(names, ids=tuple(range(len(names)))), 3)
-    checkpoints.load(model, newest, names)
+    model = Run.open(spade_run.root).model
     shape = (2, 64, 96)
     maps = [
         tf.random.stateless_uniform(shape, (0, i), 0, most, tf.int32)
@@ -54,10 +45,8 @@ def test_runs_that_cannot_be_exported(spade_run, exported, tmp_path, capsys):
         return capsys.readouterr().err
 
     config, out = RunConfig.read(spade_run.config), tmp_path / "g.npz"
-    assert "cannot read" in refused(tmp_path, out)
+    assert "is no run" in refused(tmp_path, out)
     config.write(tmp_path / "config.json")
-    assert "has no checkpoint to export" in refused(tmp_path, out)
-    dataclasses.replace(config, model="graph-attention").write(tmp_path / "config.json")
-    assert "is of the model 'graph-attention', not 'spade'" in refused(tmp_path, out)
+    assert "has no checkpoint yet" in refused(tmp_path, out)
     assert "cannot write to the folder" in refused(spade_run.root, exported / "x" / "g.npz")
     assert not out.exists()

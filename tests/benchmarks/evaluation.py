@@ -26,7 +26,7 @@ def _six_metrics(setting: Setting) -> Numbers:
     cls = MODELS["graph-attention"]
     hparams = parse(HPARAMS, cls.HParams)
     dataset = data.loader("coco-tfrecord", setting, 16)
-    model = cls(hparams, dataset.vocabulary, 1, dataset.mask_size)
+    model = cls(hparams, dataset.vocabulary, 1, dataset.sizes.mask)
     names = [f"{name}-test" for name in METRICS]
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from core.dataset import Vocabulary
+from core.dataset import DataSizes, Vocabulary
 from core.errors import HParamError, UserError
 from core.evaluation.figures import Figure, Picture
 from core.hparams import hp
@@ -36,6 +36,7 @@ class FakeDataset:
     name = "fake-loader"
     HParams = FakeData
     batch_type = FakeBatch
+    sizes = DataSizes()
 
     def __init__(self, hparams, base, image_size, seed):
         self.hparams, self.seed, self.batch_size = hparams, seed, base.batch_size

@@ -20,7 +20,10 @@ def make(out, run_id="01", last=100, saved=(), lines=(), start=0):
     """A run's folder as training leaves it."""
     run = RunFolder(out, "fake-model", run_id)
     run.create()
-    entry = {"step": start, "loader": "l", "command": [], "versions": {}, "time": "", "changes": {}}
+    entry = {
+        "step": start, "loader": "l", "command": [], "versions": {}, "git": None, "time": "",
+        "seed": 0, "data": {}, "changes": {},
+    }  # fmt: skip
     RunConfig("fake-model", "l", {"iterations": last}, {}, {}, (entry,)).write(run.config)
     for step in saved:
         folder = run.checkpoints / f"step-{step:08d}"

@@ -39,8 +39,7 @@ class Run:
         dataset = FakeDataset(FakeData(end=end), base, 96, base.seed)
         start = 0
         if resume:
-            names = dataset.vocabulary.names
-            start = checkpoints.resume(model, self.own.latest(), names).step
+            start = checkpoints.resume(model, self.own.latest()).step
         training.train(model, dataset, self.dir, base, start)
         return model
 
@@ -64,7 +63,10 @@ def test_step_t_takes_batch_t_and_checkpoints_fall_when_due(run):
     }
     # 5, 10: for ever; 12: the last; of the safety ones 2 4 6 8 the last two.
     assert run.own.steps() == [5, 6, 8, 10, 12]
-    kept = {step: checkpoints.State.read(run.own.path(step)).permanent for step in run.own.steps()}
+    kept = {
+        step: checkpoints.CheckpointState.read(run.own.path(step)).permanent
+        for step in run.own.steps()
+    }
     assert [step for step, permanent in kept.items() if permanent] == [5, 10, 12]
     assert (run.dir.plots / "losses.png").is_file()
 

@@ -269,7 +269,7 @@ def test_another_schema_is_refused(tmp_path, sets):
 
 
 def test_masks_know_their_side(sets):
-    assert make(sets).mask_size == 16
+    assert make(sets).sizes.mask == 16
 
 
 def test_throughput_of_scenes(sets, capsys):

@@ -87,7 +87,7 @@ def least(photo, query):
 
 def test_evaluation_batches_are_what_the_files_say(pairs, crops):
     dataset = make(pairs, crops)
-    assert (dataset.own_boxes, dataset.has_masks, dataset.mask_size) == (True, False, 64)
+    assert (dataset.own_boxes, dataset.has_masks, dataset.sizes.mask) == (True, False, 64)
     names = dataset.vocabulary.names
     assert names == tiny_sets.VOCABULARY
     photos, drawings = (tables(pairs, "test", side) for side in ("image", "sketch"))

@@ -106,7 +106,8 @@ CONFIG = {
     "hparams": {"base": {"seed": 0}, "model": {"rate": 0.5},
                 "data": {"coco-tfrecord": {"coco_dir": "/data"}, "other": {}}},
     "history": [{"step": 0, "loader": "coco-tfrecord", "command": ["train.py", "x"], "time": "now",
-                 "versions": {"python": "3.11"}, "changes": {"base.seed": [0, 1]}}],
+                 "versions": {"python": "3.11"}, "git": None, "seed": 0, "data": {},
+                 "changes": {"base.seed": [0, 1]}}],
     "contents": {},
 }  # fmt: skip
 

@@ -134,17 +134,17 @@ def test_a_precision_ends_with_its_layers():
 def test_checkpoints_fit_every_precision_and_keep_the_scale(tmp_path):
     """Of float16, after a step that was skipped: the same next steps, bit for bit, and all of it in
     another precision too."""
-    name, classes = "multidomain-representation", ["a"]
+    name = "multidomain-representation"
     model = of(name, "float16")
     batch = batch_for(model)
     set_loss_scale(model.optimizers["main"], 2.0**40)  # too large for any step
     for number in range(2):
         model.train_step(batch, *step_args(number))
     assert float(model.optimizers["main"].loss_scale) == 2.0**38
-    path = checkpoints.Checkpoints(tmp_path).save(model, 2, True, classes)
+    path = checkpoints.Checkpoints(tmp_path).save(model, 2, True)
     others = [of(name, precision) for precision in ("float16", "bfloat16", "none")]
     for other in others:
-        checkpoints.resume(other, path, classes)
+        checkpoints.resume(other, path)
     for mine, theirs in zip(model.variables, others[-1].variables):
         np.testing.assert_array_equal(mine, theirs)
     same = [each.train_step(batch, *step_args(2)) for each in (model, others[0])]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from core import cli
+from core import cli, commands
 from core.errors import UsageError, UserError
 from core.evaluation import retrieval
 from experiments.analysis.score_features import (
@@ -48,7 +48,7 @@ def test_the_command_line_worked_by_hand(tmp_path, capsys):
     queries = savez(tmp_path / "q.npz", np.array(["a", "b"]), np.array([[0.0], [10]]))
     argv = ["score-features", "-o", str(tmp_path), "--id", "x", "--exp-hparams",
             f"queries={queries},gallery={gallery}"]  # fmt: skip
-    assert cli.run(cli.run_experiment, argv) == 0
+    assert commands.run(cli.run_experiment, argv) == 0
     path = tmp_path / "score-features-x/q_in_g_score_features.json"
     told = capsys.readouterr().out
     assert f"saved: {path}" in told and "gallery: 3 vectors of g.npz" in told

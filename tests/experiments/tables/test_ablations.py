@@ -112,7 +112,10 @@ def test_another_seed_has_runs_and_a_table_of_its_own(own):
 
 
 def test_stage_2_is_ablated_where_stage_3_followed(own):
-    entry = {"step": 0, "loader": LOADER, "command": [], "versions": {}, "time": "", "changes": {}}
+    entry = {
+        "step": 0, "loader": LOADER, "command": [], "versions": {}, "git": None, "time": "",
+        "seed": 0, "data": {}, "changes": {},
+    }  # fmt: skip
     edit(own, loader="sketchycoco-tf", history=(entry, {**entry, "loader": "sketchycoco-tf"}))
     assert planned(own).ablations[0].loader == LOADER
 
@@ -231,7 +234,7 @@ def test_a_run_of_that_name_that_is_another(own, scripts, capsys):
     )
     RunFolder(own, MODEL, "SD01-full").config.write_text("{")
     assert run(main, argv(own, "--only", "full")) == 1
-    assert "config.json is not valid JSON" in capsys.readouterr().err
+    assert "config.json: Input data was truncated" in capsys.readouterr().err
     assert len(scripts.met) == 1
 
 

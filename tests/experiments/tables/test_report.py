@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import cli
+from core import cli, commands
 from core.errors import UserError
 from core.evaluation.figures import Figure
 from core.run_folder import RunConfig, RunFolder
@@ -26,7 +26,8 @@ def out(tmp_path):
     run.root.mkdir(parents=True)
     history = [
         {"step": step, "loader": loader, "command": ["train.py", "x", "--hparams", "goal=a <b>"],
-         "versions": {}, "time": f"2026-01-0{step + 1}", "changes": {}}
+         "versions": {}, "git": None, "seed": 0, "data": {},
+         "time": f"2026-01-0{step + 1}", "changes": {}}
         for step, loader in ((0, "coco-tfrecord"), (5, "sketchycoco-tf"))
     ]  # fmt: skip
     RunConfig("graph-attention", "sketchycoco-tf", {"goal": "<i>mine</i>"}, {}, {}, history).write(
@@ -150,7 +151,7 @@ def test_features_of_another_system(out, tmp_path):
         np.savez(tmp_path / f"{name}.npz", ids=ids, vectors=vectors)
     hparams = f"queries={tmp_path}/q.npz,gallery={tmp_path}/g.npz,results={tmp_path}/found"
     argv = ["score-features", "-o", str(out), "--id", "x", "--exp-hparams", hparams]
-    assert cli.run(cli.run_experiment, argv) == 0
+    assert commands.run(cli.run_experiment, argv) == 0
     (part,) = (
         part for part in page(out, tmp_path / "results").split("<h2 ") if "q.npz</p>" in part
     )
@@ -231,10 +232,10 @@ def test_nothing_to_report(tmp_path):
 
 def test_the_command_line(out, tmp_path, capsys):
     argv = ["report", "-o", str(out), "--id", "x", "--exp-hparams", f"results={tmp_path / 'page'}"]
-    assert cli.run(cli.run_experiment, argv) == 0
+    assert commands.run(cli.run_experiment, argv) == 0
     assert (tmp_path / "page/report.html").is_file()
     # It does not report on itself when it is made again.
-    assert cli.run(cli.run_experiment, argv) == 0
+    assert commands.run(cli.run_experiment, argv) == 0
     assert "report-x" not in (tmp_path / "page/report.html").read_text()
 
 

@@ -1,21 +1,20 @@
 """What machines compare before they train together."""
 
-from core.composing import Job
 from core.registry import LOADERS, MODELS
+from core.run_settings import HParamFlags, Settings
 
 
 def facts(folder, text="", checkpoint=None):
-    """Of a job over the sets in a folder. text: clauses of base hparams."""
+    """Of a training over the sets in a folder. text: clauses of base hparams."""
     data = f"qdraw_dir={folder}/sketches,crops_dir={folder}/crops"
-    given = {"base": ("--base-hparams", text), "model": ("-p", ""), "data": ("-dp", data)}
     name, loader = "multidomain-representation", "quickdraw-cococrops-tf"
     assert name in MODELS.names()
     assert loader in LOADERS.names()
-    return Job(name, loader, lambda classes: given, None).facts(checkpoint)
+    return Settings.merge(name, loader, HParamFlags(text, "", data)).shared_facts(checkpoint)
 
 
 def test_facts_are_of_contents_not_of_places(tmp_path):
-    """The same data in another folder are the same; another byte in a file, another hparam or
+    """The same data in another folder are the same; a file of another size, another hparam or
     checkpoint are not."""
     for place in ("here", "there"):
         for name in ("sketches", "crops"):
@@ -33,5 +32,5 @@ def test_facts_are_of_contents_not_of_places(tmp_path):
     assert different() == []
     assert different(text="seed=1") == ["hparams"]
     assert different(checkpoint=here) == ["checkpoint"]
-    (there / "crops" / "train-0.tfrecord").write_bytes(b"124")
+    (there / "crops" / "train-0.tfrecord").write_bytes(b"1234")
     assert different() == ["data"]

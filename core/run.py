@@ -1,0 +1,426 @@
+"""A trained run, opened from its own files: model, hparams, vocabulary and sizes, without its data.
+
+    run = Run.open("runs/graph-attention-SD01")
+    photo = run.encode_photo(image, boxes)
+    query = run.encode_sketches(sketches, boxes)
+
+The scripts, experiments, SPADE's export and notebooks all go through this one door. docs/python.md
+shows it at work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from core import checkpoints, hparams
+from core.checkpoints import Checkpoints, CheckpointState
+from core.dataset import Dataset, DataSizes, Vocabulary
+from core.errors import UsageError, UserError
+from core.evaluation import retrieval
+from core.model import Model, Numerics, ObjectEncoder, SceneGraphModel
+from core.registry import MODELS
+from core.run_folder import RunConfig, RunFolder
+from core.run_settings import HParamFlags, Settings
+
+log = logging.getLogger(__name__)
+
+MAX_OBJECTS = 8  # of a scene: no prepared scene has more, so no model was trained on more
+BLOCK = 64  # scenes encoded at a time
+
+
+@dataclass(frozen=True)
+class EncodedScene:
+    """A photograph or a sketched scene of n objects, encoded. All arrays are float32.
+
+    boxes: (n, 4). vectors: (n, D), of which the scene is made. embeddings: (n, E), L2 norm 1, the
+    space common to crops and sketches. class_probabilities: (n, K). token, projection: (D,), the
+    scene vectors; None for a model that has none.
+    """
+
+    boxes: np.ndarray
+    vectors: np.ndarray
+    embeddings: np.ndarray
+    class_probabilities: np.ndarray
+    token: np.ndarray | None = None
+    projection: np.ndarray | None = None
+
+
+class Run:
+    """A model with all that was known when it was trained.
+
+    model: a `core.model.Model`. settings: its hparams. vocabulary: names, ids and predicates of
+    classes. sizes: of the pictures and masks of its data. step: steps it was trained.
+    """
+
+    def __init__(self, model: Model, settings: Settings, sizes: DataSizes, step: int) -> None:
+        self.model = model
+        self.settings = settings
+        self.sizes = sizes
+        self.step = step
+
+    @classmethod
+    def open(cls, folder: str | Path, checkpoint: str | Path = "latest") -> Run:
+        """Open the run in `folder` (<output dir>/<model>-<id>) at a checkpoint.
+
+        checkpoint: 'latest' (the newest that is not damaged; a warning is logged when it is not
+        the newest), or the folder of one. UserError when the folder is no run, has no checkpoint,
+        or was written by another version of the program that this one cannot read.
+        """
+        config = Path(folder) / "config.json"
+        if not config.is_file():
+            raise UserError(
+                f"{folder} is no run: it has no config.json; name a folder like "
+                "<output dir>/graph-attention-SD01"
+            )
+        path = checkpoints.find(str(checkpoint), Checkpoints(Path(folder) / "checkpoints"))
+        if path is None:
+            raise UserError(
+                f"the run {folder} has no checkpoint yet: train it until one is saved "
+                "(safety_save, or Ctrl-C)"
+            )
+        name = RunConfig.read(config).model
+        return cls.load(Settings.merge(name, None, HParamFlags(), config), path)
+
+    @classmethod
+    def load(cls, settings: Settings, checkpoint: Path) -> Run:
+        """Build the model of a checkpoint and restore it, for use."""
+        state = CheckpointState.read(checkpoint)
+        model = build_model(settings, state.vocabulary, state.sizes)
+        checkpoints.load(model, checkpoint, settings.changed_model_hparams())
+        return cls(model, settings, state.sizes, state.step)
+
+    @classmethod
+    def untrained(cls, settings: Settings, dataset: Dataset) -> Run:
+        """Build a model with its pretrained weights alone, for the data of a loader."""
+        model = build_model(settings, dataset.vocabulary, dataset.sizes)
+        model.load_pretrained()
+        return cls(model, settings, dataset.sizes, 0)
+
+    @classmethod
+    def for_training(
+        cls,
+        settings: Settings,
+        dataset: Dataset,
+        checkpoint: Path | None,
+        output_dir: Path,
+        scope: Callable[[], AbstractContextManager] = contextlib.nullcontext,
+    ) -> Run:
+        """Build a model to train on `dataset`: resumed from a checkpoint, or new (None).
+
+        A new one is warm started from the run in `output_dir` that its hparams name, else it loads
+        its pretrained weights. scope: in which its variables are made, see core.distribution.
+        """
+        with scope():
+            model = build_model(settings, dataset.vocabulary, dataset.sizes)
+        step = 0
+        if checkpoint is not None:
+            step = checkpoints.resume(model, checkpoint, settings.changed_model_hparams()).step
+            log.info("resumed %s", checkpoint)
+        elif not _warm_start(model, settings, output_dir):
+            model.load_pretrained()
+        return cls(model, settings, dataset.sizes, step)
+
+    # ---- what it knows ------------------------------------------------------------------------
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The classes that labels index, and the predicates of scene graphs."""
+        return self.model.vocabulary
+
+    @property
+    def hparams(self) -> Any:
+        """The model's hparams, a frozen dataclass."""
+        return self.settings.model
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the crops and sketches that the model sees."""
+        return self.model.crop_size(self.hparams)
+
+    @property
+    def mask_size(self) -> int:
+        """M, side in pixels of the masks that the model makes."""
+        return self.model.mask_size
+
+    def dataset(self, loader: str | None = None, **data_hparams: Any) -> Dataset:
+        """Open a loader for this model.
+
+        loader: its registered name; None takes that of the last training. data_hparams: override
+        those saved with the run; a loader the run was never trained with needs its folders.
+        UserError or UsageError when the folders are unusable or have another vocabulary.
+        """
+        settings = self.settings.with_data(loader, data_hparams)
+        dataset = settings.open_dataset()
+        checkpoints.check_vocabulary(self.vocabulary, dataset.vocabulary, "the run")
+        return dataset
+
+    # ---- encoding -----------------------------------------------------------------------------
+
+    def encode_photo(self, image: np.ndarray | Image.Image, boxes: np.ndarray) -> EncodedScene:
+        """Encode a photograph. image: uint8 (H, W, 3) or a PIL image of any size. boxes: (n, 4),
+        [x0, y0, x1, y1] in [0, 1] of it, 1 to 8 objects. UserError for anything else."""
+        return self.encode_photos([image], [boxes])[0]
+
+    def encode_photos(
+        self, images: Sequence[np.ndarray | Image.Image], boxes: Sequence[np.ndarray]
+    ) -> list[EncodedScene]:
+        """Encode photographs, many at a time; each as `encode_photo`."""
+        encoder = self._object_encoder()
+        checked = _checked_boxes(boxes, len(images), "photograph")
+        scenes = []
+        for start in range(0, len(images), BLOCK):
+            block = slice(start, start + BLOCK)
+            photos = np.stack(
+                [
+                    _photo_pixels(image, self.sizes.photo, start + i)
+                    for i, image in enumerate(images[block])
+                ]
+            )
+            scenes += self._encode(
+                encoder.embed_photos, self._crops(photos, checked[block]), checked[block]
+            )
+        return scenes
+
+    def encode_sketches(
+        self, sketches: Sequence[np.ndarray | Image.Image], boxes: np.ndarray
+    ) -> EncodedScene:
+        """Encode a sketched scene: a sketch and a box for each of its 1 to 8 objects.
+
+        sketches: dark lines on white paper, uint8 (h, w) or (h, w, 1), or PIL images. One of the
+        size of the training data's sketches (`sizes.sketch` square) is taken as it is; any other is
+        centred on that canvas and fills it, as those were. boxes: (n, 4), [x0, y0, x1, y1] in
+        [0, 1] of the scene. UserError for anything else, and for a sketch that shows nothing.
+        """
+        return self.encode_sketched_scenes([sketches], [boxes])[0]
+
+    def encode_sketched_scenes(
+        self,
+        scenes: Sequence[Sequence[np.ndarray | Image.Image]],
+        boxes: Sequence[np.ndarray],
+    ) -> list[EncodedScene]:
+        """Encode sketched scenes, many at a time; each as `encode_sketches`."""
+        encoder = self._object_encoder()
+        checked = _checked_boxes(boxes, len(scenes), "sketched scene")
+        for number, (scene, own) in enumerate(zip(scenes, checked)):
+            if len(scene) != len(own):
+                raise UserError(
+                    f"sketched scene {number} has {len(scene)} sketches and {len(own)} boxes: "
+                    "give one box for each sketch"
+                )
+        encoded = []
+        for start in range(0, len(scenes), BLOCK):
+            block = slice(start, start + BLOCK)
+            pixels = np.stack(
+                [
+                    _sketch_pixels(sketch, self.sizes.sketch)
+                    for scene in scenes[block]
+                    for sketch in scene
+                ]
+            )
+            encoded += self._encode(
+                encoder.embed_sketches, self._resized(pixels[..., None]), checked[block]
+            )
+        return encoded
+
+    def masks(self, scene: EncodedScene) -> np.ndarray:
+        """Return the masks that the model makes of an encoded scene's objects: float32 (n, M, M),
+        probabilities within their boxes. UsageError for a model that makes none."""
+        outputs = self._contextualise([scene], with_masks=True)
+        return outputs.masks.numpy()
+
+    def ranking_vectors(self, scenes: Sequence[EncodedScene]) -> np.ndarray:
+        """Return the scene vectors that photographs are ranked by: float32 (N, D). UsageError for a
+        model without scene vectors."""
+        if not isinstance(self.model, SceneGraphModel):
+            raise UsageError(f"the model {self.model.name!r} has no scene vectors to rank by")
+        name = self.model.vector_names[0]
+        return np.stack([getattr(scene, name) for scene in scenes])
+
+    def rank(self, query: EncodedScene, gallery: Sequence[EncodedScene]) -> np.ndarray:
+        """Return the gallery's indices by distance from the query's scene vector, nearest first:
+        int (N,)."""
+        vectors = self.ranking_vectors(gallery)
+        return retrieval.nearest(self.ranking_vectors([query]), vectors, len(gallery))[0]
+
+    def _object_encoder(self) -> ObjectEncoder:
+        if not isinstance(self.model, ObjectEncoder):
+            raise UsageError(f"the model {self.model.name!r} encodes no photographs and sketches")
+        return self.model
+
+    def _crops(self, photos: np.ndarray, boxes: Sequence[np.ndarray]) -> tf.Tensor:
+        """Return the objects cut from photographs uint8 (N, S, S, 3): uint8 (O, H, W, 3)."""
+        from dataloaders import blocks
+
+        obj_to_img = np.repeat(np.arange(len(boxes), dtype=np.int32), [len(b) for b in boxes])
+        crops = blocks.crop_images(
+            tf.constant(photos), tf.constant(np.concatenate(boxes)), tf.constant(obj_to_img),
+            self.sizes.crop,
+        )  # fmt: skip
+        return self._resized(crops)
+
+    def _resized(self, images: Any) -> tf.Tensor:
+        from dataloaders import blocks
+
+        return blocks.resize_images(tf.convert_to_tensor(images), self.image_size)
+
+    def _encode(
+        self, embed: Callable, images: tf.Tensor, boxes: Sequence[np.ndarray]
+    ) -> list[EncodedScene]:
+        encoded = embed(images)
+        ends = np.cumsum([len(own) for own in boxes])[:-1]
+        columns = (encoded.vector, encoded.embedding, tf.nn.softmax(encoded.logits))
+        split = (np.split(column.numpy(), ends) for column in columns)
+        scenes = [EncodedScene(*parts) for parts in zip(boxes, *split)]
+        if not isinstance(self.model, SceneGraphModel):
+            return scenes
+        outputs = self._contextualise(scenes, with_masks=False)
+        tokens = outputs.scene_token.numpy()
+        projections = outputs.scene_vector
+        projections = [None] * len(tokens) if projections is None else projections.numpy()
+        return [
+            dataclasses.replace(scene, token=token, projection=projection)
+            for scene, token, projection in zip(scenes, tokens, projections)
+        ]
+
+    def _contextualise(self, scenes: Sequence[EncodedScene], with_masks: bool) -> Any:
+        from dataloaders.scene_graph import triples
+
+        if not isinstance(self.model, SceneGraphModel):
+            raise UsageError(f"the model {self.model.name!r} makes no masks of scenes")
+        boxes = tf.constant(np.concatenate([scene.boxes for scene in scenes]))
+        counts = [len(scene.boxes) for scene in scenes]
+        obj_to_img = tf.constant(np.repeat(np.arange(len(scenes), dtype=np.int32), counts))
+        vectors = tf.constant(np.concatenate([scene.vectors for scene in scenes]))
+        return self.model.contextualise(
+            vectors, boxes, obj_to_img, triples(boxes, obj_to_img), len(scenes), with_masks
+        )
+
+
+def build_model(settings: Settings, vocabulary: Vocabulary, sizes: DataSizes) -> Model:
+    """Build the model of some settings, with new weights."""
+    base = settings.base
+    return settings.model_cls(
+        settings.model,
+        vocabulary,
+        base.iterations,
+        sizes.mask,
+        Numerics(base.mixed_precision, base.clip_norm),
+    )
+
+
+def _warm_start(model: Model, settings: Settings, output_dir: Path) -> bool:
+    """Take the weights of the run that the model's hparams name; returns whether they name one."""
+    source = model.warm_start_from(settings.model)
+    if source is None:
+        return False
+    name, run_id = source
+    other = RunFolder(output_dir, name, run_id)
+    newest = Checkpoints(other.checkpoints).latest()
+    if newest is None:
+        raise UserError(
+            f"{model.name} starts from the run {other.root}, which has no checkpoint; train "
+            f"{name} with --id {run_id} and the same -o first"
+        )
+    _check_common_hparams(model, settings, RunConfig.read(other.config), other.config)
+    checkpoints.warm_start(model, newest, name)
+    log.info("took the weights of %s", newest)
+    return True
+
+
+def _check_common_hparams(model: Model, settings: Settings, config: RunConfig, path: Path) -> None:
+    """Raise UserError unless the hparams that both models have are equal, but for those that may
+    differ."""
+    there = hparams.to_dict(
+        hparams.from_dict(MODELS[config.model].HParams, config.model_hparams, str(path))
+    )
+    here = hparams.to_dict(settings.model)
+    differing = [
+        f"{key} is {there[key]} there and {here[key]} here"
+        for key in here.keys() & there.keys() - set(model.warm_start_may_differ)
+        if here[key] != there[key]
+    ]
+    if differing:
+        raise UserError(
+            f"{model.name} cannot start from {path.parent}: {'; '.join(sorted(differing))}; give "
+            "the same values in --hparams"
+        )
+
+
+def _checked_boxes(boxes: Sequence[np.ndarray], count: int, what: str) -> list[np.ndarray]:
+    """Return the boxes of each scene as float32 (n, 4); UserError naming the first wrong one."""
+    if len(boxes) != count:
+        raise UserError(f"{count} {what}s and boxes for {len(boxes)}: give boxes for each")
+    checked = []
+    for number, own in enumerate(boxes):
+        try:
+            array = np.asarray(own, np.float32)
+        except (TypeError, ValueError):
+            array = np.zeros(0, np.float32)
+        name = f"the boxes of {what} {number}"
+        if array.ndim != 2 or array.shape[1] != 4:
+            raise UserError(f"{name} must be numbers (n, 4): x0, y0, x1, y1 of each object")
+        if not 1 <= len(array) <= MAX_OBJECTS:
+            raise UserError(
+                f"{what} {number} has {len(array)} objects: give 1 to {MAX_OBJECTS}, the most "
+                "important ones"
+            )
+        inside = ((array >= 0) & (array <= 1)).all()  # False for NaN
+        if not inside or (array[:, :2] >= array[:, 2:]).any():
+            raise UserError(
+                f"{name} must lie in [0, 1] of the picture with x0 < x1 and y0 < y1: divide pixels "
+                "by its width and height"
+            )
+        checked.append(array)
+    return checked
+
+
+def _photo_pixels(image: np.ndarray | Image.Image, side: int, number: int) -> np.ndarray:
+    """Return a photograph as preparation stores it: uint8 (side, side, 3)."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise UserError(
+                f"photograph {number} is {image.dtype} {image.shape}: give uint8 (height, width, "
+                "3), or a PIL image"
+            )
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise UserError(f"photograph {number} is no NumPy array and no PIL image: open it first")
+    if image.size == (side, side):
+        return np.asarray(image.convert("RGB"))
+    return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+
+
+def _sketch_pixels(sketch: np.ndarray | Image.Image, side: int) -> np.ndarray:
+    """Return a sketch as the training data have them: uint8 (side, side), 255 = white paper."""
+    from dataloaders import images
+
+    if isinstance(sketch, Image.Image):
+        grey = images.grey_on_white(sketch)
+    elif isinstance(sketch, np.ndarray):
+        grey = sketch[..., 0] if sketch.ndim == 3 and sketch.shape[2] == 1 else sketch
+    else:
+        raise UserError("a sketch is no NumPy array and no PIL image: open it first")
+    if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
+        raise UserError(
+            f"a sketch is {sketch.dtype} {sketch.shape}: give uint8 (height, width), 255 for white "
+            "paper, or a PIL image"
+        )
+    if grey.shape == (side, side):
+        return grey
+    try:
+        return images.fit(grey, side)
+    except images.Skip:
+        raise UserError(
+            "a sketch shows nothing: leave its object out, or draw dark lines on white paper"
+        ) from None
