@@ -81,7 +81,7 @@ def test_all_but_the_sketches_is_as_in_stage_2(sets, paired):
     mine = make((paired, sets.crops), seed=3)
     other = make((sets.scenes, sets.indexed, sets.crops), "coco-tfrecord", seed=3)
     assert mine.vocabulary == other.vocabulary
-    assert mine.mask_size == other.mask_size == 16
+    assert mine.sizes.mask == other.sizes.mask == 16
     assert mine.train_batches().element_spec == other.train_batches().element_spec
     pairs = [(mine.train_batches().take(3), other.train_batches().take(3))]
     pairs.append((mine.eval_batches("valid"), other.eval_batches("valid")))
