@@ -335,7 +335,7 @@ class Evaluation:
         """Return the binarised mean mask of every class: packed uint8 (K, M * M / 8)."""
         if "class means" not in self._of_data:
             means = mask_metrics.MeanMasks(
-                self.dataset.vocabulary.num_classes, self.dataset.mask_size
+                self.dataset.vocabulary.num_classes, self.dataset.sizes.mask
             )
             # Not `self.limit`: a baseline should not weaken when fewer scenes are looked at.
             for batch in self.for_split("train").batches("class-mean masks", MEAN_MASK_SCENES):

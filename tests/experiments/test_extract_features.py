@@ -129,7 +129,7 @@ def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
 def test_each_object_is_encoded_once(tmp_path):
     model, dataset = FakeModel(), Splits(empty=("train", "valid"))
     extract(tmp_path, dataset, model, ",save_images=True")
-    assert model.photos_encoded == sum(dataset.sizes)
+    assert model.photos_encoded == sum(dataset.counts)
     assert model.masks_made == 0
     assert dataset.passes.count("test") == 1  # thumbnails took none of their own
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from core.dataset import SceneDataset, Vocabulary
+from core.dataset import DataSizes, SceneDataset, Vocabulary
 from core.errors import UsageError
 from core.model import SceneGraphModel
 from dataloaders import queries
@@ -34,14 +34,14 @@ class FakeScenes(SceneDataset):
 
     name, seed = "fake-scenes", 0
     batch_type = SceneBatch
-    mask_size = SIDE
+    sizes = DataSizes(mask=SIDE)
     _training_items = _evaluation_items = _stages = None
     vocabulary = Vocabulary(("a", "b", "c", "d", "e", "__image__"))
 
     def __init__(self, scenes=20, batch_size=6):
         self.scenes, self.batch_size, self.passes = scenes, batch_size, []
-        self.sizes = [1 + n % 3 for n in range(scenes)]
-        self.boxes = np.sort(np.random.default_rng(0).random((sum(self.sizes), 2, 2)), axis=1)
+        self.counts = [1 + n % 3 for n in range(scenes)]
+        self.boxes = np.sort(np.random.default_rng(0).random((sum(self.counts), 2, 2)), axis=1)
         self.boxes = self.boxes.reshape(-1, 4).astype(np.float32)
 
     def eval_batches(self, split, limit=None):
@@ -63,8 +63,8 @@ class FakeScenes(SceneDataset):
         return np.zeros((0, 3), np.int32)
 
     def batch(self, scenes):
-        first = sum(self.sizes[: scenes[0]])
-        photo_img = np.repeat(np.arange(len(scenes)), [self.sizes[n] for n in scenes])
+        first = sum(self.counts[: scenes[0]])
+        photo_img = np.repeat(np.arange(len(scenes)), [self.counts[n] for n in scenes])
         numbers = first + np.arange(len(photo_img))
         boxes = self.boxes[numbers]
         kept = [

@@ -78,7 +78,7 @@ def test_model_without_projection(tmp_path):
 def test_each_object_is_encoded_once_whatever_the_protocols(tmp_path):
     dataset, model = FakeScenes(), FakeModel()
     evaluate(model, ["sbir-mAP", "sbir-top1", "obj-sbir-mAP"], tmp_path, dataset)
-    objects = sum(dataset.sizes)
+    objects = sum(dataset.counts)
     queries = sum(len(b.sketches) for b in dataset.eval_batches("valid"))
     assert model.photos_encoded == objects
     assert model.queries_encoded == queries + 1  # and white paper
@@ -91,7 +91,7 @@ def test_masks_take_no_pass_of_their_own(tmp_path):
     evaluate(model, ["mask-iou"], tmp_path, dataset)
     assert dataset.passes == ["train", "valid"]
     queries = sum(len(b.sketches) for b in dataset.eval_batches("valid"))
-    assert model.masks_made == sum(dataset.sizes) + queries
+    assert model.masks_made == sum(dataset.counts) + queries
 
 
 def test_scene_recall_is_six_rows_with_controls(tmp_path):
@@ -139,7 +139,7 @@ def test_both_vectors_on_request(tmp_path):
 def test_object_recall_of_perfect_embeddings(tmp_path):
     (figure,) = evaluate(FakeModel(), ["obj-sbir-top1"], tmp_path)
     dataset = FakeScenes()
-    objects = sum(dataset.sizes)
+    objects = sum(dataset.counts)
     assert figure.value == 1.0  # every number has its own place on the circle
     assert figure.gallery == objects
     assert figure.chance == pytest.approx(1 / objects)
@@ -153,7 +153,7 @@ def test_mask_iou_worked_by_hand(tmp_path):
     assert photo.labels == {"view": "photo"}
     assert photo.value == pytest.approx(0.5)
     assert sketch.value == pytest.approx(0.5)
-    heights = 4 + np.arange(sum(FakeScenes().sizes)) % 8
+    heights = 4 + np.arange(sum(FakeScenes().counts)) % 8
     assert photo.controls["all_ones"] == pytest.approx(np.mean(heights / SIDE))
     numbers = np.arange(len(heights))
     expected = []

@@ -100,7 +100,7 @@ def test_figures_of_perfect_masks(tmp_path):
     ones wherever the query shows all objects; predicted boxes show larger ones."""
     content, _ = run(tmp_path, Paints("boxes"), Splits(batch_size=6))
     found = by_labels(content)
-    heights = [4 + number % 8 for number in range(sum(Splits().sizes))]
+    heights = [4 + number % 8 for number in range(sum(Splits().counts))]
     for view in ("photo", "sketch"):
         figure = found["mask-iou", view]
         assert figure["value"] == 1
