@@ -17,7 +17,7 @@ _CLASS_LISTS = "prep_data/coco/mats_objs_sketchables_v2.json"
 
 @dataclass(frozen=True)
 class CocoHParams:
-    """What decides which objects are kept and how large things are written."""
+    """Hyper-parameters: rules for keeping objects, and sizes in pixels."""
 
     image_size: int = hp(256, "side of a scene's image, pixels", low=8, high=4096)
     mask_size: int = hp(64, "side of an object's mask, pixels, a multiple of 4", low=4, high=1024)
@@ -39,7 +39,7 @@ class CocoHParams:
 
 @dataclass(frozen=True)
 class CropHParams(CocoHParams):
-    """As CocoHParams; more objects an image are allowed, as each stands for itself."""
+    """Hyper-parameters of crops: more objects an image are allowed, as each stands for itself."""
 
     max_objects_per_image: int = hp(10, "kept objects an image may have", low=1, high=1000)
 

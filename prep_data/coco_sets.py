@@ -1,4 +1,4 @@
-"""What the commands over COCO photographs share: flags, splits, order, meta.json."""
+"""Flags, splits, order and meta.json of the commands over COCO photographs."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What both Quick, Draw! commands share: .npz files -> spool of strokes -> rasterised records.
+"""Rasterise the drawings of Quick, Draw!: .npz files -> spool of strokes -> records.
 
 The whole of Quick, Draw! is nine million drawings: too many to hold, too many to seek one by one.
 So there are two passes. The first reads each class file once, drops what shows nothing and appends
 the strokes of the rest to a spool (`<set>/.spool`, some 300 bytes a drawing, removed at the end),
-sorted into *buckets*: every training drawing is thrown into one of them by the seed. The second
-takes bucket after bucket, shuffles it and rasterises it. Throwing, then shuffling each bucket is
-a uniformly random order, with a few thousand drawings in memory. Drawings of valid and test keep
+sorted into *buckets*: every training drawing goes into one of them at random. The second takes
+bucket after bucket, shuffles it and rasterises it. Random buckets, each shuffled, are a uniformly
+random order, with a few thousand drawings in memory. Drawings of valid and test keep
 their order: class by class, as in the files; their buckets are runs of drawings.
 """
 
@@ -50,7 +50,7 @@ _BUCKET_BYTES = 1 << 20  # of packed .npz for one training bucket, some 2000 dra
 
 @dataclass(frozen=True)
 class HParams:
-    """What can be changed about the pictures."""
+    """Hyper-parameters of both Quick, Draw! commands."""
 
     image_size: int = hparams.hp(sketches.SIDE, "pixels a side", low=16, high=4096)
 

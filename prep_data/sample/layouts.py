@@ -32,7 +32,7 @@ _SCENES_PER_TASK = 10
 
 
 class Settings(NamedTuple):
-    """What the bytes depend on."""
+    """Settings that the bytes depend on."""
 
     seed: int = 0
     train_images: int = 600

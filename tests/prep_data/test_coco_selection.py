@@ -1,4 +1,4 @@
-"""Which regions are kept, and how photographs are split."""
+"""The regions that are kept, and the splits of photographs."""
 
 import pytest
 from tiny_coco import TinyCoco

@@ -1,4 +1,4 @@
-"""What a report counts and names."""
+"""Counts and names of a report."""
 
 from prep_data.report import Problem, Report
 
