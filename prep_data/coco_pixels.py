@@ -25,8 +25,8 @@ from dataloaders.images import (
 from prep_data.coco_annotations import Polygons, Rle, read_segmentation
 from prep_data.coco_classes import CocoHParams
 from prep_data.coco_selection import Photo, Region
-from prep_data.prepared_set import TaskResult
 from prep_data.report import Problem
+from prep_data.set_writer import TaskResult
 
 
 def bilinear_crop(pixels: np.ndarray, box: Sequence[float], side: int) -> np.ndarray:

@@ -18,8 +18,8 @@ from prep_data import flags
 from prep_data.coco_annotations import annotation_files, check_layout, photographs, read_files
 from prep_data.coco_classes import ClassLists, CocoHParams, Vocabulary, read_class_lists
 from prep_data.coco_selection import AnnotatedSet, select_regions
-from prep_data.prepared_set import SPLITS, Part, PreparedSet, TaskResult, Totals, fingerprint
 from prep_data.report import Report
+from prep_data.set_writer import SPLITS, Part, SetWriter, TaskResult, Totals, fingerprint
 
 
 class Tasks(NamedTuple):
@@ -152,7 +152,7 @@ def prepare(
     source = fingerprint(
         annotation_files(args.dataset_dir), [*photographs(args.dataset_dir), *images]
     )
-    with PreparedSet(args.target_dir, kind, settings, source) as out:
+    with SetWriter(args.target_dir, kind, settings, source) as out:
         if out.complete:
             print(f"{args.target_dir} is already complete")
             return
@@ -170,10 +170,9 @@ def prepare(
                 **vocabulary.meta(lists, PREDICATES),
                 **options,
                 "train_total_objs": totals.counts["train"]["objects"],
-                **{f"n_{split}_samples": totals.records[split] for split in SPLITS},
             }
 
-        meta = out.write(
+        out.write(
             _parts(tasks, flags.chunks(args)),
             make_work(vocabulary),
             encode,
@@ -183,8 +182,6 @@ def prepare(
             report=report,
             unit="image",
         )
-        written = {split: meta[f"n_{split}_samples"] for split in SPLITS}
-        report.print_summary(args.target_dir, written, stem or "crops")
 
 
 def _parts(tasks: Mapping[str, Tasks], chunks: Mapping[str, int]) -> list[Part]:

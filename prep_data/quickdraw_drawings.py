@@ -30,17 +30,17 @@ from core.files import read_json, write_json
 from dataloaders import sketches
 from prep_data import flags
 from prep_data.npz import NpzError, read_drawings
-from prep_data.prepared_set import (
+from prep_data.report import Problem, Report
+from prep_data.set_writer import (
     SPLITS,
     SPOOL,
     Part,
-    PreparedSet,
+    SetWriter,
     TaskResult,
     Totals,
     file_stem,
     fingerprint,
 )
-from prep_data.report import Problem, Report
 from prep_data.workers import ordered_map, worker_pool
 
 CLASS_RELATIONSHIP = Path(__file__).parent / "quickdraw" / "quickdraw_to_coco_v2.json"
@@ -346,7 +346,6 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
             raise UserError(f"no drawing of {args.dataset_dir} can be used:\n{lines}")
         return {
             **classes.meta(),
-            **{f"n_{split}_samples": n for split, n in totals.records.items()},
             "drawings": {
                 split: {classes.coco[int(k)]: n for k, n in totals.counts[split].items()}
                 for split in SPLITS
@@ -354,13 +353,13 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
             "image_size": image_size,
         }
 
-    with PreparedSet(args.target_dir, kind, settings, fingerprint(files.values(), ())) as out:
+    with SetWriter(args.target_dir, kind, settings, fingerprint(files.values(), ())) as out:
         if out.complete:
             print(f"{args.target_dir}: is complete already, nothing to do")
             return
         spool = out.folder / SPOOL
         _fill_spool(spool, files, groups, args, report)
-        meta = out.write(
+        out.write(
             _parts(spool, classes, groups, args),
             functools.partial(draw_bucket, spool, image_size),
             _encode,
@@ -370,5 +369,3 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
             report=report,
             unit="bucket",
         )
-    written = {split: meta[f"n_{split}_samples"] for split in SPLITS}
-    report.print_summary(args.target_dir, written, "drawings")

@@ -59,9 +59,9 @@ class Report:
             for reason in ordered
         ]
 
-    def print_summary(self, folder: Path, written: Mapping[str, int], unit: str) -> None:
-        """Print what was written to a set (split -> records), and what was left out."""
-        print(f"{folder}: {unit}: {', '.join(f'{split} {n}' for split, n in written.items())}")
+    def print_summary(self, folder: Path, records: Mapping[str, int]) -> None:
+        """Print the number of records of each split of a set, and what was left out."""
+        print(f"{folder}: {', '.join(f'{split} {n}' for split, n in records.items())} records")
         if self._counts:
             print(f"Left out (also in {folder / 'report.json'}):", *self.lines(), sep="\n")
         else:

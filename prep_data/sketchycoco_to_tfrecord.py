@@ -30,8 +30,8 @@ from prep_data.coco_classes import ClassLists, CocoHParams
 from prep_data.coco_pixels import make_scene
 from prep_data.coco_selection import AnnotatedSet, Photo, select_regions
 from prep_data.flags import run_script
-from prep_data.prepared_set import SPLITS, TaskResult
 from prep_data.report import Problem, Report
+from prep_data.set_writer import SPLITS, TaskResult
 
 _SCENES = {
     "train": "Scene/GT/trainInTrain",

@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from core.files import write_json
 from dataloaders import sketches
-from prep_data.prepared_set import SPLITS
 from prep_data.sample import sketchycoco_sl
 from prep_data.sample.annotations import annotate_stuff, annotate_thing
 from prep_data.sample.objects import BACKGROUNDS, CLASSES, OTHER, individual_of
 from prep_data.sample.pen import draw
 from prep_data.sample.scenes import Object, make_scene
+from prep_data.set_writer import SPLITS
 from prep_data.workers import ordered_map, worker_pool
 
 VERSION = 3  # of the sample: raised when the same flags give other bytes

@@ -104,7 +104,7 @@ def _write_mixed(folder: Path, stem: str, examples: list[bytes], count: int) -> 
 
 
 def _write_grouped(folder: Path, classes: Sequence[str], examples: list[bytes], count: int) -> None:
-    from prep_data.prepared_set import file_stem
+    from prep_data.set_writer import file_stem
     from tests.dataloaders import tiny_sets
 
     for split, each in (("train", -(-count // len(classes))), ("valid", 1), ("test", 1)):

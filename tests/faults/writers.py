@@ -13,7 +13,7 @@ from tests.faults.child import Fault
 from tests.faults.harness import KILLED, STAGE2
 from tests.faults.world import Outcome, World, described, failure, same
 
-SHARDS, FEATURES = "prep_data.prepared_set:PreparedSet.write", "core.features:write"
+SHARDS, FEATURES = "prep_data.set_writer:SetWriter.write", "core.features:write"
 KINDS = {"quickdraw_to_tfrecord": "quickdraw", "index_quickdrawtf": "quickdraw-indexed"}
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from prep_data.flags import run_script
-from prep_data.prepared_set import SPLITS, Part, PreparedSet, TaskResult
 from prep_data.report import Problem, Report
+from prep_data.set_writer import SPLITS, Part, SetWriter, TaskResult
 
 PER_PART, PARTS = 6, 4
 
@@ -39,17 +39,17 @@ def encode(payload: tuple) -> bytes:
 
 
 def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int = 1, work=work):
-    """The whole set into `folder`; returns its meta.json, None when it was complete."""
+    """The whole set into `folder`."""
     report = Report()
-    with PreparedSet(folder, "quickdraw-indexed", {"settings": settings}) as out:
+    with SetWriter(folder, "quickdraw-indexed", {"settings": settings}) as out:
         if out.complete:
-            return None
+            return
         parts = [
             Part(split, i, PARTS, partial(range, i * PER_PART, (i + 1) * PER_PART), PER_PART)
             for split in SPLITS
             for i in range(PARTS)
         ]
-        return out.write(
+        out.write(
             parts,
             partial(work, seconds=seconds),
             encode,
@@ -61,6 +61,7 @@ def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int 
             stem=None,
             workers=workers,
             report=report,
+            unit="task",
         )
 
 

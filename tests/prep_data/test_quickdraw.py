@@ -12,7 +12,7 @@ from set_files import contents
 from core.errors import UsageError, UserError
 from dataloaders import prepared_sets, records, sketches
 from prep_data import index_quickdrawtf, quickdraw_drawings, quickdraw_to_tfrecord
-from prep_data.prepared_set import SPLITS, PreparedSet
+from prep_data.set_writer import SPLITS, SetWriter
 
 RELATION = {"cat": "cat", "mug": "cup", "coffee cup": "cup", "sun": "light", "yoga": "person"}
 COCO = ["cat", "cup", "light", "person"]
@@ -179,7 +179,7 @@ def test_report_names_what_is_left_out(source, tmp_path, capsys):
 
 def test_restart_goes_on_and_gives_the_same_bytes(source, tmp_path, small_buckets, monkeypatch):
     run("mixed", source, tmp_path / "whole")
-    wrote = PreparedSet._write_part
+    wrote = SetWriter._write_part
     done = []
 
     def stumble(self, part, *more):
@@ -189,7 +189,7 @@ def test_restart_goes_on_and_gives_the_same_bytes(source, tmp_path, small_bucket
         return wrote(self, part, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PreparedSet, "_write_part", stumble)
+        patch.setattr(SetWriter, "_write_part", stumble)
         with pytest.raises(KeyboardInterrupt):
             run("mixed", source, tmp_path / "set")
     assert not (tmp_path / "set" / "meta.json").exists()

@@ -16,8 +16,8 @@ from core.registry import LOADERS
 from dataloaders import prepared_sets, records
 from dataloaders.images import fit, load_sketch
 from prep_data import coco_to_tfrecord, cococrops_to_tfrecord, sketchycoco_to_tfrecord
-from prep_data.prepared_set import SPLITS
 from prep_data.sample.__main__ import main as make_sample
+from prep_data.set_writer import SPLITS
 
 
 def prepare(folder: Path, *more: str) -> Path:

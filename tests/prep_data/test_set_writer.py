@@ -17,9 +17,9 @@ from set_files import contents, serialized
 from core.errors import UserError
 from core.files import read_json
 from dataloaders import prepared_sets, records
-from prep_data import prepared_set
-from prep_data.prepared_set import SPLITS, Part, PreparedSet, TaskResult
+from prep_data import set_writer
 from prep_data.report import Report
+from prep_data.set_writer import SPLITS, Part, SetWriter, TaskResult
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_bytes_do_not_depend_on_workers(whole, tmp_path):
 
 
 def test_an_empty_part_of_an_ungrouped_set_still_has_its_file(tmp_path):
-    with PreparedSet(tmp_path, "coco-scenes", {}) as out:
+    with SetWriter(tmp_path, "coco-scenes", {}) as out:
         parts = [Part(split, i, 2, lambda i=i: [i], 1) for split in SPLITS for i in (0, 1)]
         out.write(
             parts,
@@ -78,6 +78,7 @@ def test_an_empty_part_of_an_ungrouped_set_still_has_its_file(tmp_path):
             stem="scenes",
             workers=0,
             report=Report(),
+            unit="task",
         )
     index = prepared_sets.read_index(tmp_path, "train")
     assert index.shard_bytes.tolist() == [0, 16 + 6]
@@ -97,7 +98,7 @@ def test_classes_that_would_share_a_file_are_an_error(tmp_path):
 
 def test_a_complete_set_is_left_alone(whole):
     before = contents(whole)
-    assert slow_set.prepare(whole) is None
+    slow_set.prepare(whole)
     assert contents(whole) == before
 
 
@@ -120,7 +121,7 @@ def test_other_settings_are_an_error(whole):
 
 
 def test_settings_bind_only_once_something_is_written(whole, tmp_path):
-    with PreparedSet(tmp_path, "quickdraw-indexed", {"settings": 5}):
+    with SetWriter(tmp_path, "quickdraw-indexed", {"settings": 5}):
         pass  # and here the command finds that a flag cannot be
     slow_set.prepare(tmp_path)
     assert contents(tmp_path) == contents(whole)
@@ -136,7 +137,7 @@ def test_a_folder_of_something_else_is_an_error(tmp_path):
 
 def test_other_sources_are_an_error(tmp_path):
     def begin(source):
-        with PreparedSet(tmp_path / "set", "quickdraw", {}, source) as out:
+        with SetWriter(tmp_path / "set", "quickdraw", {}, source) as out:
             return out.complete
 
     assert not begin("a")
@@ -154,7 +155,7 @@ def test_a_fingerprint_is_of_contents_and_sizes(tmp_path):
     def fingerprint(text, pixels):
         annotations.write_text(text)
         image.write_text(pixels)
-        return prepared_set.fingerprint([annotations], [image])
+        return set_writer.fingerprint([annotations], [image])
 
     before = fingerprint("a", "b")
     assert fingerprint("a", "c") == before  # a picture of the same size: not looked into
@@ -163,8 +164,8 @@ def test_a_fingerprint_is_of_contents_and_sizes(tmp_path):
 
 
 def test_two_runs_at_once_are_an_error(tmp_path):
-    second = PreparedSet(tmp_path, "quickdraw", {})
-    with PreparedSet(tmp_path, "quickdraw", {}):  # noqa: SIM117
+    second = SetWriter(tmp_path, "quickdraw", {})
+    with SetWriter(tmp_path, "quickdraw", {}):  # noqa: SIM117
         with pytest.raises(UserError, match="another run is preparing"):
             second.__enter__()
 

@@ -19,7 +19,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,12 +62,11 @@ class Part:
         return f"{file_stem(stem)}-{self.number:05d}-of-{self.count:05d}{suffix}"
 
 
-@dataclass
-class Totals:
+class Totals(NamedTuple):
     """Sums over a finished set, for its meta.json."""
 
-    records: dict[str, int] = field(default_factory=dict)  # split -> records
-    counts: dict[str, Counter] = field(default_factory=dict)  # split -> summed TaskResult.counts
+    records: dict[str, int]  # split -> records
+    counts: dict[str, Counter]  # split -> summed TaskResult.counts
 
 
 def file_stem(name: str) -> str:
@@ -132,10 +131,10 @@ def _new_shard(path: Path, group: str) -> Iterator[_Shard]:
             raise OSError("disk full: the file came out too short")
 
 
-class PreparedSet:
+class SetWriter:
     """The folder a command writes to. Use as a context: it holds the folder's lock.
 
-    with PreparedSet(target_dir, kind, settings) as out:
+    with SetWriter(target_dir, kind, settings) as out:
         if not out.complete:
             out.write(parts, work, encode, make_meta, ...)
     """
@@ -143,7 +142,7 @@ class PreparedSet:
     def __init__(
         self, folder: Path, kind: str, settings: Mapping[str, Any], source: str | None = None
     ) -> None:
-        """kind: see dataloaders.records. settings: everything else the bytes depend on, JSON values
+        """kind: see docs/data_formats.md. settings: everything else the bytes depend on, JSON values
         only; no paths of the machine. source: the fingerprint of what was downloaded.
 
         Entering raises UserError when the folder cannot be used: not writable, something else's,
@@ -155,7 +154,7 @@ class PreparedSet:
         self.complete = False
         self._lock = None
 
-    def __enter__(self) -> PreparedSet:
+    def __enter__(self) -> SetWriter:
         self._settings["schema"] = prepared_sets.SCHEMA
         settings_file = self.folder / "prep.json"
         try:
@@ -238,13 +237,14 @@ class PreparedSet:
         stem: str | None,
         workers: int,
         report: Report,
-        unit: str = "task",
-    ) -> dict[str, Any]:
-        """Write the parts still missing, then index, report.json and meta.json; return the meta.
+        unit: str,
+    ) -> None:
+        """Write the parts still missing, then index, report.json and meta.json; print the report.
 
         work: module-level function (or functools.partial of one), run in the workers.
         encode: payload -> serialized record, run here (it may use TensorFlow).
         make_meta: gives the set's own keys of meta.json; may raise UserError (nothing left).
+        unit: of tasks, for the progress bar.
         stem: file stem of an ungrouped set ('scenes'); None for a grouped set, one file a class.
         report: what was skipped before the work; what the work skips is added to it.
         Raises UserError when the folder cannot be written; files already finished stay.
@@ -276,12 +276,17 @@ class PreparedSet:
         totals = self._write_index(parts, notes, grouped=stem is None)
         for note in notes:
             report.merge(note["problems"])
-        meta = {"kind": self.kind, "schema": self._settings["schema"], **make_meta(totals)}
+        meta = {
+            "kind": self.kind,
+            "schema": self._settings["schema"],
+            **{f"n_{split}_samples": n for split, n in totals.records.items()},
+            **make_meta(totals),
+        }
         write_json(self.folder / "report.json", report.to_dict(), sort_keys=True)
         write_json(self.folder / "meta.json", meta, sort_keys=True)
         self.complete = True
         self._remove_spool()
-        return meta
+        report.print_summary(self.folder, totals.records)
 
     def _note_path(self, part: Part) -> Path:
         return self.folder / ".progress" / part.file_name(f"{part.split}-{part.label}", ".json")
@@ -344,7 +349,7 @@ class PreparedSet:
         return note
 
     def _write_index(self, parts: Sequence[Part], notes: Sequence[Any], grouped: bool) -> Totals:
-        totals = Totals()
+        totals = Totals({}, {})
         for split in SPLITS:
             groups, counts, files = Counter(), Counter(), []
             for part, note in zip(parts, notes):
