@@ -333,10 +333,19 @@ def _split(clause: _Clause, hint: Any) -> Any:
     value = clause.value
     if _is_optional(hint) and not clause.quoted and value.lower() in ("", "none"):
         return None
+    read = _read_float if float in (hint, *typing.get_args(hint)) else str
     if typing.get_origin(hint) is not tuple:
-        return value
+        return read(value)
     inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-    return [part.strip().strip("'\"") for part in inner.split(",")] if inner.strip() else []
+    return [read(part.strip().strip("'\"")) for part in inner.split(",")] if inner.strip() else []
+
+
+def _read_float(text: str) -> float | str:
+    """Return the number of a text; msgspec would refuse '.5' and '1.', which JSON has not."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 # --- fields ---------------------------------------------------------------------------------------

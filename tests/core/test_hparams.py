@@ -45,6 +45,7 @@ def test_nothing_given_gives_the_defaults():
         ("count=4", {"count": 4}),
         (" count = 4 , rate = 2 ", {"count": 4, "rate": 2.0}),
         ("rate=1e-4", {"rate": 1e-4}),
+        ("rate=.05", {"rate": 0.05}),
         ("flag=True", {"flag": True}),
         ("flag=false", {"flag": False}),
         ("flag=1", {"flag": True}),
