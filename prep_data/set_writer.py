@@ -142,8 +142,8 @@ class SetWriter:
     def __init__(
         self, folder: Path, kind: str, settings: Mapping[str, Any], source: str | None = None
     ) -> None:
-        """kind: see docs/data_formats.md. settings: everything else the bytes depend on, JSON values
-        only; no paths of the machine. source: the fingerprint of what was downloaded.
+        """kind: see docs/data_formats.md. settings: all else the bytes depend on, JSON values only;
+        no paths of the machine. source: the fingerprint of what was downloaded.
 
         Entering raises UserError when the folder cannot be used: not writable, something else's,
         another run's at this moment, or begun with other settings or from other files.

@@ -240,7 +240,7 @@ def test_bad_command_lines(source, tmp_path):
 
 
 def test_a_file_size_limit_is_no_success(source, tmp_path):
-    """A full disk, in effect: the set must not read as complete, the message must be one sentence."""
+    """Like a full disk: the set must not read as complete, and the message is one sentence."""
     target = tmp_path / "set"
     command = [
         *(sys.executable, "-m", "prep_data.coco_to_tfrecord"),
