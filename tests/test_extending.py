@@ -81,11 +81,12 @@ def load(path, monkeypatch):
 def test_the_metric_by_hand(house, monkeypatch):
     """Crops 0 0 1 1, sketches 0 1 1 1: three of four agree; chance 1/2 x 1/4 + 1/2 x 3/4 = 1/2."""
     module = load(house / "core/evaluation/agreement.py", monkeypatch)
-    rows = SimpleNamespace(
-        photo_predicted=np.array([0, 0, 1, 1]), sketch_predicted=np.array([0, 1, 1, 1])
-    )
+    views = {"photo": np.array([0, 0, 1, 1]), "sketch": np.array([0, 1, 1, 1])}
     dataset = SimpleNamespace(vocabulary=SimpleNamespace(num_classes=3))
-    evaluation = SimpleNamespace(triplets=lambda: rows, dataset=dataset, split="valid", seed=0)
+    evaluation = SimpleNamespace(
+        embedded_objects=lambda view: SimpleNamespace(predicted=views[view]),
+        dataset=dataset, split="valid", seed=0,
+    )  # fmt: skip
     (figure,) = module.compute(evaluation, "embedding-agreement")
     assert (figure.value, figure.chance, figure.n) == (0.75, 0.5, 4)
 

@@ -42,7 +42,7 @@ MASK_SCENES = 32  # at a time with masks or whole drawings, which are large
 # Train scenes behind the class-mean mask: means over more change nothing that can be seen.
 MEAN_MASK_SCENES = 2000
 COLOURED_SCENES = 500  # train scenes behind the mean colours of labels
-ENCODED = ("objects", "embedding", "predicted")  # fields that a model encodes objects as
+ENCODED = ("objects", "embedding", "predicted")  # fields of EmbeddedScenes
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,6 @@ class EmbeddedQueries(EmbeddedScenes):
 
     query_to_photo: np.ndarray  # int32 (O,), photo row of the object depicted, -1 = none
     rows: np.ndarray  # int32 (O,), which of the sketched objects of the set each is
-
-
-@dataclass(frozen=True)
-class EmbeddedTriplets:
-    """The crops and sketches of B triplets of stage 1."""
-
-    classes: np.ndarray  # int32 (B,)
-    photo_predicted: np.ndarray  # int32 (B,), class that the model names
-    sketch_predicted: np.ndarray
-    photo_embedding: np.ndarray  # float32 (B, E)
-    sketch_embedding: np.ndarray
 
 
 class EmbeddedObjects(NamedTuple):
@@ -279,33 +268,32 @@ class Evaluation:
         return self._once("object ranks", rank)
 
     def embedded_objects(self, view: str) -> EmbeddedObjects:
-        """Return the objects of the 'photo' or 'sketch' view, of scenes or of triplets."""
+        """Return the objects of the 'photo' or 'sketch' view, of scenes or of triplets: there row n
+        of both views is of triplet n."""
         if isinstance(self.model, SceneModel):
             side = self.photos if view == "photo" else self.queries(QueryProtocol())
             return EmbeddedObjects(side.embedding, side.classes, side.predicted, side.obj_to_img)
-        triplets = self.triplets()
-        embedding, predicted = (
-            (triplets.photo_embedding, triplets.photo_predicted)
-            if view == "photo"
-            else (triplets.sketch_embedding, triplets.sketch_predicted)
-        )
-        return EmbeddedObjects(embedding, triplets.classes, predicted, np.arange(len(predicted)))
+        return self._once("triplets", self._embed_triplets)[view]
 
-    def triplets(self) -> EmbeddedTriplets:
-        """Return the embedded triplets of the split, for a model of stage 1."""
-        return self._once("triplets", self._embed_triplets)
-
-    def _embed_triplets(self) -> EmbeddedTriplets:
-        rows = defaultdict(list)
+    def _embed_triplets(self) -> dict[str, EmbeddedObjects]:
+        columns = defaultdict(list)
         for batch in self.batches("triplets"):
-            rows["classes"].append(batch.classes.numpy())
+            columns["classes"].append(batch.classes.numpy())
             for view, encoded in (
                 ("photo", self.model.embed_photos(batch.positives)),
                 ("sketch", self.model.embed_sketches(batch.sketches)),
             ):
-                rows[f"{view}_predicted"].append(_argmax(encoded.logits))
-                rows[f"{view}_embedding"].append(self._finite(encoded.embedding, "embeddings"))
-        return EmbeddedTriplets(**{name: np.concatenate(parts) for name, parts in rows.items()})
+                embedding = self._finite(encoded.embedding, "embedding vectors")
+                columns[f"{view} embedding"].append(embedding)
+                columns[f"{view} predicted"].append(_argmax(encoded.logits))
+        found = {name: np.concatenate(parts) for name, parts in columns.items()}
+        classes, rows = found["classes"], np.arange(len(found["classes"]))
+        return {
+            view: EmbeddedObjects(
+                found[f"{view} embedding"], classes, found[f"{view} predicted"], rows
+            )
+            for view in ("photo", "sketch")
+        }
 
     def compared_masks(self, view: str) -> ComparedMasks:
         """Return the masks predicted from the 'photo' or 'sketch' view, with the true ones; queries
@@ -426,21 +414,17 @@ class Evaluation:
     def _embed_photos(self, directions: str) -> EmbeddedPhotos:
         self.embed()
         columns = self._computed["photos"]
-        boxes, obj_to_img = self._turned_boxes(columns["boxes"]), columns["obj_to_img"]
-        encoded = {name: columns.get(name) for name in ENCODED}
+        boxes = self._turned_boxes(columns["boxes"])
         if isinstance(self.model, WholeSceneModel):
             vectors = {name: columns[f"{name} vectors"] for name in self.model.vector_names}
         else:
-            scenes = (encoded["objects"], boxes, obj_to_img)
+            scenes = (columns["objects"], boxes, columns["obj_to_img"])
             vectors = self.scene_vectors(*scenes, directions, "photo")
         return EmbeddedPhotos(
             image_ids=self._computed["image_ids"],
             vectors=vectors,
-            classes=columns["classes"],
             boxes=boxes,
-            obj_to_img=obj_to_img,
-            masks=columns.get("masks"),
-            **encoded,
+            **{name: columns.get(name) for name in ("classes", "obj_to_img", "masks", *ENCODED)},
         )
 
     def _embed_queries(self, protocol: QueryProtocol) -> EmbeddedQueries:
@@ -451,18 +435,19 @@ class Evaluation:
         columns = (drawn[name] for name in ("obj_to_img", "boxes", "query_to_photo"))
         shown = self.dataset.queries(protocol, DrawnScenes(image_ids, *columns, photo_boxes))
         boxes, obj_to_img = self._turned_boxes(shown.boxes), drawn["obj_to_img"][shown.rows]
-        encoded = {name: drawn[name][shown.sketches] if name in drawn else None for name in ENCODED}
         if isinstance(self.model, WholeSceneModel):
+            encoded = dict.fromkeys(ENCODED)
             vectors = self._drawing_vectors(drawn["sketches"], shown.sketches, boxes, obj_to_img)
         else:
+            encoded = {name: drawn[name][shown.sketches] for name in ENCODED}
             scenes = (encoded["objects"], boxes, obj_to_img)
             vectors = self.scene_vectors(*scenes, protocol.directions, "query")
         return EmbeddedQueries(
             image_ids=image_ids,
             vectors=vectors,
-            classes=drawn["classes"][shown.rows],
             boxes=boxes,
             obj_to_img=obj_to_img,
+            classes=drawn["classes"][shown.rows],
             query_to_photo=drawn["query_to_photo"][shown.rows],
             rows=shown.rows,
             **encoded,

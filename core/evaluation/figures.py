@@ -87,6 +87,12 @@ class Picture:
 Result = Figure | Picture
 
 
+def difference(control: str, value: float, interval: Sequence[float]) -> dict[str, float]:
+    """Return the entries of `Figure.controls` for a difference to a control, with its interval."""
+    key = f"minus_{control}"
+    return {key: value, f"{key}_low": interval[0], f"{key}_high": interval[1]}
+
+
 def macro_average(values: np.ndarray, classes: np.ndarray) -> float:
     """Return the mean over classes of the mean within each. values: (n,). classes: int (n,)."""
     _, index = np.unique(classes, return_inverse=True)

@@ -1,8 +1,4 @@
-"""Pictures generated from the true layouts of photographs, against these photographs.
-
-Asked of a model: `layouts(batch)`, labels and instances uint8 (N, S, S) of a batch's photographs,
-and `generate(labels, instances)`, pictures float32 (N, S, S, 3) in [-1, 1].
-"""
+"""Pictures that a `LayoutModel` makes of the true layouts, against the photographs."""
 
 from __future__ import annotations
 
@@ -14,48 +10,51 @@ import tensorflow as tf
 from PIL import Image
 
 from core.evaluation import picture_grids
-from core.evaluation.figures import Figure, Picture, bootstrap_interval
+from core.evaluation.figures import Figure, Picture, bootstrap_interval, difference
 from core.label_maps import PALETTE
 from core.registry import METRICS
 
-SCENES = 64  # at most, spread over the split: a picture takes seconds on a slow processor
+MOST_SCENES = 64  # spread over the split: a picture takes seconds on a slow processor
 
 
 @METRICS.register("picture-error")
 def _picture_error(evaluation, name: str) -> list[Figure]:
-    """Mean absolute difference of pixels in 0..1, and SSIM, of generated pictures and photographs.
+    """Return the mean absolute difference (L1) and SSIM of generated pictures and photographs.
 
-    Beside them what is reached by the mean colour of each label, without a network, and by the
-    picture of another scene. Blurred pictures have small differences: a picture that looks real
-    may well have larger ones than those mean colours.
+    Controls are the mean colour of each label, without a network, and the generated picture of
+    another scene. Blurred pictures have small differences: a picture that looks real may well have
+    larger ones than those mean colours.
     """
-    colours, columns, before = evaluation.label_colours(), defaultdict(list), None
-    for photos, labels, pictures in _generated(evaluation, SCENES):
-        shown = {"": pictures, "label_colours": colours[labels]}
-        others = pictures[:-1] if before is None else np.concatenate([before, pictures[:-1]])
-        before = pictures[-1:]
-        for kind, values in shown.items():
-            _compare(columns, kind, values, photos)
+    colours, columns, previous = evaluation.label_colours(), defaultdict(list), None
+    for photos, labels, pictures in _generate(evaluation, MOST_SCENES):
+        others = pictures[:-1] if previous is None else np.concatenate([previous, pictures[:-1]])
+        previous = pictures[-1:]
+        _compare(columns, "generated", pictures, photos)
+        _compare(columns, "label_colours", colours[labels], photos)
         _compare(columns, "other_scene", others, photos[len(photos) - len(others) :])
     figures = []
     for measure in ("l1", "ssim"):
         values, plain, other = (
-            np.concatenate(columns[measure, kind]) for kind in ("", "label_colours", "other_scene")
+            np.concatenate(columns[measure, kind])
+            for kind in ("generated", "label_colours", "other_scene")
         )
-        low, high = bootstrap_interval(values - plain, seed=evaluation.seed)
+        gap, seed = values - plain, evaluation.seed
         controls = {
             "label_colours": float(plain.mean()),
-            "minus_label_colours": float((values - plain).mean()),
-            "minus_label_colours_low": low,
-            "minus_label_colours_high": high,
+            **difference("label_colours", float(gap.mean()), bootstrap_interval(gap, seed=seed)),
         }
         if len(other):  # more than one scene
             controls["other_scene"] = float(other.mean())
-        interval = bootstrap_interval(values, seed=evaluation.seed)
-        figures.append(
-            Figure(name, evaluation.split, float(values.mean()), len(values),
-                   {"measure": measure}, interval=interval, controls=controls)
-        )  # fmt: skip
+        figure = Figure(
+            metric=name,
+            split=evaluation.split,
+            value=float(values.mean()),
+            n=len(values),
+            labels={"measure": measure},
+            interval=bootstrap_interval(values, seed=seed),
+            controls=controls,
+        )
+        figures.append(figure)
     return figures
 
 
@@ -66,9 +65,9 @@ def _compare(columns: dict, kind: str, pictures: np.ndarray, photos: np.ndarray)
 
 @METRICS.register("generated-pictures")
 def _generated_pictures(evaluation, name: str) -> list[Picture]:
-    """Some photographs, their layouts and what is made of these."""
+    """Draw some photographs, their layouts and the pictures made of these."""
     rows = []
-    for photos, labels, pictures in _generated(evaluation, picture_grids.ROWS):
+    for photos, labels, pictures in _generate(evaluation, picture_grids.ROWS):
         for photo, label, picture in zip(photos, labels, pictures):
             tiles = (_pixels(photo), PALETTE[label], _pixels(picture))
             rows.append([(Image.fromarray(tile), "") for tile in tiles])
@@ -77,9 +76,9 @@ def _generated_pictures(evaluation, name: str) -> list[Picture]:
     return picture_grids.save_picture(evaluation, name, picture_grids.image_bytes(page))
 
 
-def _generated(evaluation, most: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Photographs float32 (n, S, S, 3), labels uint8 (n, S, S) and pictures like photographs, of at
-    most so many scenes of the split; colours in 0..1."""
+def _generate(evaluation, most: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield photographs float32 (n, S, S, 3) in [0, 1], their labels uint8 (n, S, S) and generated
+    pictures as photographs, of at most `most` scenes of the split."""
     model = evaluation.model
     for batch in evaluation.batches("generated pictures", min(evaluation.limit or most, most)):
         labels, instances = model.layouts(batch)
@@ -88,5 +87,5 @@ def _generated(evaluation, most: int) -> Iterator[tuple[np.ndarray, np.ndarray, 
 
 
 def _pixels(values: np.ndarray) -> np.ndarray:
-    """0..1 -> uint8."""
+    """Return values in [0, 1] as uint8."""
     return np.round(values * 255).astype(np.uint8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.evaluation.figures import Figure, bootstrap_interval, macro_average
+from core.evaluation.figures import Figure, bootstrap_interval, difference, macro_average
 from core.label_maps import BACKGROUND
 from core.registry import METRICS
 
@@ -101,8 +101,7 @@ def iou_figure(
     """Return the mean of overlaps (n,) with its controls, the overlaps of masks without a model:
     all_ones (n,), boxes filled, and class_mean (n,), the mean mask of the class. scenes: int (n,),
     of each value."""
-    # The same objects: a paired difference.
-    low, high = bootstrap_interval(values - class_mean, scenes, seed=seed)
+    gap = values - class_mean  # paired: of the same objects
     return Figure(
         metric=metric,
         split=split,
@@ -113,9 +112,9 @@ def iou_figure(
         controls={
             "all_ones": float(all_ones.mean()),
             "class_mean": float(class_mean.mean()),
-            "minus_class_mean": float((values - class_mean).mean()),
-            "minus_class_mean_low": low,
-            "minus_class_mean_high": high,
+            **difference(
+                "class_mean", float(gap.mean()), bootstrap_interval(gap, scenes, seed=seed)
+            ),
             **controls,
         },
     )

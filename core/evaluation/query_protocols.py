@@ -1,7 +1,4 @@
-"""Query protocols: how the queries of an evaluation are made from the sketched scenes of a set.
-
-`dataloaders.queries` carries them out; docs/architecture.md says why they are as they are.
-"""
+"""Query protocols: the queries of an evaluation, made of the sketched scenes of a set."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ DIRECTIONS = ("canonical", "random")
 
 @dataclass(frozen=True)
 class QueryProtocol:
-    """How the queries of an evaluation are made from the sketched scenes of a set.
+    """A way to make queries of sketched scenes; `dataloaders.queries` carries it out, and
+    docs/architecture.md says why there are several.
 
-    boxes: 'shared' is the paper's: each object has the box it has in the very photograph that is
-    looked for, and boxes alone identify a scene. 'jittered' shifts and scales each of them.
-    'own' are the boxes of the drawing, where the set has them.
-    sketches: 'blank' shows white paper in their place: what boxes alone can do. 'shuffled' shows
-    the sketches of another scene: what sketches that say nothing about the photograph can do.
-
-    `dataloaders.queries` carries it out; docs/architecture.md says why.
+    boxes: 'shared': each object has the box it has in the very photograph that is looked for (the
+    paper's; boxes alone identify a scene); 'jittered': that box, shifted and scaled; 'own': the box
+    of the drawing, where the set has them.
+    sketches: 'real'; 'blank': white paper, a control of what boxes alone can do; 'shuffled': those
+    of another scene, a control of sketches that say nothing about the photograph.
+    UsageError for other values.
     """
 
     boxes: str = "shared"  # of BOXES
@@ -38,22 +35,21 @@ class QueryProtocol:
     directions: str = "canonical"  # of the pairs of both graphs; of DIRECTIONS
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("boxes", BOXES), ("sketches", SKETCHES), ("directions", DIRECTIONS),
-        ):  # fmt: skip
-            if getattr(self, name) not in choices:
-                raise UsageError(
-                    f"query {name} are {', '.join(choices[:-1])} or {choices[-1]}, not "
-                    f"{getattr(self, name)!r}"
-                )
-        for name in ("jitter", "dropped"):
-            value = getattr(self, name)
+        for name, value, choices in (
+            ("boxes", self.boxes, BOXES),
+            ("sketches", self.sketches, SKETCHES),
+            ("directions", self.directions, DIRECTIONS),
+        ):
+            if value not in choices:
+                listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                raise UsageError(f"query {name} are {listed}, not {value!r}")
+        for name, value in (("jitter", self.jitter), ("dropped", self.dropped)):
             if not 0.0 <= value < 1.0:
                 raise UsageError(f"{name} is a share in [0, 1), not {value}")
 
     @property
     def labels(self) -> dict[str, str]:
-        """What stands beside a figure: boxes and sketches, the rest where it matters."""
+        """The labels of a figure: boxes and sketches, the rest where it is not the default."""
         labels = {"boxes": self.boxes, "sketches": self.sketches}
         if self.boxes == "jittered":
             labels["jitter"] = f"{self.jitter:g}"
@@ -68,20 +64,20 @@ class QueryProtocol:
 
     @property
     def control(self) -> QueryProtocol:
-        """The same with blank sketches."""
+        """This protocol with blank sketches."""
         return dataclasses.replace(self, sketches="blank")
 
 
 def standard_protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
-    """Those that every figure of scene retrieval is shown under. own_boxes: of a set that has
-    them."""
+    """Return the protocols that scene recall is always measured under. own_boxes: whether the set
+    has them."""
     return tuple(
         QueryProtocol(boxes, sketches) for boxes in BOXES[: 2 + own_boxes] for sketches in SKETCHES
     )
 
 
 def main_protocol(own_boxes: bool) -> QueryProtocol:
-    """The queries that pictures show: positions alone do not answer them."""
+    """Return the protocol that counts, and that pictures show: positions alone do not answer it."""
     return QueryProtocol("own" if own_boxes else "jittered")
 
 

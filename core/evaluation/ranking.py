@@ -1,23 +1,21 @@
-"""Exact search: how many vectors of a gallery are not farther than a given one.
+"""Exact search: count the vectors of a gallery that are not farther than a given one.
 
-    float32 products of a block -> pairs that they decide, whatever their rounding   (nearly all)
-                                -> pairs that they leave open -> float64, by subtraction
+    float32 products of a block -> pairs decided, whatever the rounding (nearly all)
+                                -> undecided pairs -> float64, by subtraction
                                    (when these are many: float64 products between the two)
 
-So the result is that of subtracting every pair in float64, at the price of a float32 product.
+The result is that of subtracting every pair in float64, at the price of a float32 product.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# Of elements: what is taken out of a gallery at a time.
-BLOCK = 1 << 20
-# Pairs with a limit that are looked at together: their arrays take a few megabytes.
-MOST_PAIRS = 1 << 18
-# Subtraction in float64 costs some hundred times a float64 product, a pair: with more open pairs
-# than this share of a block, the product comes first.
-MANY = 1 / 128
+BLOCK_ELEMENTS = 1 << 20  # taken out of a gallery at a time
+MAX_PAIRS = 1 << 18  # looked at together: their arrays take a few megabytes
+# Subtracting a pair in float64 costs some hundred times a float64 product: with more undecided
+# pairs than this share of a block, the product comes first.
+MANY_UNDECIDED = 1 / 128
 
 
 def count_not_farther(
@@ -29,14 +27,15 @@ def count_not_farther(
     query_block: int = 512,
     gallery_block: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Of every pair of query owners[p] and gallery row rows[p], by query, then by distance: how
-    many gallery rows are not farther (Euclidean) from the query than that row and `slack`, int64
-    (P,), itself included; its distance, float64 (P,); and slack, `tolerance` times the length of
-    the longest vector of all.
+    """Return (counts int64 (P,), distances float64 (P,), slack) of P pairs of a query and a gallery
+    row, sorted by query, then by distance.
 
-    queries: float (Q, D). gallery: float (G, D). owners: int (P,), ascending from 0 to Q - 1
-    without a gap. rows: int (P,). Memory beyond the arguments: some blocks of gallery_block rows,
-    and of query_block x gallery_block products. ValueError for a vector that is not finite.
+    Counted are the gallery rows not farther (Euclidean) from the query than the pair's row and
+    slack, that row included; slack is `tolerance` times the length of the longest vector of all.
+    queries: float (Q, D). gallery: float (G, D). owners: int (P,), query of each pair, ascending
+    from 0 to Q - 1 without a gap. rows: int (P,), its gallery row. Memory beyond the arguments:
+    some blocks of gallery_block rows, and of query_block x gallery_block products. ValueError for
+    a vector that is not finite.
     """
     query_norms = squared_norms(queries, "queries")
     gallery_norms = squared_norms(gallery, "gallery")
@@ -56,17 +55,18 @@ def count_not_farther(
     for start in range(0, len(gallery), step):
         block, halves = gallery[start : start + step], gallery_norms[start : start + step] / 2
         for pairs in pair_blocks:
-            own = owners[pairs]
-            some = slice(own[0], own[-1] + 1)
-            counts[pairs] += _within(
-                queries[some], block, halves, own - own[0], bars[pairs], limits[pairs],
-                reach[some], precision,
+            first, last = owners[pairs][[0, -1]]
+            near = slice(first, last + 1)
+            counts[pairs] += _count_within(
+                queries[near], block, halves, owners[pairs] - first, bars[pairs], limits[pairs],
+                reach[near], precision,
             )  # fmt: skip
     return counts, apart, slack
 
 
 def squared_norms(vectors: np.ndarray, name: str) -> np.ndarray:
-    """Float64 (n,). ValueError, with the name, for vectors (n, D) that are not finite."""
+    """Return the squared lengths of vectors (n, D): float64 (n,). ValueError with the name of the
+    vectors when they are not finite."""
     out = np.empty(len(vectors))
     step = block_rows(vectors)
     for start in range(0, len(vectors), step):
@@ -80,9 +80,9 @@ def squared_norms(vectors: np.ndarray, name: str) -> np.ndarray:
 def distances(
     queries: np.ndarray, gallery: np.ndarray, owners: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """Euclidean distance of query owners[p] to gallery row rows[p], by subtraction: float64 (P,).
+    """Return the Euclidean distance of query owners[p] to gallery row rows[p]: float64 (P,).
 
-    No difference of squares, which would round below zero for vectors that lie close together."""
+    By subtraction: a difference of squares would round below zero for vectors close together."""
     out = np.empty(len(owners))
     step = block_rows(queries)
     for start in range(0, len(owners), step):
@@ -93,21 +93,21 @@ def distances(
 
 
 def block_rows(vectors: np.ndarray) -> int:
-    """How many rows of (n, D) make a block."""
-    return max(1, BLOCK // max(1, vectors.shape[1]))
+    """Return how many rows of vectors (n, D) make a block."""
+    return max(1, BLOCK_ELEMENTS // max(1, vectors.shape[1]))
 
 
 def _pair_blocks(owners: np.ndarray, queries: int, query_block: int) -> list[slice]:
-    """The pairs in blocks of at most `query_block` queries and MOST_PAIRS pairs."""
+    """Return the pairs in blocks of at most `query_block` queries and MAX_PAIRS pairs."""
     ends = np.searchsorted(owners, np.arange(0, queries + query_block, query_block)).tolist()
     return [
-        slice(start, min(start + MOST_PAIRS, end))
+        slice(start, min(start + MAX_PAIRS, end))
         for first, end in zip(ends, ends[1:])
-        for start in range(first, end, MOST_PAIRS)
+        for start in range(first, end, MAX_PAIRS)
     ]
 
 
-def _within(
+def _count_within(
     queries: np.ndarray,
     block: np.ndarray,
     halves: np.ndarray,
@@ -117,34 +117,34 @@ def _within(
     reach: np.ndarray,
     precision: type,
 ) -> np.ndarray:
-    """How many rows of the block lie within limits[p] of query owners[p]: int64 (P,).
+    """Return how many rows of the block lie within limits[p] of query owners[p]: int64 (P,).
 
     halves: half the squared norms of the block. bars, reach: as in `count_not_farther`.
     """
     score = queries.astype(precision, copy=False) @ block.astype(precision, copy=False).T
     score -= halves.astype(precision)
-    room = _rounding(precision, queries.shape[1]) * reach[owners]
-    low, high = (bars - room).astype(precision), (bars + room).astype(precision)
-    counts, possible = _reached(score, owners, high, low)
-    if (possible - counts).sum() > MANY * score.size and precision is np.float32:
-        return _within(queries, block, halves, owners, bars, limits, reach, np.float64)
+    margin = _rounding(precision, queries.shape[1]) * reach[owners]
+    low, high = (bars - margin).astype(precision), (bars + margin).astype(precision)
+    counts, possible = _count_reached(score, owners, high, low)
+    if (possible - counts).sum() > MANY_UNDECIDED * score.size and precision is np.float32:
+        return _count_within(queries, block, halves, owners, bars, limits, reach, np.float64)
 
     undecided = np.flatnonzero(possible > counts)
     for start in range(0, len(undecided), 64):
-        some = undecided[start : start + 64]
-        lines = score[owners[some]]
-        open_ = (lines >= low[some, None]) & (lines < high[some, None])
-        pair, row = np.divmod(np.flatnonzero(open_), len(block))
-        pair = some[pair]
+        pairs = undecided[start : start + 64]
+        lines = score[owners[pairs]]
+        between = (lines >= low[pairs, None]) & (lines < high[pairs, None])
+        pair, row = np.divmod(np.flatnonzero(between), len(block))
+        pair = pairs[pair]
         near = distances(queries, block, owners[pair], row) <= limits[pair]
         counts += np.bincount(pair[near], minlength=len(counts))
     return counts
 
 
-def _reached(score: np.ndarray, owners: np.ndarray, *bars: np.ndarray) -> list[np.ndarray]:
-    """How many of score[owners[p]] reach bar[p], for each of `bars`: int64 (P,). score: float
-    (q, g)."""
-    if len(owners) == len(score):  # a bar a query
+def _count_reached(score: np.ndarray, owners: np.ndarray, *bars: np.ndarray) -> list[np.ndarray]:
+    """Return how many of score[owners[p]] reach bar[p], for each of `bars`: int64 (P,). score:
+    float (q, g)."""
+    if len(owners) == len(score):  # one pair a query
         return [np.count_nonzero(score >= bar[:, None], axis=1) for bar in bars]
     below = [np.empty(len(owners), np.int64) for _ in bars]
     ends = np.searchsorted(owners, np.arange(len(score) + 1)).tolist()
@@ -155,7 +155,7 @@ def _reached(score: np.ndarray, owners: np.ndarray, *bars: np.ndarray) -> list[n
 
 
 def _rounding(precision: type, width: int) -> float:
-    """An upper bound of all rounding in `_within`, as a share of (|q| + longest)^2.
+    """Return an upper bound of all rounding in `_count_within`, as a share of (|q| + longest)^2.
 
     A product of D terms in any order is wrong by at most gamma(D) |q| |g|, gamma(n) = n u / (1 -
     n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1). To this
@@ -168,5 +168,5 @@ def _rounding(precision: type, width: int) -> float:
 
 
 def _fits_float32(longest: float, width: int) -> bool:
-    """Whether squares neither overflow nor vanish, and the bound above is worth something."""
+    """Return whether squares neither overflow nor vanish, and the bound above is small."""
     return 1e-12 < longest < 1e15 and width < 100_000

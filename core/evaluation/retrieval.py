@@ -1,8 +1,7 @@
-"""Sketch-based image retrieval: exact ranks, recall and what they are worth.
+"""Sketch-based image retrieval: exact ranks, recall, and what to compare it with.
 
 Scenes and objects have one right answer a query, features of other systems any number. Ties count
-against the query, so that an embedding collapsed to a point ranks every answer last instead of
-first.
+against the query, so that an embedding collapsed to a point ranks every answer last, not first.
 """
 
 from __future__ import annotations
@@ -15,7 +14,13 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from core.evaluation import ranking
-from core.evaluation.figures import Figure, bootstrap_interval, bootstrap_intervals, macro_average
+from core.evaluation.figures import (
+    Figure,
+    bootstrap_interval,
+    bootstrap_intervals,
+    difference,
+    macro_average,
+)
 from core.evaluation.query_protocols import QueryProtocol, standard_protocols
 from core.registry import METRICS
 
@@ -26,7 +31,7 @@ TOP = (1, 5, 10)
 TOLERANCE = 1e-5
 
 
-# ---------------------------------------------------------------- numerics
+# ---------------------------------------------------------------- ranks
 
 
 def ranks(
@@ -37,15 +42,15 @@ def ranks(
     gallery_block: int | None = None,
     tolerance: float = TOLERANCE,
 ) -> np.ndarray:
-    """The rank of each query's right answer by Euclidean distance: int64 (Q,), 1 = nearest.
+    """Return the rank of each query's right answer by Euclidean distance: int64 (Q,), 1 = nearest.
 
+    It is 1 + the number of other rows not farther than the right one: ties count against the query.
     queries: float (Q, D). gallery: float (G, D). answers: int (Q,), the gallery row that is right.
-    rank = 1 + the number of other rows not farther than the right one (ties against the query).
-    Exact, in blocks: see `ranking`. ValueError for a vector that is not finite, or an
-    answer outside the gallery.
+    Blocks bound the memory. ValueError for vectors that are not finite or of different widths, and
+    for an answer outside the gallery.
     """
     queries, gallery, answers = np.asarray(queries), np.asarray(gallery), np.asarray(answers)
-    _check(queries, gallery, answers)
+    _check_answers(queries, gallery, answers)
     owners = np.arange(len(queries))
     blocks = (query_block, gallery_block)
     return ranking.count_not_farther(queries, gallery, owners, answers, tolerance, *blocks)[0]
@@ -58,13 +63,13 @@ def all_ranks(
     gallery_keys: np.ndarray,
     tolerance: float = TOLERANCE,
 ) -> list[np.ndarray]:
-    """The ranks of all right answers of each query, the gallery rows that share its key: a list of
-    Q arrays int64 (R,), ascending, R >= 1.
+    """Return the ranks of all right answers of each query, the gallery rows that share its key: a
+    list of Q arrays int64 (R,), ascending, R >= 1.
 
+    Of all orders of rows that are closer than the tolerance it is the worst: right answers stand
+    behind every wrong row not farther than they. With one right answer it equals `ranks`.
     queries: float (Q, D). gallery: float (G, D). query_keys (Q,), gallery_keys (G,): integers or
-    texts. Of all orders in which rows closer than the tolerance can stand, it is the worst: a right
-    answer stands behind every wrong row not farther than it, as in `ranks`, which this equals where
-    R is 1. ValueError as `ranks`, and for a query without a right answer.
+    texts. ValueError as `ranks`, and for a query without a right answer.
     """
     queries, gallery = np.asarray(queries), np.asarray(gallery)
     query_keys, gallery_keys = np.asarray(query_keys), np.asarray(gallery_keys)
@@ -83,12 +88,13 @@ def all_ranks(
 
 
 def right_rows(query_keys: np.ndarray, gallery_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every pair of a query (Q,) and a gallery row (G,) of its key: query and row, int64 (P,) each,
-    queries ascending. ValueError naming a key that the gallery lacks."""
+    """Return every pair of a query and a gallery row of its key: query and row, int64 (P,) each,
+    queries ascending. query_keys: (Q,). gallery_keys: (G,). ValueError naming a key that the
+    gallery lacks."""
     order = np.argsort(gallery_keys, kind="stable")
-    known = gallery_keys[order]
-    first = np.searchsorted(known, query_keys, "left")
-    right = np.searchsorted(known, query_keys, "right") - first
+    ordered = gallery_keys[order]
+    first = np.searchsorted(ordered, query_keys, "left")
+    right = np.searchsorted(ordered, query_keys, "right") - first
     if not right.all():
         missing = query_keys[right == 0]
         raise ValueError(f"{len(missing)} queries have no right answer: {missing[0]} is the first")
@@ -100,11 +106,11 @@ def right_rows(query_keys: np.ndarray, gallery_keys: np.ndarray) -> tuple[np.nda
 def nearest(
     queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest gallery rows int64 (Q, k) and their distances, for a few queries (a picture).
+    """Return the k nearest gallery rows int64 (Q, k) and their distances, for few queries.
 
-    In the order of `ranks`: the right answer stands behind the rows it ties with.
+    The order is that of `ranks`: the right answer stands behind the rows it ties with.
     """
-    _check(queries, gallery, answers)
+    _check_answers(queries, gallery, answers)
     norms = [ranking.squared_norms(queries, "queries"), ranking.squared_norms(gallery, "gallery")]
     slack = TOLERANCE * np.sqrt(np.concatenate(norms).max())
     distances = cdist(queries, gallery)
@@ -117,71 +123,7 @@ def nearest(
     return order, np.take_along_axis(distances, order, axis=1)
 
 
-def recall_at_k(rank: np.ndarray, k: int) -> np.ndarray:
-    """1.0 where a right answer is among the k nearest, else 0.0: float64 (Q,). rank: int (Q,), of
-    the right answer, or of the nearest of several."""
-    return (np.asarray(rank) <= k).astype(np.float64)
-
-
-def average_precision(rank: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    """Average precision of each query, float64 (Q,).
-
-    rank: int (Q,), of the one right answer: 1 / rank. Or a list of int (R,), ascending, of all
-    right answers: the mean over i = 1 .. R of i / rank_i, the precision down to each of them.
-    """
-    if isinstance(rank, list):
-        return np.array([np.mean(np.arange(1, len(each) + 1) / each) for each in rank])
-    return 1.0 / np.asarray(rank, np.float64)
-
-
-def harmonic_mean_chance(n: np.ndarray) -> np.ndarray:
-    """Expected reciprocal rank of a random order of n: H_n / n. int array or scalar -> float64."""
-    n = np.asarray(n, np.int64)
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, max(1, n.max()) + 1))])
-    return harmonic[n] / np.maximum(n, 1)
-
-
-def scores(kind: str, rank: np.ndarray) -> np.ndarray:
-    """Per query scores (Q,) for kind 'mAP' or 'top<k>'."""
-    return average_precision(rank) if kind == "mAP" else recall_at_k(rank, _k(kind))
-
-
-def chance(kind: str, n: int, right: int | np.ndarray = 1) -> float:
-    """Expected score of a random order of a gallery of n, of which `right` are right answers: int,
-    or int (Q,), of each query, for the mean over queries."""
-    if kind == "mAP":
-        # AP = 1/R sum_k [row k is right] / k * (right rows down to k). Row k is right with
-        # probability R/n, rows j < k and k both are with R(R-1) / (n(n-1)), so that
-        # E[AP] = 1/n sum_k (1 + (k-1)(R-1)/(n-1)) / k = H_n/n + (1 - H_n/n) (R-1)/(n-1).
-        alone = harmonic_mean_chance(n)
-        return float(np.mean(alone + (1 - alone) * (np.asarray(right) - 1) / max(n - 1, 1)))
-    # Of all sets of k rows, those that hold a right one.
-    k = min(_k(kind), n)
-    sets = math.comb(n, k)
-    values, queries = np.unique(right, return_counts=True)
-    hit = [(sets - math.comb(n - each, k)) / sets for each in values.tolist()]
-    return float(np.average(hit, weights=queries))
-
-
-def classifier_ceiling(kind: str, classes: np.ndarray, gallery_classes: np.ndarray) -> float:
-    """Expected macro score of a perfect classifier that cannot tell objects of a class apart.
-
-    It ranks the n_c gallery objects of the query's class first, in random order, so a query of
-    class c expects min(k, n_c) / n_c, or H_{n_c} / n_c for mAP; then the mean over the classes
-    that occur among the queries. classes int (Q,), gallery_classes int (G,).
-    """
-    names, counts = np.unique(gallery_classes, return_counts=True)
-    size = counts[np.isin(names, np.unique(classes))]
-    if kind == "mAP":
-        return float(np.mean(harmonic_mean_chance(size)))
-    return float(np.mean(np.minimum(_k(kind), size) / size))
-
-
-def _k(kind: str) -> int:
-    return int(kind.removeprefix("top"))
-
-
-def _check(queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray) -> None:
+def _check_answers(queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray) -> None:
     _check_shapes(queries, gallery, answers)
     if answers.size and (answers.min() < 0 or answers.max() >= len(gallery)):
         raise ValueError(f"an answer lies outside the gallery of {len(gallery)}")
@@ -192,6 +134,75 @@ def _check_shapes(queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray)
         raise ValueError(f"queries {queries.shape} and gallery {gallery.shape} do not match")
     if answers.shape != queries.shape[:1]:
         raise ValueError(f"{len(queries)} queries, but answers of shape {answers.shape}")
+
+
+# ---------------------------------------------------------------- scores
+
+
+def scores(kind: str, rank: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    """Return the score of each query: float64 (Q,). kind: 'mAP', or 'top<k>' for recall at k. rank:
+    as of the functions below."""
+    return average_precision(rank) if kind == "mAP" else recall_at_k(rank, _k(kind))
+
+
+def recall_at_k(rank: np.ndarray, k: int) -> np.ndarray:
+    """Return 1.0 where a right answer is among the k nearest, else 0.0: float64 (Q,). rank: int
+    (Q,), of the right answer, or of the nearest of several."""
+    return (np.asarray(rank) <= k).astype(np.float64)
+
+
+def average_precision(rank: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    """Return the average precision of each query: float64 (Q,).
+
+    rank: int (Q,), of the one right answer: 1 / rank. Or a list of int (R,), ascending, of all
+    right answers: the mean over i = 1 .. R of i / rank_i, the precision down to each of them.
+    """
+    if isinstance(rank, list):
+        return np.array([np.mean(np.arange(1, len(each) + 1) / each) for each in rank])
+    return 1.0 / np.asarray(rank, np.float64)
+
+
+def chance(kind: str, n: int, right: int | np.ndarray = 1) -> float:
+    """Return the expected score of a random order of a gallery of n. right: how many are right
+    answers; or int (Q,), of each query, for the mean over queries."""
+    if kind == "mAP":
+        # AP = 1/R sum_k [row k is right] / k * (right rows down to k). Row k is right with
+        # probability R/n, rows j < k and k both are with R(R-1) / (n(n-1)), so that
+        # E[AP] = 1/n sum_k (1 + (k-1)(R-1)/(n-1)) / k = H_n/n + (1 - H_n/n) (R-1)/(n-1).
+        alone = expected_reciprocal_rank(n)
+        return float(np.mean(alone + (1 - alone) * (np.asarray(right) - 1) / max(n - 1, 1)))
+    # Of all sets of k rows, those that hold a right one.
+    k = min(_k(kind), n)
+    sets = math.comb(n, k)
+    values, queries = np.unique(right, return_counts=True)
+    hit = [(sets - math.comb(n - each, k)) / sets for each in values.tolist()]
+    return float(np.average(hit, weights=queries))
+
+
+def classifier_ceiling(kind: str, classes: np.ndarray, gallery_classes: np.ndarray) -> float:
+    """Return the expected macro score of a perfect classifier that cannot tell objects of a class
+    apart. classes: int (Q,). gallery_classes: int (G,).
+
+    It ranks the n_c gallery objects of the query's class first, in random order, so a query of
+    class c expects min(k, n_c) / n_c, or H_{n_c} / n_c for mAP; then the mean over the classes
+    that occur among the queries.
+    """
+    names, counts = np.unique(gallery_classes, return_counts=True)
+    size = counts[np.isin(names, np.unique(classes))]
+    if kind == "mAP":
+        return float(np.mean(expected_reciprocal_rank(size)))
+    return float(np.mean(np.minimum(_k(kind), size) / size))
+
+
+def expected_reciprocal_rank(n: np.ndarray | int) -> np.ndarray:
+    """Return the expected reciprocal rank in a random order of n, H_n / n: float64. n: int."""
+    n = np.asarray(n, np.int64)
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, max(1, n.max()) + 1))])
+    return harmonic[n] / np.maximum(n, 1)
+
+
+def _k(kind: str) -> int:
+    return int(kind.removeprefix("top"))
 
 
 # ---------------------------------------------------------------- metrics
@@ -205,90 +216,76 @@ def scene_figures(
     seed: int,
     **labels: str,
 ) -> list[Figure]:
-    """Scene recall, a row for each metric and protocol: a query that carries the photograph's own
-    boxes can be answered from positions alone, so real sketches stand beside blank and shuffled
-    ones, shared boxes beside others.
+    """Return scene recall, a figure for each metric and protocol. Real sketches have the paired
+    difference to blank ones as a control, because boxes alone can answer a query that carries the
+    photograph's own.
 
     ranks: int (Q,) of the same queries under each protocol. metrics: name -> kind, as of `scores`.
     gallery: photographs that each query chose from. seed: of the bootstrap. labels: further ones.
     """
-    found, values = {}, []
+    columns = {}
     for name, kind in metrics.items():
         for protocol in ranks:
-            score = scores(kind, ranks[protocol])
-            found[name, protocol, "itself"] = len(values)
-            values.append(score)
-            if protocol.sketches == "real":  # the same scenes: a paired difference
-                found[name, protocol, "gap"] = len(values)
-                values.append(score - scores(kind, ranks[protocol.control]))
-    values = np.stack(values, axis=1)
-    means, intervals = values.mean(axis=0), bootstrap_intervals(values, seed=seed)
+            columns[name, protocol] = scores(kind, ranks[protocol])
+            if protocol.sketches == "real":
+                blank = scores(kind, ranks[protocol.control])
+                columns[name, protocol, "minus blank"] = columns[name, protocol] - blank
+    values = np.stack(list(columns.values()), axis=1)
+    means = dict(zip(columns, values.mean(axis=0).tolist()))
+    intervals = dict(zip(columns, bootstrap_intervals(values, seed=seed).tolist()))
 
     figures = []
-    for (name, protocol, what), column in found.items():
-        if what == "gap":
-            continue
-        kind, controls = metrics[name], {}
-        if protocol.sketches == "real":
-            gap = found[name, protocol, "gap"]
-            low, high = intervals[gap].tolist()
-            controls = {
-                "minus_blank": float(means[gap]),
-                "minus_blank_low": low,
-                "minus_blank_high": high,
-            }
-        if kind == "mAP":
-            controls["median_rank"] = float(np.median(ranks[protocol]))
-        figures.append(
-            Figure(
+    for name, kind in metrics.items():
+        for protocol in ranks:
+            controls, gap = {}, (name, protocol, "minus blank")
+            if gap in columns:
+                controls = difference("blank", means[gap], intervals[gap])
+            if kind == "mAP":
+                controls["median_rank"] = float(np.median(ranks[protocol]))
+            figure = Figure(
                 metric=name,
                 split=split,
-                value=float(means[column]),
+                value=means[name, protocol],
                 n=len(values),
                 labels={**protocol.labels, **labels},
                 gallery=gallery,
                 chance=chance(kind, gallery),
-                interval=tuple(intervals[column].tolist()),
+                interval=tuple(intervals[name, protocol]),
                 controls=controls,
             )
-        )
+            figures.append(figure)
     return figures
 
 
 def _scene_figures(evaluation, name: str, kind: str) -> list[Figure]:
-    """Scene recall by each vector asked for."""
+    """Return scene recall under the standard protocols, by each vector asked for."""
+    protocols = standard_protocols(evaluation.dataset.own_boxes)
+    gallery, split, seed = evaluation.photos.num_scenes, evaluation.split, evaluation.seed
     figures = []
     for vector in evaluation.vectors:
-        ranks = {
-            protocol: evaluation.scene_ranks(protocol, vector)
-            for protocol in standard_protocols(evaluation.dataset.own_boxes)
-        }
-        gallery, seed = evaluation.photos.num_scenes, evaluation.seed
-        figures += scene_figures(
-            ranks, {name: kind}, gallery, evaluation.split, seed, vector=vector
-        )
+        ranks = {protocol: evaluation.scene_ranks(protocol, vector) for protocol in protocols}
+        figures += scene_figures(ranks, {name: kind}, gallery, split, seed, vector=vector)
     return figures
 
 
 def _object_figures(evaluation, name: str, kind: str) -> list[Figure]:
-    """Instance-level object recall among all objects of the split, macro-averaged over classes."""
+    """Return the recall of each object's own crop among all of the split, as mean over classes."""
     rank, classes, scenes = evaluation.object_ranks()
     gallery = evaluation.photos.classes
     values = scores(kind, rank)
-    return [
-        Figure(
-            metric=name,
-            split=evaluation.split,
-            value=macro_average(values, classes),
-            n=len(values),
-            labels={"average": "macro"},
-            gallery=len(gallery),
-            chance=chance(kind, len(gallery)),
-            ceiling=classifier_ceiling(kind, classes, gallery),
-            interval=bootstrap_interval(values, scenes, classes, seed=evaluation.seed),
-            controls={"classes": len(np.unique(classes)), "micro": float(values.mean())},
-        )
-    ]
+    figure = Figure(
+        metric=name,
+        split=evaluation.split,
+        value=macro_average(values, classes),
+        n=len(values),
+        labels={"average": "macro"},
+        gallery=len(gallery),
+        chance=chance(kind, len(gallery)),
+        ceiling=classifier_ceiling(kind, classes, gallery),
+        interval=bootstrap_interval(values, scenes, classes, seed=evaluation.seed),
+        controls={"classes": len(np.unique(classes)), "micro": float(values.mean())},
+    )
+    return [figure]
 
 
 for _kind in ("mAP", *(f"top{k}" for k in TOP)):

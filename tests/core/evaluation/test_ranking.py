@@ -121,7 +121,7 @@ def test_many_pairs_of_a_query_are_cut(monkeypatch):
     queries, gallery = normal(rng, 5), normal(rng, 50)
     pairs = several(rng, 5, 50, most=40)
     whole = ranking.count_not_farther(queries, gallery, *pairs, TOLERANCE)[0]
-    monkeypatch.setattr(ranking, "MOST_PAIRS", 3)
+    monkeypatch.setattr(ranking, "MAX_PAIRS", 3)
     np.testing.assert_array_equal(
         ranking.count_not_farther(queries, gallery, *pairs, TOLERANCE)[0], whole
     )

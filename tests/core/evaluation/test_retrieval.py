@@ -51,7 +51,7 @@ def test_chance_worked_by_hand():
     assert retrieval.chance("top10", 4) == 1.0
     # (1 + 1/2 + 1/3 + 1/4) / 4
     assert retrieval.chance("mAP", 4) == pytest.approx(25 / 48)
-    assert retrieval.harmonic_mean_chance(np.array([1, 2])).tolist() == [1.0, 0.75]
+    assert retrieval.expected_reciprocal_rank(np.array([1, 2])).tolist() == [1.0, 0.75]
 
 
 def test_chance_is_what_random_vectors_score():
