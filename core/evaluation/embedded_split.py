@@ -129,9 +129,8 @@ class Evaluation:
         model's first. mirrored: photographs and queries turned left to right, each query as a
         whole, after all that is drawn for it. The loader's seed also draws the bootstrap and
         chooses what is pictured."""
-        self.model, self.dataset = model, dataset
-        self.split, self.limit, self.folder = split, limit, folder
-        self.step, self.seed, self.mirrored = step, dataset.seed, mirrored
+        self.model, self.dataset, self.split, self.limit = model, dataset, split, limit
+        self.folder, self.step, self.seed, self.mirrored = folder, step, dataset.seed, mirrored
         names = model.vector_names if isinstance(model, SceneModel) else ()
         self.vectors = tuple(vectors or names[:1])
         for name in self.vectors:

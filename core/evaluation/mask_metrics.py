@@ -33,8 +33,6 @@ def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     One of the two may have a single row, which is compared with every row of the other.
     """
-    if a.shape[1:] != b.shape[1:]:
-        raise ValueError(f"masks of different sizes: {a.shape} and {b.shape}")
     both, either = _count(a & b), _count(a | b)
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 

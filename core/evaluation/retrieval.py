@@ -38,22 +38,16 @@ def ranks(
     queries: np.ndarray,
     gallery: np.ndarray,
     answers: np.ndarray,
-    query_block: int = 512,
-    gallery_block: int | None = None,
     tolerance: float = TOLERANCE,
 ) -> np.ndarray:
     """Return the rank of each query's right answer by Euclidean distance: int64 (Q,), 1 = nearest.
 
     It is 1 + the number of other rows not farther than the right one: ties count against the query.
     queries: float (Q, D). gallery: float (G, D). answers: int (Q,), the gallery row that is right.
-    Blocks bound the memory. ValueError for vectors that are not finite or of different widths, and
-    for an answer outside the gallery.
+    Memory does not grow with Q * G. ValueError for vectors that are not finite.
     """
-    queries, gallery, answers = np.asarray(queries), np.asarray(gallery), np.asarray(answers)
-    _check_answers(queries, gallery, answers)
     owners = np.arange(len(queries))
-    blocks = (query_block, gallery_block)
-    return ranking.count_not_farther(queries, gallery, owners, answers, tolerance, *blocks)[0]
+    return ranking.count_not_farther(queries, gallery, owners, answers, tolerance)[0]
 
 
 def all_ranks(
@@ -71,11 +65,6 @@ def all_ranks(
     queries: float (Q, D). gallery: float (G, D). query_keys (Q,), gallery_keys (G,): integers or
     texts. ValueError as `ranks`, and for a query without a right answer.
     """
-    queries, gallery = np.asarray(queries), np.asarray(gallery)
-    query_keys, gallery_keys = np.asarray(query_keys), np.asarray(gallery_keys)
-    _check_shapes(queries, gallery, query_keys)
-    if gallery_keys.shape != gallery.shape[:1]:
-        raise ValueError(f"{len(gallery)} gallery rows, but keys of shape {gallery_keys.shape}")
     owners, rows = right_rows(query_keys, gallery_keys)
     ends = np.searchsorted(owners, np.arange(1, len(queries)))
     counts, distances, slack = ranking.count_not_farther(queries, gallery, owners, rows, tolerance)
@@ -110,7 +99,6 @@ def nearest(
 
     The order is that of `ranks`: the right answer stands behind the rows it ties with.
     """
-    _check_answers(queries, gallery, answers)
     norms = [ranking.squared_norms(queries, "queries"), ranking.squared_norms(gallery, "gallery")]
     slack = TOLERANCE * np.sqrt(np.concatenate(norms).max())
     distances = cdist(queries, gallery)
@@ -121,19 +109,6 @@ def nearest(
     right[rows, answers] = True
     order = np.lexsort((right, keys), axis=1)[:, :k]
     return order, np.take_along_axis(distances, order, axis=1)
-
-
-def _check_answers(queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray) -> None:
-    _check_shapes(queries, gallery, answers)
-    if answers.size and (answers.min() < 0 or answers.max() >= len(gallery)):
-        raise ValueError(f"an answer lies outside the gallery of {len(gallery)}")
-
-
-def _check_shapes(queries: np.ndarray, gallery: np.ndarray, answers: np.ndarray) -> None:
-    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
-        raise ValueError(f"queries {queries.shape} and gallery {gallery.shape} do not match")
-    if answers.shape != queries.shape[:1]:
-        raise ValueError(f"{len(queries)} queries, but answers of shape {answers.shape}")
 
 
 # ---------------------------------------------------------------- scores

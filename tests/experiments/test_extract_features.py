@@ -14,8 +14,7 @@ from core.experiment import Trained
 from core.hparams import parse
 from core.registry import MODELS
 from experiments.extract_features import ExtractFeatures
-from tests.core.evaluation.fakes import FakeModel, FakeScenes
-from tests.core.evaluation.test_embedded_split import Gallery
+from tests.core.evaluation.fakes import FakeModel, FakeScenes, Gallery
 from tests.core.evaluation.test_whole_scenes import Pixels, Whole
 
 

@@ -17,7 +17,7 @@ from core.label_maps import PALETTE, label_maps
 from dataloaders.batches import Stuff
 from experiments.generate_images import GenerateImages
 from SPADE import generators
-from tests.core.evaluation.test_embedded_split import SIDE, FakeScenes
+from tests.core.evaluation.fakes import SIDE, FakeScenes
 from tests.core.fakes import FakeData
 from tests.experiments.analysis.test_scene_layouts import Maskless, Paints
 from tests.experiments.test_extract_features import Splits

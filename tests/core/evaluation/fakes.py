@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from core.dataset import DataSizes, SceneDataset, Vocabulary
 from core.errors import UsageError
+from core.evaluation import report
 from core.model import SceneGraphModel
 from dataloaders import queries
 from dataloaders.batches import SceneBatch, SceneGraph
@@ -101,6 +102,25 @@ def graph(classes, boxes, obj_to_img):
     )
 
 
+class Gallery(FakeScenes):
+    """Photographs alone."""
+
+    has_queries = False
+
+    def batch(self, scenes):
+        return super().batch(scenes)._replace(query=None, sketches=None, query_to_photo=None)
+
+
+class Drawings(FakeScenes):
+    """Queries alone."""
+
+    has_photos = False
+    nothing = dict.fromkeys(("photo", "images", "crops", "masks", "query_to_photo"))
+
+    def batch(self, scenes):
+        return super().batch(scenes)._replace(**self.nothing)
+
+
 class FakeModel(SceneGraphModel):
     """Reads the object's number off its pixels. 'sees': the scene vector is made of the numbers;
     'boxes': of the boxes; 'collapsed': constant; 'broken': NaN."""
@@ -158,3 +178,14 @@ class FakeModel(SceneGraphModel):
 
     def warm_start_parts(self):
         return {}
+
+
+def evaluate(model, names, tmp_path, dataset=None, **options):
+    dataset = dataset or FakeScenes()
+    return report.run(model, dataset, tmp_path, names, 7, **options)
+
+
+def by_label(figures, **labels):
+    found = [f for f in figures if labels.items() <= f.labels.items()]
+    assert len(found) == 1
+    return found[0]

@@ -1,40 +1,25 @@
-"""Gathering, the figures of known models, the report; with a fake loader and fake models whose
-answers can be worked out by hand."""
+"""Embedding a split, and the figures of models whose answers are known."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
-from core import plots
 from core.dataset import Vocabulary
-from core.errors import UsageError, UserError
-from core.evaluation import embedded_split, mask_metrics, picture_grids, retrieval
-from core.evaluation import report as reported
+from core.errors import UsageError
+from core.evaluation import embedded_split, mask_metrics
 from core.evaluation.query_protocols import QueryProtocol
-from core.registry import METRICS
 from dataloaders.batches import TripletBatch
-from tests.core.evaluation.fakes import (  # noqa: F401
-    SCENE_METRICS,
+from tests.core.evaluation.fakes import (
     SIDE,
+    Drawings,
     FakeModel,
     FakeScenes,
-    Outputs,
+    Gallery,
+    by_label,
+    evaluate,
 )
-
-
-def evaluate(model, names, tmp_path, dataset=None, **options):
-    dataset = dataset or FakeScenes()
-    return reported.run(model, dataset, tmp_path, names, 7, **options)
-
-
-def by_label(figures, **labels):
-    found = [f for f in figures if labels.items() <= f.labels.items()]
-    assert len(found) == 1
-    return found[0]
 
 
 def test_sides_are_gathered_whole_whatever_the_batch_size():
@@ -176,101 +161,9 @@ def test_class_means_come_from_train(tmp_path):
     assert mask_metrics.unpack(packed, SIDE)[:, 0].all()
 
 
-def test_accuracies_of_both_sides(tmp_path):
-    figures = evaluate(FakeModel(), ["embedding-obj-accuracy", "embedding-skt-accuracy"], tmp_path)
-    assert [f.value for f in figures] == [1.0] * 4
-    assert figures[0].chance == pytest.approx(1 / 5)
-
-
-def test_test_variants_read_the_test_split(tmp_path):
-    dataset = FakeScenes()
-    figures = evaluate(FakeModel(), ["sbir-top1-test", "sbir-top1"], tmp_path, dataset)
-    assert [f.split for f in figures] == ["test"] * 6 + ["valid"] * 6
-    assert set(dataset.passes) == {"test", "valid"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "fake-scenes-test-step-7.json",
-        "fake-scenes-valid-step-7.json",
-    ]
-
-
-def test_report_is_printed_and_saved(tmp_path, capsys):
-    figures = evaluate(FakeModel(), ["sbir-mAP", "mask-iou"], tmp_path / "evaluation")
-    printed = capsys.readouterr().out
-    assert max(map(len, printed.splitlines()[:10])) <= 100
-    lines = [line.split() for line in printed.splitlines()]
-    real = by_label(figures, boxes="jittered", sketches="real")
-    gap, low, high = (real.controls[f"minus_blank{end}"] for end in ("", "_low", "_high"))
-    row = f"{real.value:.3f} {real.value - gap:.3f} {gap:.3f} [{low:.3f}, {high:.3f}] 0.180"
-    assert ["sbir-mAP", "(projection)", *row.split()] in lines
-    assert printed.count("sbir-mAP") == 1 and "--all" in printed
-    evaluate(FakeModel(), ["sbir-mAP"], tmp_path / "evaluation", whole_table=True)
-    assert capsys.readouterr().out.count("sbir-mAP") == 6
-    evaluate(FakeModel(), ["sbir-mAP", "mask-iou"], tmp_path / "evaluation")
-    report = json.loads((tmp_path / "evaluation" / "fake-scenes-valid-step-7.json").read_text())
-    assert (report["run"], report["model"], report["step"]) == (tmp_path.name, "fake-model", 7)
-    assert (report["loader"], report["split"]) == ("fake-scenes", "valid")
-    assert [r["value"] for r in report["results"]] == [f.value for f in figures]
-    assert report["results"][0]["labels"]["boxes"] == "shared"
-    assert len(list((tmp_path / "evaluation").iterdir())) == 1  # nothing half-written
-
-
 def test_two_runs_give_the_same_figures(tmp_path):
     one, other = (evaluate(FakeModel(), ["sbir-mAP", "obj-sbir-mAP"], tmp_path) for _ in "ab")
     assert one == other
-
-
-def test_picture_frames_the_right_one(tmp_path):
-    (picture,) = evaluate(FakeModel(), ["sbir-on-valid"], tmp_path)
-    image = np.asarray(Image.open(picture.path))
-    green = np.all(image == (0, 150, 60), axis=2).any()
-    own = embedded_split.Evaluation(FakeModel(), FakeScenes())
-    rank = own.scene_ranks(QueryProtocol(boxes="jittered"), "projection")
-    chosen = np.random.default_rng(0).permutation(20)[:8]
-    assert green == (rank[chosen] <= 5).any()
-    assert green
-
-
-def test_masks_are_pictured_with_their_overlaps(tmp_path):
-    """The fake model's masks are the left halves of the true ones."""
-    (picture,) = evaluate(FakeModel(), ["generated-masks"], tmp_path)
-    page = np.asarray(Image.open(picture.path))
-    step_x, step_y = (
-        picture_grids.TILE + picture_grids.GAP,
-        picture_grids.TILE + picture_grids.CAPTION + picture_grids.GAP,
-    )
-    top = 2 * picture_grids.CAPTION + 2 * picture_grids.GAP
-    own = embedded_split.Evaluation(FakeModel(), FakeScenes())
-    objects = own.compared_masks("sketch").objects
-    depicted = own.queries(QueryProtocol()).query_to_photo
-    np.testing.assert_array_equal(objects, depicted)
-    for row, number in enumerate(objects[np.random.default_rng(0).permutation(len(objects))[:8]]):
-        y = top + row * step_y
-
-        def tile(column, y=y):
-            x = picture_grids.GAP + column * step_x
-            return page[y : y + picture_grids.TILE, x : x + picture_grids.TILE, 0]
-
-        assert (tile(0) == number).all()  # the crop shows the object's number as its grey
-        assert (tile(3)[2:-2, 2:-2] == number).all()  # so does the sketch
-        for column, width in ((1, 1.0), (2, 0.5), (4, 0.5)):
-            share = (tile(column) == 255).mean()
-            assert share == pytest.approx(width * (4 + number % 8) / SIDE, abs=0.01)
-
-
-def test_the_embedding_is_mapped(tmp_path):
-    (picture,) = evaluate(FakeModel(), ["common-embedding-tsne"], tmp_path)
-    assert picture.path == tmp_path / "common-embedding-tsne-fake-scenes-step-7.png"
-    page = np.asarray(Image.open(picture.path).convert("RGB"))
-    for colour in plots._COLOURS[:5]:  # five classes
-        assert np.all(page == tuple(bytes.fromhex(colour[1:])), axis=2).any()
-
-
-def test_pictures_of_the_test_split_have_their_own_name(tmp_path):
-    names = ["sbir-on-valid", "sbir-on-valid-test", "generated-masks-test"]
-    dataset = FakeScenes()
-    pictures = evaluate(FakeModel(), names, tmp_path, dataset)
-    assert [(p.metric, p.split) for p in pictures] == list(zip(names, ("valid", "test", "test")))
-    assert [p.path.name for p in pictures] == [f"{name}-fake-scenes-step-7.png" for name in names]
 
 
 def test_an_evaluation_made_again_sees_the_model_anew_and_keeps_what_no_model_changes():
@@ -286,67 +179,6 @@ def test_an_evaluation_made_again_sees_the_model_anew_and_keeps_what_no_model_ch
     assert [figure.value for figure in first.compute("sbir-top5")] == before
     second.compute("mask-iou")
     assert dataset.passes.count("train") == 1
-
-
-def test_results_as_a_message(tmp_path):
-    results = evaluate(FakeModel("boxes"), ["sbir-top1", "sbir-on-valid"], tmp_path)
-    text, pictures = reported.message(results, 7)
-    lines = text.splitlines()
-    assert lines[0] == "evaluation at step 7"
-    assert lines[1].startswith("sbir-top1 boxes=shared sketches=real vector=projection: ")
-    assert "(chance 0.05, minus blank 0 [0.000, 0.000])" in lines[1]
-    assert len(lines) == 7
-    assert pictures == [tmp_path / "sbir-on-valid-fake-scenes-step-7.png"]
-
-
-def test_metrics_that_do_not_fit_are_named():
-    model = FakeModel()
-    model.metrics = ("embedding-obj-accuracy", "embedding-skt-accuracy")
-    assert reported.check_metrics(["embedding-obj-accuracy-test"], model)
-    with pytest.raises(UsageError, match=r"'sbir-mAP' does not fit.*embedding-skt-accuracy"):
-        reported.check_metrics(["sbir-mAP"], model)
-    with pytest.raises(UsageError, match="sbir-mAP"):
-        reported.check_metrics(["sbir-map"], model)
-
-
-def test_a_set_without_masks_has_all_other_figures(tmp_path):
-    dataset = FakeScenes()
-    dataset.has_masks = False
-    batch = dataset.batch
-    dataset.batch = lambda scenes: batch(scenes)._replace(masks=None)
-    found = {result.metric for result in evaluate(FakeModel(), None, tmp_path, dataset)}
-    assert found == set(SCENE_METRICS) - {"mask-iou", "generated-masks"}
-    with pytest.raises(UsageError, match="'mask-iou-test' needs true masks, which fake-scenes"):
-        evaluate(FakeModel(), ["sbir-top1", "mask-iou-test"], tmp_path, dataset)
-
-
-def test_every_name_is_registered():
-    for name in SCENE_METRICS:
-        assert name in METRICS
-    for kind in ("mAP", "top1", "top5", "top10"):
-        assert f"sbir-{kind}" in METRICS
-        assert f"obj-sbir-{kind}" in METRICS
-
-
-def test_an_empty_split_is_a_clear_error(tmp_path):
-    with pytest.raises(UserError, match="the empty split of fake-scenes is empty"):
-        evaluate(FakeModel(), ["sbir-mAP"], tmp_path, split="empty")
-
-
-def test_a_diverged_model_is_a_clear_error(tmp_path):
-    with pytest.raises(UserError, match=r"step 7 are not finite.*--resume"):
-        evaluate(FakeModel("broken"), ["sbir-mAP"], tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_error_in_a_metric_is_an_error(tmp_path, monkeypatch):
-    def fail(*_):
-        raise ZeroDivisionError("a bug")
-
-    monkeypatch.setattr(retrieval, "scores", fail)
-    with pytest.raises(ZeroDivisionError):
-        evaluate(FakeModel(), ["sbir-mAP"], tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_made_of_a_side_comes_with_its_rows(monkeypatch):
@@ -405,25 +237,6 @@ def test_stage_one_accuracy(tmp_path):
     assert sketch.value == pytest.approx((1 + 1 / 2 + 1) / 3)  # sketches read 0, 1, 2, 2
     assert micro.value == pytest.approx(3 / 4)
     assert micro.chance == pytest.approx(1 / 2)
-
-
-class Gallery(FakeScenes):
-    """Photographs alone."""
-
-    has_queries = False
-
-    def batch(self, scenes):
-        return super().batch(scenes)._replace(query=None, sketches=None, query_to_photo=None)
-
-
-class Drawings(FakeScenes):
-    """Queries alone."""
-
-    has_photos = False
-    nothing = dict.fromkeys(("photo", "images", "crops", "masks", "query_to_photo"))
-
-    def batch(self, scenes):
-        return super().batch(scenes)._replace(**self.nothing)
 
 
 def test_a_gallery_has_all_that_photographs_have(tmp_path):

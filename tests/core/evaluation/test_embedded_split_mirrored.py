@@ -7,7 +7,7 @@ from core.evaluation import mask_metrics
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import QueryProtocol
 from dataloaders import queries
-from tests.core.evaluation.test_embedded_split import SIDE, FakeModel, FakeScenes
+from tests.core.evaluation.fakes import SIDE, FakeModel, FakeScenes
 
 
 class Sided(FakeScenes):

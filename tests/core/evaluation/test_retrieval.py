@@ -54,16 +54,6 @@ def test_chance_worked_by_hand():
     assert retrieval.expected_reciprocal_rank(np.array([1, 2])).tolist() == [1.0, 0.75]
 
 
-def test_chance_is_what_random_vectors_score():
-    n = 400
-    right = np.arange(n)
-    rank = retrieval.ranks(vectors(n, seed=1), vectors(n, seed=2), right)
-    for kind in ("mAP", "top5", "top10"):
-        # 400 queries: three standard errors of a share p are at most 3 sqrt(p / n)
-        expected = retrieval.chance(kind, n)
-        assert abs(retrieval.scores(kind, rank).mean() - expected) < 3 * np.sqrt(expected / n)
-
-
 def test_ceiling_worked_by_hand():
     # Queries of classes 7 and 8; the gallery has 2 of class 7, 3 of class 8, 1 nobody asks for.
     classes, gallery = np.array([7, 8, 8]), np.array([7, 7, 8, 8, 8, 9])
@@ -104,19 +94,6 @@ def test_ranks_equal_the_slow_reference(seed, scale):
     queries = gallery[answers] + vectors(80, seed=seed + 5, scale=0.8 * scale)
     expected = slow_ranks(queries, gallery, answers)
     np.testing.assert_array_equal(retrieval.ranks(queries, gallery, answers), expected)
-    for blocks in ((1, 1), (7, 10), (80, 57), (1000, 1000)):
-        np.testing.assert_array_equal(retrieval.ranks(queries, gallery, answers, *blocks), expected)
-
-
-def test_average_precision_equals_sklearn_without_ties():
-    rng = np.random.default_rng(3)
-    gallery, queries = vectors(40, seed=1), vectors(30, seed=2)
-    answers = rng.integers(0, 40, 30)
-    rank = retrieval.ranks(queries, gallery, answers)
-    for query, answer, own in zip(queries, answers, retrieval.average_precision(rank)):
-        relevant = np.arange(40) == answer
-        near = -np.linalg.norm(gallery - query, axis=1)
-        assert own == pytest.approx(average_precision_score(relevant, near))
 
 
 def test_several_right_answers_worked_by_hand():
@@ -197,12 +174,6 @@ def test_chance_of_queries_is_the_mean_over_them():
         )
 
 
-def test_several_right_answers_of_features_that_know_them():
-    keys = np.arange(60) % 6
-    ranks = retrieval.all_ranks(np.eye(6), np.eye(6)[keys], np.arange(6), keys)
-    assert [rank.tolist() for rank in ranks] == [list(range(1, 11))] * 6
-
-
 @pytest.mark.parametrize("right", [1, 3, 12])
 def test_several_right_answers_of_a_collapsed_embedding_are_at_or_below_chance(right):
     keys = np.arange(36) // right
@@ -212,24 +183,6 @@ def test_several_right_answers_of_a_collapsed_embedding_are_at_or_below_chance(r
     assert retrieval.average_precision(ranks).mean() <= retrieval.chance("mAP", 36, right)
     first = np.array([rank[0] for rank in ranks])
     assert retrieval.scores("top5", first).mean() <= retrieval.chance("top5", 36, right)
-
-
-def test_keys_that_do_not_fit_are_refused():
-    keys = np.array(["x", "y", "z"])
-    with pytest.raises(ValueError, match="1 queries have no right answer: z is the first"):
-        retrieval.all_ranks(vectors(3), vectors(2), keys, keys[:2])
-    with pytest.raises(ValueError, match="3 queries, but"):
-        retrieval.all_ranks(vectors(3), vectors(3), keys[:2], keys)
-    with pytest.raises(ValueError, match="2 gallery rows, but"):
-        retrieval.all_ranks(vectors(3), vectors(2), keys, keys)
-    assert retrieval.all_ranks(vectors(0), vectors(2), keys[:0], keys[:2]) == []
-
-
-def test_identical_features_are_perfect():
-    same = vectors(300, width=64)
-    same /= np.linalg.norm(same, axis=1, keepdims=True)
-    rank = retrieval.ranks(same, same, np.arange(300))
-    assert retrieval.average_precision(rank).mean() == 1.0
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7])
@@ -253,17 +206,6 @@ def test_near_duplicates_are_found_and_never_nan():
     order, distances = retrieval.nearest(queries, gallery, np.arange(50), 5)
     assert np.isfinite(distances).all()
     assert np.all(order[:, 0] == np.arange(50))
-
-
-def test_order_of_rows_does_not_matter():
-    gallery, queries = vectors(30, seed=1), vectors(30, seed=2)
-    shuffle = np.random.default_rng(0).permutation(30)
-    answers = np.arange(30)
-    moved = np.argsort(shuffle)  # row r of the gallery is at moved[r] of gallery[shuffle]
-    np.testing.assert_array_equal(
-        retrieval.ranks(queries, gallery, answers),
-        retrieval.ranks(queries, gallery[shuffle], moved),
-    )
 
 
 def test_nearest_agrees_with_ranks():
@@ -307,10 +249,8 @@ def test_vectors_that_are_not_finite_are_refused(bad):
         retrieval.ranks(gallery, queries, np.arange(5))
 
 
-def test_arguments_that_do_not_match_are_refused():
-    with pytest.raises(ValueError, match="do not match"):
-        retrieval.ranks(vectors(5, 4), vectors(5, 3), np.arange(5))
-    with pytest.raises(ValueError, match="outside the gallery"):
-        retrieval.ranks(vectors(5), vectors(4), np.arange(5))
-    with pytest.raises(ValueError, match="5 queries"):
-        retrieval.ranks(vectors(5), vectors(5), np.arange(4))
+def test_a_key_that_the_gallery_lacks_is_named():
+    keys = np.array(["x", "y", "z"])
+    with pytest.raises(ValueError, match="1 queries have no right answer: z is the first"):
+        retrieval.all_ranks(vectors(3), vectors(2), keys, keys[:2])
+    assert retrieval.all_ranks(vectors(0), vectors(2), keys[:0], keys[:2]) == []

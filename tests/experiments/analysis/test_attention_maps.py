@@ -13,7 +13,7 @@ from core.experiment import Trained
 from core.hparams import parse
 from experiments.analysis.attention_maps import LESS, MORE, AttentionMaps, concordance, shade
 from models.layers.scene_transformer import Attention
-from tests.core.evaluation.test_embedded_split import FakeModel
+from tests.core.evaluation.fakes import FakeModel
 from tests.experiments.test_extract_features import Splits
 
 NAME = "SD01_fake_scenes_{}_attention_maps"

@@ -9,7 +9,7 @@ from core.errors import EmptySplitError
 from core.experiment import Trained
 from core.hparams import parse
 from experiments.analysis.flipped_sketches import FlippedSketches, rank_of_two
-from tests.core.evaluation.test_embedded_split import FakeModel, Outputs
+from tests.core.evaluation.fakes import FakeModel, Outputs
 from tests.experiments.test_extract_features import Splits
 
 

@@ -12,7 +12,7 @@ from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Trained
 from core.hparams import parse
 from experiments.analysis.mixed_queries import LEAK, OTHERS, MixedQueries, draw_crops
-from tests.core.evaluation.test_embedded_split import FakeModel
+from tests.core.evaluation.fakes import FakeModel
 from tests.experiments.test_extract_features import Splits
 
 

@@ -13,7 +13,7 @@ from core.experiment import Trained
 from core.hparams import parse
 from core.label_maps import PALETTE, label_maps
 from experiments.analysis.scene_layouts import SceneLayouts
-from tests.core.evaluation.test_embedded_split import SIDE, FakeModel
+from tests.core.evaluation.fakes import SIDE, FakeModel
 from tests.experiments.test_extract_features import Splits
 
 NAME = "SD01_fake_scenes_test_scene_layouts"
