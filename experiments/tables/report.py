@@ -2,7 +2,7 @@
 
 runs and experiments of the output dir -> their commands, curves, pictures and figures -> HTML
 
-Read are only files that the commands have written: config.json, plots/ and evaluation/ of each run,
+Only files that the commands have written are read: config.json, plots/ and evaluation/ of each run,
 config.json and results of each experiment.
 """
 
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import base64
 import glob
-import html
 import logging
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import jinja2
+import msgspec
 
 from core.errors import UserError
 from core.evaluation import figure_files
@@ -31,48 +33,16 @@ from core.run_folder import RunConfig
 log = logging.getLogger(__name__)
 
 _STEP = re.compile(r"-step-(\d+)")
-_MEDIA = {".png": "image/png", ".jpg": "image/jpeg"}
-
-# Keys that tell one kind of file from another.
-RUN = {"model": str, "loader": str, "history": list}
-EXPERIMENT = {"experiment": str, "hparams": dict, "command": list, "time": str}
-# Its hparams that name files.
-NAMES = ("results", "results_dir", "featsfile", "queries", "gallery")
+_MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 CONTROLS = ("blank", "shuffled")  # sketches that say nothing
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1280px; margin: 2em auto;
-       padding: 0 1em; }
-h1, h2, h3 { line-height: 1.25; }
-h2 { margin-top: 2.2em; border-bottom: 2px solid #ddd; padding-bottom: .2em; }
-pre { background: #f5f5f2; padding: .7em 1em; white-space: pre-wrap; font-size: 13px; }
-table { border-collapse: collapse; font-size: 14px; margin: .8em 0 1.6em; }
-th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #eee;
-         white-space: nowrap; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.beside { color: #666; font-size: 13px; white-space: normal; min-width: 250px; }
-tr.first td { border-top: 1px solid #aaa; }
-tr.control td { color: #888; }
-figure { margin: 1em 0 2em; }
-figcaption { color: #555; font-size: 13px; }
-img { max-width: 100%; border: 1px solid #ddd; }
-.note { background: #fff8e1; border-left: 4px solid #e0b000; padding: .5em 1em; }
-"""
-
-NOTE = """A query carries the boxes that its objects were drawn in. Under <b>boxes=shared</b> (the
-paper's protocol) these are the boxes of the very photograph it looks for, which alone can identify
-it; under <b>boxes=jittered</b> each is shifted and scaled at random; <b>boxes=own</b> are those of
-the drawing. What counts is the row of <b>sketches=real</b> against the grey ones of
-<b>sketches=blank</b> and <b>shuffled</b> (those of another scene) below it. In the bars, the line
-is the 95 % interval, the red mark chance."""
-
-# Of the files of experiments that are not named as they are.
+BAR_WIDTH = 120  # pixels of a value of 1
+# Endings of the files of experiments that are not named as they are.
 ENDINGS = {"sbir-on-features-file": "sbir", "generate-images": "images"}
 
 
 @dataclass(frozen=True)
 class ReportHParams(ExperimentHParams):
-    """Of 'report'."""
+    """Hparams of 'report'."""
 
 
 @EXPERIMENTS.register("report")
@@ -87,76 +57,108 @@ class Report(Experiment):
         self.output_dir = own_folder.parent
 
     def run(self, trained: Trained | None) -> None:
-        sections = [*_runs(self.output_dir), *_experiments(self.output_dir, self.name)]
+        sections = sorted(_sections(self.output_dir, self.name), key=lambda section: section.time)
         if not sections:
             raise UserError(
                 f"there is nothing to report: {self.output_dir} has no run; train one into it, or "
                 "name another folder with -o"
             )
         path = self.results / "report.html"
-        write_atomic(path, page(sections).encode())
+        write_atomic(path, render(sections).encode())
         print(f"saved: {path}")
 
 
 @dataclass(frozen=True)
+class Block:
+    """A part of a section. commands: (sentence above it or '', command)."""
+
+    heading: str = ""
+    commands: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    pictures: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of the page. text: plain; body: HTML."""
+    """A run or an experiment. time: of its first command, for the order."""
 
     title: str
-    time: str  # of its first command, for the order
+    time: str
     text: str
-    body: str
-
-
-def page(sections: Iterable[Section]) -> str:
-    """The whole page."""
-    ordered = sorted(sections, key=lambda section: section.time)
-    contents = "".join(
-        f'<li><a href="#part{i}">{html.escape(s.title)}</a></li>' for i, s in enumerate(ordered)
-    )
-    parts = "".join(
-        f'<h2 id="part{i}">{html.escape(s.title)}</h2><p>{html.escape(s.text)}</p>{s.body}'
-        for i, s in enumerate(ordered)
-    )
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Scene Designer</title>'
-        f"<style>{STYLE}</style></head><body><h1>Scene Designer: what the runs learnt</h1>"
-        f'<p class="note">{NOTE}</p><ol>{contents}</ol>{parts}</body></html>\n'
-    )
+    blocks: Sequence[Block]
 
 
 # ---- what is in the folder -----------------------------------------------------------------------
 
+FileName = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]
 
-def _runs(output_dir: Path) -> Iterable[Section]:
+
+class _FileHParams(msgspec.Struct):
+    """The hparams of experiments that say where their results are."""
+
+    results: FileName = ""
+    results_dir: FileName = ""
+    featsfile: FileName = ""
+    queries: FileName = ""
+    gallery: FileName = ""
+
+
+class _Model(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[^/\0]*\Z")] = ""
+
+
+class _ExperimentRecord(msgspec.Struct):
+    """The config.json of an experiment."""
+
+    experiment: str
+    time: str
+    command: tuple[str, ...]
+    hparams: _FileHParams
+    model: _Model = msgspec.field(default_factory=_Model)
+
+
+def _sections(output_dir: Path, own_name: str) -> Iterator[Section]:
+    """Yield the runs and experiments; what cannot be read is left out with a warning."""
     for path in sorted(output_dir.glob("*/config.json")):
-        if _read(path, RUN) is None:
-            continue
         try:
-            config, folder = RunConfig.read(path), path.parent
-        except UserError as error:
-            log.warning("left out: %s", error)
-            continue
-        commands = "".join(
-            f"<p>from step {entry['step']}, on {html.escape(entry['loader'])}:</p>"
-            + _command(entry["command"])
-            for entry in config.history
-        )
-        curves = "".join(_picture(picture) for picture in _newest(folder))
-        evaluations = "".join(
-            _evaluation(report) for report in sorted((folder / "evaluation").glob("*.json"))
-        )
-        yield Section(
-            folder.name,
-            config.history[0]["time"] if config.history else "",
-            str(config.base.get("goal", "")),
-            f"<h3>Training</h3>{commands}{curves}{evaluations}",
-        )
+            content = read_json(path)
+            if not isinstance(content, dict):
+                continue
+            if {"model", "loader", "history"} <= content.keys():
+                yield _run_section(path)
+            elif {"experiment", "command"} <= content.keys() and content["experiment"] != own_name:
+                yield _experiment_section(path, msgspec.convert(content, _ExperimentRecord))
+        except (UserError, msgspec.ValidationError) as error:
+            where = "" if str(path) in str(error) else f"{path}: "
+            log.warning("left out: %s%s", where, error)
 
 
-def _newest(run: Path) -> list[Path]:
-    """The newest picture of each kind in plots/: those made at several steps have the step in
-    their name. Without those that an evaluation has made too."""
+def _run_section(path: Path) -> Section:
+    config, folder = RunConfig.read(path), path.parent
+    commands = [
+        (f"from step {entry['step']}, on {entry['loader']}:", _command_line(entry["command"]))
+        for entry in config.history
+    ]
+    training = Block("Training", commands, pictures=_newest_plots(folder))
+    files = filter(None, map(_read_figures, sorted((folder / "evaluation").glob("*.json"))))
+    evaluations = [
+        Block(
+            f"Evaluation on {file.loader}, {file.split}, after step {file.step}",
+            [("", _command_line(file.command))],
+            figures=file.figures,
+            pictures=_existing(file.pictures),
+        )
+        for file in files
+    ]
+    time = config.history[0]["time"] if config.history else ""
+    goal = str(config.base.get("goal", ""))
+    return Section(folder.name, time, goal, [training, *evaluations])
+
+
+def _newest_plots(run: Path) -> list[Path]:
+    """Return the newest picture of each kind in plots/ (those made at several steps have the step
+    in their name), without those that an evaluation has made too."""
     newest: dict[str, Path] = {}
     for path in sorted((run / "plots").glob("*.png"), key=lambda path: (_step(path), path.name)):
         newest[_STEP.sub("", path.stem)] = path
@@ -168,68 +170,34 @@ def _step(path: Path) -> int:
     return int(found[1]) if found else -1
 
 
-def _evaluation(path: Path) -> str:
-    file = _figures(path)
-    if file is None:
-        return ""
-    title = f"Evaluation on {file.loader}, {file.split}, after step {file.step}"
-    return f"<h3>{html.escape(title)}</h3>{_command(file.command)}{_shown(file)}"
+def _experiment_section(path: Path, record: _ExperimentRecord) -> Section:
+    blocks = [Block(commands=[("", _command_line(record.command))])]
+    for result in _result_files(record, path.parent):
+        file = _read_figures(result) if result.is_file() else None
+        if file:
+            notes = (file.featsfile or result.stem, *file.notes)
+            first_page = sorted(result.with_suffix("").glob("*.jpg"))[:1]
+            pictures = [*_existing(file.pictures), *first_page]
+            blocks.append(Block(notes=notes, figures=file.figures, pictures=pictures))
+    return Section(path.parent.name, record.time, "", blocks)
 
 
-def _experiments(output_dir: Path, own_name: str) -> Iterable[Section]:
-    for path in sorted(output_dir.glob("*/config.json")):
-        record = _read(path, EXPERIMENT)
-        if record is None or record["experiment"] == own_name:
-            continue
-        if not _is_record(record):
-            log.warning("left out: %s holds values of other types than an experiment writes", path)
-            continue
-        body = _command(record["command"])
-        body += "".join(_search(found) for found in _reports(record, path.parent))
-        yield Section(path.parent.name, record["time"], "", body)
+def _result_files(record: _ExperimentRecord, own_folder: Path) -> list[Path]:
+    """Return the files of an experiment: named after its features files, or its model's run."""
+    hparams = record.hparams
+    ending = ENDINGS.get(record.experiment, record.experiment.replace("-", "_"))
+    folder = Path(hparams.results or hparams.results_dir or own_folder)
+    if hparams.featsfile:
+        return [folder / f"{Path(hparams.featsfile).stem}_{ending}.json"]
+    if hparams.queries and hparams.gallery:
+        stems = f"{Path(hparams.queries).stem}_in_{Path(hparams.gallery).stem}"
+        return [folder / f"{stems}_{ending}.json"]
+    run = glob.escape(record.model.id.replace("-", "_"))
+    return sorted(folder.glob(f"{run}_*_{glob.escape(ending)}.json"))
 
 
-def _is_record(record: dict[str, Any]) -> bool:
-    """Whether the entries that name files are text, as what the experiment wrote."""
-    model = record.get("model", {})
-    if not isinstance(model, dict) or not isinstance(model.get("id", ""), str):
-        return False
-    texts = [*record["command"], *(record["hparams"].get(name, "") for name in NAMES)]
-    whole = all(isinstance(text, str) and "\0" not in text for text in texts)
-    return whole and not set(model.get("id", "")) & set("/\0")
-
-
-def _reports(record: dict[str, Any], own_folder: Path) -> list[Path]:
-    """What the experiment has written: named after its features files, or its model's run."""
-    # Whatever a config.json that was sent holds in their place.
-    hparams = {
-        name: str(value).replace("\0", "") for name, value in record["hparams"].items() if value
-    }
-    ending = ENDINGS.get(record["experiment"], record["experiment"].replace("-", "_"))
-    folder = Path(hparams.get("results") or hparams.get("results_dir") or own_folder)
-    if hparams.get("featsfile"):
-        return [folder / f"{Path(hparams['featsfile']).stem}_{ending}.json"]
-    if hparams.get("queries") and hparams.get("gallery"):
-        stems = (Path(hparams[side]).stem for side in ("queries", "gallery"))
-        return [folder / f"{'_in_'.join(stems)}_{ending}.json"]
-    model = record.get("model")
-    run = str(model.get("id", "")) if isinstance(model, dict) else ""
-    run = run.replace("-", "_").replace("/", "_")
-    return sorted(folder.glob(f"{glob.escape(run)}_*_{ending}.json"))
-
-
-def _search(path: Path) -> str:
-    """What an experiment on search has found."""
-    file = _figures(path) if path.is_file() else None
-    if file is None:
-        return ""
-    sentences = (file.featsfile or path.stem, *file.notes)
-    text = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
-    return text + _shown(file, sorted(path.with_suffix("").glob("*.jpg"))[:1])
-
-
-def _figures(path: Path) -> FigureFile | None:
-    """The file; None, with a warning, when it cannot be used."""
+def _read_figures(path: Path) -> FigureFile | None:
+    """Read a file of figures; None, with a warning, when it cannot be used."""
     try:
         return figure_files.read(path)
     except UserError as error:
@@ -237,85 +205,40 @@ def _figures(path: Path) -> FigureFile | None:
         return None
 
 
-def _shown(file: FigureFile, more: Sequence[Path] = ()) -> str:
-    """Its figures and pictures, and more pictures."""
-    pictures = (path for path in (*file.pictures, *more) if path.is_file())
-    return _table(file.figures) + "".join(map(_picture, pictures))
+def _existing(pictures: Sequence[Path]) -> list[Path]:
+    return [path for path in pictures if path.is_file()]
 
 
-def _read(path: Path, keys: dict[str, type]) -> dict[str, Any] | None:
-    """The JSON object in `path`; None unless it has the keys, each of its type."""
-    if not path.is_file():
-        return None
-    try:
-        content = read_json(path)
-    except UserError as error:
-        log.warning("left out: %s", error)
-        return None
-    if not isinstance(content, dict):
-        return None
-    return content if all(isinstance(content.get(k), kind) for k, kind in keys.items()) else None
+def _command_line(words: Sequence[str]) -> str:
+    return f"python {shlex.join(words)}"
 
 
 # ---- HTML ----------------------------------------------------------------------------------------
 
 
-def _command(words: Sequence[str]) -> str:
-    return f"<pre>python {html.escape(shlex.join(map(str, words)))}</pre>"
-
-
-def _picture(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    caption = html.escape(path.stem)
-    return (
-        f'<figure><img src="data:{_MEDIA[path.suffix]};base64,{data}" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>"
+def render(sections: Sequence[Section]) -> str:
+    """Return the whole page."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters.update(pixels=_pixels, row_class=_row_class, data_url=_data_url)
+    return environment.get_template("report.html.jinja").render(sections=sections)
 
 
-def _table(figures: Sequence[Figure]) -> str:
-    """Figures with their controls; all values shown lie in [0, 1]."""
-    if not figures:
-        return ""
-    rows, before = [], None
-    for figure in figures:
-        classes = ["first"] if figure.metric != before else []
-        classes += ["control"] if figure.labels.get("sketches") in CONTROLS else []
-        before = figure.metric
-        low_high = "{:.3f} to {:.3f}".format(*figure.interval) if figure.interval else ""
-        gallery = f"of {figure.gallery}" if figure.gallery else ""
-        cells = [
-            ("", html.escape(figure.metric)),
-            ("", html.escape(figure.labels_text)),
-            ("number", f"{figure.value:.3f}"),
-            ("", _bar(figure)),
-            ("number", low_high),
-            ("number", "" if figure.chance is None else f"{figure.chance:.3f}"),
-            ("number", "" if figure.ceiling is None else f"{figure.ceiling:.3f}"),
-            ("number", f"{figure.n} {gallery}"),
-            ("beside", html.escape(figure.controls_text)),
-        ]
-        row = "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in cells)
-        rows.append(f'<tr class="{" ".join(classes)}">{row}</tr>')
-    heads = ("metric", "conditions", "value", "", "95 % interval", "chance", "ceiling", "n", "")
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+def _pixels(value: float) -> str:
+    """Return how far a value reaches in a bar that holds 0 to 1."""
+    return f"{BAR_WIDTH * min(max(value, 0.0), 1.0):.1f}"
 
 
-def _bar(figure: Figure) -> str:
-    """A bar of 120 pixels for a value in [0, 1], with its interval and chance."""
+def _row_class(figure: Figure, previous: Any) -> str:
+    """Return the CSS classes of a table's row: the first of its metric, a control."""
+    is_first = not isinstance(previous, Figure) or previous.metric != figure.metric
+    classes = ["first"] if is_first else []
+    classes += ["control"] if figure.labels.get("sketches") in CONTROLS else []
+    return " ".join(classes)
 
-    def x(value: float) -> str:
-        return f"{120 * min(max(value, 0.0), 1.0):.1f}"
 
-    low, high = figure.interval or (figure.value, figure.value)
-    mark = ""
-    if figure.chance is not None:
-        at = x(figure.chance)
-        mark = f'<line x1="{at}" x2="{at}" y1="0" y2="14" stroke="#c00" stroke-width="2"/>'
-    return (
-        '<svg width="121" height="14"><rect width="120" height="14" fill="#eee"/>'
-        f'<rect width="{x(figure.value)}" y="2" height="10" fill="#7aa6d8"/>'
-        f'<line x1="{x(low)}" x2="{x(high)}" y1="7" y2="7" stroke="#123" stroke-width="2"/>'
-        f"{mark}</svg>"
-    )
+def _data_url(picture: Path) -> str:
+    data = base64.b64encode(picture.read_bytes()).decode("ascii")
+    return f"data:{_MEDIA_TYPES[picture.suffix]};base64,{data}"
