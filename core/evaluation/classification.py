@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.evaluation.figures import Figure, bootstrap_interval, macro_average
 from core.registry import METRICS
+
+if TYPE_CHECKING:
+    from core.evaluation.embedded_split import Evaluation
 
 
 def accuracy_figures(
@@ -45,7 +49,7 @@ def accuracy_figures(
     ]
 
 
-def _accuracies(evaluation, name: str, view: str) -> list[Figure]:
+def _accuracies(evaluation: Evaluation, name: str, view: str) -> list[Figure]:
     _, *objects = evaluation.embedded_objects(view)
     return accuracy_figures(name, evaluation.split, *objects, evaluation.seed)
 

@@ -302,16 +302,16 @@ class Evaluation:
 
         def compare() -> ComparedMasks:
             side = self.photos if view == "photo" else self.queries(QueryProtocol())
-            own = np.arange(len(side.classes)) if view == "photo" else side.query_to_photo
-            depicts = own >= 0
+            objects = np.arange(len(side.classes)) if view == "photo" else side.query_to_photo
+            shown = objects >= 0  # others are not in the photograph
             parts = self.predict_masks(side)
-            predicted = [mask_metrics.pack(part.masks[depicts[part.rows]]) for part in parts]
+            predicted = [mask_metrics.pack(part.masks[shown[part.rows]]) for part in parts]
             return ComparedMasks(
                 predicted=np.concatenate(predicted),
-                true=self.photos.masks[own[depicts]],
-                classes=side.classes[depicts],
-                scenes=side.obj_to_img[depicts],
-                objects=own[depicts],
+                true=self.photos.masks[objects[shown]],
+                classes=side.classes[shown],
+                scenes=side.obj_to_img[shown],
+                objects=objects[shown],
             )
 
         return self._once(("masks", view), compare)
@@ -393,10 +393,10 @@ class Evaluation:
             columns[f"{name} vectors"].append(self._finite(vectors, f"{name} vectors"))
 
     def _add_queries(self, columns: dict[str, list], batch: Any, objects: int) -> None:
-        own = np.full(len(batch.sketches), -1, np.int32)
+        depicted = np.full(len(batch.sketches), -1, np.int32)
         if batch.query_to_photo is not None:
-            own = batch.query_to_photo.numpy()
-        columns["query_to_photo"].append(np.where(own < 0, -1, own + objects))
+            depicted = batch.query_to_photo.numpy()
+        columns["query_to_photo"].append(np.where(depicted < 0, -1, depicted + objects))
         self._add_sketches(columns, self._turned(batch.sketches))
 
     def _add_sketches(self, columns: dict[str, list], sketches: tf.Tensor) -> None:

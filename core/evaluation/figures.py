@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -60,14 +61,15 @@ class Figure:
 
     def __str__(self) -> str:
         numbers = {"chance": self.chance, "perfect classifier": self.ceiling}
-        beside = [f"{name} {number:.3g}" for name, number in numbers.items() if number is not None]
-        beside += [self.controls_text] if self.controls else []
+        notes = [f"{name} {number:.3g}" for name, number in numbers.items() if number is not None]
+        notes += [self.controls_text] if self.controls else []
         interval = " [{:.3f}, {:.3f}]".format(*self.interval) if self.interval else ""
         about = f" {self.labels_text}" if self.labels else ""
         text = f"{self.metric}{about}: {self.value:.3f}{interval}"
-        return f"{text} ({', '.join(beside)})" if beside else text
+        return f"{text} ({', '.join(notes)})" if notes else text
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by name."""
         return asdict(self)
 
 
@@ -80,7 +82,8 @@ class Picture:
     path: Path
     labels: dict[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by name, of the path the file's name."""
         return {**asdict(self), "path": self.path.name}
 
 
@@ -208,8 +211,8 @@ def _short_table(
 ) -> str:
     rows = []
     for figure in figures:
-        own = [text for name, text in figure.labels.items() if name not in known_labels]
-        about = f" ({', '.join(own)})" if own else ""
+        labels = [text for name, text in figure.labels.items() if name not in known_labels]
+        about = f" ({', '.join(labels)})" if labels else ""
         cells = (f"{figure.value:.3f}", *_control(figure), _number(figure.chance))
         rows.append((f"{figure.metric}{about}", *cells))
     headers = ("metric", value, control, "difference [95 %]", "chance")

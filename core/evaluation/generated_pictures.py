@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -14,11 +15,14 @@ from core.evaluation.figures import Figure, Picture, bootstrap_interval, differe
 from core.label_maps import PALETTE
 from core.registry import METRICS
 
+if TYPE_CHECKING:
+    from core.evaluation.embedded_split import Evaluation
+
 MOST_SCENES = 64  # spread over the split: a picture takes seconds on a slow processor
 
 
 @METRICS.register("picture-error")
-def _picture_error(evaluation, name: str) -> list[Figure]:
+def _picture_error(evaluation: Evaluation, name: str) -> list[Figure]:
     """Return the mean absolute difference (L1) and SSIM of generated pictures and photographs.
 
     Controls are the mean colour of each label, without a network, and the generated picture of
@@ -64,7 +68,7 @@ def _compare(columns: dict, kind: str, pictures: np.ndarray, photos: np.ndarray)
 
 
 @METRICS.register("generated-pictures")
-def _generated_pictures(evaluation, name: str) -> list[Picture]:
+def _generated_pictures(evaluation: Evaluation, name: str) -> list[Picture]:
     """Draw some photographs, their layouts and the pictures made of these."""
     rows = []
     for photos, labels, pictures in _generate(evaluation, picture_grids.ROWS):
@@ -76,7 +80,9 @@ def _generated_pictures(evaluation, name: str) -> list[Picture]:
     return picture_grids.save_picture(evaluation, name, picture_grids.image_bytes(page))
 
 
-def _generate(evaluation, most: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _generate(
+    evaluation: Evaluation, most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield photographs float32 (n, S, S, 3) in [0, 1], their labels uint8 (n, S, S) and generated
     pictures as photographs, of at most `most` scenes of the split."""
     model = evaluation.model

@@ -6,11 +6,16 @@ of any size fits in memory and an intersection is one AND.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from core.evaluation.figures import Figure, bootstrap_interval, difference, macro_average
 from core.label_maps import BACKGROUND
 from core.registry import METRICS
+
+if TYPE_CHECKING:
+    from core.evaluation.embedded_split import ComparedMasks, Evaluation
 
 THRESHOLD = 0.5
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint16)
@@ -119,19 +124,17 @@ def iou_figure(
 
 
 @METRICS.register("mask-iou")
-def _mask_iou(evaluation, name: str) -> list[Figure]:
+def _mask_iou(evaluation: Evaluation, name: str) -> list[Figure]:
     """Return the mean IoU of the predicted masks of each view with the photograph's true masks."""
-    class_means = evaluation.class_mean_masks()
     views = ("photo", "sketch") if evaluation.dataset.has_queries else ("photo",)
     return [
-        mask_iou_figure(name, evaluation, view, evaluation.compared_masks(view), class_means)
-        for view in views
+        mask_iou_figure(name, evaluation, view, evaluation.compared_masks(view)) for view in views
     ]
 
 
-def mask_iou_figure(name: str, evaluation, view: str, pairs, class_means: np.ndarray) -> Figure:
-    """Return the mean IoU of masks predicted from one view. pairs: `ComparedMasks`. class_means: of
-    `Evaluation.class_mean_masks`."""
+def mask_iou_figure(name: str, evaluation: Evaluation, view: str, pairs: ComparedMasks) -> Figure:
+    """Return the mean IoU of masks predicted from one view."""
+    class_means = evaluation.class_mean_masks()
     values = mask_iou(pairs.predicted, pairs.true)
     return iou_figure(
         name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +15,9 @@ from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Picture
 from core.evaluation.query_protocols import main_protocol
 from core.registry import METRICS
+
+if TYPE_CHECKING:
+    from core.evaluation.embedded_split import EmbeddedQueries, Evaluation
 
 ROWS = 8  # queries or objects in a picture
 TOP = 5
@@ -114,14 +117,14 @@ def random_rows(count: int, wanted: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(count)[:wanted]
 
 
-def page_title(evaluation) -> str:
+def page_title(evaluation: Evaluation) -> str:
     """Return the beginning of a title: model, step, loader and split."""
     model, dataset = evaluation.model.name, evaluation.dataset.name
     return f"{model}, step {evaluation.step}, {dataset} {evaluation.split}"
 
 
 def save_picture(
-    evaluation, name: str, png: bytes, labels: dict[str, str] | None = None
+    evaluation: Evaluation, name: str, png: bytes, labels: dict[str, str] | None = None
 ) -> list[Picture]:
     """Save the picture of a metric in the evaluation's folder, and return it."""
     path = evaluation.folder / f"{name}-{evaluation.dataset.name}-step-{evaluation.step}.png"
@@ -130,12 +133,12 @@ def save_picture(
 
 
 def collect_pictures(
-    evaluation, queries, wanted: set, drawn: set, side: int = TILE
+    evaluation: Evaluation, queries: EmbeddedQueries, wanted: set, drawn: set, side: int = TILE
 ) -> tuple[dict[int, Image.Image], dict[int, Image.Image]]:
     """Return ({scene row: photograph}, {scene row: drawing of its query}).
 
     Takes one more pass over the data: keeping every photograph from the first would take 200 kB a
-    scene. queries: `EmbeddedQueries` with real sketches. wanted, drawn: rows of photographs and of
+    scene. queries: with real sketches. wanted, drawn: rows of photographs and of
     drawings. side: of the pictures, in pixels."""
     images, drawings, first, sketched = {}, {}, 0, 0
     for batch in evaluation.batches("pictures"):
@@ -153,7 +156,7 @@ def collect_pictures(
 
 
 @METRICS.register("sbir-on-valid")
-def _search(evaluation, name: str) -> list[Picture]:
+def _search(evaluation: Evaluation, name: str) -> list[Picture]:
     """Draw some queries of the main protocol, and what they find."""
     protocol, vector = main_protocol(evaluation.dataset.own_boxes), evaluation.vectors[0]
     photos, queries = evaluation.photos, evaluation.queries(protocol)
@@ -178,7 +181,7 @@ def _search(evaluation, name: str) -> list[Picture]:
 
 
 @METRICS.register("generated-masks")
-def _generated_masks(evaluation, name: str) -> list[Picture]:
+def _generated_masks(evaluation: Evaluation, name: str) -> list[Picture]:
     """Draw some objects that a sketch depicts, with the masks predicted from both views."""
     photo, sketch = evaluation.compared_masks("photo"), evaluation.compared_masks("sketch")
     chosen = random_rows(len(sketch.objects), ROWS, evaluation.seed)
@@ -208,7 +211,7 @@ def _generated_masks(evaluation, name: str) -> list[Picture]:
     return save_picture(evaluation, name, image_bytes(grid(rows, heads, title)))
 
 
-def _collect_objects(evaluation, wanted: set) -> tuple[dict, dict]:
+def _collect_objects(evaluation: Evaluation, wanted: set) -> tuple[dict, dict]:
     """Return ({photo row: crop}, {photo row: sketch}) of objects that a sketch depicts."""
     crops, drawings, first = {}, {}, 0
     for batch in evaluation.batches("pictures"):
@@ -229,7 +232,7 @@ def _mask_tile(mask: np.ndarray) -> Image.Image:
 
 
 @METRICS.register("common-embedding-tsne")
-def _embedding_map(evaluation, name: str) -> list[Picture]:
+def _embedding_map(evaluation: Evaluation, name: str) -> list[Picture]:
     """Draw a map of some objects of both views in the common embedding."""
     views = [evaluation.embedded_objects(view) for view in ("photo", "sketch")]
     chosen = [random_rows(len(view.classes), MAP_POINTS, evaluation.seed) for view in views]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -23,6 +24,9 @@ from core.evaluation.figures import (
 )
 from core.evaluation.query_protocols import QueryProtocol, standard_protocols
 from core.registry import METRICS
+
+if TYPE_CHECKING:
+    from core.evaluation.embedded_split import Evaluation
 
 TOP = (1, 5, 10)
 
@@ -232,7 +236,7 @@ def scene_figures(
     return figures
 
 
-def _scene_figures(evaluation, name: str, kind: str) -> list[Figure]:
+def _scene_figures(evaluation: Evaluation, name: str, kind: str) -> list[Figure]:
     """Return scene recall under the standard protocols, by each vector asked for."""
     protocols = standard_protocols(evaluation.dataset.own_boxes)
     gallery, split, seed = evaluation.photos.num_scenes, evaluation.split, evaluation.seed
@@ -243,7 +247,7 @@ def _scene_figures(evaluation, name: str, kind: str) -> list[Figure]:
     return figures
 
 
-def _object_figures(evaluation, name: str, kind: str) -> list[Figure]:
+def _object_figures(evaluation: Evaluation, name: str, kind: str) -> list[Figure]:
     """Return the recall of each object's own crop among all of the split, as mean over classes."""
     rank, classes, scenes = evaluation.object_ranks()
     gallery = evaluation.photos.classes

@@ -224,9 +224,8 @@ def _figures(
     pairs: dict[str, ComparedMasks],
     overlaps: dict[tuple[str, str, str], np.ndarray],
 ) -> list[Figure]:
-    means = evaluation.class_mean_masks()
     figures = [
-        mask_metrics.mask_iou_figure("mask-iou", evaluation, view, of_view, means)
+        mask_metrics.mask_iou_figure("mask-iou", evaluation, view, of_view)
         for view, of_view in pairs.items()
     ]
     for view in pairs:
