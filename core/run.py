@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,16 +23,26 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+from scipy.spatial.distance import cdist
 
 from core import checkpoints, hparams
 from core.checkpoints import Checkpoints, CheckpointState
 from core.dataset import Dataset, DataSizes, Vocabulary
+from core.drawings import compose_drawings
 from core.errors import UsageError, UserError
-from core.evaluation import retrieval
-from core.model import Model, Numerics, ObjectEncoder, SceneGraphModel
+from core.model import (
+    Model,
+    Numerics,
+    ObjectEncoder,
+    SceneGraphModel,
+    SceneModel,
+    WholeSceneModel,
+)  # fmt: skip
 from core.registry import MODELS
 from core.run_folder import RunConfig, RunFolder
 from core.run_settings import HParamFlags, Settings
+from dataloaders import blocks, images
+from dataloaders.scene_graph import triples
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +55,25 @@ class EncodedScene:
     """A photograph or a sketched scene of n objects, encoded. All arrays are float32.
 
     boxes: (n, 4). vectors: (n, D), of which the scene is made. embeddings: (n, E), L2 norm 1, the
-    space common to crops and sketches. class_probabilities: (n, K). token, projection: (D,), the
-    scene vectors; None for a model that has none.
+    space common to crops and sketches. class_probabilities: (n, K). scene_vectors: name -> (D,),
+    empty of a model of single objects. A model that sees whole pictures has no object's arrays.
     """
 
-    boxes: np.ndarray
-    vectors: np.ndarray
-    embeddings: np.ndarray
-    class_probabilities: np.ndarray
-    token: np.ndarray | None = None
-    projection: np.ndarray | None = None
+    boxes: np.ndarray | None
+    vectors: np.ndarray | None = None
+    embeddings: np.ndarray | None = None
+    class_probabilities: np.ndarray | None = None
+    scene_vectors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def token(self) -> np.ndarray | None:
+        """The Transformer's scene token, (D,); None of a model without."""
+        return self.scene_vectors.get("token")
+
+    @property
+    def projection(self) -> np.ndarray | None:
+        """The token's projection, (D,), L2 norm 1; None of a model without."""
+        return self.scene_vectors.get("projection")
 
 
 class Run:
@@ -68,6 +88,14 @@ class Run:
         self.settings = settings
         self.sizes = sizes
         self.step = step
+        resize = functools.partial(blocks.resize_images, side=self.image_size)
+        # Of any number of pictures, traced once.
+        self._resize = tf.function(resize, autograph=False, reduce_retracing=True)
+        self._cut = tf.function(
+            lambda *scene: resize(blocks.crop_images(*scene, sizes.crop)),
+            autograph=False,
+            reduce_retracing=True,
+        )
 
     @classmethod
     def open(cls, folder: str | Path, checkpoint: str | Path = "latest") -> Run:
@@ -168,28 +196,32 @@ class Run:
     # ---- encoding -----------------------------------------------------------------------------
 
     def encode_photo(self, image: np.ndarray | Image.Image, boxes: np.ndarray) -> EncodedScene:
-        """Encode a photograph. image: uint8 (H, W, 3) or a PIL image of any size. boxes: (n, 4),
-        [x0, y0, x1, y1] in [0, 1] of it, 1 to 8 objects. UserError for anything else."""
+        """Encode a photograph.
+
+        image: uint8 (H, W, 3) or a PIL image, of any size. boxes: (n, 4), [x0, y0, x1, y1] in
+        [0, 1] of it, 1 to 8 objects; a model that sees whole pictures does not read them. UserError
+        for anything else.
+        """
         return self.encode_photos([image], [boxes])[0]
 
     def encode_photos(
         self, images: Sequence[np.ndarray | Image.Image], boxes: Sequence[np.ndarray]
     ) -> list[EncodedScene]:
         """Encode photographs, many at a time; each as `encode_photo`."""
-        encoder = self._object_encoder()
+        whole = isinstance(self.model, WholeSceneModel)
+        side = self.model.scene_size if whole else self.sizes.photo
         checked = _checked_boxes(boxes, len(images), "photograph")
         scenes = []
         for start in range(0, len(images), BLOCK):
-            block = slice(start, start + BLOCK)
-            photos = np.stack(
-                [
-                    _photo_pixels(image, self.sizes.photo, start + i)
-                    for i, image in enumerate(images[block])
-                ]
-            )
-            scenes += self._encode(
-                encoder.embed_photos, self._crops(photos, checked[block]), checked[block]
-            )
+            own = checked[start : start + BLOCK]
+            numbered = enumerate(images[start : start + BLOCK], start)
+            photos = tf.constant([_photo_pixels(image, side, i) for i, image in numbered])
+            if whole:
+                scenes += _whole_scenes(own, self.model.embed_photographs(photos))
+            else:
+                encoder = self._object_encoder()
+                crops = self._cut(photos, np.concatenate(own), _owners(own))
+                scenes += self._scenes(own, encoder.embed_photos(crops))
         return scenes
 
     def encode_sketches(
@@ -197,10 +229,10 @@ class Run:
     ) -> EncodedScene:
         """Encode a sketched scene: a sketch and a box for each of its 1 to 8 objects.
 
-        sketches: dark lines on white paper, uint8 (h, w) or (h, w, 1), or PIL images. One of the
-        size of the training data's sketches (`sizes.sketch` square) is taken as it is; any other is
-        centred on that canvas and fills it, as those were. boxes: (n, 4), [x0, y0, x1, y1] in
-        [0, 1] of the scene. UserError for anything else, and for a sketch that shows nothing.
+        sketches: dark lines on white paper, uint8 (h, w) or (h, w, 1), or PIL images. One of
+        `image_size` square, as in a batch, is taken as it is; any other is centred on the canvas
+        of the training data's sketches and fills it, as those do. boxes: (n, 4), [x0, y0, x1, y1]
+        in [0, 1] of the scene. UserError for anything else, and for a sketch that shows nothing.
         """
         return self.encode_sketched_scenes([sketches], [boxes])[0]
 
@@ -210,7 +242,6 @@ class Run:
         boxes: Sequence[np.ndarray],
     ) -> list[EncodedScene]:
         """Encode sketched scenes, many at a time; each as `encode_sketches`."""
-        encoder = self._object_encoder()
         checked = _checked_boxes(boxes, len(scenes), "sketched scene")
         for number, (scene, own) in enumerate(zip(scenes, checked)):
             if len(scene) != len(own):
@@ -220,17 +251,17 @@ class Run:
                 )
         encoded = []
         for start in range(0, len(scenes), BLOCK):
-            block = slice(start, start + BLOCK)
-            pixels = np.stack(
-                [
-                    _sketch_pixels(sketch, self.sizes.sketch)
-                    for scene in scenes[block]
-                    for sketch in scene
-                ]
-            )
-            encoded += self._encode(
-                encoder.embed_sketches, self._resized(pixels[..., None]), checked[block]
-            )
+            own = checked[start : start + BLOCK]
+            sketches = [sketch for scene in scenes[start : start + BLOCK] for sketch in scene]
+            pixels = self._sketch_pixels([_grey(sketch) for sketch in sketches])
+            if isinstance(self.model, WholeSceneModel):
+                side = self.model.scene_size
+                joined = np.concatenate(own), _owners(own)
+                drawings = compose_drawings(pixels, *joined, len(own), side)
+                encoded += _whole_scenes(own, self.model.embed_drawings(drawings))
+            else:
+                embed = self._object_encoder().embed_sketches
+                encoded += self._scenes(own, embed(pixels))
         return encoded
 
     def masks(self, scene: EncodedScene) -> np.ndarray:
@@ -242,42 +273,36 @@ class Run:
     def ranking_vectors(self, scenes: Sequence[EncodedScene]) -> np.ndarray:
         """Return the scene vectors that photographs are ranked by: float32 (N, D). UsageError for a
         model without scene vectors."""
-        if not isinstance(self.model, SceneGraphModel):
+        if not isinstance(self.model, SceneModel):
             raise UsageError(f"the model {self.model.name!r} has no scene vectors to rank by")
         name = self.model.vector_names[0]
-        return np.stack([getattr(scene, name) for scene in scenes])
+        return np.stack([scene.scene_vectors[name] for scene in scenes])
 
     def rank(self, query: EncodedScene, gallery: Sequence[EncodedScene]) -> np.ndarray:
         """Return the gallery's indices by distance from the query's scene vector, nearest first:
         int (N,)."""
-        vectors = self.ranking_vectors(gallery)
-        return retrieval.nearest(self.ranking_vectors([query]), vectors, len(gallery))[0]
+        distances = cdist(self.ranking_vectors([query]), self.ranking_vectors(gallery))[0]
+        return np.argsort(distances, kind="stable")
 
     def _object_encoder(self) -> ObjectEncoder:
         if not isinstance(self.model, ObjectEncoder):
             raise UsageError(f"the model {self.model.name!r} encodes no photographs and sketches")
         return self.model
 
-    def _crops(self, photos: np.ndarray, boxes: Sequence[np.ndarray]) -> tf.Tensor:
-        """Return the objects cut from photographs uint8 (N, S, S, 3): uint8 (O, H, W, 3)."""
-        from dataloaders import blocks
+    def _sketch_pixels(self, sketches: list[np.ndarray]) -> tf.Tensor:
+        """Return sketches uint8 (h, w) as the model sees them: uint8 (Q, H, W, 1)."""
+        side = self.image_size
+        fitted = [i for i, sketch in enumerate(sketches) if sketch.shape != (side, side)]
+        if fitted:
+            canvases = np.stack([_fitted(sketches[i], self.sizes.sketch) for i in fitted])
+            resized = self._resize(tf.constant(canvases[..., None])).numpy()[..., 0]
+            sketches = list(sketches)
+            for i, pixels in zip(fitted, resized):
+                sketches[i] = pixels
+        return tf.constant(np.stack(sketches)[..., None])
 
-        obj_to_img = np.repeat(np.arange(len(boxes), dtype=np.int32), [len(b) for b in boxes])
-        crops = blocks.crop_images(
-            tf.constant(photos), tf.constant(np.concatenate(boxes)), tf.constant(obj_to_img),
-            self.sizes.crop,
-        )  # fmt: skip
-        return self._resized(crops)
-
-    def _resized(self, images: Any) -> tf.Tensor:
-        from dataloaders import blocks
-
-        return blocks.resize_images(tf.convert_to_tensor(images), self.image_size)
-
-    def _encode(
-        self, embed: Callable, images: tf.Tensor, boxes: Sequence[np.ndarray]
-    ) -> list[EncodedScene]:
-        encoded = embed(images)
+    def _scenes(self, boxes: Sequence[np.ndarray], encoded: Any) -> list[EncodedScene]:
+        """Return the scenes of encoded objects. encoded: `EncodedObjects` of all their objects."""
         ends = np.cumsum([len(own) for own in boxes])[:-1]
         columns = (encoded.vector, encoded.embedding, tf.nn.softmax(encoded.logits))
         split = (np.split(column.numpy(), ends) for column in columns)
@@ -285,26 +310,36 @@ class Run:
         if not isinstance(self.model, SceneGraphModel):
             return scenes
         outputs = self._contextualise(scenes, with_masks=False)
-        tokens = outputs.scene_token.numpy()
-        projections = outputs.scene_vector
-        projections = [None] * len(tokens) if projections is None else projections.numpy()
         return [
-            dataclasses.replace(scene, token=token, projection=projection)
-            for scene, token, projection in zip(scenes, tokens, projections)
+            dataclasses.replace(scene, scene_vectors=vectors)
+            for scene, vectors in zip(scenes, _rows(outputs.vectors))
         ]
 
     def _contextualise(self, scenes: Sequence[EncodedScene], with_masks: bool) -> Any:
-        from dataloaders.scene_graph import triples
-
         if not isinstance(self.model, SceneGraphModel):
             raise UsageError(f"the model {self.model.name!r} makes no masks of scenes")
-        boxes = tf.constant(np.concatenate([scene.boxes for scene in scenes]))
-        counts = [len(scene.boxes) for scene in scenes]
-        obj_to_img = tf.constant(np.repeat(np.arange(len(scenes), dtype=np.int32), counts))
+        boxes = [scene.boxes for scene in scenes]
+        joined, obj_to_img = tf.constant(np.concatenate(boxes)), tf.constant(_owners(boxes))
         vectors = tf.constant(np.concatenate([scene.vectors for scene in scenes]))
+        relations = triples(joined, obj_to_img)
         return self.model.contextualise(
-            vectors, boxes, obj_to_img, triples(boxes, obj_to_img), len(scenes), with_masks
+            vectors, joined, obj_to_img, relations, len(scenes), with_masks
         )
+
+
+def _owners(boxes: Sequence[np.ndarray]) -> np.ndarray:
+    """Return which scene each object is in: int32 (O,)."""
+    return np.repeat(np.arange(len(boxes), dtype=np.int32), [len(own) for own in boxes])
+
+
+def _rows(vectors: dict[str, tf.Tensor]) -> list[dict[str, np.ndarray]]:
+    """Turn vectors (N, D) by name into N dicts of vectors (D,)."""
+    names, columns = zip(*((name, values.numpy()) for name, values in vectors.items()))
+    return [dict(zip(names, row)) for row in zip(*columns)]
+
+
+def _whole_scenes(boxes: Sequence[np.ndarray], vectors: dict[str, tf.Tensor]) -> list[EncodedScene]:
+    return [EncodedScene(own, scene_vectors=row) for own, row in zip(boxes, _rows(vectors))]
 
 
 def build_model(settings: Settings, vocabulary: Vocabulary, sizes: DataSizes) -> Model:
@@ -401,23 +436,23 @@ def _photo_pixels(image: np.ndarray | Image.Image, side: int, number: int) -> np
     return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _sketch_pixels(sketch: np.ndarray | Image.Image, side: int) -> np.ndarray:
-    """Return a sketch as the training data have them: uint8 (side, side), 255 = white paper."""
-    from dataloaders import images
-
+def _grey(sketch: np.ndarray | Image.Image) -> np.ndarray:
+    """Return a sketch as uint8 (h, w), 255 = white paper."""
     if isinstance(sketch, Image.Image):
-        grey = images.grey_on_white(sketch)
-    elif isinstance(sketch, np.ndarray):
-        grey = sketch[..., 0] if sketch.ndim == 3 and sketch.shape[2] == 1 else sketch
-    else:
+        return images.grey_on_white(sketch)
+    if not isinstance(sketch, np.ndarray):
         raise UserError("a sketch is no NumPy array and no PIL image: open it first")
+    grey = sketch[..., 0] if sketch.ndim == 3 and sketch.shape[2] == 1 else sketch
     if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
         raise UserError(
             f"a sketch is {sketch.dtype} {sketch.shape}: give uint8 (height, width), 255 for white "
             "paper, or a PIL image"
         )
-    if grey.shape == (side, side):
-        return grey
+    return grey
+
+
+def _fitted(grey: np.ndarray, side: int) -> np.ndarray:
+    """Return a sketch on the canvas of the training data's: uint8 (side, side)."""
     try:
         return images.fit(grey, side)
     except images.Skip:

@@ -64,7 +64,7 @@ def save_run(out, model_name, run_id, loader_name, text, folders):
     model_cls, loader_cls = MODELS[model_name], LOADERS[loader_name]
     base = hparams.parse("batch_size=4,slack_config=", hparams.BaseHParams)
     own, data = hparams.parse(text, model_cls.HParams), loader_cls.HParams(*folders)
-    dataset = loader_cls(data, base, own.image_size, base.seed)
+    dataset = loader_cls(data, base, model_cls.crop_size(own), base.seed)
     model = model_cls(own, dataset.vocabulary, base.iterations, dataset.sizes.mask)
     run = RunFolder(out, model_name, run_id)
     Checkpoints(run.checkpoints).save(model, 3, True, dataset.sizes)
