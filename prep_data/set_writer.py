@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from tqdm import tqdm
 
 from core import provenance
@@ -89,32 +90,47 @@ def fingerprint(files: Iterable[Path], images: Iterable[Path]) -> str:
     return hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()
 
 
+class ShardNote(msgspec.Struct):
+    """A finished shard."""
+
+    path: str  # relative to the set
+    group: str  # class name, of an ungrouped set the file stem
+    bytes: int = 0
+    records: int = 0
+
+
+class PartNote(msgspec.Struct):
+    """A finished part, as noted in the folder .progress."""
+
+    shards: list[ShardNote]
+    counts: dict[str, int]  # summed TaskResult.counts
+    problems: dict[str, dict[str, Any]]  # Report.to_dict
+
+
 class _Shard:
     """A TFRecord file that is being written."""
 
-    def __init__(self, group: str, path: Path) -> None:
+    def __init__(self, path: Path, note: ShardNote) -> None:
         from tensorflow import io
 
-        self.group = group
-        self.bytes = 0
+        self.note = note
         self._writer = io.TFRecordWriter(str(path))
+        self.close = self._writer.close
 
     def write(self, record: bytes) -> None:
         self._writer.write(record)
-        self.bytes += len(record) + 16  # TFRecord framing: 8 + 4 before, 4 after
-
-    def close(self) -> None:
-        self._writer.close()
+        self.note.bytes += len(record) + 16  # TFRecord framing: 8 + 4 before, 4 after
+        self.note.records += 1
 
 
 @contextlib.contextmanager
-def _new_shard(path: Path, group: str) -> Iterator[_Shard]:
-    """Yield a shard that appears at `path` when the block ends without an error."""
+def _new_shard(folder: Path, note: ShardNote) -> Iterator[_Shard]:
+    """Yield a shard that appears at its path when the block ends without an error."""
     from tensorflow import errors
 
-    with atomic_file(path) as temporary:
+    with atomic_file(folder / note.path) as temporary:
         try:
-            shard = _Shard(group, temporary)
+            shard = _Shard(temporary, note)
             try:
                 yield shard
             except BaseException:
@@ -124,10 +140,8 @@ def _new_shard(path: Path, group: str) -> Iterator[_Shard]:
             shard.close()
         except errors.OpError as error:
             # A full disk shows as OutOfRangeError, the exception that elsewhere ends a dataset.
-            raise OSError(
-                f"disk full, file too large or folder not writable ({first_line(error)})"
-            ) from error
-        if temporary.stat().st_size != shard.bytes:  # not every failed write raises
+            raise OSError(f"disk full or folder not writable ({first_line(error)})") from error
+        if temporary.stat().st_size != note.bytes:  # not every failed write raises
             raise OSError("disk full: the file came out too short")
 
 
@@ -275,7 +289,7 @@ class SetWriter:
                     notes[i] = self._write_part(part, results, encode, stem, bar)
         totals = self._write_index(parts, notes, grouped=stem is None)
         for note in notes:
-            report.merge(note["problems"])
+            report.merge(note.problems)
         meta = {
             "kind": self.kind,
             "schema": self._settings["schema"],
@@ -291,15 +305,15 @@ class SetWriter:
     def _note_path(self, part: Part) -> Path:
         return self.folder / ".progress" / part.file_name(f"{part.split}-{part.label}", ".json")
 
-    def _read_note(self, part: Part) -> dict[str, Any] | None:
+    def _read_note(self, part: Part) -> PartNote | None:
         """Return the note of a finished part whose files are as noted, else None."""
         try:
-            note = read_json(self._note_path(part))
+            note = read_json(self._note_path(part), PartNote)
         except UserError:  # none there, or cut short when the machine went down
             return None
-        for entry in note["files"]:
-            file = self.folder / entry["path"]
-            if not file.is_file() or file.stat().st_size != entry["bytes"]:
+        for shard in note.shards:
+            file = self.folder / shard.path
+            if not file.is_file() or file.stat().st_size != shard.bytes:
                 return None
         return note
 
@@ -310,64 +324,57 @@ class SetWriter:
         encode: Callable[[Any], bytes],
         stem: str | None,
         bar: tqdm,
-    ) -> dict[str, Any]:
-        report, counts, groups = Report(), Counter(), Counter()
-        shards: dict[str, _Shard] = {}
+    ) -> PartNote:
+        report, counts = Report(), Counter()
+        shards: dict[str, _Shard] = {}  # by group
         with contextlib.ExitStack() as stack:
 
-            def shard_of(group: str) -> _Shard:
-                path = f"{part.split}/{part.file_name(group, '.tfrecord')}"
-                if path not in shards:
-                    shards[path] = stack.enter_context(_new_shard(self.folder / path, group))
-                elif shards[path].group != group:
-                    raise UserError(
-                        f"classes {group!r} and {shards[path].group!r} would share the file "
-                        f"{path}: rename one of them"
-                    )
-                return shards[path]
+            def open_shard(group: str) -> None:
+                note = ShardNote(f"{part.split}/{part.file_name(group, '.tfrecord')}", group)
+                for other, shard in shards.items():
+                    if shard.note.path == note.path:
+                        raise UserError(
+                            f"classes {group!r} and {other!r} would share the file {note.path}: "
+                            "rename one of them"
+                        )
+                shards[group] = stack.enter_context(_new_shard(self.folder, note))
 
             if stem is not None:
-                shard_of(stem)  # also when it stays empty
+                open_shard(stem)  # also when it stays empty
             for result in results:
                 report.extend(result.problems)
                 counts.update(result.counts)
                 for record in result.records:
                     group, payload = (stem, record) if stem is not None else record
-                    groups[group] += 1
-                    shard_of(group).write(encode(payload))
+                    if group not in shards:
+                        open_shard(group)
+                    shards[group].write(encode(payload))
                 bar.update()
-        note = {
-            "files": [
-                {"path": path, "group": shard.group, "bytes": shard.bytes}
-                for path, shard in sorted(shards.items())
-            ],
-            "groups": dict(groups),
-            "counts": dict(counts),
-            "problems": report.to_dict(),
-        }
-        write_json(self._note_path(part), note, sort_keys=True)
+        note = PartNote([shard.note for shard in shards.values()], counts, report.to_dict())
+        write_json(self._note_path(part), msgspec.to_builtins(note), sort_keys=True)
         return note
 
-    def _write_index(self, parts: Sequence[Part], notes: Sequence[Any], grouped: bool) -> Totals:
+    def _write_index(
+        self, parts: Sequence[Part], notes: Sequence[PartNote], grouped: bool
+    ) -> Totals:
         totals = Totals({}, {})
         for split in SPLITS:
-            groups, counts, files = Counter(), Counter(), []
-            for part, note in zip(parts, notes):
-                if part.split == split:
-                    groups.update(note["groups"])
-                    counts.update(note["counts"])
-                    files += note["files"]
-            files.sort(key=lambda file: file["path"])
-            classes = sorted(groups) if grouped else []
+            in_split = [note for part, note in zip(parts, notes) if part.split == split]
+            shards = sorted(
+                (shard for note in in_split for shard in note.shards), key=lambda shard: shard.path
+            )
+            classes = sorted({shard.group for shard in shards}) if grouped else []
             prepared_sets.write_index(
                 self.folder,
                 split,
-                [file["path"] for file in files],
+                [shard.path for shard in shards],
                 classes,
-                [classes.index(file["group"]) for file in files] if grouped else None,
+                [classes.index(shard.group) for shard in shards] if grouped else None,
             )
-            totals.records[split] = sum(groups.values())
-            totals.counts[split] = counts
+            totals.records[split] = sum(shard.records for shard in shards)
+            totals.counts[split] = Counter()
+            for note in in_split:
+                totals.counts[split].update(note.counts)
         return totals
 
 

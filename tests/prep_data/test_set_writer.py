@@ -240,7 +240,7 @@ def test_interrupted_runs_end_their_workers_and_can_go_on(whole, tmp_path, numbe
     if number != signal.SIGKILL:
         assert not list(folder.rglob("*.partial"))
     notes = [read_json(path) for path in folder.glob(".progress/*.json")]
-    finished = [folder / file["path"] for note in notes for file in note["files"]]
+    finished = [folder / file["path"] for note in notes for file in note["shards"]]
     times = {path: path.stat().st_mtime_ns for path in finished}
     slow_set.prepare(folder)
     assert contents(folder) == contents(whole)
