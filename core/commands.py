@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import math
 import os
 import re
@@ -12,34 +11,27 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from core.errors import UsageError, UserError, first_line
 
-# Errors of files that are the machine's or the user's, not the program's.
-FILE_TROUBLE = frozenset([
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
-    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-])  # fmt: skip
-
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are UsageErrors: one sentence, as all others."""
+    """An ArgumentParser whose errors are UsageErrors."""
 
     def __init__(self, **options) -> None:
         super().__init__(allow_abbrev=False, **options)
 
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
-        """As of argparse. UsageError also for words that could not be recorded: what is no UTF-8,
+        """Return the flags. UsageError also for words that could not be recorded: what is no UTF-8,
         and Slack tokens, which are never repeated."""
         for word in sys.argv[1:] if args is None else args:
             _check_word(word)
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raises UsageError."""
+        """Raise UsageError."""
         raise UsageError(f"{message}. See {self.prog} --help")
 
 
@@ -68,14 +60,14 @@ def run(
     interrupted: str = "stopped by SIGINT",
     clean_up: bool = False,
 ) -> int:
-    """Run a command; what a user can mend becomes one sentence on stderr. Returns the exit code:
-    0, 1 (failure), 2 (usage), 128 + the signal's number.
+    """Run a command; what a user can mend becomes one sentence on stderr.
+
+    Returns the exit code: 0, 1 (failure), 2 (usage), 128 + the signal's number.
 
     interrupted: said after Ctrl-C. clean_up: the command has something to clean up, so SIGINT and
     SIGTERM raise KeyboardInterrupt and SystemExit in it; otherwise they end the process at once.
     """
     try:
-        _check_working_directory()
         with handle_signals(_raise_on_signals() if clean_up else _end_on_interrupt(interrupted)):
             command(argv)
         if sys.stdout is not None:  # None: closed by whoever started us
@@ -92,23 +84,12 @@ def run(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in FILE_TROUBLE:
-            raise
         place = f": {error.filename}" if error.filename else ""
         print(f"error: {first_line(error)}{place}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 128 + signal.SIGINT
-
-
-def _check_working_directory() -> None:
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise UserError(
-            "the working directory has been removed: change to a folder that is there"
-        ) from None
 
 
 Handler = Callable[[int, FrameType | None], Any] | signal.Handlers

@@ -1,4 +1,4 @@
-"""Which devices TensorFlow uses, and how repeatable it is."""
+"""Choose the devices of TensorFlow, and how repeatable it is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ log = logging.getLogger(__name__)
 
 
 def setup(gpus: Sequence[int] | None, seed: int, deterministic: bool) -> None:
-    """Choose the GPUs (indices as TensorFlow lists them; None: all) and seed initial weights.
+    """Choose the GPUs and seed the initial weights.
 
-    A machine without a GPU is a notice, an index that is not there a UsageError.
+    gpus: indices as TensorFlow lists them, None: all. UsageError for an index that is not there; a
+    machine without a GPU is a notice.
     """
     found = tf.config.list_physical_devices("GPU")
     if gpus is not None:

@@ -1,4 +1,4 @@
-"""Boxes: [x0, y0, x1, y1] in [0, 1] of the image, x to the right, y downwards."""
+"""Boxes [x0, y0, x1, y1] in [0, 1] of the image, x to the right, y downwards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MIN_SIDE = 1 / 64  # of the image: jitter leaves no box thinner than this, unles
 
 
 def location_cells(boxes: tf.Tensor) -> tf.Tensor:
-    """The cell of the LOCATION_GRID a box's centre lies in, 0 = top left, row by row: int32 (O,).
+    """Return the cell of each box's centre, 0 = top left, row by row: int32 (O,).
 
-    boxes: float32 (O, 4). Nearest of the cell centres 0, 1/4, .. 1 on each axis; a tie goes to
+    boxes: float32 (O, 4). On each axis the nearest of the cell centres 0, 1/4, .. 1; a tie goes to
     the even one.
     """
     steps = tf.round((boxes[:, :2] + boxes[:, 2:]) * ((LOCATION_GRID - 1) / 2))  # (O, 2)
@@ -22,15 +22,17 @@ def location_cells(boxes: tf.Tensor) -> tf.Tensor:
 
 
 def size_levels(boxes: tf.Tensor) -> tf.Tensor:
-    """How large boxes are, of SIZE_LEVELS levels: int32 (O,), 9 times the area, rounded (half to
-    even). boxes: float32 (O, 4)."""
+    """Return the level of each box's area: int32 (O,), 9 times the area, rounded half to even.
+
+    boxes: float32 (O, 4).
+    """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     levels = tf.round((SIZE_LEVELS - 1) * areas)
     return tf.cast(tf.clip_by_value(levels, 0, SIZE_LEVELS - 1), tf.int32)
 
 
 def jitter(boxes: tf.Tensor, shifts: tf.Tensor, scales: tf.Tensor, amount: float) -> tf.Tensor:
-    """Boxes moved and scaled by a share of their own size, then cut to the image: float32 (O, 4).
+    """Move and scale boxes by a share of their own size and cut them to the image: float32 (O, 4).
 
     boxes: float32 (O, 4). shifts, scales: float32 (O, 2) in [-1, 1), for x and y: the centre moves
     by amount * shift * size, each side becomes (1 + amount * scale) * size. Sides stay at least
@@ -51,5 +53,5 @@ def jitter(boxes: tf.Tensor, shifts: tf.Tensor, scales: tf.Tensor, amount: float
 
 
 def mirrored(boxes: np.ndarray) -> np.ndarray:
-    """Boxes of an image turned left to right: float32 (O, 4). boxes: float32 (O, 4)."""
+    """Return the boxes of an image turned left to right: float32 (O, 4). boxes: float32 (O, 4)."""
     return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)

@@ -239,10 +239,7 @@ def rows(cls: type) -> list[Row]:
 
 def describe(cls: type) -> str:
     """Return the help text of a hparams class, a line for each: name, type, default, help."""
-    table = [
-        (row.name, row.type, row.default.replace("= required", REQUIRED), row.help)
-        for row in (row._replace(default=f"= {row.default}") for row in rows(cls))
-    ]
+    table = [(row.name, row.type, row.default, row.help) for row in rows(cls)]
     text = tabulate(table, tablefmt="plain", disable_numparse=True)
     return "\n".join(f"  {line}".rstrip() for line in text.splitlines()) or "  (none)"
 

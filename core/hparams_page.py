@@ -1,11 +1,8 @@
-"""docs/hparams.md, made from the code:
-
-python -m core.hparams_page > docs/hparams.md
-"""
+"""Make docs/hparams.md from the code: python -m core.hparams_page > docs/hparams.md"""
 
 import pkgutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 from core import hparams
 from core.commands import run
@@ -41,7 +38,7 @@ Hparams of the original program that nothing reads any more; giving one is an er
 
 
 def page() -> str:
-    """The whole page, Markdown."""
+    """Return the whole page, Markdown."""
     parts = [_HEAD, _table("`--base-hparams`: every training", hparams.BaseHParams)]
     parts += _tables("`--hparams` of", MODELS)
     parts += _tables("`--data-hparams` of", LOADERS)
@@ -54,7 +51,7 @@ def page() -> str:
 
 
 def _tables(flag: str, registry: Registry) -> Iterator[str]:
-    """A table for each class of hparams, with the names of all that share it."""
+    """Yield a table for each class of hparams, with the names of all that share it."""
     names: dict[type, list[str]] = {}
     for name in registry:
         names.setdefault(registry[name].HParams, []).append(f"`{name}`")
@@ -63,26 +60,21 @@ def _tables(flag: str, registry: Registry) -> Iterator[str]:
 
 
 def _table(title: str, cls: type) -> str:
-    body = [
-        (
-            f"`{row.name}`",
-            row.type,
-            row.default if row.default == hparams.REQUIRED else f"`{row.default}`",
-            row.limits,
-            row.help,
-        )
+    lines = [f"## {title}", ""]
+    table = [
+        (f"`{row.name}`", row.type, _code(row.default), row.limits, row.help)
         for row in hparams.rows(cls)
     ]
-    lines = [f"## {title}", ""]
-    if not body:
+    if not table:
         return "\n".join([*lines, "None.", ""])
-    lines += _lines([("name", "type", "default", "range", "meaning"), ("---",) * 5, *body])
+    head = [("name", "type", "default", "range", "meaning"), ("---",) * 5]
+    for row in [*head, *table]:
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |")
     return "\n".join([*lines, ""])
 
 
-def _lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    for row in rows:
-        yield "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
+def _code(default: str) -> str:
+    return default if default == hparams.REQUIRED else f"`{default}`"
 
 
 if __name__ == "__main__":

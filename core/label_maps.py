@@ -1,11 +1,10 @@
-"""Layouts: the masks of a scene's objects and stuff put together into one map of classes.
+"""Label maps: the masks of a scene's objects and stuff put together into one map of classes.
 
-    masks (O, M, M) --threshold--bilinear into the box--one half--> which pixels each object covers
-                                      of all that cover a pixel, the smallest object is in front
-    stuff, if any: the same, behind all objects --> pixels without any take the nearest one's
+A mask (M, M) is thresholded, scaled bilinearly into its box, and thresholded at one half: the
+pixels that the object covers. Of the objects that cover a pixel, the smallest is in front. Stuff
+lies behind all objects, and pixels without any take the nearest pixel's stuff.
 
-Also the colours that show them. Letters: N scenes, O objects, U pieces of stuff, M side of a mask,
-S side of a map.
+Letters: N scenes, O objects, U pieces of stuff, M side of a mask, S side of a map.
 """
 
 from __future__ import annotations
@@ -32,22 +31,20 @@ def label_maps(
     side: int = SIDE,
     stuff: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The layouts of N scenes: labels and instances, both uint8 (N, S, S).
+    """Return the labels and instances of N scenes, both uint8 (N, S, S).
 
     masks: (O, M, M), probabilities or 0/1, within the box. boxes: float32 (O, 4), drawn or
     predicted. classes: int (O,), any numbers up to 255. obj_to_img: int32 (O,), ascending; a scene
     may have no object. stuff: masks, boxes, classes and scenes of the U pieces of background stuff,
-    as those of objects; pieces of the class BACKGROUND count for nothing. A scene has at most 255
+    as those of objects; pieces of the class BACKGROUND are left out. A scene has at most 255
     objects and pieces.
 
-    A label is the class of the object in front; where there is none, of the stuff in front; in
-    scenes with stuff, where there is none either, of the nearest pixel of stuff that objects do not
-    count for; else BACKGROUND. An instance is the object's place in its scene, counted from 1; the
-    scene's stuff counts on from there; 0 where the layout is empty. So no two instances share a
-    number, and all that touches is told apart.
+    A label is the class of the object in front; where there is none, of the stuff in front; where
+    a scene with stuff has none either, of the nearest pixel of stuff; else BACKGROUND. Instances
+    are the objects of a scene, counted from 1, then its pieces of stuff; 0 is the empty map.
 
-    Objects and stuff cover pixels whose centre lies in their box. In front is what covers fewer
-    pixels, so that none hides a smaller one; of equals the first.
+    A pixel belongs to a box when its centre does. In front is what covers fewest pixels, so that
+    none hides a smaller one; of equals the first.
     """
     # Paper (its code): holes take the last stuff in raster order; here: the nearest, because that
     # one goes on over the edges of rows. COCO-Stuff's "other" is all that is no stuff, the outlines
@@ -76,7 +73,7 @@ def _layer(
     num_scenes: int,
     side: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Labels and instances of objects alone, or of stuff alone."""
+    """Return the labels and instances of objects alone, or of stuff alone."""
     solid = tf.cast(tf.cast(masks, tf.float32) >= SOLID, tf.float32)
     columns = _weights(boxes[:, 0], boxes[:, 2], solid.shape[1], side)
     rows = _weights(boxes[:, 1], boxes[:, 3], solid.shape[1], side)
@@ -101,28 +98,34 @@ def _layer(
 
 
 def _nearest(covered: np.ndarray) -> np.ndarray:
-    """Of each pixel the nearest that is covered, in its scene: int32 (N, S, S), places in all N S S
-    pixels. In a scene without any, the pixel itself; of equally near ones always the same."""
+    """Return for each pixel the nearest covered one of its scene: int32 (N, S, S), flat index.
+
+    In a scene without any it is the pixel itself. covered: bool (N, S, S).
+    """
     places = np.arange(covered.size, dtype=np.int32).reshape(covered.shape)
-    for known, own in zip(covered, places):
+    for known, nearest in zip(covered, places):
         if known.any() and not known.all():
             index = ndimage.distance_transform_edt(
                 ~known, return_distances=False, return_indices=True
             )
-            own[:] = own[tuple(index)]
+            nearest[:] = nearest[tuple(index)]
     return places
 
 
 def coco_labels(ids: Sequence[int]) -> np.ndarray:
-    """The label of each class in layouts for SPADE: uint8 (K,), COCO-Stuff id - 1, or BACKGROUND
-    where that is none. ids: COCO-Stuff category ids, of the vocabulary's classes."""
+    """Return the label of each class in maps for SPADE: uint8 (K,), its COCO-Stuff id - 1.
+
+    ids: of the vocabulary's classes. What is no COCO-Stuff category id becomes BACKGROUND.
+    """
     ids = np.array(ids, np.int64)
     return np.where((ids >= 1) & (ids <= COCO_LABELS), ids - 1, BACKGROUND).astype(np.uint8)
 
 
 def _weights(low: tf.Tensor, high: tf.Tensor, mask_side: int, side: int) -> tf.Tensor:
-    """How much each mask cell counts in each pixel along one axis, for boxes from low to high (O,):
-    float32 (O, S, M). Zero for pixels outside the box."""
+    """Return the weight of each mask cell in each pixel along one axis: float32 (O, S, M).
+
+    low, high: float32 (O,), the ends of the boxes. Zero for pixels outside the box.
+    """
     centres = (tf.range(side, dtype=tf.float32) + 0.5) / side
     low, high = low[:, None], high[:, None]
     share = tf.math.divide_no_nan(centres - low, high - low)
@@ -134,9 +137,11 @@ def _weights(low: tf.Tensor, high: tf.Tensor, mask_side: int, side: int) -> tf.T
 
 
 def _palette() -> np.ndarray:
-    """Points of the additive recurrence with the powers of 1/g, g = 1.2207 the real root of
-    x^4 = x + 1: any number of them is spread evenly in the cube of colours, and neighbours in the
-    vocabulary are far apart. Neither near black nor near white."""
+    """Return a colour for each class: uint8 (256, 3), neither near black nor near white.
+
+    They are points of the additive recurrence with the powers of 1/g, where g = 1.2207 is the real
+    root of x^4 = x + 1: evenly spread in the cube of colours, and neighbours are far apart.
+    """
     steps = 1.2207440846057596 ** -np.arange(1.0, 4.0)
     colours = np.round(20 + 215 * ((0.5 + np.arange(BACKGROUND)[:, None] * steps) % 1))
     return np.concatenate([colours, [[255, 255, 255]]]).astype(np.uint8)

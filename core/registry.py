@@ -1,7 +1,7 @@
-"""Names to classes: models, loaders, metrics and experiments are found by the name a user types.
+"""Find models, loaders, metrics and experiments by the name a user types.
 
-A class (a metric: a function) joins by a decorator in any module of its package; nothing
-else has to be edited:
+A class (a metric: a function) joins by a decorator in any module of its package; nothing else has
+to be edited:
 
     @MODELS.register("graph-attention")
     class GraphAttention(Model): ...
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ C = TypeVar("C")
 
 
 def closest(name: str, valid: list[str]) -> str:
-    """' Did you mean x?' for the valid name nearest to `name`, or '' when none is near."""
+    """Return " Did you mean 'x'?" for the valid name nearest to `name`, '' when none is near."""
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -45,7 +44,7 @@ class Registry:
         self._imported = False
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator. A name taken by another place is a ValueError naming both places."""
+        """Return a class decorator. ValueError for a name that another place has taken."""
         frame = sys._getframe(1)
         place = f"{Path(frame.f_code.co_filename).resolve()}:{frame.f_lineno}"
 
@@ -64,18 +63,18 @@ class Registry:
         return decorate
 
     def __getitem__(self, name: str) -> Any:
-        """The class of that name; UsageError with the valid names and the closest otherwise."""
+        """Return the class; UsageError with the valid names and the closest for another name."""
         self._import_packages()
         if name not in self._classes:
             valid = self.names()
-            listed = ", ".join(valid) if valid else "none yet"
             raise UsageError(
-                f"unknown {self.kind} {name!r}.{closest(name, valid)} Valid names: {listed}"
+                f"unknown {self.kind} {name!r}.{closest(name, valid)} "
+                f"Valid names: {', '.join(valid) or 'none yet'}"
             )
         return self._classes[name]
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
+        """Return all names, sorted."""
         self._import_packages()
         return sorted(self._classes)
 
@@ -95,8 +94,6 @@ class Registry:
         self._imported = True
         try:
             for package_name in self._packages:
-                if importlib.util.find_spec(package_name) is None:
-                    continue
                 package = importlib.import_module(package_name)
                 for module in pkgutil.iter_modules(package.__path__):
                     importlib.import_module(f"{package_name}.{module.name}")

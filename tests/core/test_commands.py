@@ -37,10 +37,9 @@ def test_what_a_user_can_mend_is_one_sentence(error, code, said, capsys):
     assert (out, err) == ("", said + "\n")
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOENT, "no file", "x"), KeyError("fault")])
-def test_a_fault_of_the_program_keeps_its_traceback(error):
-    with pytest.raises(type(error)):
-        commands.run(_raising(error), [])
+def test_a_fault_of_the_program_keeps_its_traceback():
+    with pytest.raises(KeyError):
+        commands.run(_raising(KeyError("fault")), [])
 
 
 def test_a_wrong_flag_is_a_usage_error():
@@ -59,18 +58,6 @@ def test_words_that_are_no_text():
     parser = commands.Parser(prog="it")
     parser.add_argument("--folder")
     assert parser.parse_args(["--folder", "/home/café"]).folder == "/home/café"
-
-
-def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "gone"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    folder.rmdir()
-    assert commands.run(lambda argv: None, []) == 1
-    said = capsys.readouterr().err
-    assert (
-        said.startswith("error: the working directory has been removed") and said.count("\n") == 1
-    )
 
 
 def test_a_reader_that_has_gone_is_no_error():

@@ -76,13 +76,6 @@ def test_a_broken_module_is_not_swallowed(tmp_path, monkeypatch):
             registry["anything"]
 
 
-def test_a_missing_package_has_no_names():
-    registry = Registry("thing", "no_such_package_anywhere")
-    assert registry.names() == []
-    with pytest.raises(UsageError, match="none yet"):
-        registry["x"]
-
-
 def test_the_same_file_run_as_main_is_no_duplicate():
     registry = Registry("thing")
     for cls in (int, float):
