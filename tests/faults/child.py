@@ -1,4 +1,4 @@
-"""A process that does what a script of the repository does, until a fault strikes it.
+"""Run a script of this project in a process that a fault strikes.
 
     python -m tests.faults.child '{"kind": "bytes", ...}' train.py ARGUMENTS
     python -m tests.faults.child --serve        many, forked from one that has imported everything
@@ -7,15 +7,14 @@ A fault is armed while one call of one function runs, and then strikes this very
 
     bytes    when a file that is written is to grow past `at` bytes: the kernel stops the write
              there, in whatever library, and a handler sends `signal`
-    lines    before line number `at` that is executed of this repository's code
+    lines    before line number `at` that is executed of this project's code
     time     `at` seconds after the function has returned
     full     no file grows past `at` bytes from then on, as on a full disk: writes fail with EFBIG
-    count    nothing strikes; the lines executed and the largest file are reported on stderr
+    count    nothing strikes; the lines executed are printed on stderr
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import ctypes
 import functools
@@ -27,6 +26,7 @@ import runpy
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,12 +48,18 @@ class Fault:
     call: int = 1
     signal: int = signal.SIGKILL
 
+    def __str__(self) -> str:
+        name = "disk full" if self.kind == "full" else signal.Signals(self.signal).name
+        at = f"after {1000 * self.at:.0f} ms" if self.kind == "time" else (
+            f"before line {self.at}" if self.kind == "lines" else f"at byte {self.at}"
+        )  # fmt: skip
+        return f"{name} {at}, call {self.call}"
+
 
 def arm(fault: Fault) -> None:
     """Replace the function by one that arms the fault."""
-    module, _, path = fault.function.partition(":")
-    owner_path, _, name = path.rpartition(".")
-    owner = pkgutil.resolve_name(f"{module}:{owner_path}" if owner_path else module)
+    owner_path, _, name = fault.function.replace(":", ".").rpartition(".")
+    owner = pkgutil.resolve_name(owner_path)
     original, calls = getattr(owner, name), [0]
 
     @functools.wraps(original)
@@ -79,29 +85,24 @@ def _bytes(fault: Fault) -> Iterator[None]:
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: _strike(fault))
     before = libc.signal(signal.SIGXFSZ, ctypes.cast(handler, ctypes.c_void_p))
-    with _file_limit(int(fault.at)):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with _full(fault):
         yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     libc.signal(signal.SIGXFSZ, before)
 
 
 @contextlib.contextmanager
-def _file_limit(size: int) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-@contextlib.contextmanager
 def _full(fault: Fault) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(fault.at), limits[1]))
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (fault.at, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    )
     yield
 
 
 @contextlib.contextmanager
 def _lines(fault: Fault) -> Iterator[None]:
-    left = [int(fault.at)]
+    left = [fault.at]
 
     def lines(frame: Any, event: str, argument: Any) -> Any:
         if event == "line":
@@ -119,7 +120,7 @@ def _lines(fault: Fault) -> Iterator[None]:
     finally:
         sys.settrace(None)
         if fault.kind == "count":
-            print(f"lines: {int(fault.at) - left[0]}", file=sys.stderr)
+            print(f"lines: {fault.at - left[0]}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -151,15 +152,15 @@ def work(fault: dict | None, slack: str | None, script: str, argv: Sequence[str]
 
 
 def serve() -> None:
-    """Reads requests from stdin, a JSON object a line: {"start": [fault, slack, script, argv],
-    "stderr": file, "user": id or null} starts a process and answers its id; {"wait": id} answers
-    how it ended, as subprocess' returncode."""
-    for module in ("tensorflow", "core.cli", "core.training", "core.evaluation.report", "models",
-                   "dataloaders", "experiments", "core.registry"):  # fmt: skip
-        __import__(module)
+    """Answer requests from stdin, a JSON object a line.
+
+    {"start": [fault, slack, script, argv], "stderr": file} starts a process; the answer is its id.
+    {"wait": id} waits for it; the answer is its return code, as subprocess has it.
+    """
+    import core.cli
+    import core.training  # noqa: F401
     from core.registry import EXPERIMENTS, LOADERS, METRICS, MODELS
 
-    codecs.lookup("cp437")  # of zip files; another user may not be able to read Python's library
     for registry in (EXPERIMENTS, LOADERS, METRICS, MODELS):
         registry.names()
     # In the background of a script Ctrl-C is ignored, also by what starts from here.
@@ -167,13 +168,11 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:
-            pid = os.fork()
-            if pid == 0:
+            answer = os.fork()
+            if answer == 0:
                 _become(request)
-            answer = pid
         else:
-            _, status = os.waitpid(request["wait"], 0)
-            answer = os.waitstatus_to_exitcode(status)
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
         print(answer, flush=True)
 
 
@@ -184,15 +183,11 @@ def _become(request: dict) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor, target in ((nothing, 0), (nothing, 1), (stderr, 2)):
             os.dup2(descriptor, target)
-        if request["user"] is not None:
-            os.setuid(request["user"])
         work(*request["start"])
         code = 0
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        code = int(error.code or 0)
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -200,8 +195,6 @@ def _become(request: dict) -> None:
 
 
 if __name__ == "__main__":
-    import core  # noqa: F401  (before TensorFlow: it sets how much that logs)
-
     if sys.argv[1] == "--serve":
         serve()
     else:

@@ -1,25 +1,18 @@
-"""Commands that are struck by faults, and what must hold of what they leave behind."""
+"""Run commands of this project as processes, and look at how they end."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
+import random
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import tensorflow as tf
-
-from core import checkpoints, features
-from core.dataset import SPLITS
-from core.errors import UserError
-from core.run_folder import RunConfig, RunFolder, read_metrics
-from dataloaders import prepared_sets
 from tests.dataloaders import tiny_sets
 from tests.faults.child import ROOT, Fault
 
@@ -31,24 +24,47 @@ HPARAMS = {
     STAGE2: f"{ENCODERS},pt_mdomain_id=01,mask_width=8,layout_d_arch=verysmall,"
     "gconv_num_layers=2,g_enc_n_layers=1,gconv_hidden_dim=64",
 }
-SAFETY = 2  # steps between the checkpoints of a struck run
+PATIENCE = 120  # seconds
 
 
 class Ended(NamedTuple):
-    code: int  # -9 of a process that was killed
+    """How a process ended. code: -9 of one that was killed."""
+
+    code: int
     stderr: str
 
     @property
-    def last(self) -> str:
-        """The last line, which says why."""
+    def last_line(self) -> str:
         return (self.stderr.strip().splitlines() or [""])[-1]
+
+    def check_sentence(self, code: int) -> None:
+        """AssertionError unless the process ended with that exit code and one clear sentence."""
+        assert self.code == code, f"exit code {self.code}: {self.stderr[-800:]}"
+        assert "Traceback" not in self.stderr, self.stderr[-2000:]
+        assert code > 128 or self.last_line.startswith("error: "), self.stderr[-800:]
+
+
+class Outcome(NamedTuple):
+    """What came of a fault.
+
+    part: of the page. window: what the command was doing. left: what was found unfinished.
+    struck: whether the fault struck. lost: steps of a training. error: '' when everything held.
+    """
+
+    part: str
+    window: str
+    fault: str
+    struck: bool = True
+    left: str = ""
+    lost: int = 0
+    error: str = ""
 
 
 class Processes:
-    """Starts commands as processes, forked from one that has imported what they need. A context."""
+    """Starts commands, forked from a process that has imported what they need. A context."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: for what they say."""
+        """folder: for their stderr."""
         self._folder, self._count = folder, 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -56,7 +72,6 @@ class Processes:
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.child", "--serve"],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )  # fmt: skip
         return self
 
@@ -70,232 +85,83 @@ class Processes:
         return int(self._server.stdout.readline())
 
     def start(
-        self,
-        script: str,
-        argv: Sequence[str],
-        fault: Fault | None = None,
-        slack: str = "",
-        user: int | None = None,
+        self, script: str, argv: Sequence[str], fault: Fault | None = None, slack: str | None = None
     ) -> tuple[int, Path]:
-        """(process id, file of its stderr). script: 'train.py', or a module. user: to run as."""
+        """Start 'train.py', or a module; return the process id and the file of its stderr."""
         self._count += 1
         stderr = self._folder / f"{self._count:04d}.stderr"
         stderr.touch()
-        struck = fault and dataclasses.asdict(fault)
-        request = [struck, slack or None, script, [str(each) for each in argv]]
-        return self._ask({"start": request, "stderr": str(stderr), "user": user}), stderr
+        armed = fault and dataclasses.asdict(fault)
+        request = [armed, slack, script, [str(each) for each in argv]]
+        return self._ask({"start": request, "stderr": str(stderr)}), stderr
 
     def wait(self, process: tuple[int, Path]) -> Ended:
-        """How it ended, by itself or by a fault."""
-        pid, stderr = process
-        code = self._ask({"wait": pid})
-        return Ended(code, stderr.read_text("utf-8", errors="replace"))
+        """Wait until a process has ended, by itself or by a fault."""
+        code = self._ask({"wait": process[0]})
+        return Ended(code, process[1].read_text("utf-8", errors="replace"))
 
-    def run(self, script: str, argv: Sequence[str], *how: Any, **more: Any) -> Ended:
-        """Starts and waits."""
-        return self.wait(self.start(script, argv, *how, **more))
+    def run(
+        self, script: str, argv: Sequence[str], fault: Fault | None = None, slack: str | None = None
+    ) -> Ended:
+        """Start a process and wait for it."""
+        return self.wait(self.start(script, argv, fault, slack))
 
-    def lines(self, script: str, argv: Sequence[str], function: str, call: int = 1) -> int:
-        """How many lines of ours that call of a function executes."""
+    def count_lines(self, script: str, argv: Sequence[str], function: str, call: int = 1) -> int:
+        """Return how many lines of this project's code that call of a function executes."""
         ended = self.run(script, argv, Fault("count", function, 0, call))
         (line,) = [x for x in ended.stderr.splitlines() if x.startswith("lines: ")]
         return int(line.split()[1])
 
 
-# ---- trainings -------------------------------------------------------------------------------
+class World:
+    """A folder with what is made once: sets and undisturbed results."""
 
+    def __init__(self, folder: Path, processes: Processes, seed: int) -> None:
+        self.folder, self.processes, self.rng = folder, processes, random.Random(seed)
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """A training of one of the models, on sets that `data` names."""
+    def made_once(self, name: str, make: Callable[[Path], object]) -> Path:
+        """Return a folder that `make` has filled, now or in an earlier start."""
+        folder = self.folder / name
+        if not (self.folder / f"{name}.done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            (self.folder / f"{name}.done").touch()
+        return folder
 
-    out: Path
-    run_id: str
-    data: str
-    steps: int
-    model: str = STAGE1
-    more: str = ""  # of --base-hparams
+    def free_path(self, name: str) -> Path:
+        """Return a path where nothing is."""
+        path = self.folder / "work" / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     @property
-    def run(self) -> RunFolder:
-        return RunFolder(self.out, self.model, self.run_id)
-
-    @property
-    def argv(self) -> list[str]:
-        """The same for the first start and all others."""
-        base = (
-            f"batch_size=4,log_every=1,notify_every=1000,save_every=1000,safety_save={SAFETY},"
-            f"iterations={self.steps},deterministic=true"
-        )
-        slack = "" if "slack_config" in self.more else ",slack_config="
-        return [
-            self.model, "--data-loader", LOADER[self.model], "-o", str(self.out),
-            "--id", self.run_id, "--resume", "latest", "--hparams", HPARAMS[self.model],
-            "--data-hparams", self.data, "--base-hparams", f"{base}{slack}{self.more}",
-        ]  # fmt: skip
-
-    def losses(self) -> dict[int, dict[str, float]]:
-        return {line["step"]: line["losses"] for line in read_metrics(self.run.metrics)}
-
-    def variables(self) -> dict[str, np.ndarray]:
-        """Everything the newest checkpoint holds."""
-        newest = checkpoints.Checkpoints(self.run.checkpoints).latest()
-        reader = tf.train.load_checkpoint(str(newest / "ckpt"))
-        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-    def check_left(self, interval: int = SAFETY) -> int:
-        """AssertionError unless what is left is sound: every checkpoint that reads as complete is,
-        config.json is whole, and at most one interval is lost. The steps lost."""
-        own = checkpoints.Checkpoints(self.run.checkpoints)
-        for step in own.steps():
-            checkpoints.verify(own.path(step))  # DamagedError
-        if self.run.config.exists():
-            RunConfig.read(self.run.config)
-        done = max(self.losses(), default=0)
-        lost = done - max(own.steps(), default=0)
-        assert lost <= interval, f"{lost} steps lost"
-        return max(lost, 0)
-
-    def check_same(self, undisturbed: Training) -> None:
-        """AssertionError unless all losses and the last checkpoint are equal bit for bit."""
-        mine, other = self.losses(), undisturbed.losses()
-        assert mine == other, _first_difference(mine, other)
-        mine, other = self.variables(), undisturbed.variables()
-        assert mine.keys() == other.keys()
-        for name, value in other.items():
-            same = np.asarray(mine[name]).tobytes() == np.asarray(value).tobytes()
-            assert same or name == "_CHECKPOINTABLE_OBJECT_GRAPH", f"{name} differs"
+    def sets(self) -> tiny_sets.TinySets:
+        folder = self.made_once("sets", tiny_sets.write_all)
+        return tiny_sets.TinySets(*(str(folder / name) for name in tiny_sets.TinySets._fields))
 
 
-def _first_difference(mine: dict, other: dict) -> str:
-    for step in sorted({*mine, *other}):
-        if mine.get(step) != other.get(step):
-            return f"step {step}: {mine.get(step)} instead of {other.get(step)}"
-    return "none"
-
-
-# ---- what is left behind ---------------------------------------------------------------------
-
-
-def file_of_size(folder: Path, pattern: str, size: int) -> str | None:
-    """The name of an unfinished file that ends where a fault at a byte struck."""
-    for path in sorted(folder.glob(pattern)):
-        if path.is_file() and path.stat().st_size == size:
-            return path.name
-    return None
-
-
-def partials(folder: Path) -> frozenset[str]:
-    """Names of the files that processes were writing."""
-    return frozenset(path.name for path in folder.glob(".*.partial"))
-
-
-class Before(NamedTuple):
-    """What there was of a run before a fault struck."""
-
-    step: int  # of its newest checkpoint
-    starts: int  # in the history of its config.json
-    left: frozenset[str]  # of config.json, by earlier faults
-
-    @classmethod
-    def of(cls, run: RunFolder) -> Before:
-        starts = len(RunConfig.read(run.config).history) if run.config.exists() else 0
-        steps = checkpoints.Checkpoints(run.checkpoints).steps()
-        return cls(max(steps, default=0), starts, partials(run.root))
-
-
-def checkpoint_evidence(run: RunFolder, fault: Fault, before: Before) -> str | None:
-    """Where within the writing of a checkpoint the process ended; None: nothing tells."""
-    folder = run.checkpoints
-    if not folder.is_dir():
-        return None
-    unfinished = list(folder.glob(".step-*.partial"))
-    if fault.kind in ("bytes", "full"):
-        for path in unfinished:
-            for file in path.rglob("*"):
-                if file.is_file() and file.stat().st_size == fault.at:
-                    return "its data" if ".data-" in file.name else "its index or state.json"
-        return None
-    for path in unfinished:
-        names = {file.name for file in path.iterdir()}
-        if ".old." in path.name:
-            return "while an older one is removed"
-        if "state.json" in names:
-            return "before the rename"
-        return "before state.json" if "ckpt.index" in names else "before its index"
-    steps = checkpoints.Checkpoints(folder).steps()
-    done = max((line["step"] for line in read_metrics(run.metrics)), default=0)
-    if steps and steps[-1] == done:
-        return "after the rename"
-    return "before its folder" if done % SAFETY == 0 else None
-
-
-def step_evidence(run: RunFolder, fault: Fault, before: Before) -> str | None:
-    """Whether the process ended in that very step: no checkpoint is unfinished, and the losses of
-    the steps up to it, or with it, are written."""
-    if list(run.checkpoints.glob(".step-*.partial")):
-        return None
-    done = max((line["step"] for line in read_metrics(run.metrics)), default=0)
-    places = {fault.call - 1: "while it computes", fault.call: "after its losses were written"}
-    return places.get(done - before.step)
-
-
-def config_evidence(run: RunFolder, fault: Fault, before: Before) -> str | None:
-    """What is left of config.json."""
-    if fault.kind in ("bytes", "full"):
-        return "its bytes" if file_of_size(run.root, ".config.json.*", int(fault.at)) else None
-    if partials(run.root) - before.left:
-        return "before the rename"
-    return "before its file" if Before.of(run).starts == before.starts else "after the rename"
-
-
-def set_evidence(folder: Path, fault: Fault) -> str | None:
-    """Which file of a set was being written."""
-    if fault.kind in ("bytes", "full"):
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.stat().st_size == fault.at:
-                if ".partial" in path.name:
-                    return "a shard" if ".tfrecord" in path.name else "index or notes"
-                if ".spool" in path.parts:
-                    return "the spool"
-        return None
-    return "within a shard" if list(folder.rglob("*.partial")) else "between shards"
-
-
-def check_set(folder: Path, kind: str) -> bool:
-    """Whether the set reads as complete; AssertionError if it does and is not."""
+def error_of(check: Callable[[], object]) -> str:
+    """Return the message of the error that `check` raises, '' when it raises none."""
     try:
-        prepared_sets.read_meta(folder, kind)
-    except UserError:
-        return False
-    for split in SPLITS:
-        tiny_sets.read_split(folder, split)
-    return True
+        check()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:600]
+    return ""
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """The files in a folder, but for locks, remembered hashes and the like."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when `condition` is true; AssertionError when it takes too long."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come so far"
+        time.sleep(0.02)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of the files in a folder, but for hidden ones, by their paths."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith(".")
     }
-
-
-def check_features(folder: Path) -> int:
-    """How many features files there are; UserError when one reads badly."""
-    found = sorted(folder.glob("*_feats.npz"))
-    for path in found:
-        features.read(path)
-    return len(found)
-
-
-def one_sentence(ended: Ended, code: int) -> None:
-    """AssertionError unless the process ended with one clear sentence."""
-    assert ended.code == code, f"exit code {ended.code}: {ended.stderr[-800:]}"
-    assert "Traceback" not in ended.stderr, ended.stderr[-2000:]
-    if code < 128:
-        assert ended.last.startswith("error: "), ended.stderr[-800:]
-
-
-KILLED = -signal.SIGKILL
