@@ -13,7 +13,7 @@ from tests.faults.harness import Outcome, World, error_of
 
 SAVE, CONFIG = "core.checkpoints:Checkpoints.save", "core.run_folder:RunConfig.write"
 NEXT_BATCH = "core.training:_next_batch"
-SHARDS, FEATURES = "prep_data.prepared_set:PreparedSet.write", "core.features:write"
+SHARDS, FEATURES = "prep_data.set_writer:SetWriter.write", "core.features:write"
 WINDOWS = {
     SAVE: "a checkpoint", CONFIG: "config.json", NEXT_BATCH: "a step", SHARDS: "a set",
     FEATURES: "features",
