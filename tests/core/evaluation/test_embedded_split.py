@@ -22,7 +22,7 @@ from tests.core.evaluation.fakes import (
 )
 
 
-def test_sides_are_gathered_whole_whatever_the_batch_size():
+def test_a_split_is_embedded_whole_whatever_the_batch_size():
     views = []
     for batch_size in (1, 6, 50):
         own = embedded_split.Evaluation(FakeModel(), FakeScenes(batch_size=batch_size))
@@ -166,7 +166,7 @@ def test_two_runs_give_the_same_figures(tmp_path):
     assert one == other
 
 
-def test_an_evaluation_made_again_sees_the_model_anew_and_keeps_what_no_model_changes():
+def test_an_evaluation_at_a_later_step_sees_the_model_anew_and_keeps_class_means():
     dataset, model = FakeScenes(), FakeModel("collapsed")
     first = embedded_split.Evaluation(model, dataset)
     first.compute("mask-iou")
@@ -181,7 +181,7 @@ def test_an_evaluation_made_again_sees_the_model_anew_and_keeps_what_no_model_ch
     assert dataset.passes.count("train") == 1
 
 
-def test_what_is_made_of_a_side_comes_with_its_rows(monkeypatch):
+def test_predicted_masks_come_with_their_rows(monkeypatch):
     monkeypatch.setattr(embedded_split, "MASK_SCENES", 6)
     own = embedded_split.Evaluation(FakeModel(), FakeScenes())
     queries = own.queries(QueryProtocol("jittered"))

@@ -94,6 +94,34 @@ def test_table_is_aligned_and_complete():
     assert lines[2].index("0.500") == lines[3].index("0.712")
 
 
+def test_the_summary_has_what_counts():
+    """Searches with real sketches in own boxes, their control and difference; masks with theirs."""
+    searches = [
+        figures.Figure(
+            "sbir-top1-test", "test", value, 9, {"boxes": boxes, "sketches": kind, "vector": "v"},
+            8, 0.125, controls=figures.difference("blank", 0.25, (-0.125, 0.5)),
+        )
+        for value, boxes, kind in (
+            (0.75, "own", "real"), (0.5, "own", "blank"), (1.0, "shared", "real"),
+        )
+    ]  # fmt: skip
+    masks = figures.Figure(
+        "mask-iou", "test", 0.5, 9, {"view": "photo"},
+        controls={"all_ones": 0.1, **figures.difference("class_mean", -0.125, (-0.5, 0.25))},
+    )  # fmt: skip
+    plain = figures.Figure("accuracy", "test", 0.5, 9, chance=0.25)
+    lines = figures.summary([*searches, masks, plain]).splitlines()
+    assert [" ".join(line.split()) for line in lines if not line.startswith("--")] == [
+        "Search for scenes, own boxes, 9 queries in 8 photographs:",
+        "metric real blank difference [95 %] chance",
+        "sbir-top1-test (v) 0.750 0.500 0.250 [-0.125, 0.500] 0.125",
+        "",
+        "metric value control difference [95 %] chance",
+        "mask-iou (photo) 0.500 0.625 class mean -0.125 [-0.500, 0.250] -",
+        "accuracy 0.500 - - 0.250",
+    ]
+
+
 def test_a_figure_is_a_number():
     with pytest.raises(ValueError, match="finite"):
         figures.Figure("sbir-mAP", "valid", float("nan"), 3)
