@@ -9,20 +9,20 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from core import commands, hparams
+from core import commands, hparams, hparams_help
 from core.cluster import Cluster
 from core.commands import Parser
 from core.errors import UsageError, UserError
 from core.experiment import Trained
 from core.files import write_json
-from core.provenance import circumstances, difference, digest
-from core.registry import EXPERIMENTS, LOADERS, MODELS, Registry
-from core.run_folder import RunConfig, RunFolder
-from core.run_settings import HParamFlags, Settings, merge_hparams, takes_batches_of
+from core.provenance import circumstances, digest
+from core.registry import EXPERIMENTS, MODELS, Registry
+from core.run_folder import RunFolder
+from core.run_settings import HParamFlags, Settings, merge_hparams
 
 if TYPE_CHECKING:
     from core.checkpoints import Checkpoints
@@ -53,7 +53,7 @@ def train(argv: Sequence[str]) -> None:
     )
     args = parser.parse_args(list(argv))
     if args.help_hps:
-        print(help_hps(args.model, args.data_loader))
+        print(hparams_help.of_models(args.model, args.data_loader))
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
     folder = RunFolder(args.output_dir, args.model, args.id)
@@ -90,7 +90,7 @@ def train(argv: Sequence[str]) -> None:
         run = Run.for_training(merged, dataset, checkpoint, args.output_dir, spread.scope)
         spread.check_alike(run.model)
         if writes and run.step < merged.base.iterations:  # else a history should have nothing
-            _record_start(folder, run, argv, args.allow_data_change)
+            merged.record_start(folder, run.step, argv, args.allow_data_change)
         log.info("%s, %s", folder.root, f"from step {run.step}" if run.step else "from the start")
         thread = stack.enter_context(notifier.Notifier(slack, folder, merged.base.goal))
         training.train(run.model, dataset, folder, merged.base, run.step, thread, spread)
@@ -127,54 +127,6 @@ def _check_start(resume: str, checkpoint: Path | None, own: Checkpoints) -> None
             )
 
 
-def _record_start(
-    folder: RunFolder, run: Run, argv: Sequence[str], allow_data_change: bool
-) -> None:
-    """Write config.json, with an entry for this start in its history. UserError, before anything is
-    written, when the data are not those that the run was last trained on."""
-    settings = run.settings
-    old, loader, groups = settings.saved, settings.loader_name, settings.groups()
-    before = old.contents.get(loader, {}) if old else {}
-    now = settings.data_files()
-    if not allow_data_change:
-        _check_same_data(before, now, settings.data_folders())
-    data_changes = {
-        f"contents.{name}": [digest(before[name]), digest(found)]
-        for name, found in now.items()
-        if name in before and before[name] != found
-    }
-    entry = {
-        "step": run.step,
-        "loader": loader,
-        **circumstances("train.py", argv),
-        "seed": settings.base.seed,
-        "data": {name: digest(found) for name, found in now.items()},
-        "changes": {**settings.changes(), **data_changes},
-    }
-    RunConfig(
-        model=settings.model_name,
-        loader=loader,
-        base=groups["base"],
-        model_hparams=groups["model"],
-        data={**(old.data if old else {}), loader: groups[f"data.{loader}"]},
-        history=(*(old.history if old else ()), entry),
-        contents={**(old.contents if old else {}), loader: now},
-    ).write(folder.config)
-
-
-def _check_same_data(
-    before: dict[str, dict[str, str]], now: dict[str, dict[str, str]], folders: dict[str, Path]
-) -> None:
-    for name in before.keys() & now.keys():
-        found = difference(before[name], now[name])
-        if found:
-            raise UserError(
-                f"{folders[name] / found[0]} {found[1]}, unlike when this run was trained last: "
-                f"give {name} the data it was trained on, or go on with these by "
-                "--allow-data-change"
-            )
-
-
 # --- evaluate -------------------------------------------------------------------------------------
 
 
@@ -190,7 +142,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--all", action="store_true", help="print all protocols and controls")
     args = parser.parse_args(list(argv))
     if args.help_hps:
-        print(help_hps(args.model, args.data_loader))
+        print(hparams_help.of_models(args.model, args.data_loader))
         return
     _require(parser, MODELS, args, "model", "--output-dir", "--id")
     folder = RunFolder(args.output_dir, args.model, args.id)
@@ -273,7 +225,7 @@ def run_experiment(argv: Sequence[str]) -> None:
                   "model's id)", resume="latest")  # fmt: skip
     args = parser.parse_args(list(argv))
     if args.help_hps:
-        print(experiment_help(args.experiment, args.model_name, args.data_loader))
+        print(hparams_help.of_experiments(args.experiment, args.model_name, args.data_loader))
         return
     args.id = args.id or args.model_id
     _require(parser, EXPERIMENTS, args, "experiment")
@@ -328,47 +280,6 @@ def _run_on_model(
         }
         write_json(own.config, record)
         experiment.run(Trained(run.model, dataset, args.model_id, run.step))
-
-
-# --- hparams help ---------------------------------------------------------------------------------
-
-
-def help_hps(model_name: str | None = None, loader_name: str | None = None) -> str:
-    """Text of `--help-hps` of train.py and evaluate-metrics.py: the base group, and the groups of
-    the model and the loader named. Without a model: of all models and loaders. With a model alone:
-    its loaders."""
-    flags = {"base": "--base-hparams", "model": "--hparams", "data": "--data-hparams"}
-    return _described(_groups(model_name, loader_name, flags))
-
-
-def experiment_help(
-    name: str | None = None, model_name: str | None = None, loader_name: str | None = None
-) -> str:
-    """Text of `run-experiment.py --help-hps`: the experiment's hparams, and what --model-hparams
-    takes when a model or a loader is named. Without any name: of everything."""
-    experiments = [name] if name else EXPERIMENTS.names()
-    groups = [(f"--exp-hparams of {each}", EXPERIMENTS[each].HParams) for each in experiments]
-    if model_name or loader_name or not name:
-        flags = dict.fromkeys(("base", "model", "data"), "--model-hparams")
-        groups += _groups(model_name, loader_name, flags)
-    return _described(groups)
-
-
-def _groups(
-    model_name: str | None, loader_name: str | None, flags: dict[str, str]
-) -> list[tuple[str, type]]:
-    models = [model_name] if model_name else MODELS.names()
-    loaders = [loader_name] if loader_name else LOADERS.names()
-    if model_name and not loader_name:
-        loaders = [n for n in loaders if takes_batches_of(MODELS[model_name], LOADERS[n])]
-    groups = [(flags["base"], hparams.BaseHParams)]
-    groups += [(f"{flags['model']} of {name}", MODELS[name].HParams) for name in models]
-    groups += [(f"{flags['data']} of {name}", LOADERS[name].HParams) for name in loaders]
-    return groups
-
-
-def _described(groups: Iterable[tuple[str, type]]) -> str:
-    return "\n\n".join(f"{title}\n{hparams.describe(cls)}" for title, cls in groups)
 
 
 # --- shared ---------------------------------------------------------------------------------------

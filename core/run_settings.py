@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from core import hparams
 from core.dataset import Dataset
 from core.errors import HParamError, UsageError, UserError
-from core.provenance import data_files, digest, program
+from core.provenance import circumstances, data_files, difference, digest, program
 from core.registry import LOADERS, MODELS
-from core.run_folder import RunConfig
+from core.run_folder import RunConfig, RunFolder
 
 
 class HParamFlags(NamedTuple):
@@ -160,6 +161,55 @@ class Settings:
             "data": json.dumps(digests),
             "checkpoint": json.dumps(state),
         }
+
+    def record_start(
+        self, folder: RunFolder, step: int, argv: Sequence[str], allow_data_change: bool
+    ) -> None:
+        """Write the run's config.json, with an entry for a start of its training at `step`.
+
+        UserError, before anything is written, when the data are not those that the run was last
+        trained on with this loader and that is not allowed.
+        """
+        saved, loader, groups = self.saved, self.loader_name, self.groups()
+        before = saved.contents.get(loader, {}) if saved else {}
+        now = self.data_files()
+        if not allow_data_change:
+            self._check_same_data(before, now)
+        data_changes = {
+            f"contents.{name}": [digest(before[name]), digest(files)]
+            for name, files in now.items()
+            if name in before and before[name] != files
+        }
+        entry = {
+            "step": step,
+            "loader": loader,
+            **circumstances("train.py", argv),
+            "seed": self.base.seed,
+            "data": {name: digest(files) for name, files in now.items()},
+            "changes": {**self.changes(), **data_changes},
+        }
+        RunConfig(
+            model=self.model_name,
+            loader=loader,
+            base=groups["base"],
+            model_hparams=groups["model"],
+            data={**(saved.data if saved else {}), loader: groups[f"data.{loader}"]},
+            history=(*(saved.history if saved else ()), entry),
+            contents={**(saved.contents if saved else {}), loader: now},
+        ).write(folder.config)
+
+    def _check_same_data(
+        self, before: dict[str, dict[str, str]], now: dict[str, dict[str, str]]
+    ) -> None:
+        folders = self.data_folders()
+        for name in before.keys() & now.keys():
+            found = difference(before[name], now[name])
+            if found:
+                raise UserError(
+                    f"{folders[name] / found[0]} {found[1]}, unlike when this run was trained "
+                    f"last: give {name} the data it was trained on, or go on with these by "
+                    "--allow-data-change"
+                )
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Return the hparams in effect as plain values, by group."""

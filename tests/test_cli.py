@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from core import cli, commands
+from core import cli, commands, registry
 from core.checkpoints import Checkpoints
 from core.errors import HParamError, StoppedError, UsageError, UserError
 from core.hparams import BaseHParams
@@ -252,7 +252,7 @@ def test_data_that_have_moved_are_the_same(out, data):
 
 
 def test_another_loader_may_meet_other_data(out, data, monkeypatch):
-    monkeypatch.setitem(cli.LOADERS._classes, "new-loader", fakes.FakeDataset)
+    monkeypatch.setitem(registry.LOADERS._classes, "new-loader", fakes.FakeDataset)
     on(out, data, steps=1)
     (data / "train/a.tfrecord").write_text("other")
     run = on(out, data, "--data-loader", "new-loader")
@@ -390,7 +390,7 @@ def test_evaluation_errors(out, evaluated, monkeypatch):
         cli.evaluate([*argv, "--metrics", "fake-metrik"])
     with pytest.raises(UsageError, match="'other-metric' does not fit model 'fake-model'"):
         cli.evaluate([*argv, "--metrics", "other-metric"])
-    monkeypatch.setitem(cli.LOADERS._classes, "new-loader", fakes.FakeDataset)
+    monkeypatch.setitem(registry.LOADERS._classes, "new-loader", fakes.FakeDataset)
     with pytest.raises(UserError, match="never saw the loader 'new-loader': name its folders"):
         cli.evaluate([*argv, "--data-loader", "new-loader"])
     assert evaluated == []
