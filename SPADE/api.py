@@ -1,4 +1,4 @@
-"""Serves a SPADE generator over HTTP. Drop this one file into a clone of NVlabs/SPADE and start it:
+"""Serve a SPADE generator over HTTP. Drop this one file into a clone of NVlabs/SPADE and start it:
 
     pip install flask waitress
     python api.py [--host 127.0.0.1] [--port 5000] [options of the clone's test.py]
@@ -45,11 +45,11 @@ log = logging.getLogger("spade")
 
 
 class BadRequestError(ValueError):
-    """What is wrong with a request, as a sentence."""
+    """A request that cannot be answered; the message is sent back."""
 
 
 def read_request(body):
-    """The bytes of a request -> (layout, instances uint8 (256, 256), image uint8 (256, 256, 3))."""
+    """Parse a request: layout and instances uint8 (256, 256), image uint8 (256, 256, 3)."""
     try:
         content = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -88,7 +88,7 @@ def _array(content, key, shape):
 
 
 def create_app(generate):
-    """The Flask application. generate: (layout, instances, image), as read_request gives them, ->
+    """Return the Flask application. generate: a function of what read_request returns that makes a
     float array (1, 3, 256, 256) in [-1, 1]; it is called by one thread at a time."""
     app = flask.Flask("spade")
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
@@ -132,21 +132,20 @@ def create_app(generate):
 
 
 def add_flags(parser):
-    """The flags --host and --port."""
+    """Add the flags --host and --port."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=_port, default=5000, help="0: any that is free")
 
 
 def _port(text):
-    """Not left to the system: to some, 70000 is 4464."""
+    """Parse a port; some systems take 70000 for 4464."""
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: choose one of 0..65535")
     return int(text)
 
 
 def serve(app, host, port):
-    """Serve until the process ends; prints the address. OSError with a sentence when it cannot be
-    listened at."""
+    """Print the address and serve until the process ends. OSError when nothing can listen there."""
     try:
         run, port = _server(app, host, port)
     except (OSError, ValueError) as error:
@@ -156,7 +155,7 @@ def serve(app, host, port):
 
 
 def _server(app, host, port):
-    """(the function that serves, the port)."""
+    """Return the function that serves, and the port."""
     try:
         from waitress import create_server
     except ImportError:
@@ -179,7 +178,7 @@ def _server(app, host, port):
 
 
 def clone_arguments(arguments, has_gpu):
-    """The arguments of the clone's own parser, with what a plain `python api.py` leaves out."""
+    """Add the defaults of `python api.py` to the arguments of the clone's own parser."""
 
     def given(flag):
         return any(each == flag or each.startswith(flag + "=") for each in arguments)
@@ -191,12 +190,12 @@ def clone_arguments(arguments, has_gpu):
 
 
 def _line(error):
-    """What an error says, in one line."""
+    """Return an error's message on one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def load_clone(arguments):
-    """The clone's network as a function for create_app."""
+    """Load the clone's network; return it as a function for create_app."""
     try:
         import torch
 
@@ -237,7 +236,7 @@ def load_clone(arguments):
 
 
 def main():
-    """`python api.py`."""
+    """Run `python api.py`."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_flags(parser)

@@ -1,4 +1,4 @@
-"""Weights of NVlabs/SPADE's COCO-Stuff generator, as PyTorch saved them, to a file for ours.
+"""Convert the weights of NVlabs/SPADE's COCO-Stuff generator from PyTorch's file to one of ours.
 
     pip install -r SPADE/requirements.txt
     python -m SPADE.convert checkpoints/coco_pretrained/latest_net_G.pth coco-generator.npz
@@ -61,7 +61,7 @@ class Network(NamedTuple):
 
 
 def torch_name(name: str) -> str:
-    """The key of one of our parameters; of a kernel under spectral norm without `_orig`."""
+    """Return the key of one of our parameters; of a kernel under spectral norm without `_orig`."""
     place, _, end = name.rpartition(".")
     return f"{place}.{NORM.get(end, 'weight' if end == 'kernel' else end)}"
 
@@ -71,7 +71,7 @@ def _spectral(name: str) -> bool:
 
 
 def state_keys(width: int, hidden: int) -> dict[str, Expected]:
-    """All keys of a generator's state_dict."""
+    """Return all keys of a generator's state_dict."""
     keys = {}
     for name, shape in parameter_shapes(width, hidden).items():
         key = torch_name(name)
@@ -92,7 +92,7 @@ def state_keys(width: int, hidden: int) -> dict[str, Expected]:
 
 
 def convert(state: Mapping[str, np.ndarray]) -> Network:
-    """A generator's state_dict to our parameters. UserError naming the key for one that is
+    """Convert a generator's state_dict to our parameters. UserError naming a key that is
     unknown, missing, of another shape or type, or holds what no network does."""
     width, hidden = (_size(state, key, axis) for key, axis in (WIDTH, HIDDEN))
     _check(state, state_keys(width, hidden))
@@ -136,8 +136,8 @@ def _check(state: Mapping[str, np.ndarray], expected: Mapping[str, Expected]) ->
 
 
 def _folded(state: Mapping[str, np.ndarray], key: str) -> np.ndarray:
-    """weight_orig / sigma, sigma = u^T W v (Miyato et al. 2018, section 2.1); or that kernel as it
-    was saved, which is what PyTorch before 1.0 computed pictures with."""
+    """Return weight_orig / sigma, sigma = u^T W v (Miyato et al. 2018, section 2.1), or the kernel
+    normalised so that PyTorch before 1.0 saved, and computed pictures with."""
     v = state.get(f"{key}_v")
     if v is None and key in state:
         return state[key]
@@ -156,8 +156,8 @@ def _folded(state: Mapping[str, np.ndarray], key: str) -> np.ndarray:
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The tensors that PyTorch saved. UserError for a file that holds anything else, and without
-    PyTorch."""
+    """Read the tensors that PyTorch saved. UserError for a file that holds anything else, and where
+    PyTorch is not installed."""
     try:
         import torch
     except ImportError:
@@ -187,7 +187,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 
 def _array(tensor: Any) -> np.ndarray:
-    """A tensor that is no plain one (sparse, quantised) becomes an array that no key admits."""
+    """Convert a tensor; one that is not plain (sparse, say) to an array that no key admits."""
     try:
         if tensor.is_quantized or tensor.is_complex():
             raise TypeError
@@ -197,7 +197,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command; raises UserError for what a user can mend."""
+    """Run the command. UserError for what a user can mend."""
     parser = Parser(prog="python -m SPADE.convert", description=__doc__.partition("\n")[0])
     parser.add_argument("weights", type=Path, help="PyTorch's file, latest_net_G.pth")
     parser.add_argument("out", type=Path, help="the file to write, .npz")

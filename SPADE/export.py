@@ -1,4 +1,4 @@
-"""The generator of a trained run of 'spade' as a weights file.
+"""Write the generator of a trained run of 'spade' as a weights file.
 
 python -m SPADE.export RUN OUT.npz [--resume latest]
 
@@ -19,7 +19,7 @@ NAME = "spade"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command; raises UserError for what a user can mend."""
+    """Run the command. UserError for what a user can mend."""
     parser = Parser(prog="python -m SPADE.export", description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, help="folder of the run, as runs/spade-01")
     parser.add_argument("out", type=Path, help="weights file to write")

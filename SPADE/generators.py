@@ -204,7 +204,7 @@ class LocalGenerator:
 
     @property
     def identity(self) -> str:
-        """The file as it is now."""
+        """Path, size and time of the file as it is now."""
         stat = self._path.stat()
         return f"{self._path.resolve()}, {stat.st_size} bytes, {stat.st_mtime_ns}"
 

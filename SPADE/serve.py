@@ -1,4 +1,4 @@
-"""Serves a generator's weights over HTTP, as SPADE/api.py serves a SPADE clone; without PyTorch.
+"""Serve a generator's weights over HTTP, as SPADE/api.py serves a SPADE clone; without PyTorch.
 
 python -m SPADE.serve --weights FILE [--host 127.0.0.1] [--port 5000]
 """
@@ -19,7 +19,7 @@ from SPADE.generators import LocalGenerator
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command until it is stopped; raises UserError for what a user can mend."""
+    """Serve until the process is stopped. UserError for what a user can mend."""
     parser = Parser(prog="python -m SPADE.serve", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--weights", type=Path, required=True, help="what python -m SPADE.convert wrote"

@@ -24,7 +24,7 @@ Width = Annotated[int, msgspec.Meta(ge=1, le=MAX_WIDTH)]
 
 
 class Metadata(msgspec.Struct, kw_only=True):
-    """What a weights file says of itself."""
+    """The metadata of a weights file."""
 
     schema: int = SCHEMA
     width: Width

@@ -15,7 +15,7 @@ from core.registry import MODELS
 
 @dataclass(frozen=True)
 class ExperimentHParams:
-    """What all experiments have."""
+    """Hparams of all experiments."""
 
     results: str = hp("", "folder to write to; empty: the experiment's own", folder=True)
     results_dir: str = hp("", "older name of results", folder=True)
@@ -56,7 +56,7 @@ class Experiment(abc.ABC):
             raise UsageError(f"{cls.name} takes {' or '.join(names)}, not {model_cls.name}")
 
     def prepare(self) -> None:
-        """Whatever can fail cheaply, before a model is built. Raises UserError."""
+        """Check and read all that can fail cheaply, before a model is opened. UserError."""
         make_folder(self.results, "the results folder", "choose another with --exp-hparams results")
 
     @abc.abstractmethod

@@ -45,7 +45,7 @@ PROTOCOL_ARRAYS = {
 
 
 class Metadata(Origin, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a features file says of itself."""
+    """The metadata of a features file."""
 
     schema: int = SCHEMA
     weights: str  # SHA-256 of the model's variables
@@ -66,7 +66,7 @@ class Features:
 
     @property
     def scenes(self) -> int:
-        """N."""
+        """Number of scenes, N."""
         return len(self.arrays["image_ids"])
 
     def photo_vectors(self, directions: str = "canonical") -> np.ndarray:

@@ -1,3 +1,3 @@
-"""What `run-experiment.py` runs, one file an experiment."""
+"""The experiments of `run-experiment.py`, one file each."""
 
 import core  # noqa: F401  (before a module of this package loads TensorFlow: see core/__init__.py)

@@ -150,5 +150,5 @@ def save_report(
 
 
 def origin_entries(origin: Origin) -> dict[str, Any]:
-    """Return what a JSON file says of an origin; only that of a features file's metadata."""
+    """Return an origin, which may be a features file's metadata, as entries of a JSON file."""
     return {name: getattr(origin, name) for name in Origin.__struct_fields__}

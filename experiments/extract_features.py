@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExtractFeaturesHParams(ExperimentHParams):
-    """Of 'extract-features'."""
+    """Hparams of 'extract-features'."""
 
     save_images: bool = hp(False, "thumbnails too, which sbir-on-features-file makes pictures of")
 

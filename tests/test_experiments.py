@@ -155,16 +155,6 @@ def test_sbir_on_features_file_as_the_readme_says(world, extracted, tmp_path):
     assert "model" not in json.loads(record.read_text())
 
 
-def test_extended_gallery(world, extracted, tmp_path):
-    """24 photographs of train, of which the 12 of test have the first ids."""
-    files = [extracted / f"SD01_sketchycoco_tf_{split}_feats.npz" for split in ("test", "train")]
-    text = f"results={tmp_path},featsfile={files[0]},distractors=[{files[1]}]"
-    argv = ["extended-gallery", "-o", str(world.out), "--id", "x", "--exp-hparams", text]
-    assert commands.run(cli.run_experiment, argv) == 0
-    report = figure_files.read(tmp_path / f"{files[0].stem}_extended_gallery.json")
-    assert {figure.gallery for figure in report.figures} == {12, 24}
-
-
 def test_search_loads_no_model():
     code = (
         "import sys; from core import cli; from core.registry import EXPERIMENTS\n"
@@ -222,17 +212,13 @@ def extract(world, *more, model=STAGE2, run_id="SD01"):
         (["extract-feature"], ["unknown experiment", "Did you mean 'extract-features'?"]),
         (["extract-features", "-o", "o", "--id", "x"],
          ["missing: --model-name, --model-id;", "models: graph-attention"]),
-        (["extract-features", "-o", "o", "--id", "x", "--model-name", STAGE2],
-         ["missing: --model-id. See"]),
         (["extract-features", "-o", "o", "--model-name", "graph", "--model-id", "1"],
          ["unknown model 'graph'", "Valid names"]),
-        (["sbir-on-features-file", "-o", "o"], ["missing: --id."]),
         (["sbir-on-features-file", "--id", "o"], ["missing: --output-dir."]),
         (["sbir-on-features-file", "-o", "o", "--id", "x", "--exp-hparams", "feats=1"],
          ["--exp-hparams: clause 'feats=1'", "Did you mean 'featsfile'?", "save_separate"]),
         (["sbir-on-features-file", "-o", "o", "--id", "x", "--exp-hparams", "save_images=yes"],
          ["save_images must be bool"]),
-        (["sbir-on-features-file", "-o", "o", "--id", "../x"], ["cannot name a run"]),
         (["sbir-on-features-file", "--hparams", "a=1"], ["unrecognized arguments: --hparams"]),
     ],
 )  # fmt: skip
@@ -249,9 +235,7 @@ def test_a_wrong_command_line(argv, pieces, tmp_path, monkeypatch):
     [
         ("crop_dir=x", ["--model-hparams: clause 'crop_dir=x'", "Did you mean 'crops_dir'?",
                         "batch_size", "gconv_dim", "coco_dir"]),
-        ("use_ttur=1", ["never used"]),
         ("batch_size=0", ["--model-hparams: clause 'batch_size=0'", "at least 1"]),
-        ("seed=1,seed=2", ["given twice"]),
         ("crops_dir", ["has no '='"]),
     ],
 )  # fmt: skip
@@ -292,18 +276,6 @@ def test_folders_that_cannot_be_written(world, extracted, tmp_path):
     told = refused([*search, file, "--exp-hparams", feats], 1)
     assert "cannot write to the run folder" in told
     assert file.read_text() == "mine"
-
-
-def test_features_files_that_are_none(world, extracted, tmp_path):
-    search = ["sbir-on-features-file", "--id", "x", "-o", world.out, "--exp-hparams"]
-    good = (extracted / "SD01_sketchycoco_tf_test_feats.npz").read_bytes()
-    (tmp_path / "cut_feats.npz").write_bytes(good[: len(good) // 2])
-    told = refused([*search, f"results={tmp_path},featsfile=cut_feats.npz"], 1)
-    assert f"{tmp_path}/cut_feats.npz is not a features file" in told
-    told = refused([*search, f"results={tmp_path}"], 2)
-    assert "featsfile is missing" in told and "cut_feats.npz" in told
-    told = refused([*search, f"results={tmp_path},featsfile=none.npz"], 1)
-    assert "featsfile=none.npz is neither" in told
 
 
 # --- help ---

@@ -36,7 +36,7 @@ class Origin(msgspec.Struct, frozen=True):
     seed: Count
 
     def __str__(self) -> str:
-        """As the title of a picture."""
+        """Return the beginning of a picture's title."""
         return f"{self.model} {self.run}, step {self.step}, {self.loader} {self.split}"
 
 

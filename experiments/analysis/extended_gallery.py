@@ -119,7 +119,7 @@ class ExtendedGallery(Experiment):
         return np.concatenate(vectors), counts
 
     def _check_comparable(self, path: Path, other: features.Metadata) -> None:
-        """UserError for vectors of another model, or of the same one at another step."""
+        """Raise UserError for vectors of another model, or of the same one at another step."""
         own = self.features.metadata
         for name in EQUAL:
             there, here = getattr(other, name), getattr(own, name)

@@ -57,7 +57,7 @@ class LayoutMaps(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a model makes of a whole split. masks: packed uint8 (n, M * M / 8), and boxes: float32
+    """Predictions for a whole split. masks: packed uint8 (n, M * M / 8), and boxes: float32
     (n, 4), of all objects of a view. overlaps: (view, boxes, masks) -> IoU float64 (N,) of layouts
     with the true ones. shown: scene row -> kind of layout -> its maps, of scenes on the pages."""
 

@@ -90,7 +90,6 @@ ROWS = LABEL.tolist()
 BAD = {
     "nothing": ("", "not JSON"),
     "HTML": ("<html>", "not JSON"),
-    "latin-1": ("\xff".encode("latin-1"), "not JSON"),
     "deep": ("[" * 100_000, "not JSON"),
     "a list": (json.dumps(ROWS), "not a JSON object"),
     "no layout": (body(layout=...), "layout is missing"),
@@ -99,16 +98,11 @@ BAD = {
     "ragged": (body(layout=[*ROWS[1:], [1]]), "layout must be"),
     "deep layout": (json.dumps(content(layout=0)).replace('"layout": 0', '"layout": ' + "[" * 50
                                                           + "]" * 50), "layout must be"),
-    "three axes": (body(instances=[ROWS]), "instances must be"),
     "fractions": (body(layout=(LABEL / 2).tolist()), "layout must be"),
     "NaN": (body(layout=np.full((256, 256), np.nan).tolist()), "layout must be"),
     "text": (body(instances=LABEL.astype(str).tolist()), "instances must be"),
-    "truths": (body(layout=(LABEL > 3).tolist()), "layout must be"),
-    "an object": (body(layout={"0": 1}), "layout must be"),
     "huge": (body(layout=[*ROWS[1:], [10**30] * 256]), "layout holds 1000"),
     "the label 182": (body(layout=[*ROWS[1:], [182] * 256]), r"layout holds 182: .*0\.\.181"),
-    "the label 254": (body(layout=[*ROWS[1:], [254] * 256]), "layout holds 254"),
-    "the label 256": (body(layout=[*ROWS[1:], [256] * 256]), "layout holds 256"),
     "a label below 0": (body(layout=[*ROWS[1:], [-1] * 256]), "layout holds -1"),
     "an instance below 0": (body(instances=[*ROWS[1:], [-1] * 256]), "instances holds -1"),
     "a flat photograph": (body(real_image=ROWS), "real_image must be .*3"),
@@ -143,30 +137,6 @@ def test_other_places_and_methods(server):
     assert ask(server.port, body(), path="/other")[0] == 404
     assert ask(server.port, method="GET")[0] == 405
     assert ask(server.port, body(), path="/health")[0] == 405
-
-
-def raw(port, data, wait=True):
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-    connection.sendall(data)
-    if not wait:
-        return connection
-    with connection:
-        return connection.recv(4096)
-
-
-def test_a_body_too_large_is_refused_unread(server):
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (17 * 2**20)
-    assert raw(server.port, head).startswith(b"HTTP/1.1 413 ")
-
-
-def test_garbage_and_slow_clients_do_not_stop_it(server):
-    raw(server.port, b"\x00\xff" * 5000 + b"\r\n\r\n")
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
-    slow = [raw(server.port, head, wait=False) for _ in range(20)]
-    raw(server.port, head, wait=False).close()
-    assert ask(server.port, body())[0] == 200
-    for each in slow:
-        each.close()
 
 
 def test_one_picture_at_a_time(server):

@@ -37,20 +37,6 @@ def test_there_and_back(written):
     assert set(_arrays(path)) == {"metadata", *parameter_shapes(1, 2)}
 
 
-def test_a_write_that_fails_leaves_the_old_file(written, tmp_path):
-    generator, path = written
-    copy = tmp_path / "generator.npz"
-    copy.write_bytes(path.read_bytes())
-    values = generator.folded()
-    values["conv_img.bias"] = "no number"
-    with pytest.raises(ValueError):
-        weights.write(copy, 1, 2, values)
-    assert copy.read_bytes() == path.read_bytes()
-    assert list(tmp_path.iterdir()) == [copy]
-    with pytest.raises(UserError, match="cannot write"):
-        weights.save_generator(tmp_path / "nowhere" / "generator.npz", generator)
-
-
 def _stating(**changes):
     stated = {"schema": weights.SCHEMA, "width": 1, "hidden": 2, **changes}
     text = json.dumps({name: value for name, value in stated.items() if value is not None})

@@ -103,17 +103,6 @@ def test_equal_features_give_equal_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a_feats.npz"
-    features.write(path, make())
-    before = path.read_bytes()
-    with pytest.raises(ValueError):
-        features.write(path, make(step=float("nan")))
-    assert path.read_bytes() == before
-    with pytest.raises(UserError, match=r"cannot write .*none/a"):
-        features.write(tmp_path / "none" / "a", make())
-
-
 def spoilt(**arrays):
     """A good file with some arrays replaced, or left out (None)."""
     made = make()

@@ -188,13 +188,6 @@ def test_only_models_of_scenes_fit():
         ExtractFeatures.check_fit(MODELS["multidomain-representation"])
 
 
-def test_the_hook_sees_every_batch_of_the_pass():
-    seen = []
-    evaluation = Evaluation(FakeModel(), FakeScenes(batch_size=6))
-    evaluation.embed(lambda batch: seen.append(len(batch.image_ids)))
-    assert seen == [6, 6, 6, 2]
-
-
 def test_a_model_that_sees_whole_scenes(tmp_path):
     extract(tmp_path, Whole(), Pixels(), ",save_images=True")
     read = features.read(tmp_path / "a_b_fake_scenes_test_feats.npz")

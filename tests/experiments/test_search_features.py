@@ -160,15 +160,6 @@ def test_no_file_is_never_guessed(path, tmp_path):
         run("results=a,results_dir=b", tmp_path)
 
 
-def test_results_that_cannot_be_written(path, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match=r"cannot write to the results folder .*/file/r: Not a dir"):
-        run(f"results={tmp_path}/file/r,featsfile={path}", tmp_path)
-    (tmp_path / "SD01_test_feats_sbir.json").mkdir()
-    with pytest.raises(UserError, match=r"cannot write .*SD01_test_feats_sbir\.json"):
-        run(f"results={tmp_path},featsfile={path}", tmp_path)
-
-
 # --- pictures ---
 
 

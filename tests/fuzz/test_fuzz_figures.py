@@ -5,14 +5,12 @@ import json
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from core.commands import FILE_TROUBLE
 from core.errors import UserError
 from core.evaluation import figure_files
 from core.evaluation.figures import Figure
-from core.run_folder import read_metrics
-from experiments.tables import report, table
+from experiments.tables import report
 from tests.fuzz.hostile import each_replaced, mutated, mutated_json, refused_or
 from tests.fuzz.test_fuzz_hparams import CONFIG
 
@@ -44,19 +42,6 @@ def test_files_of_figures(tmp_path_factory, data):
     file = refused_or(figure_files.read, path, size=len(data))
     for picture in file.pictures if file else ():
         assert picture.parent == path.parent and picture.suffix in (".png", ".jpg")
-
-
-LINE = {"step": 3, "time": 0.5, "loader": "coco-tfrecord", "losses": {"a": 1.0}, "figures": []}
-
-
-@given(lines=st.lists(changed(LINE) | st.text(max_size=20), max_size=4))
-def test_histories(tmp_path_factory, lines):
-    path = tmp_path_factory.getbasetemp() / "metrics.jsonl"
-    texts = (line if isinstance(line, bytes) else line.encode("utf-8", "replace") for line in lines)
-    path.write_bytes(b"\n".join(texts))
-    read = refused_or(read_metrics, path)
-    assert all(type(line["step"]) is int for line in read)
-    table.seconds_per_step(path.parent, 5)
 
 
 @pytest.fixture(scope="module")
