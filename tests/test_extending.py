@@ -40,6 +40,8 @@ def house(tmp_path_factory):
         path.write_text(block, encoding="utf-8")
     tiny_sets.write_sketches(house / "path/to/quickdraw-tf", indexed=False)
     tiny_sets.write_crops(house / "path/to/coco-crops")
+    tiny_sets.write_sketches(house / "path/to/quickdraw-indexed", indexed=True)
+    tiny_sets.write_scenes(house / "path/to/coco-graphs", scenes=24, mask_side=16)
     return house
 
 
@@ -58,12 +60,13 @@ def test_a_file_for_each_kind():
     sections = PAGE.split("\n## ")[1:]
     assert [s.splitlines()[0] for s in sections] == [
         "A model",
+        "A second scene encoder",
         "A loader",
         "A metric",
         "An experiment",
     ]
-    assert [s.count("```python") for s in sections] == [1, 1, 1, 1]
-    assert [s.count("```bash") for s in sections] == [0, 0, 1, 1]
+    assert [s.count("```python") for s in sections] == [1, 1, 1, 1, 1]
+    assert [s.count("```bash") for s in sections] == [0, 1, 0, 1, 1]
 
 
 def load(path, monkeypatch):
@@ -104,8 +107,33 @@ def test_the_loader_by_hand(house, monkeypatch):
     np.testing.assert_array_equal(made.numpy(), bold)
 
 
-def test_the_new_model_trains_with_the_new_loader_and_has_the_new_metric(house):
+def test_the_scene_encoder_trains_ranks_and_opens_as_a_run(house):
     output = run(house, blocks("bash")[0])
+    folder = house / "runs/whole-scenes-01"
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert np.isfinite(json.loads(lines[-1])["losses"]["contrastive_loss"])
+    (report,) = (folder / "evaluation").glob("*.json")
+    figures = json.loads(report.read_text())["results"]
+    protocols = {(f["labels"]["boxes"], f["labels"]["sketches"]) for f in figures if "labels" in f}
+    assert {("jittered", "real"), ("jittered", "blank"), ("shared", "shuffled")} <= protocols
+    assert "sbir-mAP" in output
+    run(
+        house,
+        f"""python - <<'END'
+import numpy as np
+from core.run import Run
+
+opened = Run.open("{folder}")
+photo = opened.encode_photo(np.zeros((50, 40, 3), np.uint8), [[0.1, 0.1, 0.5, 0.5]])
+query = opened.encode_sketches([np.eye(20, dtype=np.uint8) * 255 ^ 255], [[0.1, 0.1, 0.5, 0.5]])
+assert photo.scene_vectors["scene"].shape == (16,) and photo.vectors is None
+assert opened.rank(query, [photo, photo]).tolist() == [0, 1]
+END""",
+    )
+
+
+def test_the_new_model_trains_with_the_new_loader_and_has_the_new_metric(house):
+    output = run(house, blocks("bash")[1])
     lines = (house / "runs/contrastive-representation-01/metrics.jsonl").read_text().splitlines()
     assert "contrastive_loss" in json.loads(lines[-1])["losses"]
     config = json.loads((house / "runs/contrastive-representation-01/config.json").read_text())
@@ -117,7 +145,7 @@ def test_the_new_model_trains_with_the_new_loader_and_has_the_new_metric(house):
 
 
 def test_the_new_experiment_runs_on_the_new_model(house):
-    run(house, blocks("bash")[1])
+    run(house, blocks("bash")[2])
     (path,) = (house / "runs").glob("confusions-*/confusions.json")
     found = json.loads(path.read_text())
     counts = [count for _, _, count in found["pairs"]]
