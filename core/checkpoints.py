@@ -23,7 +23,13 @@ import tensorflow as tf
 
 from core.dataset import STANDARD_SIZES, DataSizes, Vocabulary
 from core.errors import UserError, first_line
-from core.files import atomic_folder, read_json_as, remove_folder, remove_leftovers, write_json
+from core.files import (
+    atomic_folder,
+    read_versioned_json,
+    remove_folder,
+    remove_leftovers,
+    write_json,
+)
 from core.run_folder import CHECKPOINT, checkpoint_steps
 
 log = logging.getLogger(__name__)
@@ -76,7 +82,7 @@ class CheckpointState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "<run>/checkpoints/step-00000100"
             )
         try:
-            state = read_json_as(path, cls, SCHEMA, "use the version that wrote it")
+            state = read_versioned_json(path, cls, SCHEMA, "use the version that wrote it")
         except UserError as error:
             raise DamagedError(f"the checkpoint {folder} is damaged: {error}") from None
         if state.checksum != state._digest():

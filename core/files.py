@@ -188,7 +188,10 @@ def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
     write_atomic(path, (text + "\n").encode())
 
 
-def read_json(path: Path, content_type: Any = Any) -> Any:
+T = TypeVar("T")
+
+
+def read_json(path: Path, content_type: type[T] = Any) -> T:
     """Return the content of a JSON file, checked and converted to `content_type` by msgspec.
 
     UserError when the file is missing, is no JSON or is not of that type.
@@ -203,29 +206,15 @@ def read_json(path: Path, content_type: Any = Any) -> Any:
         raise UserError(f"{path} is not valid JSON ({error})") from None
 
 
-T = TypeVar("T")
+def read_versioned_json(path: Path, content_type: type[T], schema: int, remedy: str) -> T:
+    """Return the content of a JSON file of the given schema, as `read_json`.
 
-
-def read_json_as(path: Path, kind: type[T], schema: int, remedy: str) -> T:
-    """Read a JSON file as an instance of a msgspec type, checked while it is read.
-
-    schema: what its key `schema` must be; remedy: ends the message when it is another. UserError
-    naming the file, and the place in it, when it is missing, no JSON, or anything else than `kind`.
+    UserError also when its key `schema` is another; remedy: ends that message.
     """
-    try:
-        data = path.read_bytes()
-        found = msgspec.json.decode(data, type=_Schema).schema
-        if found != schema:
-            raise UserError(
-                f"{path}: schema {found}, but this version of the program reads schema {schema}; "
-                f"{remedy}"
-            )
-        return msgspec.json.decode(data, type=kind)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-class _Schema(msgspec.Struct):
-    schema: int
+    found = read_json(path, _Schema).schema
+    if found != schema:
+        raise UserError(
+            f"{path}: schema {found}, but this version of the program reads schema {schema}; "
+            f"{remedy}"
+        )
+    return read_json(path, content_type)

@@ -26,20 +26,21 @@ from typing import Any, TypedDict
 import msgspec
 
 from core.errors import UsageError, UserError
-from core.files import make_folder, read_json_as, write_json
+from core.files import make_folder, read_versioned_json, write_json
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
 CHECKPOINT = re.compile(r"step-(\d{8,})$")  # the name of its folder
-_PROBED = 0.5  # seconds that a look at the lock may take it for the look of another
+_PATIENCE = 0.5  # seconds: a lock that is held for less was `training_process` looking
 
 
 class RunFolder:
     """Paths of one run. Making an instance touches no file."""
 
     def __init__(self, output_dir: str | Path, model_name: str, run_id: str) -> None:
-        """UsageError for an id that cannot be part of a folder's name."""
+        """Name the paths of <output_dir>/<model_name>-<run_id>. UsageError for an id that cannot be
+        part of a folder's name."""
         if not run_id or "/" in run_id or "\0" in run_id:
             raise UsageError(
                 f"the id {run_id!r} cannot name a run: use letters, digits, '-', '_' and '.'"
@@ -56,32 +57,31 @@ class RunFolder:
         self.evaluation = self.root / "evaluation"
         self.tensorboard = self.root / "tensorboard"
         self.slack = self.root / "slack.json"
-        self.locked_by = self.root / ".lock"
+        self.lock_file = self.root / ".lock"
 
     def create(self) -> None:
-        """Make the folder; UserError when that or writing into it is impossible."""
+        """Make the folder. UserError when that or writing into it is impossible."""
         make_folder(self.root, "the run folder", "choose another folder with -o")
 
     @contextlib.contextmanager
     def created(self) -> Iterator[None]:
-        """`create`, for a block: when it fails before anything lies in the folder, what was made
-        goes again."""
-        made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        """Make the folder for a block, and remove it when the block fails and it is still empty."""
+        new = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
         self.create()
         try:
             yield
         except BaseException:
             with contextlib.suppress(OSError):  # something lies in it
-                for folder in made:
+                for folder in new:
                     folder.rmdir()
             raise
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for one writer; UserError naming the other process when there is one.
+        """Hold the run for one training; UserError naming the other process when there is one.
 
-        The operating system drops the lock when the process ends, however it ends. When the block
-        fails before anything else lies in the folder, the file goes again.
+        The system drops the lock when the process ends, however it ends. The lock file is removed
+        when the block fails and nothing else lies in the folder.
         """
         with self._locked_file() as file:
             file.truncate(0)
@@ -91,24 +91,24 @@ class RunFolder:
                 yield
             except BaseException:
                 with contextlib.suppress(OSError):
-                    if list(self.root.iterdir()) == [self.locked_by]:
-                        self.locked_by.unlink()
+                    if list(self.root.iterdir()) == [self.lock_file]:
+                        self.lock_file.unlink()
                 raise
 
     @contextlib.contextmanager
     def _locked_file(self) -> Iterator[Any]:
         while True:
-            with self.locked_by.open("a+", encoding="utf-8") as file:
+            with self.lock_file.open("a+", encoding="utf-8") as file:
                 self._acquire(file)
-                if self.locked_by.exists() and os.path.samestat(
-                    os.fstat(file.fileno()), self.locked_by.stat()
+                if self.lock_file.exists() and os.path.samestat(
+                    os.fstat(file.fileno()), self.lock_file.stat()
                 ):
                     yield file
                     return
-                # Whoever held it has failed and removed it: it locks nothing any more.
+                # The holder has failed and removed the file, so this lock holds nothing: again.
 
     def _acquire(self, file: Any) -> None:
-        deadline = time.monotonic() + _PROBED
+        deadline = time.monotonic() + _PATIENCE
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,12 +127,12 @@ class RunFolder:
                 )
             time.sleep(0.02)
 
-    def writer(self) -> str | None:
-        """The number of the process that trains the run now ('unknown' where it is not told), None
-        when none does. Changes nothing; a start at the same moment waits for it."""
-        if not self.locked_by.is_file():
+    def training_process(self) -> str | None:
+        """Return the number of the process that trains the run now, 'unknown' where the lock file
+        does not say, or None. A training that starts in the same moment waits for the answer."""
+        if not self.lock_file.is_file():
             return None
-        with self.locked_by.open(encoding="utf-8", errors="replace") as file:
+        with self.lock_file.open(encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until the file is closed
             except OSError as error:
@@ -143,7 +143,7 @@ class RunFolder:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in a run's folder of them, ascending."""
+    """Return the steps of the checkpoints in a run's folder of them, ascending."""
     if not folder.is_dir():
         return []
     matches = (CHECKPOINT.match(entry.name) for entry in folder.iterdir())
@@ -216,7 +216,9 @@ class RunConfig:
     def read(cls, path: Path) -> RunConfig:
         """Read a config.json. UserError naming the file and the place in it when it is missing, no
         JSON, of another schema, or has unknown, missing or ill-typed keys."""
-        content = read_json_as(path, _ConfigFile, SCHEMA, "the version that wrote it can read it")
+        content = read_versioned_json(
+            path, _ConfigFile, SCHEMA, "open it with the version that wrote it"
+        )
         groups = content.hparams
         return cls(
             content.model,
@@ -230,7 +232,7 @@ class RunConfig:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl or figures.jsonl; a last line cut short by a kill is left out."""
+    """Return the lines of metrics.jsonl or figures.jsonl, without one cut short by a kill."""
     if not path.is_file():
         return []
     lines = []
@@ -244,31 +246,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def metrics_line(text: str) -> dict[str, Any] | None:
-    """The record in a line of these files; None when it is not complete."""
+    """Return the record in a line of these files, None when it is not complete."""
     try:
         line = json.loads(text)
         return {**line, "step": int(line["step"])}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-
-
-def check_keys(
-    content: Any,
-    expected: dict[str, type],
-    where: str,
-    optional: dict[str, type] | None = None,
-) -> None:
-    """UserError naming `where` unless `content` has exactly the `expected` keys and types, and
-    perhaps some of the `optional` ones (type object: anything)."""
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: expected an object, found {content!r}")
-    known = {**expected, **(optional or {})}
-    for name in content:
-        if name not in known:
-            raise UserError(f"{where}: unknown key {name!r}; valid: {', '.join(known)}")
-    for name, kind in known.items():
-        if name not in content:
-            if name in expected:
-                raise UserError(f"{where}: the key {name!r} is missing")
-        elif kind is not object and type(content[name]) is not kind:
-            raise UserError(f"{where}: {name!r} must be {kind.__name__}, is {content[name]!r}")

@@ -66,7 +66,7 @@ def run_rows(folder: Path) -> list[dict[str, str]]:
         return []
     run = RunFolder(folder.parent, model, run_id)
     # An experiment's folder has a config.json too, a prepared set's a lock.
-    started = run.locked_by.exists() and not (run.root / "prep.json").exists()
+    started = run.lock_file.exists() and not (run.root / "prep.json").exists()
     if not (started or run.checkpoints.exists() or run.metrics.exists()):
         return []
     return [{"run": folder.name, **_checkpoint_cell(run), **_cells(run)}]
@@ -81,7 +81,7 @@ def _checkpoint_cell(run: RunFolder) -> dict[str, str]:
 
 
 def _cells(run: RunFolder) -> dict[str, str]:
-    writer, saved = run.writer(), checkpoint_steps(run.checkpoints)[-1:]
+    writer, saved = run.training_process(), checkpoint_steps(run.checkpoints)[-1:]
     if not run.config.is_file():
         return {"state": f"starting (pid {writer})" if writer else "failed at its start"}
     config = RunConfig.read(run.config)

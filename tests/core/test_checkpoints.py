@@ -195,7 +195,7 @@ DAMAGE = {
     "other size": (lambda path: _data_file(path).write_bytes(b""), "has 0 bytes instead of"),
     "a file is gone": (lambda path: (path / "ckpt.index").unlink(), r"ckpt\.index is missing"),
     "no state": (lambda path: (path / "state.json").unlink(), r"has no state\.json"),
-    "no JSON": (lambda path: (path / "state.json").write_text("{"), "damaged: .*truncated"),
+    "no JSON": (lambda path: (path / "state.json").write_text("{"), "damaged: .*not valid JSON"),
     "edited": (lambda path: _edit_state(path, permanent=True), "is not as it was written"),
     "of another step": (lambda path: _write_state(path, step=9), "is of step 9"),
     "a file it does not have": (

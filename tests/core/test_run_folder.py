@@ -66,7 +66,7 @@ def test_a_start_that_fails_leaves_nothing_of_its_own(tmp_path):
     with pytest.raises(KeyError), run.created(), run.lock():
         run.metrics.touch()
         raise KeyError
-    assert run.metrics.exists() and run.locked_by.exists()
+    assert run.metrics.exists() and run.lock_file.exists()
 
 
 def test_a_lock_that_is_removed_while_one_waits_for_it_locks_nothing(tmp_path, monkeypatch):
@@ -77,12 +77,12 @@ def test_a_lock_that_is_removed_while_one_waits_for_it_locks_nothing(tmp_path, m
         acquire(self, file)
         if not waited:
             waited.append(file)
-            self.locked_by.unlink()  # as its holder does, having failed
+            self.lock_file.unlink()  # as its holder does, having failed
 
     run.create()
     monkeypatch.setattr(RunFolder, "_acquire", remove_once)
     with run.lock():
-        assert waited and run.writer() == str(os.getpid())
+        assert waited and run.training_process() == str(os.getpid())
 
 
 def test_config_round_trip(tmp_path):

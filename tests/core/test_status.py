@@ -162,7 +162,7 @@ def test_looking_never_keeps_a_run_from_starting(tmp_path):
 
     def look():
         while not ended.is_set():
-            RunFolder(tmp_path, "fake-model", "01").writer()
+            RunFolder(tmp_path, "fake-model", "01").training_process()
 
     looker = threading.Thread(target=look)
     looker.start()

@@ -234,7 +234,7 @@ def test_a_run_of_that_name_that_is_another(own, scripts, capsys):
     )
     RunFolder(own, MODEL, "SD01-full").config.write_text("{")
     assert run(main, argv(own, "--only", "full")) == 1
-    assert "config.json: Input data was truncated" in capsys.readouterr().err
+    assert "config.json is not valid JSON" in capsys.readouterr().err
     assert len(scripts.met) == 1
 
 
