@@ -36,6 +36,10 @@ class _File(msgspec.Struct):
     categories: list[msgspec.Raw]
 
 
+class _AnyId(msgspec.Struct):
+    id: msgspec.Raw
+
+
 class _Image(msgspec.Struct):
     id: _Id
     file_name: str
@@ -172,12 +176,17 @@ def _images(entries: list[msgspec.Raw], path: Path, report: Report) -> dict[int,
         try:
             image = msgspec.json.decode(raw, type=_Image)
         except msgspec.DecodeError:
-            entry = msgspec.json.decode(raw)
-            id_ = entry.get("id") if isinstance(entry, dict) else entry
-            report.add("image listed without id, name or size", f"{id_} of {path.name}")
+            report.add("image listed without id, name or size", f"{_id_text(raw)} of {path.name}")
         else:
             images.setdefault(image.id, ListedImage(image.file_name, image.width, image.height))
     return images
+
+
+def _id_text(raw: msgspec.Raw) -> str:
+    try:
+        return bytes(msgspec.json.decode(raw, type=_AnyId).id).decode(errors="replace")[:40]
+    except msgspec.DecodeError:
+        return "entry without id"
 
 
 def _category(raw: msgspec.Raw, path: Path) -> tuple[int, str]:

@@ -12,7 +12,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.errors import UserError
 from dataloaders import images, sl_pairs
 from dataloaders.images import Skip
 from prep_data import coco_pixels
@@ -77,7 +76,9 @@ def test_the_file_that_is_damaged_is_a_whole_one(world):
 
 @given(data=mutated(TEXT) | mutated_json(CONTENT).map(lambda each: json.dumps(each).encode()))
 @example(data=b"{[]: []}")
-@example(data=b'{"images": [1e999, NaN, {"a": 5')
+@example(
+    data=b'{"images": [1e999, {"id": 1e999}], "annotations": [{"id": 1e999}], "categories": []}'
+)
 @example(data=b"[" * 100_000)
 @example(data=b'{"images": ' + b"[" * 100_000)
 @example(data=TEXT.replace(b'"id": 7', b'"id": 7, "by": "\xff\xfe"'))
@@ -92,7 +93,7 @@ def test_every_value_of_annotations_replaced_by_each_odd_one(world):
         prepared(world, json.dumps(content).encode())
 
 
-SIZES = [(60, 40), (1, 1), (8192, 8192), (10**6, 10**6), (2**62, 2**62), (1, 2**40)]
+SIZES = [(60, 40), (1, 1), (8192, 8192), (2**62, 2**62), (1, 2**40)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -229,9 +230,3 @@ def test_tables_of_objects(tmp_path_factory, data):
             return
     assert len(side.classes) == len(side.boxes) <= sl_pairs.MAX_OBJECTS
     assert (side.shares >= 0).all() and (side.shares <= 1).all()
-
-
-def test_files_that_are_refused_name_themselves(tmp_path):
-    (tmp_path / "a.json").write_bytes(b"{[]: []}")
-    with pytest.raises(UserError, match=r"a\.json is not whole, valid JSON"):
-        read_annotation_file(tmp_path / "a.json", Report())

@@ -96,7 +96,10 @@ def test_odd_entries_are_reported_and_spoil_no_others(tmp_path):
     good = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 30, 30]}
     content = {
         **CONTENT,
-        "images": [{"id": 8, "file_name": "x.jpg"}, 5, *CONTENT["images"]],
+        "images": [
+            *({"id": 8, "file_name": "x.jpg"}, {"id": 9, "width": float("inf")}, 5),
+            *CONTENT["images"],
+        ],
         "annotations": [
             {**good, "id": "7"},
             {**good, "category_id": None},
@@ -108,10 +111,8 @@ def test_odd_entries_are_reported_and_spoil_no_others(tmp_path):
     }
     file, report = read(tmp_path / "a.json", content)
     assert list(file.images) == [1]
-    assert report["image listed without id, name or size"]["first"] == [
-        "8 of a.json",
-        "5 of a.json",
-    ]
+    unlisted = report["image listed without id, name or size"]
+    assert unlisted["first"] == ["8 of a.json", "9 of a.json", "entry without id of a.json"]
     assert report["annotation without usable ids"]["count"] == 4
     assert np.isnan(file.annotations["box"]).all(axis=1).tolist() == [False, True, True, True]
 
