@@ -16,11 +16,12 @@ import functools
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -108,57 +109,63 @@ def _spool_stem(name: str, split: str) -> str:
     return f"{file_stem(name)}-{split}"
 
 
-def spool_class(task: _SpoolTask) -> list[Problem]:
-    """Read one class file into the spool and return what was left out.
+class _SpoolNote(msgspec.Struct):
+    """One class in the spool: its buckets, of each split, and what was left out."""
 
-    Files of the spool, of each split: `.points` int16 (points, 3), `.lengths` int32 (drawings,),
-    `.npz` the buckets.
+    rows: dict[str, list[int]]  # number of drawings before each bucket, and of all
+    points: dict[str, list[int]]  # number of points likewise
+    problems: list[Problem]
+
+
+def spool_class(task: _SpoolTask) -> _SpoolNote:
+    """Read one class file into the spool.
+
+    Files of the spool, of each split: `.points` int16 (points, 3), `.lengths` int32 (drawings,).
     """
-    note = task.spool / f"{file_stem(task.name)}.json"
-    if note.is_file():  # from a run that was killed
-        return [Problem(*problem) for problem in read_json(note)]
-    problems = []
+    note_file = task.spool / f"{file_stem(task.name)}.json"
+    if note_file.is_file():  # from a run that was killed
+        return read_json(note_file, _SpoolNote)
+    note = _SpoolNote({}, {}, [])
     try:
         drawings = {split: read_drawings(task.file, split) for split in SPLITS}
     except NpzError as error:
-        problems.append(Problem("class file that cannot be read", str(error)))
+        note.problems.append(Problem("class file that cannot be read", str(error)))
         drawings = {split: [] for split in SPLITS}
     bucket_rng = np.random.default_rng([task.seed, zlib.crc32(task.name.encode())])
     for split, strokes in drawings.items():
-        bucket = np.zeros(len(strokes), np.int64)
-        if split == "train":
-            bucket = bucket_rng.integers(task.n_buckets, size=len(strokes))
         reasons = [sketches.why_not_drawable(drawing) for drawing in strokes]
-        problems += [
+        note.problems += [
             Problem(f"drawing with {reason}", f"{task.name} {split} #{i}")
             for i, reason in enumerate(reasons)
             if reason
         ]
-        order = [i for i in np.argsort(bucket, kind="stable").tolist() if not reasons[i]]
-        _spool_split(task, split, [strokes[i] for i in order], bucket[order])
-    write_json(note, problems)
-    return problems
+        kept = np.array([not reason for reason in reasons], bool)
+        if split == "train":
+            buckets = bucket_rng.integers(task.n_buckets, size=len(strokes))
+            order = np.argsort(buckets, kind="stable")
+            order = order[kept[order]]
+            rows = np.searchsorted(buckets[order], np.arange(task.n_buckets + 1))
+        else:
+            order = np.flatnonzero(kept)
+            rows = np.append(np.arange(0, len(order), _RUN), len(order))
+        points = _write_spool(task, split, [strokes[i] for i in order])
+        note.rows[split], note.points[split] = rows.tolist(), points[rows].tolist()
+    write_json(note_file, msgspec.to_builtins(note))
+    return note
 
 
-def _spool_split(
-    task: _SpoolTask, split: str, strokes: list[np.ndarray], bucket: np.ndarray
-) -> None:
-    """Write the drawings of a split, in the order of their buckets. bucket: int64 (drawings,)."""
+def _write_spool(task: _SpoolTask, split: str, strokes: list[np.ndarray]) -> np.ndarray:
+    """Write drawings; return the number of points before each and of all, int64 (drawings + 1,)."""
     lengths = np.array([len(drawing) for drawing in strokes], np.int32)
-    if split == "train":
-        rows = np.searchsorted(bucket, np.arange(task.n_buckets + 1))
-    else:
-        rows = np.append(np.arange(0, len(strokes), _RUN), len(strokes))
-    points = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[rows]
     content = np.concatenate(strokes) if strokes else np.zeros((0, 3), np.int16)
     stem = task.spool / _spool_stem(task.name, split)
     try:
         # Not by tofile: it says nothing when a full disk takes the last bytes only in part.
         Path(f"{stem}.lengths").write_bytes(lengths.tobytes())
         Path(f"{stem}.points").write_bytes(content.tobytes())
-        np.savez(f"{stem}.npz", rows=rows, points=points)
     except OSError as error:
         raise UserError(f"cannot write {task.spool}: {first_line(error)}") from error
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 # ---- second pass: spool -> records -------------------------------------------------------------
@@ -208,39 +215,36 @@ def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> TaskResult:
     return TaskResult(records, counts=Counter(str(coco_class) for _, coco_class, _ in drawings))
 
 
-def _slices(spool: Path, classes: Classes, name: str, split: str) -> list[_Slice]:
+def _slices(note: _SpoolNote, classes: Classes, name: str, split: str) -> list[_Slice]:
     """Return the slice of each bucket of one sketch class and split."""
-    stem = _spool_stem(name, split)
-    with np.load(spool / f"{stem}.npz", allow_pickle=False) as arrays:
-        rows, points = arrays["rows"].tolist(), arrays["points"].tolist()
     coco_class = classes.coco.index(classes.sketch_to_coco[name])
     sketch_class = classes.sketch.index(name)
+    rows, points = note.rows[split], note.points[split]
     return [
-        _Slice(stem, coco_class, sketch_class, row, end - row, point, point_end - point)
-        for row, end, point, point_end in zip(rows, rows[1:], points, points[1:])
+        _Slice(
+            _spool_stem(name, split), coco_class, sketch_class, row, end - row, point, stop - point
+        )
+        for row, end, point, stop in zip(rows, rows[1:], points, points[1:])
     ]
 
 
 def _buckets(
-    spool: Path,
-    classes: Classes,
-    split: str,
-    names: Iterable[str],
-    seed: int,
-    group: str | None,
+    slices: Sequence[Sequence[_Slice]], split: str, seed: int, group: str | None
 ) -> list[_Bucket]:
-    """Return all buckets of some sketch classes, in the order in which they are written."""
-    per_class = [_slices(spool, classes, name, split) for name in names]
+    """Return the buckets of one split in the order in which they are written.
+
+    slices: of each class, of each of its buckets.
+    """
     if split != "train":
-        return [_Bucket([part], None, group) for slices in per_class for part in slices]
+        return [_Bucket([part], None, group) for of_class in slices for part in of_class]
     salt = zlib.crc32((group or "").encode())
     return [
-        _Bucket(list(slices), [seed, salt, b], group) for b, slices in enumerate(zip(*per_class))
+        _Bucket(list(of_bucket), [seed, salt, b], group) for b, of_bucket in enumerate(zip(*slices))
     ]
 
 
 def _parts(
-    spool: Path,
+    notes: Mapping[str, _SpoolNote],
     classes: Classes,
     groups: Mapping[str | None, Sequence[str]],
     args: argparse.Namespace,
@@ -248,16 +252,15 @@ def _parts(
     parts = []
     for split, n_chunks in flags.chunks(args).items():
         for group, names in groups.items():
-            buckets = _buckets(spool, classes, split, names, args.seed, group)
+            slices = [_slices(notes[name], classes, name, split) for name in names]
+            buckets = _buckets(slices, split, args.seed, group)
             if group is not None and not any(s.n_rows for b in buckets for s in b.slices):
                 continue
             cuts = [len(buckets) * k // n_chunks for k in range(n_chunks + 1)]
             for k in range(n_chunks):
-                tasks = buckets[cuts[k] : cuts[k + 1]]
-                label = group or "all"
-                parts.append(
-                    Part(split, k, n_chunks, functools.partial(iter, tasks), len(tasks), label)
-                )
+                tasks = functools.partial(iter, buckets[cuts[k] : cuts[k + 1]])
+                n_tasks = cuts[k + 1] - cuts[k]
+                parts.append(Part(split, k, n_chunks, tasks, n_tasks, group or "all"))
     return parts
 
 
@@ -303,8 +306,8 @@ def _fill_spool(
     groups: Mapping[str | None, Sequence[str]],
     args: argparse.Namespace,
     report: Report,
-) -> None:
-    """Run the first pass over all class files."""
+) -> dict[str, _SpoolNote]:
+    """Run the first pass over all class files; return the notes by sketch class."""
     try:
         spool.mkdir(exist_ok=True)
     except OSError as error:
@@ -316,8 +319,10 @@ def _fill_spool(
         tasks += [_SpoolTask(files[name], spool, name, n_buckets, args.seed) for name in names]
     with worker_pool(args.workers) as pool:
         results = ordered_map(pool, spool_class, tasks, 4 * max(args.workers, 1))
-        for problems in tqdm(results, "reading", len(tasks), unit="class", disable=None):
-            report.extend(problems)
+        notes = list(tqdm(results, "reading", len(tasks), unit="class", disable=None))
+    for note in notes:
+        report.extend(note.problems)
+    return {task.name: note for task, note in zip(tasks, notes)}
 
 
 def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
@@ -358,9 +363,9 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
             print(f"{args.target_dir}: is complete already, nothing to do")
             return
         spool = out.folder / SPOOL
-        _fill_spool(spool, files, groups, args, report)
+        notes = _fill_spool(spool, files, groups, args, report)
         out.write(
-            _parts(spool, classes, groups, args),
+            _parts(notes, classes, groups, args),
             functools.partial(draw_bucket, spool, image_size),
             _encode,
             make_meta,
