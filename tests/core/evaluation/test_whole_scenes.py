@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from core.evaluation import embedded_split, report
-from core.evaluation.query_protocols import QueryProtocol, standard_protocols
+from core.evaluation.query_protocols import DrawnScenes, QueryProtocol, standard_protocols
 from core.model import WholeSceneModel
 from tests.core.evaluation.fakes import FakeScenes
 from tests.core.test_drawings import slow_drawings
@@ -52,11 +52,6 @@ class Pixels(WholeSceneModel):
         return tf.reshape(tf.cast(pixels, tf.float32), (len(pixels), SIDE * SIDE))
 
 
-def drawings_of(evaluation, protocol):
-    queries = evaluation.queries(protocol)
-    return queries.vectors["pixels"].reshape(queries.num_scenes, SIDE, SIDE, 1)
-
-
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize(
     "protocol",
@@ -72,28 +67,19 @@ def drawings_of(evaluation, protocol):
 def test_drawings_show_every_sketch_in_its_box(protocol, mirrored, monkeypatch):
     monkeypatch.setattr(embedded_split, "MASK_SCENES", 7)
     own = embedded_split.Evaluation(Pixels(), Whole(), mirrored=mirrored)
-    sketches = np.concatenate([batch.sketches for batch in Whole().eval_batches("valid")])
     queries = own.queries(protocol)
-    if protocol.sketches == "real":
-        shown = sketches[queries.rows]
-    elif protocol.sketches == "blank":
-        shown = np.full((len(queries.rows), *sketches.shape[1:]), 255, np.uint8)
-    else:  # by the part that carries out protocols
-        drawn = own._computed["queries"]
-        assert len(queries.rows) == len(sketches)
-        _, other, _ = Whole().queries(protocol, _drawn_scenes(own, drawn))
-        shown = sketches[other]
-    shown = shown[:, :, :: -1 if mirrored else 1]
-    expected = slow_drawings(shown, queries.boxes, queries.obj_to_img, 20, SIDE)
-    np.testing.assert_allclose(drawings_of(own, protocol), expected, atol=2)
-    if protocol.sketches != "blank":
-        assert (expected < 100).any(axis=(1, 2, 3)).all()
+    drawings = queries.vectors["pixels"].reshape(20, SIDE, SIDE, 1)
 
-
-def _drawn_scenes(evaluation, drawn):
-    columns = (drawn[name] for name in ("obj_to_img", "boxes", "query_to_photo"))
-    photo_boxes = evaluation._computed["photos"]["boxes"]
-    return embedded_split.DrawnScenes(evaluation._computed["image_ids"], *columns, photo_boxes)
+    dataset = Whole(batch_size=50)
+    (batch,) = dataset.eval_batches("valid")
+    columns = (batch.image_ids, batch.query.obj_to_img, batch.query.boxes, batch.query_to_photo)
+    drawn = DrawnScenes(*(each.numpy() for each in (*columns, batch.photo.boxes)))
+    shown = dataset.queries(protocol, drawn).sketches  # -1, white paper, comes last
+    sketches = np.concatenate([batch.sketches, np.full_like(batch.sketches[:1], 255)])[shown]
+    sketches = sketches[:, :, :: -1 if mirrored else 1]
+    expected = slow_drawings(sketches, queries.boxes, queries.obj_to_img, 20, SIDE)
+    np.testing.assert_allclose(drawings, expected, atol=2)
+    assert (expected.min(axis=(1, 2, 3)) < 100).all() != (protocol.sketches == "blank")
 
 
 def test_photographs_are_embedded_once_and_queries_under_each_protocol(tmp_path):
