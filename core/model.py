@@ -26,15 +26,15 @@ from core.dataset import Vocabulary
 
 
 class Numerics(NamedTuple):
-    """How a step computes, the same for all models; see the base hparams of these names."""
+    """Precision and clipping of a training step; see the base hparams of these names."""
 
     mixed_precision: str = "none"
     clip_norm: float = 0.0
 
     @contextlib.contextmanager
     def layers(self) -> Iterator[None]:
-        """What is made within it computes in this precision from float32 variables, if it does not
-        say otherwise itself (dtype="float32")."""
+        """Give layers built in the block this precision, with float32 variables, unless a layer
+        names a dtype itself. The global Keras policy is restored afterwards."""
         before = tf.keras.mixed_precision.global_policy()
         named = "float32" if self.mixed_precision == "none" else f"mixed_{self.mixed_precision}"
         tf.keras.mixed_precision.set_global_policy(named)
@@ -45,7 +45,7 @@ class Numerics(NamedTuple):
 
     @property
     def scales_losses(self) -> bool:
-        """Whether gradients need a loss scale: float16 has no small numbers."""
+        """True when gradients need a loss scale: float16 has no small numbers."""
         return self.mixed_precision == "float16"
 
 
@@ -53,16 +53,15 @@ PLAIN = Numerics()
 
 
 class Model(tf.Module, abc.ABC):
-    """What the training loop, the checkpoints and the metrics may ask of a model.
+    """A model that can be trained and saved.
 
-    Building one does no I/O. All variables, those of the optimizers too, exist afterwards, so that
-    a checkpoint can be restored at once and completely.
+    Building one reads no file and makes all variables, those of the optimizers too, so that a
+    checkpoint can be restored at once and completely.
     """
 
     HParams: type  # frozen dataclass
     batch_type: str  # name of the class in dataloaders.batches it trains on
-    # Names of the metrics it can be asked for. All of them are computed during training, but they
-    # are slow: every notify_every steps.
+    # Names of its metrics. All are computed during training, every notify_every steps.
     metrics: tuple[str, ...] = ()
     optimizers: dict[str, tf.keras.optimizers.Optimizer]
     # Hparams that may differ between this model and the one it is warm started from; all others
@@ -92,19 +91,19 @@ class Model(tf.Module, abc.ABC):
         return 32  # of a model that looks at neither: small ones cost least
 
     def weights_digest(self) -> str:
-        """SHA-256 of all variables, in hex: equal for the same checkpoint alone."""
+        """Return the SHA-256 of all variables, in hex."""
         found = hashlib.sha256()
         for variable in self.variables:
             found.update(variable.numpy().tobytes())
         return found.hexdigest()
 
     def load_pretrained(self) -> None:
-        """Reads the weights files that hparams name, at the start of a fresh run. UserError when
-        they cannot be had."""
+        """Load the weights that hparams name, at the start of a new run. UserError when they cannot
+        be had."""
 
     @abc.abstractmethod
     def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One optimizer step. Returns the named losses, float32 scalars.
+        """Take one optimizer step and return the named losses, float32 scalars.
 
         batch: of `batch_type`. step: int64 (), the number of steps done before this one. seed:
         int32 (). Everything random is drawn from (seed, step) alone. To be wrapped in tf.function.
@@ -123,14 +122,15 @@ class Model(tf.Module, abc.ABC):
 
     @classmethod
     def warm_start_from(cls, hparams: Any) -> tuple[str, str] | None:
-        """(model name, run id) of the run whose newest checkpoint gives a fresh run its
-        `warm_start_parts`; None: from scratch. UserError when hparams should name it and do not.
-        """
+        """Return (model name, run id) of the run whose newest checkpoint gives a new run its
+        `warm_start_parts`, None to start from scratch. UserError when hparams should name it and do
+        not."""
         return None
 
     @abc.abstractmethod
     def warm_start_parts(self) -> dict[str, tf.Module]:
-        """The parts, by name, that another stage takes over; equal names have equal variables."""
+        """Return the parts that another stage takes over, by name; parts of equal name have equal
+        variables."""
 
 
 class EncodedObjects(NamedTuple):
