@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from core import commands, hparams, hparams_help
-from core.cluster import Cluster
 from core.commands import Parser
 from core.errors import UsageError, UserError
 from core.experiment import Trained
@@ -67,7 +66,7 @@ def train(argv: Sequence[str]) -> None:
         return Settings.merge(args.model, args.data_loader, _flags(args), config)
 
     with console(), contextlib.ExitStack() as stack:
-        cluster = Cluster.of(settings().base.distribute)
+        cluster = distribution.Cluster.from_environment(settings().base.distribute)
         writes = cluster is None or cluster.chief  # the other machines leave the folder alone
         if writes:
             stack.enter_context(folder.created())
@@ -88,7 +87,7 @@ def train(argv: Sequence[str]) -> None:
         stack.enter_context(spread.explained())
         dataset = merged.open_dataset()
         run = Run.for_training(merged, dataset, checkpoint, args.output_dir, spread.scope)
-        spread.check_alike(run.model)
+        spread.check_same_weights(run.model)
         if writes and run.step < merged.base.iterations:  # else a history should have nothing
             merged.record_start(folder, run.step, argv, args.allow_data_change)
         log.info("%s, %s", folder.root, f"from step {run.step}" if run.step else "from the start")

@@ -66,7 +66,7 @@ def train(
     spread = spread or Single()
     data = spread.batches(dataset, start)
     batches = iter(data)
-    train_step = _compile(spread.spread(model.train_step), data, base)
+    train_step = _compile(spread.distribute_step(model.train_step), data, base)
     seed = tf.constant(base.seed, tf.int32)
 
     evaluation = Evaluation(model, dataset, limit=EVALUATED_SCENES, folder=run.plots)
@@ -87,7 +87,7 @@ def train(
             _check_scales(losses, done)
 
             last = done == base.iterations
-            signal_number = spread.agreed(received_signal())
+            signal_number = spread.agree_on_signal(received_signal())
             if is_due(done, base.log_every) or last:
                 report.losses(done, losses)
             permanent = is_due(done, base.save_every) or last
@@ -100,7 +100,8 @@ def train(
             elif last or signal_number:
                 report.curves()
             if last or signal_number:
-                spread.agreed(None)  # no process leaves before the chief has written everything
+                # No process leaves before the chief has written everything.
+                spread.agree_on_signal(None)
             if signal_number and not last:
                 raise StoppedError(signal_number, f"after step {done}; go on with --resume latest")
 

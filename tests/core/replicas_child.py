@@ -102,7 +102,7 @@ def spade():
     for spread in (Single(), Mirrored(lambda: strategy)):
         with spread.scope():
             model = helpers.build("spade", "learning_rate=1e-5")
-        step = spread.spread(model.train_step)
+        step = spread.distribute_step(model.train_step)
         batches = [helpers.scene_batch(t, [1 + t, 2]) for t in range(2)]
         if curves:
             batches = [split(batch, 2) for batch in batches]

@@ -1,25 +1,32 @@
-"""Trainings spread over two devices and two processes are those of one, to 4 digits."""
+"""TF_CONFIG, waiting for machines, and trainings over two devices and two processes, which are
+those of one to 4 digits."""
 
 import json
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from core import distribution
 from core.checkpoints import Checkpoints
+from core.distribution import Cluster
+from core.errors import UsageError, UserError
 from core.reporting import read_metrics
 from core.run_folder import RunConfig, RunFolder
-from tests.core.test_cluster import workers  # noqa: F401 (a fixture)
 from tests.dataloaders import tiny_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTS, SCENES = "multidomain-representation", "graph-attention"
-STEPS = 20
+STEPS = 6
 LONG = 200  # steps of a training that is ended before; its rate depends on how many they are
+STOPPED = 20  # about the step of it that gets a signal; twice as far it is killed
 # At the usual rates Adam makes more of rounding within 20 steps than 4 digits can hide, on one
 # device too: docs/results.md, "Several devices".
 ENCODERS = (
@@ -31,6 +38,92 @@ SMALL = {
     SCENES: f"{ENCODERS},pt_mdomain_id=objects,mask_width=8,layout_d_arch=verysmall,"
     "gconv_num_layers=1,g_enc_n_layers=1,gconv_dim=32,gconv_hidden_dim=32",
 }
+
+TWO = {"worker": ["a:1", "b:2"]}
+FIRST = {"type": "worker", "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "distribute=multiworker needs TF_CONFIG in the environment of every machine"),
+        ("{", "does not fit .*truncated"),
+        ("[" * 100_000, "does not fit"),
+        ({"cluster": TWO}, "missing required field `task`"),
+        ({"cluster": {**TWO, "ps": ["c:3"]}, "task": FIRST}, "unknown field `ps`"),
+        ({"cluster": TWO, "task": {"type": "chief", "index": 0}}, "'chief'"),
+        ({"cluster": {"worker": []}, "task": FIRST}, "length >= 1"),
+        ({"cluster": {"worker": ["a:1", "b"]}, "task": FIRST}, "matching regex"),
+        ({"cluster": {"worker": ["a:1", "a:1"]}, "task": FIRST}, "named twice"),
+        ({"cluster": TWO, "task": {"type": "worker"}}, "missing required field `index`"),
+        ({"cluster": TWO, "task": {"type": "worker", "index": 2}}, "index 2 is not one of 0 to 1"),
+        ({"cluster": TWO, "task": {"type": "worker", "index": True}}, "Expected `int`"),
+    ],
+    ids=range(12),
+)
+def test_a_tf_config_that_does_not_fit(text, message, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text if isinstance(text, str) else json.dumps(text))
+    with pytest.raises(UsageError, match=message) as caught:
+        Cluster.from_environment("multiworker")
+    assert '"task": {"type": "worker", "index": 0}' in str(caught.value)  # what it should be like
+    assert len(str(caught.value)) < 400
+
+
+def test_a_tf_config_that_fits(monkeypatch, caplog):
+    task = {"type": "worker", "index": 1}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": TWO, "task": task, "more": 1}))
+    cluster = Cluster.from_environment("multiworker")
+    assert (cluster, cluster.chief) == (Cluster(("a:1", "b:2"), 1), False)
+    with caplog.at_level(logging.WARNING):
+        assert Cluster.from_environment("none") is None
+    assert "TF_CONFIG is set, but with distribute=none nothing reads it" in caplog.text
+
+
+@pytest.fixture
+def workers():
+    """Three addresses with free ports."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    addresses = tuple(f"127.0.0.1:{s.getsockname()[1]}" for s in sockets)
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def listen(worker):
+    return socket.create_server(("127.0.0.1", int(worker.rpartition(":")[2])))
+
+
+def test_machines_wait_for_each_other(workers, caplog):
+    """The last to come is named, and a server can take over each port at once."""
+    servers = []
+
+    def machine(cluster):
+        cluster.wait()
+        servers.append(listen(workers[cluster.index]))  # as TensorFlow does
+
+    threads = [
+        threading.Thread(target=machine, args=[Cluster(workers, i)], daemon=True) for i in range(3)
+    ]
+    with caplog.at_level(logging.INFO):
+        for thread in threads:
+            thread.start()
+            time.sleep(0.3)
+        for thread in threads:
+            thread.join(10)
+    assert len(servers) == 3
+    assert f"worker 1 ({workers[1]}) waits for worker 2 ({workers[2]})" in caplog.text
+    for server in servers:
+        server.close()
+    assert Cluster(workers, 0).silent() == [1, 2]
+
+
+def test_a_machine_that_does_not_come_and_a_port_in_use(workers, monkeypatch):
+    monkeypatch.setattr(distribution, "WAIT", 0.3)
+    with pytest.raises(UserError, match=r"worker 1 \(.*\) did not come within 0 seconds: start"):
+        Cluster(workers[:2], 0).wait()
+    in_use = pytest.raises(UserError, match=r"cannot listen at port .*Address already in use")
+    with listen(workers[0]), in_use:
+        Cluster(workers[:2], 0).wait()
 
 
 class House:
@@ -133,13 +226,13 @@ def test_two_devices_are_one(house):
     assert_alike(losses, house.losses("mirrored", SCENES))
 
 
-def test_two_processes_are_one_and_stop_together(house, workers):  # noqa: F811
+def test_two_processes_are_one_and_stop_together(house, workers):
     """From the start; then one of them gets a signal; then, resumed, one of them is killed. What
     they leave goes on in one process, on one device or on two."""
     undisturbed = house.losses("objects")
     first = house.argv("pair", distribute="multiworker", iterations=LONG, notify_every=15)
     both = house.pair(workers, *first)
-    house.wait_for(STEPS, "pair", both)
+    house.wait_for(STOPPED, "pair", both)
     both[1].send_signal(signal.SIGTERM)
     codes, said = zip(*map(ended, both))
     assert codes == (128 + signal.SIGTERM,) * 2, said
@@ -151,7 +244,7 @@ def test_two_processes_are_one_and_stop_together(house, workers):  # noqa: F811
     assert read_metrics(house.run("pair").figures)[0]["step"] == 15  # meanwhile the other waited
 
     both = house.pair(workers, *first, "--resume", "latest")
-    house.wait_for(last + 20, "pair", both)
+    house.wait_for(last + STOPPED, "pair", both)
     both[1].kill()
     began = time.monotonic()
     code, said = ended(both[0])
@@ -164,7 +257,7 @@ def test_two_processes_are_one_and_stop_together(house, workers):  # noqa: F811
     assert last < own.steps()[-1] <= max(house.losses("pair"))
     assert len(RunConfig.read(house.run("pair").config).history) == 2  # the chief's alone
     pair = house.losses("pair")
-    assert_alike({step: undisturbed[step] for step in range(1, 2 * STEPS + 1)}, pair)
+    assert_alike({step: undisturbed[step] for step in range(1, 2 * STOPPED + 1)}, pair)
 
     end = own.steps()[-1] + 4
     child = house.start(
@@ -179,7 +272,7 @@ def test_two_processes_are_one_and_stop_together(house, workers):  # noqa: F811
     assert_alike(on_one, house.losses("on-two"))
 
 
-def test_what_does_not_fit_is_a_sentence(house, workers):  # noqa: F811
+def test_what_does_not_fit_is_a_sentence(house, workers):
     """The exit codes and messages of train.py: a TF_CONFIG, the batch size, other hparams."""
     child = house.start(house.argv("x", distribute="multiworker"), config="{")
     odd = house.start(house.argv("odd", distribute="mirrored", batch_size=3), cpus=2)
@@ -191,7 +284,7 @@ def test_what_does_not_fit_is_a_sentence(house, workers):  # noqa: F811
         )
     )
     code, said = ended(child)
-    assert (code, said.startswith("error: TF_CONFIG is not valid JSON")) == (2, True), said
+    assert (code, said.startswith("error: TF_CONFIG does not fit")) == (2, True), said
     code, said = ended(odd)
     assert code == 2, said
     assert "batch_size=3 cannot be split evenly over 2 devices: choose a multiple" in said
