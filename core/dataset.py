@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from core.errors import UsageError
 
@@ -54,6 +54,20 @@ class Parts(NamedTuple):
     count: int
 
 
+class SampleSource(Protocol):
+    """Where the samples of one split come from; `dataloaders.samples` has it for prepared sets and
+    for data in memory."""
+
+    def training(self, start_step: int) -> tf.data.Dataset:
+        """Return endless elements, one for each step from `start_step` on, that `draw` takes."""
+
+    def draw(self, step: Any) -> Any:
+        """Return the samples of one step, which have `part(index, count)`."""
+
+    def evaluation(self, limit: int | None) -> tf.data.Dataset:
+        """Return the samples of the whole split in order, `batch_size` at a time."""
+
+
 class Dataset(abc.ABC):
     """A named source of batches. Batch t is a function of (seed, t) alone.
 
@@ -64,8 +78,8 @@ class Dataset(abc.ABC):
 
     read      whole blocks of serialized records, a window of steps at a time, ahead of their use
     draw      which records a step takes, by stateless draws: nothing depends on threads
-    stages    parse, decode, assemble, in ONE parallel map: between two maps tf.data would queue
-              batches, and a batch of images is the largest thing there is
+    stages    parse, decode, assemble, in one parallel map with `draw`: between two maps tf.data
+              would queue batches, and a batch of images is the largest thing there is
     prefetch  last, so that the model never waits for a batch that could have been ready
 
     No shuffle, no repeat, no interleave: each would have a state that a resumed run has to replay.
@@ -75,6 +89,7 @@ class Dataset(abc.ABC):
     HParams: type  # frozen dataclass of folders
     batch_type: type  # one of dataloaders.batches
     sizes: DataSizes
+    vocabulary: Vocabulary  # the classes that labels of batches index; set by the constructor
     parallel_calls: int | None = None  # batches made at the same time; None: tf.data decides
     prefetch: int = 2  # finished batches that wait for the model
 
@@ -89,94 +104,86 @@ class Dataset(abc.ABC):
         if self.batch_size < 1:
             raise UsageError(f"batch_size is at least 1, not {self.batch_size}")
 
-    # ---- what models, loops and metrics use --------------------------------------------------
-
-    @property
-    @abc.abstractmethod
-    def vocabulary(self) -> Vocabulary:
-        """The classes that labels of this loader's batches index."""
-
     def train_batches(self, start_step: int = 0, parts: Parts | None = None) -> tf.data.Dataset:
-        """Endless `batch_type` elements; the first is the batch of step `start_step` (0-based).
-        The same element comes at the same step wherever the reading starts.
+        """Return endless `batch_type` elements; the first is the batch of step `start_step`
+        (0-based). Step t gives the same batch wherever the reading starts.
 
         parts: then an element is a tuple of these parts of the batch, each a `batch_type` of some
-        of its samples; samples of other parts are not read further than to be chosen. The parts of
-        a batch hold what it holds, because nothing that is drawn for a sample depends on those
-        beside it. UsageError when the batch size is no multiple of their number.
+        of its samples; the other samples are drawn but not read. What is drawn for a sample does
+        not depend on those beside it, so the parts are those of the whole batch. UsageError when
+        the batch size is no multiple of their number.
         """
-        stages = self._stages("train", training=True)
         if parts is None:
-            return self.truncated(len(stages), start_step)
+            return self.truncated(start_step=start_step)
         if self.batch_size % parts.count:
             raise UsageError(
                 f"batch_size={self.batch_size} cannot be split evenly over {parts.count} devices: "
                 "choose a multiple"
             )
-        (name, draw), *rest = stages
+        source = self.source("train")
 
-        def cut(element: Any) -> Any:
-            return tuple(draw(element).part(i, parts.count) for i in parts.wanted)
+        def draw_parts(step: Any) -> tuple[Any, ...]:
+            return tuple(source.draw(step).part(i, parts.count) for i in parts.wanted)
 
-        def each(stage: Callable[[Any], Any]) -> Callable[[Any], Any]:
-            return lambda items: tuple(stage(one) for one in items)
+        def for_each(stage: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            return lambda elements: tuple(stage(element) for element in elements)
 
-        split = ((name, cut), *((name, each(stage)) for name, stage in rest))
-        return self._pipeline(self._training_items(start_step), split)
+        stages = self.stages("train", training=True)
+        functions = [draw_parts, *(for_each(stage) for _, stage in stages)]
+        return self._pipeline(source.training(start_step), functions)
 
     def eval_batches(self, split: str, limit: int | None = None) -> tf.data.Dataset:
-        """`batch_type` elements over the split in its canonical order, once; the last is smaller.
+        """Return `batch_type` elements over the split in its order, once; the last is smaller.
 
-        Which sketch or negative an item meets depends on the seed and the item's place in the
-        split: not on the batch size, nor on `limit`, nor on the run. limit: items at most, spread
-        evenly over the split.
+        Which sketch or negative an object meets depends on the seed and on its scene's place in the
+        split: not on the batch size, nor on `limit`, nor on the run. limit: at most so many
+        samples, spread evenly over the split.
         """
         if split not in SPLITS:
             raise UsageError(f"there is no split {split!r}; choose from {', '.join(SPLITS)}")
         if limit is not None and limit < 1:
             raise UsageError(f"limit is at least 1, not {limit}")
-        items = self._evaluation_items(split, limit)
-        return self._pipeline(items, self._stages(split, training=False))
+        functions = [stage for _, stage in self.stages(split, training=False)]
+        return self._pipeline(self.source(split).evaluation(limit), functions)
 
     def stage_names(self) -> tuple[str, ...]:
-        """Stages of the training pipeline after 'read', in order."""
-        return tuple(name for name, _ in self._stages("train", training=True))
+        """Return the names of the training pipeline's stages after 'read', in order."""
+        return ("draw", *(name for name, _ in self.stages("train", training=True)))
 
-    def truncated(self, stages: int, start_step: int = 0) -> tf.data.Dataset:
-        """The training pipeline cut after its first `stages` stages, to time them."""
-        items = self._training_items(start_step)
-        return self._pipeline(items, self._stages("train", training=True)[:stages])
+    def truncated(self, stages: int | None = None, start_step: int = 0) -> tf.data.Dataset:
+        """Return the training pipeline, cut after its first `stages` stages to time them."""
+        source = self.source("train")
+        functions = [source.draw, *(stage for _, stage in self.stages("train", training=True))]
+        return self._pipeline(source.training(start_step), functions[:stages])
 
-    # ---- what a loader defines ---------------------------------------------------------------
-
-    @abc.abstractmethod
-    def _training_items(self, start_step: int) -> tf.data.Dataset:
-        """Reading: endless elements, one a step, that the first training stage takes."""
+    # ---- what a loader defines, besides `vocabulary` -----------------------------------------
 
     @abc.abstractmethod
-    def _evaluation_items(self, split: str, limit: int | None) -> tf.data.Dataset:
-        """Reading: elements of at most batch_size items that the first evaluation stage takes."""
+    def source(self, split: str) -> SampleSource:
+        """Return where the samples of a split come from (`dataloaders.samples`)."""
 
     @abc.abstractmethod
-    def _stages(self, split: str, training: bool) -> tuple[Stage, ...]:
-        """Named functions from element to element, the last giving `batch_type`. In training the
-        first one gives what can be split: it has `part(index, count)`."""
+    def stages(self, split: str, training: bool) -> tuple[Stage, ...]:
+        """Return the named functions that make a batch of samples, the last giving `batch_type`."""
 
-    def _pipeline(self, items: tf.data.Dataset, stages: tuple[Stage, ...]) -> tf.data.Dataset:
+    def _pipeline(
+        self, elements: tf.data.Dataset, functions: Sequence[Callable[[Any], Any]]
+    ) -> tf.data.Dataset:
         import tensorflow as tf  # here, so that names and protocols can be had without it
 
         @tf.autograph.experimental.do_not_convert  # nothing to convert; halves the tracing
         def run(*element: Any) -> Any:
             result = element[0] if len(element) == 1 else element
-            for _, stage in stages:
-                result = stage(result)
+            for function in functions:
+                result = function(result)
             return result
 
-        calls = self.parallel_calls or tf.data.AUTOTUNE
         options = tf.data.Options()
         options.deterministic = True
-        dataset = items.map(run, num_parallel_calls=calls) if stages else items
-        return dataset.prefetch(self.prefetch).with_options(options)
+        if functions:
+            calls = self.parallel_calls or tf.data.AUTOTUNE
+            elements = elements.map(run, num_parallel_calls=calls)
+        return elements.prefetch(self.prefetch).with_options(options)
 
 
 class SceneDataset(Dataset):
@@ -191,12 +198,13 @@ class SceneDataset(Dataset):
     own_boxes: bool = False  # whether drawings have boxes of their own
     has_masks: bool = True  # whether photographed objects have masks
 
-    @abc.abstractmethod
     def queries(self, protocol: QueryProtocol, drawn: DrawnScenes) -> QueryObjects:
         """Return the objects that the queries of a split show under a protocol.
 
         Draws depend on the seed, the photograph's id and the object's place in its scene alone, so
-        two protocols differ in nothing but what they name. UsageError for boxes the set has not."""
+        two protocols differ in nothing but what they name. UsageError for boxes the set has not.
+        `dataloaders.queries.query_objects` is this for sets that have queries."""
+        raise UsageError(f"{self.name} has no queries: it can only be a gallery")
 
     @abc.abstractmethod
     def relations(
@@ -210,4 +218,5 @@ class SceneDataset(Dataset):
         """Return the triples of some scenes: int32 (T, 3), from boxes alone.
 
         boxes: float32 (O, 4). obj_to_img: int32 (O,), ascending. image_ids: int64 (N,). directions:
-        'canonical', or 'random', drawn for each `side` ('photo' or 'query') apart."""
+        'canonical', or 'random', drawn for each `side` ('photo' or 'query') apart.
+        `dataloaders.scene_graph.relations` is this for the predicates of the paper."""

@@ -41,7 +41,7 @@ from core.model import (
 from core.registry import MODELS
 from core.run_folder import RunConfig, RunFolder
 from core.run_settings import HParamFlags, Settings
-from dataloaders import blocks, images
+from dataloaders import image_ops, images
 from dataloaders.scene_graph import triples
 
 log = logging.getLogger(__name__)
@@ -88,11 +88,11 @@ class Run:
         self.settings = settings
         self.sizes = sizes
         self.step = step
-        resize = functools.partial(blocks.resize_images, side=self.image_size)
+        resize = functools.partial(image_ops.resize_images, side=self.image_size)
         # Of any number of pictures, traced once.
         self._resize = tf.function(resize, autograph=False, reduce_retracing=True)
         self._cut = tf.function(
-            lambda *scene: resize(blocks.crop_images(*scene, sizes.crop)),
+            lambda *scene: resize(image_ops.crop_images(*scene, sizes.crop)),
             autograph=False,
             reduce_retracing=True,
         )
@@ -454,7 +454,7 @@ def _grey(sketch: np.ndarray | Image.Image) -> np.ndarray:
 def _fitted(grey: np.ndarray, side: int) -> np.ndarray:
     """Return a sketch on the canvas of the training data's: uint8 (side, side)."""
     try:
-        return images.fit(grey, side)
+        return images.normalise_drawing(grey, side)
     except images.Skip:
         raise UserError(
             "a sketch shows nothing: leave its object out, or draw dark lines on white paper"

@@ -1,4 +1,4 @@
-"""What a loader hands to a model: batches with named fields.
+"""Batches as loaders give them to models, with named fields.
 
 Letters: N scenes, O photo objects in the batch (all scenes together), Q query objects, T triples,
 U pieces of background stuff, B batch size of triplets, H = W = image size, M mask side, K classes
@@ -59,17 +59,20 @@ class Stuff(NamedTuple):
 
 class SceneBatch(NamedTuple):
     """Stages 2 and 3: N scenes with two sides. Photo and query are separate graphs: the query has
-    its own boxes and may have another number of objects. Every scene has at least one of each."""
+    its own boxes and may have another number of objects. Every scene has at least one of each.
+
+    Fields of what a set lacks are None: a gallery has no queries, SketchyCOCO-SL has no masks.
+    """
 
     image_ids: tf.Tensor  # int64 (N,), id of the photograph in its data set
-    images: tf.Tensor  # uint8 (N, 256, 256, 3), for pictures, and what 'spade' learns to make
-    photo: SceneGraph  # O objects
-    crops: tf.Tensor  # uint8 (O, H, W, 3), photo objects cut from `images` by their boxes
-    # uint8 (O, M, M), 0 or 1, segmentation within the box; None: the set has none
-    masks: tf.Tensor | None
-    query: SceneGraph  # Q objects
-    sketches: tf.Tensor  # uint8 (Q, H, W, 1), 255 = white paper
-    query_to_photo: tf.Tensor  # int32 (Q,), photo object a query object depicts, -1 = none
-    negative_crops: tf.Tensor  # uint8 (O, H, W, 3), paper section 3.5: the photo's graph again,
-    negative_classes: tf.Tensor  # int32 (O,), every object replaced by one of another class
-    stuff: Stuff | None = None  # None: the set has none
+    images: tf.Tensor | None = None  # uint8 (N, 256, 256, 3), what 'spade' learns to make
+    photo: SceneGraph | None = None  # O objects
+    crops: tf.Tensor | None = None  # uint8 (O, H, W, 3), cut from `images` by the boxes
+    masks: tf.Tensor | None = None  # uint8 (O, M, M), 0 or 1, segmentation within the box
+    query: SceneGraph | None = None  # Q objects
+    sketches: tf.Tensor | None = None  # uint8 (Q, H, W, 1), 255 = white paper
+    query_to_photo: tf.Tensor | None = None  # int32 (Q,), photo object depicted, -1 = none
+    # The photo's graph again, every object replaced by one of another class (paper, section 3.5).
+    negative_crops: tf.Tensor | None = None  # uint8 (O, H, W, 3)
+    negative_classes: tf.Tensor | None = None  # int32 (O,)
+    stuff: Stuff | None = None  # background

@@ -7,11 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from core.dataset import Stage, Vocabulary
+from core.dataset import Dataset, DataSizes, Stage
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import blocks, prepared_sets, records, sources
+from dataloaders import prepared_sets, records
 from dataloaders.batches import CropBatch
+from dataloaders.blocks import PreparedSplits
+from dataloaders.image_ops import decode_images, resize_images
+from dataloaders.samples import SplitSamples
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class HParams:
 
 
 @LOADERS.register("cococrops-tfrecord")
-class Cococrops(sources.ItemLoader):
+class Cococrops(Dataset):
     """Crops of a set grouped by class; a training batch mixes blocks of many classes."""
 
     name = "cococrops-tfrecord"
@@ -31,29 +34,23 @@ class Cococrops(sources.ItemLoader):
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
         super().__init__(hparams, base, image_size, seed)
-        meta = prepared_sets.read_meta(hparams.crops_dir, "coco-crops")
-        self._vocabulary = meta.vocabulary
-        self._open_items(hparams.crops_dir)
-        self._side = blocks.image_side(self._items("train"))
+        self.vocabulary = prepared_sets.read_meta(hparams.crops_dir, "coco-crops").vocabulary
+        self._crops = PreparedSplits(hparams.crops_dir)
+        self.sizes = DataSizes(crop=self._crops.image_side)
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The vocabulary of the crops' COCO set."""
-        return self._vocabulary
+    def source(self, split: str) -> SplitSamples:
+        return SplitSamples(self._crops.split(split), self.batch_size, self.seed)
 
-    def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
+    def stages(self, split: str, training: bool) -> tuple[Stage, ...]:
         return (
-            ("parse", lambda items: records.CropRecord.parse(items.records)),
+            ("parse", lambda samples: records.CropRecord.parse(samples.records)),
             ("decode", self._decode),
         )
 
     def _decode(self, crops: records.Crops) -> CropBatch:
-        images = blocks.decode_images(crops.image, self._side, 3, "jpeg")
-        return CropBatch(
-            blocks.resize_images(images, self.image_size),
-            tf.cast(crops.obj_idx, tf.int32),
-            crops.image_id,
-        )
+        images = decode_images(crops.image, self.sizes.crop, 3, "jpeg")
+        classes = tf.cast(crops.obj_idx, tf.int32)
+        return CropBatch(resize_images(images, self.image_size), classes, crops.image_id)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Picture files as they are found -> photographs and sketches as the models see them.
+"""Picture files as they are found, brought to photographs and sketches as the models see them.
 
 No TensorFlow here: preparation's workers import this module.
 """
@@ -18,7 +18,7 @@ from dataloaders import sketches
 # times smaller than gzipped float32). 4:4:4: colour is half of what tells classes apart.
 SCENE_QUALITY = 95
 CROP_QUALITY = 90
-# Pixels a side, known before anything is decoded: a forged file could fill the memory.
+# Pixels a side, known before anything is decoded: a huge file could fill the memory.
 MAX_PHOTO_SIDE = 8192
 MAX_SIDE = 2048  # of a drawing; official ones have some hundreds
 # All that the sets have. Pillow knows many more, some by seldom used decoders, and gives PostScript
@@ -29,12 +29,18 @@ _MIN_EXTENT = 3  # pixels: anything smaller is a dot, and would become a black s
 
 
 class Skip(Exception):  # noqa: N818
-    """The photograph, sketch or region at hand cannot be used; says why, fit for a report's
-    heading."""
+    """A photograph, sketch or region cannot be used; says why, as a phrase fit for a heading."""
 
 
-class Picture(NamedTuple):
-    """A photograph as it is stored, and what it was."""
+class Problem(NamedTuple):
+    """One thing that is left out."""
+
+    reason: str  # a phrase fit for a heading
+    name: str  # of the thing
+
+
+class Photo(NamedTuple):
+    """A photograph as it is stored, and the size of its file."""
 
     pixels: np.ndarray  # uint8 (side, side, 3)
     width: int  # of the file, pixels
@@ -44,8 +50,8 @@ class Picture(NamedTuple):
 # ---- photographs -----------------------------------------------------------------------------
 
 
-def load_photo(path: Path, side: int, size: tuple[int, int] | None = None) -> Picture:
-    """The photograph resized to uint8 (side, side, 3), aspect not kept, antialiased bilinear.
+def load_photo(path: Path, side: int, size: tuple[int, int] | None = None) -> Photo:
+    """Read a photograph, resized to uint8 (side, side, 3): aspect not kept, antialiased bilinear.
 
     size: width and height that its annotations are for, where they say so. Raises Skip when it is
     missing, broken, too large, or of another size.
@@ -65,7 +71,7 @@ def load_photo(path: Path, side: int, size: tuple[int, int] | None = None) -> Pi
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         raise Skip("photograph broken") from error
     resized = rgb.resize((side, side), Image.Resampling.BILINEAR)
-    return Picture(np.asarray(resized), rgb.width, rgb.height)
+    return Photo(np.asarray(resized), rgb.width, rgb.height)
 
 
 def _opened(path: Path) -> Image.Image:
@@ -75,7 +81,8 @@ def _opened(path: Path) -> Image.Image:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """pixels: uint8 (H, W, 3); quality: 1..95. Without chroma subsampling."""
+    """Return the bytes of a JPEG without chroma subsampling. pixels: uint8 (H, W, 3); quality: 1 to
+    95."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
@@ -85,15 +92,15 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
 
 
 def load_sketch(path: Path, side: int) -> np.ndarray:
-    """The sketch of a picture file, brought to the canvas by `fit`: uint8 (side, side).
+    """Read a sketch and bring it to the canvas by `normalise_drawing`: uint8 (side, side).
 
     Raises Skip when the file is broken or shows nothing.
     """
-    return fit(load_drawing(path), side)
+    return normalise_drawing(load_drawing(path), side)
 
 
 def load_drawing(path: Path) -> np.ndarray:
-    """A drawing as it is: uint8 (h, w), 255 = white paper.
+    """Read a drawing as it is: uint8 (h, w), 255 = white paper.
 
     Grey, palette and RGB of 1 to 16 bits; what is transparent shows white paper. Raises Skip when
     the file is missing, broken or too large.
@@ -110,7 +117,7 @@ def load_drawing(path: Path) -> np.ndarray:
 
 
 def grey_on_white(image: Image.Image) -> np.ndarray:
-    """uint8 (h, w) of a picture on white paper."""
+    """Return a picture on white paper: uint8 (h, w)."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
         return (np.asarray(image) >> 8).astype(np.uint8)
     if not image.has_transparency_data:
@@ -121,8 +128,8 @@ def grey_on_white(image: Image.Image) -> np.ndarray:
     return np.asarray(paper.convert("L"))
 
 
-def fit(grey: np.ndarray, side: int) -> np.ndarray:
-    """Brings a drawing to the canvas as drawings of Quick, Draw! come (dataloaders.sketches), so
+def normalise_drawing(grey: np.ndarray, side: int) -> np.ndarray:
+    """Bring a drawing to the canvas as drawings of Quick, Draw! come (dataloaders.sketches), so
     that the encoder sees one kind of sketch: uint8 (side, side), 255 = white paper, 0 = line.
 
     grey: uint8 (h, w), dark on light. The longest side of the ink's box fills the canvas less the

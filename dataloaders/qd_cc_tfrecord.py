@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from core.dataset import DataSizes, Stage, Vocabulary
+from core.dataset import Dataset, DataSizes, Stage
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import blocks, prepared_sets, random_draws, records, sources
+from dataloaders import random_draws, records, samples
 from dataloaders.batches import TripletBatch
-from dataloaders.negatives import check_negatives, negative_rows
+from dataloaders.blocks import PreparedSplits
+from dataloaders.class_pools import ClassPools, ClassSet, report_missing
+from dataloaders.image_ops import decode_images, resize_images
+from dataloaders.prepared_sets import check_same_vocabulary, read_meta
+from dataloaders.random_draws import Stream
 
 
 @dataclass(frozen=True)
@@ -30,18 +35,8 @@ class HParams:
     crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=True)
 
 
-class _Triplets(NamedTuple):
-    """n triplets; images encoded at first, then uint8 (n, side, side, channels)."""
-
-    sketches: tf.Tensor
-    positives: tf.Tensor
-    negatives: tf.Tensor
-    classes: tf.Tensor  # int32 (n,)
-    negative_classes: tf.Tensor  # int32 (n,)
-
-
 @LOADERS.register("quickdraw-cococrops-tf")
-class QuickdrawCococrops(sources.ItemLoader):
+class QuickdrawCococrops(Dataset):
     """Triplets of a sketch, a crop of its class and a crop of another class."""
 
     name = "quickdraw-cococrops-tf"
@@ -50,63 +45,52 @@ class QuickdrawCococrops(sources.ItemLoader):
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
         super().__init__(hparams, base, image_size, seed)
-        sketch_meta = prepared_sets.read_meta(hparams.qdraw_dir, "quickdraw", "quickdraw-indexed")
-        crop_meta = prepared_sets.read_meta(hparams.crops_dir, "coco-crops")
-        prepared_sets.check_same_vocabulary(
-            {hparams.qdraw_dir: sketch_meta, hparams.crops_dir: crop_meta}
-        )
-        self._vocabulary = crop_meta.vocabulary
-        self._sketch_classes = sources.joined_classes(
-            sketch_meta, hparams.qdraw_dir, self._vocabulary
-        )
+        sketch_meta = read_meta(hparams.qdraw_dir, "quickdraw", "quickdraw-indexed")
+        crop_meta = read_meta(hparams.crops_dir, "coco-crops")
+        check_same_vocabulary({hparams.qdraw_dir: sketch_meta, hparams.crops_dir: crop_meta})
+        self.vocabulary = crop_meta.vocabulary
         self._drawings = sketch_meta.drawings
-        self._report_sketches = functools.lru_cache(maxsize=None)(self._missing_sketches)
-        self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
-        self._open_items(hparams.qdraw_dir)
-        crop = blocks.image_side(self._crops.split("train"))
-        self.sizes = DataSizes(crop=crop, sketch=blocks.image_side(self._items("train")))
+        # int32, of each class of the sketch set its vocabulary index
+        self._classes = samples.sketch_classes(sketch_meta, hparams.qdraw_dir, self.vocabulary)
+        self._sketches = PreparedSplits(hparams.qdraw_dir)
+        self._crops = ClassSet(hparams.crops_dir, self.vocabulary, "crops")
+        self.sizes = DataSizes(crop=self._crops.image_side, sketch=self._sketches.image_side)
+        self._usable = functools.cache(self._usable_classes)  # logs what is missing once a split
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The vocabulary of the crops' COCO set."""
-        return self._vocabulary
-
-    def _missing_sketches(self, split: str) -> None:
-        blocks.report_missing(
+    def _usable_classes(self, split: str) -> np.ndarray:
+        """Return which classes of the sketch set have crops: bool, indexed by `coco_class`."""
+        report_missing(
             self._drawings[split],
-            [self._vocabulary.names[k] for k in self._vocabulary.objects],
+            [self.vocabulary.names[k] for k in self.vocabulary.objects],
             f"sketches in the {split} split of {self.hparams.qdraw_dir}",
         )
+        rows = self._crops.pools(split).row_of_class[self._classes]
+        return (self._classes >= 0) & (rows >= 0)
 
-    def _usable(self, split: str) -> Any:
-        self._report_sketches(split)
-        rows = self._crops.of(split).row_of_class[self._sketch_classes]
-        good = (self._sketch_classes >= 0) & (rows >= 0)
-        return functools.partial(sources.class_usable, "coco_class", good)
+    def source(self, split: str) -> samples.SplitSamples:
+        usable = samples.of_usable_class("coco_class", self._usable(split))
+        pools = {"crops": self._crops.negative_pools(split)}
+        sketches = self._sketches.split(split)
+        return samples.SplitSamples(sketches, self.batch_size, self.seed, usable, pools)
 
-    def _partners(self, split: str) -> dict[str, blocks.ClassPools]:
-        crops = self._crops.of(split)
-        check_negatives(crops, f"the {split} split of {self.hparams.crops_dir}")
-        return {"crops": crops}
-
-    def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
-        crops = self._crops.of(split)
-        parse = functools.partial(self._parse, crops)
+    def stages(self, split: str, training: bool) -> tuple[Stage, ...]:
+        parse = functools.partial(self._parse, self._crops.pools(split))
         return (("parse", parse), ("decode", self._decode), ("assemble", self._assemble))
 
-    def _parse(self, crops: blocks.ClassPools, items: sources.Items) -> _Triplets:
-        sketches = records.SketchRecord.parse(items.records)
-        classes = tf.gather(self._sketch_classes, sketches.coco_class)
+    def _parse(self, crops: ClassPools, chosen: samples.Samples) -> TripletBatch:
+        """Return triplets of encoded images: string (B,)."""
+        sketches = records.SketchRecord.parse(chosen.records)
+        classes = tf.gather(self._classes, sketches.coco_class)
         rows = tf.gather(crops.row_of_class, classes)
 
-        def word(stream: int) -> tf.Tensor:
-            return random_draws.bits(self.seed, stream, items.positions)
+        def words(stream: Stream) -> tf.Tensor:
+            return random_draws.bits(self.seed, stream, chosen.positions)
 
-        others = negative_rows(rows, len(crops.classes), word(sources.NEGATIVE_CLASS))
-        pool = items.pools["crops"]
-        positives = blocks.pick(pool, rows, word(sources.POSITIVE))
-        negatives = blocks.pick(pool, others, word(sources.NEGATIVE_CROP))
-        return _Triplets(
+        others = crops.other_rows(rows, words(Stream.NEGATIVE_CLASS))
+        pool = chosen.pools["crops"]
+        positives = pool.pick(rows, words(Stream.POSITIVE))
+        negatives = pool.pick(others, words(Stream.NEGATIVE_CROP))
+        return TripletBatch(
             sketches.image,
             records.CropRecord.parse(positives).image,
             records.CropRecord.parse(negatives).image,
@@ -114,19 +98,20 @@ class QuickdrawCococrops(sources.ItemLoader):
             tf.gather(crops.classes, others),
         )
 
-    def _decode(self, triplets: _Triplets) -> _Triplets:
+    def _decode(self, triplets: TripletBatch) -> TripletBatch:
+        sizes = self.sizes
         return triplets._replace(
-            sketches=blocks.decode_images(triplets.sketches, self.sizes.sketch, 1, "png"),
-            positives=blocks.decode_images(triplets.positives, self.sizes.crop, 3, "jpeg"),
-            negatives=blocks.decode_images(triplets.negatives, self.sizes.crop, 3, "jpeg"),
+            sketches=decode_images(triplets.sketches, sizes.sketch, 1, "png"),
+            positives=decode_images(triplets.positives, sizes.crop, 3, "jpeg"),
+            negatives=decode_images(triplets.negatives, sizes.crop, 3, "jpeg"),
         )
 
-    def _assemble(self, triplets: _Triplets) -> TripletBatch:
-        images = ("sketches", "positives", "negatives")
-        resized = {
-            name: blocks.resize_images(getattr(triplets, name), self.image_size) for name in images
-        }
-        return TripletBatch(**triplets._replace(**resized)._asdict())
+    def _assemble(self, triplets: TripletBatch) -> TripletBatch:
+        return triplets._replace(
+            sketches=resize_images(triplets.sketches, self.image_size),
+            positives=resize_images(triplets.positives, self.image_size),
+            negatives=resize_images(triplets.negatives, self.image_size),
+        )
 
 
 if __name__ == "__main__":

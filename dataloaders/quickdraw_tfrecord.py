@@ -7,11 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from core.dataset import Stage, Vocabulary
+from core.dataset import Dataset, DataSizes, Stage
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import blocks, prepared_sets, records, sources
+from dataloaders import prepared_sets, records
 from dataloaders.batches import SketchBatch
+from dataloaders.blocks import PreparedSplits
+from dataloaders.image_ops import decode_images, resize_images
+from dataloaders.samples import SplitSamples
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class HParams:
 
 
 @LOADERS.register("quickdraw-tfrecord")
-class Quickdraw(sources.ItemLoader):
+class Quickdraw(Dataset):
     """Sketches of a set in random order. Labels index the set's own `coco_classes`."""
 
     name = "quickdraw-tfrecord"
@@ -34,26 +37,23 @@ class Quickdraw(sources.ItemLoader):
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
         super().__init__(hparams, base, image_size, seed)
-        self._vocabulary = prepared_sets.read_meta(hparams.qdraw_dir, self.kind).vocabulary
-        self._open_items(hparams.qdraw_dir)
-        self._side = blocks.image_side(self._items("train"))
+        self.vocabulary = prepared_sets.read_meta(hparams.qdraw_dir, self.kind).vocabulary
+        self._sketches = PreparedSplits(hparams.qdraw_dir)
+        self.sizes = DataSizes(sketch=self._sketches.image_side)
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The classes that the set's drawings are mapped onto."""
-        return self._vocabulary
+    def source(self, split: str) -> SplitSamples:
+        return SplitSamples(self._sketches.split(split), self.batch_size, self.seed)
 
-    def _work(self, split: str, training: bool) -> tuple[Stage, ...]:
+    def stages(self, split: str, training: bool) -> tuple[Stage, ...]:
         return (
-            ("parse", lambda items: records.SketchRecord.parse(items.records)),
+            ("parse", lambda samples: records.SketchRecord.parse(samples.records)),
             ("decode", self._decode),
         )
 
     def _decode(self, sketches: records.Sketches) -> SketchBatch:
-        images = blocks.decode_images(sketches.image, self._side, 1, "png")
-        return SketchBatch(
-            blocks.resize_images(images, self.image_size), tf.cast(sketches.coco_class, tf.int32)
-        )
+        images = decode_images(sketches.image, self.sizes.sketch, 1, "png")
+        classes = tf.cast(sketches.coco_class, tf.int32)
+        return SketchBatch(resize_images(images, self.image_size), classes)
 
 
 @LOADERS.register("indexed-quickdraw")

@@ -1,104 +1,89 @@
-"""From the records of N scenes and their partners to a SceneBatch, in vectorised steps.
+"""From the samples of N scenes to a SceneBatch, in vectorised steps.
 
-    parse     records -> objects of all scenes in one list, a partner's record for each
+    parse     samples -> objects of all scenes in one list, an encoded sketch and negative for each
     decode    encoded images -> pixels
-    assemble  crops, masks, both graphs -> SceneBatch
+    assemble  crops, masks, graphs -> SceneBatch
+
+A loader writes its own `parse` of the functions here; a side that its set lacks stays None.
 
 Letters: N scenes, O photo objects, Q query objects, U pieces of stuff, M mask side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from core.dataset import DataSizes
-from dataloaders import blocks, queries, random_draws, records, sources
+from core.dataset import DataSizes, SceneDataset, Stage
+from dataloaders import queries, random_draws, records
 from dataloaders.batches import SceneBatch, SceneGraph, Stuff
-from dataloaders.negatives import negative_rows
+from dataloaders.class_pools import ClassPool, ClassPools
+from dataloaders.image_ops import crop_images, decode_images, resize_images
+from dataloaders.random_draws import Stream
+from dataloaders.samples import Samples
 from dataloaders.scene_graph import triples
 
 
-class Objects(NamedTuple):
+class SceneObjects(NamedTuple):
     """The O objects of one side of N scenes, scene after scene."""
 
     classes: tf.Tensor  # int32 (O,)
     boxes: tf.Tensor  # float32 (O, 4)
     obj_to_img: tf.Tensor  # int32 (O,)
     positions: tf.Tensor  # int64 (O,), position of the object's scene, for draws
-    slots: tf.Tensor  # int32 (O,), place of the object in its scene, for draws
+    places: tf.Tensor  # int32 (O,), place of the object in its scene, for draws
 
     @classmethod
-    def of(cls, classes: tf.RaggedTensor, boxes: tf.Tensor, positions: tf.Tensor) -> Objects:
+    def of(cls, classes: tf.RaggedTensor, boxes: tf.Tensor, positions: tf.Tensor) -> SceneObjects:
         """classes: int (N, (O)). boxes: float32 (O, 4). positions: int64 (N,)."""
         obj_to_img = tf.cast(classes.value_rowids(), tf.int32)
         starts = tf.cast(classes.row_starts(), tf.int32)
-        slots = tf.range(tf.size(obj_to_img)) - tf.gather(starts, obj_to_img)
+        places = tf.range(tf.size(obj_to_img)) - tf.gather(starts, obj_to_img)
         indices = tf.cast(classes.flat_values, tf.int32)
-        return cls(indices, boxes, obj_to_img, tf.gather(positions, obj_to_img), slots)
+        return cls(indices, boxes, obj_to_img, tf.gather(positions, obj_to_img), places)
 
-    def words(self, seed: int, stream: int) -> tf.Tensor:
-        """A random word for each object: uint64 (O,)."""
-        return random_draws.bits(seed, stream, self.positions, self.slots)
+    def words(self, seed: int, stream: Stream) -> tf.Tensor:
+        """Return a random word for each object: uint64 (O,)."""
+        return random_draws.bits(seed, stream, self.positions, self.places)
 
-    def graph(self, seed: int, stream: int | None) -> SceneGraph:
-        """With directions drawn from `stream`, or canonical ones for None."""
+    def graph(self, seed: int, stream: Stream | None) -> SceneGraph:
+        """Return the objects with their relations: directions drawn from `stream`, or canonical
+        ones for None."""
         words = None if stream is None else self.words(seed, stream)
         rows = triples(self.boxes, self.obj_to_img, words)
         return SceneGraph(self.classes, self.boxes, self.obj_to_img, rows)
 
 
-class Parsed(NamedTuple):
-    """N scenes with everything drawn; images are encoded until `decode`."""
+class EncodedScenes(NamedTuple):
+    """N scenes with everything drawn; images are encoded until `decode`. A field that the set lacks
+    is None."""
 
     image_ids: tf.Tensor  # int64 (N,)
-    images: tf.Tensor  # string (N,), then uint8 (N, S, S, 3)
-    photo: Objects  # O objects
-    masks: tf.Tensor | None  # string (N,), packed; None: the set has none
-    query: Objects  # Q objects
-    query_to_photo: tf.Tensor  # int32 (Q,), -1 = none
-    sketches: tf.Tensor  # string (Q,), then uint8 (Q, S, S, 1)
-    negative_crops: tf.Tensor  # string (O,), then uint8 (O, S, S, 3)
-    negative_classes: tf.Tensor  # int32 (O,)
-    stuff: Stuff | None  # masks: string (N,), packed; None: the set has none
+    images: tf.Tensor | None = None  # string (N,), then uint8 (N, S, S, 3)
+    photo: SceneObjects | None = None  # O objects
+    masks: tf.Tensor | None = None  # string (N,), packed
+    query: SceneObjects | None = None  # Q objects
+    query_to_photo: tf.Tensor | None = None  # int32 (Q,), -1 = none
+    sketches: tf.Tensor | None = None  # string (Q,), then uint8 (Q, S, S, 1)
+    negative_crops: tf.Tensor | None = None  # string (O,), then uint8 (O, S, S, 3)
+    negative_classes: tf.Tensor | None = None  # int32 (O,)
+    stuff: Stuff | None = None  # masks: string (N,), packed
 
 
-def parse(
-    items: sources.Items,
-    sketches: blocks.ClassPools | None,
-    crops: blocks.ClassPools,
-    seed: int,
-) -> Parsed:
-    """Reads the scenes' records and draws a sketch and a negative crop for every object.
+# ---- parse -----------------------------------------------------------------------------------
 
-    sketches: the query leaves out objects of a class without any. None: the scenes are paired, the
-    query shows the sketch of each object.
-    """
-    scenes = records.SceneRecord.parse(items.records)
-    photo = Objects.of(scenes.obj_idx, scenes.boxes.flat_values, items.positions)
-    if sketches is None:
-        drawable, drawings = tf.range(tf.size(photo.classes)), scenes.sketches.flat_values
-    else:
-        sketch_rows = tf.gather(sketches.row_of_class, photo.classes)
-        drawable = tf.cast(tf.where(sketch_rows >= 0)[:, 0], tf.int32)
-        drawn = blocks.pick(
-            items.pools["sketches"],
-            tf.gather(sketch_rows, drawable),
-            tf.gather(photo.words(seed, sources.SKETCH), drawable),
-        )
-        drawings = records.SketchRecord.parse(drawn).image
-    negative_crops, negative_classes = negatives(photo, items.pools["crops"], crops, seed)
-    return Parsed(
+
+def parse_scenes(samples: Samples) -> EncodedScenes:
+    """Parse scene records: the photographs' side, and the sketches that lie with them."""
+    scenes = records.SceneRecord.parse(samples.records)
+    return EncodedScenes(
         image_ids=scenes.image_id,
         images=scenes.image,
-        photo=photo,
+        photo=SceneObjects.of(scenes.obj_idx, scenes.boxes.flat_values, samples.positions),
         masks=scenes.masks,
-        query=Objects(*(tf.gather(column, drawable) for column in photo)),
-        query_to_photo=drawable,
-        sketches=drawings,
-        negative_crops=negative_crops,
-        negative_classes=negative_classes,
+        sketches=scenes.sketches.flat_values,
         stuff=Stuff(
             tf.cast(scenes.stuff_idx.flat_values, tf.int32),
             scenes.stuff_boxes.flat_values,
@@ -108,60 +93,126 @@ def parse(
     )
 
 
-def negatives(
-    photo: Objects, pool: blocks.Pool, crops: blocks.ClassPools, seed: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """A crop of another class for each object: encoded string (O,), class int32 (O,)."""
-    own = tf.gather(crops.row_of_class, photo.classes)
-    others = negative_rows(own, len(crops.classes), photo.words(seed, sources.NEGATIVE_CLASS))
-    drawn = blocks.pick(pool, others, photo.words(seed, sources.NEGATIVE_CROP))
-    return records.CropRecord.parse(drawn).image, tf.gather(crops.classes, others)
+def add_paired_queries(scenes: EncodedScenes) -> EncodedScenes:
+    """Add queries that show each photographed object by the sketch that lies with it."""
+    every = tf.range(tf.size(scenes.photo.classes))
+    return scenes._replace(query=scenes.photo, query_to_photo=every)
 
 
-def thin_out(parsed: Parsed, seed: int, dropped: float) -> Parsed:
-    """Leaves out each query object with the probability `dropped`; one of a scene stays."""
-    if not dropped:
-        return parsed
-    query = parsed.query
-    kept = queries.kept(query.obj_to_img, dropped, seed, query.positions, query.slots)
-    return parsed._replace(
-        query=Objects(*(tf.boolean_mask(column, kept) for column in query)),
-        query_to_photo=tf.boolean_mask(parsed.query_to_photo, kept),
-        sketches=tf.boolean_mask(parsed.sketches, kept),
+def add_random_queries(
+    scenes: EncodedScenes, pool: ClassPool, pools: ClassPools, seed: int
+) -> EncodedScenes:
+    """Add queries that show each photographed object by a random sketch of its class. Objects of a
+    class without sketches are left out."""
+    rows = tf.gather(pools.row_of_class, scenes.photo.classes)
+    drawable = tf.cast(tf.where(rows >= 0)[:, 0], tf.int32)
+    words = tf.gather(scenes.photo.words(seed, Stream.SKETCH), drawable)
+    drawn = pool.pick(tf.gather(rows, drawable), words)
+    return scenes._replace(
+        query=SceneObjects(*(tf.gather(column, drawable) for column in scenes.photo)),
+        query_to_photo=drawable,
+        sketches=records.SketchRecord.parse(drawn).image,
     )
 
 
-def decode(parsed: Parsed, sizes: DataSizes) -> Parsed:
-    """Encoded images to uint8."""
-    return parsed._replace(
-        images=blocks.decode_images(parsed.images, sizes.photo, 3, "jpeg"),
-        sketches=blocks.decode_images(parsed.sketches, sizes.sketch, 1, "png"),
-        negative_crops=blocks.decode_images(parsed.negative_crops, sizes.crop, 3, "jpeg"),
+def add_negatives(
+    scenes: EncodedScenes, pool: ClassPool, pools: ClassPools, seed: int
+) -> EncodedScenes:
+    """Add a crop of another class for each photographed object (paper, section 3.5)."""
+    photo = scenes.photo
+    own = tf.gather(pools.row_of_class, photo.classes)
+    others = pools.other_rows(own, photo.words(seed, Stream.NEGATIVE_CLASS))
+    drawn = pool.pick(others, photo.words(seed, Stream.NEGATIVE_CROP))
+    return scenes._replace(
+        negative_crops=records.CropRecord.parse(drawn).image,
+        negative_classes=tf.gather(pools.classes, others),
     )
 
 
-def assemble(
-    parsed: Parsed, sizes: DataSizes, image_size: int, seed: int, training: bool, jitter: float
+# ---- from parsed scenes to a batch -----------------------------------------------------------
+
+
+def stages(
+    dataset: SceneDataset,
+    parse: Callable[[Samples], EncodedScenes],
+    training: bool,
+    jitter: float = 0.0,
+    dropped: float = 0.0,
+) -> tuple[Stage, ...]:
+    """Return the stages of a loader of scenes, for `Dataset.stages`.
+
+    training: the direction of each pair of each side is drawn anew; the query side never learns the
+    photo side's directions. In training alone the queries' boxes are jittered by `jitter`, and each
+    of their objects is left out with the probability `dropped`.
+    """
+    # Paper: a query in training shows all objects in the photograph's own boxes; here: so by
+    # default, and hparams can jitter its boxes and drop objects, because people draw so.
+    seed, sizes = dataset.seed, dataset.sizes
+    jitter, dropped = (jitter, dropped) if training else (0.0, 0.0)
+    return (
+        ("parse", lambda samples: _change_queries(parse(samples), seed, jitter, dropped)),
+        ("decode", lambda scenes: _decode(scenes, sizes)),
+        ("assemble", lambda scenes: _assemble(scenes, sizes, dataset.image_size, seed, training)),
+    )
+
+
+def _change_queries(
+    scenes: EncodedScenes, seed: int, jitter: float, dropped: float
+) -> EncodedScenes:
+    query = scenes.query
+    if query is not None and dropped:
+        shown = queries.choose_shown(query.obj_to_img, dropped, seed, query.positions, query.places)
+        query = SceneObjects(*(tf.boolean_mask(column, shown) for column in query))
+        scenes = scenes._replace(
+            query_to_photo=tf.boolean_mask(scenes.query_to_photo, shown),
+            sketches=tf.boolean_mask(scenes.sketches, shown),
+        )
+    if query is not None and jitter:
+        boxes = queries.jitter_boxes(query.boxes, jitter, seed, query.positions, query.places)
+        query = query._replace(boxes=boxes)
+    return scenes._replace(query=query)
+
+
+def _decode(scenes: EncodedScenes, sizes: DataSizes) -> EncodedScenes:
+    columns = {
+        "images": (sizes.photo, 3, "jpeg"),
+        "sketches": (sizes.sketch, 1, "png"),
+        "negative_crops": (sizes.crop, 3, "jpeg"),
+    }
+    encoded = scenes._asdict()
+    decoded = {
+        name: decode_images(encoded[name], *how)
+        for name, how in columns.items()
+        if encoded[name] is not None
+    }
+    return scenes._replace(**decoded)
+
+
+def _assemble(
+    scenes: EncodedScenes, sizes: DataSizes, image_size: int, seed: int, training: bool
 ) -> SceneBatch:
-    """The finished batch. training: the direction of each pair of each side is drawn anew; the
-    query side never learns the photo side's directions. jitter: of the query's boxes."""
-    photo, query, stuff = parsed.photo, parsed.query, parsed.stuff
-    if jitter:
-        names = query.positions, query.slots
-        query = query._replace(boxes=queries.jittered(query.boxes, jitter, seed, *names))
-    return SceneBatch(
-        image_ids=parsed.image_ids,
-        images=parsed.images,
-        photo=photo.graph(seed, sources.PHOTO_DIRECTION if training else None),
-        crops=blocks.resize_images(
-            blocks.crop_images(parsed.images, photo.boxes, photo.obj_to_img, sizes.crop),
-            image_size,
-        ),
-        masks=None if parsed.masks is None else records.unpack_masks(parsed.masks, sizes.mask),
-        query=query.graph(seed, sources.QUERY_DIRECTION if training else None),
-        sketches=blocks.resize_images(parsed.sketches, image_size),
-        query_to_photo=parsed.query_to_photo,
-        negative_crops=blocks.resize_images(parsed.negative_crops, image_size),
-        negative_classes=parsed.negative_classes,
-        stuff=stuff and stuff._replace(masks=records.unpack_masks(stuff.masks, sizes.mask)),
+    batch = SceneBatch(
+        image_ids=scenes.image_ids,
+        images=scenes.images,
+        query_to_photo=scenes.query_to_photo,
+        negative_classes=scenes.negative_classes,
     )
+    if scenes.photo is not None:
+        photo, masks = scenes.photo, scenes.masks
+        crops = crop_images(scenes.images, photo.boxes, photo.obj_to_img, sizes.crop)
+        batch = batch._replace(
+            photo=photo.graph(seed, Stream.PHOTO_DIRECTION if training else None),
+            crops=resize_images(crops, image_size),
+            masks=None if masks is None else records.unpack_masks(masks, sizes.mask),
+        )
+    if scenes.query is not None:
+        batch = batch._replace(
+            query=scenes.query.graph(seed, Stream.QUERY_DIRECTION if training else None),
+            sketches=resize_images(scenes.sketches, image_size),
+        )
+    if scenes.negative_crops is not None:
+        batch = batch._replace(negative_crops=resize_images(scenes.negative_crops, image_size))
+    if scenes.stuff is not None:
+        masks = records.unpack_masks(scenes.stuff.masks, sizes.mask)
+        batch = batch._replace(stuff=scenes.stuff._replace(masks=masks))
+    return batch

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from core.dataset import SceneDataset
 
 PREDICATES = (
     "__in_image__",
@@ -24,10 +28,38 @@ PREDICATES = (
 IN_IMAGE, LEFT_OF, RIGHT_OF, ABOVE, BELOW, INSIDE, SURROUNDING = range(len(PREDICATES))
 
 
+def relations(
+    dataset: SceneDataset,
+    boxes: np.ndarray,
+    obj_to_img: np.ndarray,
+    image_ids: np.ndarray,
+    directions: str,
+    side: str,
+) -> tf.Tensor:
+    """Return the triples of some scenes, int32 (T, 3); the method `relations` of loaders, which
+    says what the arguments are."""
+    import tensorflow as tf
+
+    from dataloaders.random_draws import Stream, bits
+
+    words = None
+    if directions == "random":
+        stream = Stream.PHOTO_DIRECTION if side == "photo" else Stream.QUERY_DIRECTION
+        words = bits(dataset.seed, stream, image_ids[obj_to_img], places_in_scene(obj_to_img))
+    return triples(tf.constant(boxes), tf.constant(obj_to_img), words)
+
+
+def places_in_scene(obj_to_img: np.ndarray) -> np.ndarray:
+    """Return the place of each object in its scene, from 0: int32 (O,). obj_to_img: int (O,),
+    ascending."""
+    first = np.searchsorted(obj_to_img, obj_to_img)
+    return (np.arange(len(obj_to_img)) - first).astype(np.int32)
+
+
 def triples(
     boxes: tf.Tensor, obj_to_img: tf.Tensor, flip_bits: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Triples of all scenes of a batch: int32 (T, 3) rows of subject, predicate, object.
+    """Return the triples of all scenes of a batch: int32 (T, 3), subject, predicate, object.
 
     One for every pair of objects i < j of a scene, ordered by scene, then (i, j); a scene of one
     object has the triple (0, IN_IMAGE, 0) of that object.
@@ -64,7 +96,7 @@ def triples(
 
 
 def predicates(subjects: tf.Tensor, objects: tf.Tensor) -> tf.Tensor:
-    """What each subject box (T, 4) is to the object box (T, 4) beside it: int32 (T,), 1 to 6.
+    """Return what each subject box (T, 4) is to its object box (T, 4): int32 (T,), 1 to 6.
 
     Containment is strict on all four sides. Otherwise the angle theta of subject centre minus
     object centre decides: |theta| >= 3pi/4 left of, [-3pi/4, -pi/4) above, [-pi/4, pi/4) right
@@ -86,7 +118,8 @@ def predicates(subjects: tf.Tensor, objects: tf.Tensor) -> tf.Tensor:
 
 
 def _comes_before(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Whether box a (T, 4) stands strictly before box b (T, 4) in the order of x0, y0, x1, y1."""
+    """Return where box a (T, 4) stands strictly before box b (T, 4) in the order of x0, y0, x1, y1:
+    bool (T,)."""
     import tensorflow as tf
 
     before = tf.zeros(tf.shape(a)[:1], tf.bool)

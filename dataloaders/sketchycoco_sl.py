@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from core.dataset import DataSizes
+from core.dataset import DataSizes, SceneDataset, Stage
 from core.errors import EmptySplitError, UserError
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import blocks, prepared_sets, scene_batches, sl_pairs, sources
-from dataloaders.scene_loader import SceneLoader
+from dataloaders import prepared_sets, samples, scene_batches, scene_graph, sl_pairs
+from dataloaders.batches import SceneBatch
+from dataloaders.class_pools import ClassSet
+from dataloaders.images import Problem
+from dataloaders.queries import query_objects
+from dataloaders.scene_batches import EncodedScenes, SceneObjects
 
 _NO_SPLIT = {
     "train": "training needs pairs there, laid out as those of test",
@@ -50,46 +54,64 @@ class HParams:
     query_dropped: float = hp(0.0, "training: share of query objects left out", low=0, high=0.9)
 
 
-class Pairs:
+class PairTensors:
     """The usable pairs of a split as tensors: N pairs, by ascending id."""
 
     def __init__(
         self, sl_dir: str, labels: Mapping[int, int], sketch_side: int, split: str
     ) -> None:
         """labels: class number -> vocabulary index. sketch_side: of the canvas, pixels. Logs once
-        what is left out. Raises EmptySplitError when the split is not there, UserError when
-        nothing of it can be used."""
+        what is left out. EmptySplitError when the split is not there, UserError when nothing of it
+        can be used."""
         folder = Path(sl_dir) / split
         if not folder.is_dir():
             raise EmptySplitError(f"{folder} is not there: {_NO_SPLIT[split]}")
-        problems: list[sl_pairs.Problem] = []
+        problems: list[Problem] = []
         files = sl_pairs.list_pairs(folder, problems)
-        work = functools.partial(sl_pairs.read_pair, folder, labels=labels, sketch_side=sketch_side)
+        read = functools.partial(sl_pairs.read_pair, folder, labels=labels, sketch_side=sketch_side)
         with ThreadPoolExecutor(4) as pool:  # decoding and resizing leave Python's lock
-            read = list(pool.map(work, *zip(*files))) if files else []
-        pairs = [pair for pair, _ in read if pair]
-        problems += [problem for _, some in read for problem in some]
+            results = list(pool.map(read, *zip(*files))) if files else []
+        pairs = [pair for pair, _ in results if pair]
+        problems += [problem for _, left_out in results for problem in left_out]
         if not pairs:
-            why = sl_pairs.told(problems) or "it has no pictures"
+            why = sl_pairs.summary(problems) or "it has no pictures"
             raise UserError(f"no pair of {folder} can be used: {why}")
         if problems:
             log.warning(
-                "%s: %d pairs are used; left out: %s", folder, len(pairs), sl_pairs.told(problems)
-            )
-        self.num_records = len(pairs)
+                "%s: %d pairs are used; left out: %s",
+                folder, len(pairs), sl_pairs.summary(problems),
+            )  # fmt: skip
+        self.split = samples.MemorySplit(sl_dir, split, len(pairs))
         self.image_ids = tf.constant([pair.image_id for pair in pairs], tf.int64)  # (N,)
         self.images = tf.constant([pair.image for pair in pairs])  # string (N,)
         # Ragged: N pairs, of each its objects.
         self.photo_classes = _ragged([pair.photo.classes for pair in pairs])
-        self.photo_boxes = _ragged([pair.photo.shares for pair in pairs])
+        self.photo_boxes = _ragged([pair.photo.relative_boxes for pair in pairs])
         self.query_classes = _ragged([pair.query.classes for pair in pairs])
-        self.query_boxes = _ragged([pair.query.shares for pair in pairs])
+        self.query_boxes = _ragged([pair.query.relative_boxes for pair in pairs])
         self.query_to_photo = _ragged([pair.query_to_photo for pair in pairs])
         self.sketches = _ragged([np.array(pair.sketches, object) for pair in pairs])
 
-    def sequential(self) -> tf.data.Dataset:
-        """(place, row) of all pairs, which are the same: int64 and int32 scalars."""
-        return tf.data.Dataset.from_tensor_slices(tf.range(self.num_records)).enumerate()
+    def parse(self, chosen: samples.Samples) -> EncodedScenes:
+        """Return the scenes of some pairs, without negatives."""
+        rows = chosen.records
+
+        def objects(classes: tf.RaggedTensor, boxes: tf.RaggedTensor) -> SceneObjects:
+            flat_boxes = tf.gather(boxes, rows).flat_values
+            return SceneObjects.of(tf.gather(classes, rows), flat_boxes, chosen.positions)
+
+        query = objects(self.query_classes, self.query_boxes)
+        place = tf.gather(self.query_to_photo, rows).flat_values
+        starts = tf.gather(self.photo_classes, rows).row_starts()
+        first = tf.cast(tf.gather(starts, query.obj_to_img), tf.int32)
+        return EncodedScenes(
+            image_ids=tf.gather(self.image_ids, rows),
+            images=tf.gather(self.images, rows),
+            photo=objects(self.photo_classes, self.photo_boxes),
+            query=query,
+            query_to_photo=tf.where(place < 0, -1, first + place),
+            sketches=tf.gather(self.sketches, rows).flat_values,
+        )
 
 
 def _ragged(rows: Sequence[np.ndarray]) -> tf.RaggedTensor:
@@ -98,13 +120,16 @@ def _ragged(rows: Sequence[np.ndarray]) -> tf.RaggedTensor:
 
 
 @LOADERS.register("sketchycoco-sl")
-class SketchycocoSl(SceneLoader):
+class SketchycocoSl(SceneDataset):
     """Photographs with their scene graphs, and a drawing of each with its own."""
 
     name = "sketchycoco-sl"
     HParams = HParams
+    batch_type = SceneBatch
     own_boxes = True
     has_masks = False
+    queries = query_objects
+    relations = scene_graph.relations
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
         super().__init__(hparams, base, image_size, seed)
@@ -114,69 +139,30 @@ class SketchycocoSl(SceneLoader):
                 "SketchyCOCO-SL as published"
             )
         meta = prepared_sets.read_meta(hparams.crops_dir, "coco-crops")
-        self._vocabulary = meta.vocabulary
-        self._crops = sources.Partners(hparams.crops_dir, self._vocabulary, "crops")
-        side = blocks.image_side(self._crops.split("train"))
+        self.vocabulary = meta.vocabulary
+        self._crops = ClassSet(hparams.crops_dir, self.vocabulary, "crops")
+        side = self._crops.image_side
         self.sizes = DataSizes(sl_pairs.SCENE_SIDE, side, side, meta.mask_size)
-        indices = {name: k for k, name in enumerate(self._vocabulary.names)}
+        indices = {name: k for k, name in enumerate(self.vocabulary.names)}
         labels = {
             number: indices[name] for number, name in sl_pairs.CLASSES.items() if name in indices
         }
-        self._items = functools.lru_cache(maxsize=None)(
-            functools.partial(Pairs, hparams.sl_dir, labels, side)
-        )
+        self._pairs = functools.cache(functools.partial(PairTensors, hparams.sl_dir, labels, side))
 
-    def _training_items(self, start_step: int) -> tf.data.Dataset:
-        rows = tf.range(self._items("train").num_records)
-        crops = self._partners("train")["crops"]
+    def source(self, split: str) -> samples.SplitSamples:
+        pools = {"crops": self._crops.negative_pools(split)}
+        pairs = self._pairs(split).split
+        return samples.SplitSamples(pairs, self.batch_size, self.seed, pools=pools)
 
-        def load(window: tf.Tensor) -> Any:
-            order = blocks.window_rows(
-                sources.anything(rows),
-                self.batch_size,
-                "pairs",
-                self.seed,
-                sources.ROW_ORDER,
-                window,
-            )
-            return rows, order, {"crops": crops.window(window)}
+    def stages(self, split: str, training: bool) -> tuple[Stage, ...]:
+        pairs, crops = self._pairs(split), self._crops.pools(split)
 
-        steps = blocks.windowed(load, start_step)
-        return steps.map(lambda step, pools: sources.Step(step, *pools))
+        def parse(chosen: samples.Samples) -> EncodedScenes:
+            scenes = pairs.parse(chosen)
+            return scene_batches.add_negatives(scenes, chosen.pools["crops"], crops, self.seed)
 
-    def _parse(self, split: str) -> Callable[[sources.Items], scene_batches.Parsed]:
-        pairs, crops = self._items(split), self._crops.of(split)
-
-        def parse(items: sources.Items) -> scene_batches.Parsed:
-            rows = items.records
-
-            def flat(column: tf.RaggedTensor) -> tf.Tensor:
-                return tf.gather(column, rows).flat_values
-
-            photo_classes = tf.gather(pairs.photo_classes, rows)
-            photo = scene_batches.Objects.of(
-                photo_classes, flat(pairs.photo_boxes), items.positions
-            )
-            query = scene_batches.Objects.of(
-                tf.gather(pairs.query_classes, rows), flat(pairs.query_boxes), items.positions
-            )
-            place = flat(pairs.query_to_photo)
-            first = tf.cast(tf.gather(photo_classes.row_starts(), query.obj_to_img), tf.int32)
-            negatives = scene_batches.negatives(photo, items.pools["crops"], crops, self.seed)
-            return scene_batches.Parsed(
-                image_ids=tf.gather(pairs.image_ids, rows),
-                images=tf.gather(pairs.images, rows),
-                photo=photo,
-                masks=None,
-                query=query,
-                query_to_photo=tf.where(place < 0, -1, first + place),
-                sketches=flat(pairs.sketches),
-                negative_crops=negatives[0],
-                negative_classes=negatives[1],
-                stuff=None,
-            )
-
-        return parse
+        jitter, dropped = self.hparams.query_jitter, self.hparams.query_dropped
+        return scene_batches.stages(self, parse, training, jitter, dropped)
 
 
 if __name__ == "__main__":

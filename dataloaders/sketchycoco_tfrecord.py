@@ -8,9 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from core.dataset import DataSizes, SceneDataset, Stage
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders.scene_loader import PreparedScenes
+from dataloaders import samples, scene_batches, scene_graph
+from dataloaders.batches import SceneBatch
+from dataloaders.blocks import PreparedSplits
+from dataloaders.class_pools import ClassSet
+from dataloaders.prepared_sets import check_same_vocabulary, read_meta
+from dataloaders.queries import query_objects
 
 
 @dataclass(frozen=True)
@@ -24,15 +30,44 @@ class HParams:
 
 
 @LOADERS.register("sketchycoco-tf")
-class SketchycocoScenes(PreparedScenes):
+class SketchycocoScenes(SceneDataset):
     """Photographs with their scene graphs, the paired sketch for every object."""
 
     name = "sketchycoco-tf"
     HParams = HParams
-    scenes_kind = "sketchycoco-scenes"
+    batch_type = SceneBatch
+    queries = query_objects
+    relations = scene_graph.relations
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
-        super().__init__(hparams, base, image_size, seed, hparams.sketchycoco_dir)
+        super().__init__(hparams, base, image_size, seed)
+        meta = read_meta(hparams.sketchycoco_dir, "sketchycoco-scenes")
+        crop_meta = read_meta(hparams.crops_dir, "coco-crops")
+        check_same_vocabulary({hparams.sketchycoco_dir: meta, hparams.crops_dir: crop_meta})
+        self.vocabulary = meta.vocabulary
+        self._scenes = PreparedSplits(hparams.sketchycoco_dir)
+        self._crops = ClassSet(hparams.crops_dir, self.vocabulary, "crops")
+        self.sizes = DataSizes(
+            photo=self._scenes.image_side,
+            sketch=meta.crop_size,
+            crop=self._crops.image_side,
+            mask=meta.mask_size,
+        )
+
+    def source(self, split: str) -> samples.SplitSamples:
+        pools = {"crops": self._crops.negative_pools(split)}
+        scenes = self._scenes.split(split)
+        return samples.SplitSamples(scenes, self.batch_size, self.seed, pools=pools)
+
+    def stages(self, split: str, training: bool) -> tuple[Stage, ...]:
+        crops = self._crops.pools(split)
+
+        def parse(chosen: samples.Samples) -> scene_batches.EncodedScenes:
+            scenes = scene_batches.add_paired_queries(scene_batches.parse_scenes(chosen))
+            return scene_batches.add_negatives(scenes, chosen.pools["crops"], crops, self.seed)
+
+        jitter, dropped = self.hparams.query_jitter, self.hparams.query_dropped
+        return scene_batches.stages(self, parse, training, jitter, dropped)
 
 
 if __name__ == "__main__":

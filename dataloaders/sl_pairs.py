@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from dataloaders import images, sketches
-from dataloaders.images import Skip
+from dataloaders.images import Problem, Skip
 
 CLASSES = {
     1: "bicycle", 2: "car", 3: "motorcycle", 4: "airplane", 5: "traffic light", 6: "fire hydrant",
@@ -27,7 +27,7 @@ SCENE_SIDE = 256  # pixels of a stored photograph, as prepared sets have them
 MAX_OBJECTS = 8  # of a side, as in prepared sets and in the Transformer's table of slots
 
 
-class Side(NamedTuple):
+class PictureObjects(NamedTuple):
     """The n objects of a photograph or drawing."""
 
     classes: np.ndarray  # int32 (n,), vocabulary indices
@@ -36,37 +36,30 @@ class Side(NamedTuple):
     height: int
 
     @property
-    def shares(self) -> np.ndarray:
+    def relative_boxes(self) -> np.ndarray:
         """The boxes in [0, 1] of the picture: float32 (n, 4)."""
         return (self.boxes / ([self.width, self.height] * 2)).astype(np.float32)
 
-    def only(self, rows: Sequence[int]) -> Side:
-        """Some of the objects."""
+    def select(self, rows: Sequence[int]) -> PictureObjects:
+        """Return some of the objects."""
         return self._replace(classes=self.classes[rows], boxes=self.boxes[rows])
 
 
 class Pair(NamedTuple):
-    """A photograph and the drawing of it, ready to be stored."""
+    """A photograph and the drawing of it, encoded as prepared sets store them."""
 
     image_id: int
     image: bytes  # JPEG, SCENE_SIDE pixels a side
-    photo: Side
-    query: Side
+    photo: PictureObjects
+    query: PictureObjects
     sketches: list[bytes]  # PNG of each query object
     query_to_photo: np.ndarray  # int32 (Q,), place of the object among the photo's, -1 = none
 
 
-class Problem(NamedTuple):
-    """Something left out: why, and where it lies."""
-
-    reason: str
-    where: str
-
-
-def read_side(
+def read_objects(
     table: Path, width: int, height: int, labels: Mapping[int, int], problems: list[Problem]
-) -> Side:
-    """The objects of a features file, at most MAX_OBJECTS; what is left out goes to `problems`.
+) -> PictureObjects:
+    """Read the objects of a features file, at most MAX_OBJECTS; others go to `problems`.
 
     labels: class number -> vocabulary index. Raises Skip for a file that is none.
     """
@@ -93,12 +86,12 @@ def read_side(
             continue
         classes.append(labels[number])
         boxes.append(box)
-    side = Side(np.array(classes, np.int32), np.reshape(boxes, (-1, 4)), width, height)
-    areas = np.prod(side.boxes[:, 2:] - side.boxes[:, :2], axis=1)
+    found = PictureObjects(np.array(classes, np.int32), np.reshape(boxes, (-1, 4)), width, height)
+    areas = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
     largest = np.sort(np.argsort(-areas, kind="stable")[:MAX_OBJECTS])
     for _ in range(len(areas) - len(largest)):
         left_out(f"object beyond the {MAX_OBJECTS} largest of its picture")
-    return side.only(largest)
+    return found.select(largest)
 
 
 def _rows(table: Path) -> list[list[str]]:
@@ -114,58 +107,67 @@ def _rows(table: Path) -> list[list[str]]:
     return [row for row in rows if row]
 
 
-def match(photo: Side, query: Side) -> np.ndarray:
-    """Which photo object each query object depicts: int32 (Q,), -1 = none.
+def match_objects(photo: PictureObjects, query: PictureObjects) -> np.ndarray:
+    """Return the photo object that each query object depicts: int32 (Q,), -1 = none.
 
     The published files do not say; here: within each class one to one, such that the distances of
     box centres (shares of the picture's sides) are least in sum.
     """
-    centres = [(side.shares[:, :2] + side.shares[:, 2:]) / 2 for side in (photo, query)]
+    boxes = [side.relative_boxes for side in (photo, query)]
+    photo_centres, query_centres = ((each[:, :2] + each[:, 2:]) / 2 for each in boxes)
     depicted = np.full(len(query.classes), -1, np.int32)
     for k in np.unique(query.classes):
-        theirs, mine = (np.flatnonzero(side.classes == k) for side in (photo, query))
-        gaps = centres[1][mine][:, None] - centres[0][theirs][None]  # (mine, theirs, 2)
+        of_photo, of_query = (np.flatnonzero(side.classes == k) for side in (photo, query))
+        gaps = query_centres[of_query][:, None] - photo_centres[of_photo][None]
         rows, columns = linear_sum_assignment(np.linalg.norm(gaps, axis=2))
-        depicted[mine[rows]] = theirs[columns]
+        depicted[of_query[rows]] = of_photo[columns]
     return depicted
 
 
 def read_pair(
     folder: Path, photo_file: Path, sketch_file: Path, labels: Mapping[int, int], sketch_side: int
 ) -> tuple[Pair | None, list[Problem]]:
-    """One pair of a split's folder, None when it cannot be used, and what of it was left out."""
+    """Read one pair of a split's folder. Returns None for a pair that cannot be used, and what was
+    left out of it."""
     image_id = int(photo_file.stem)
     problems: list[Problem] = []
+    tables = [folder / side / "GraphFeatures" / f"{image_id}.csv" for side in ("image", "sketch")]
     try:
-        picture = images.load_photo(photo_file, SCENE_SIDE)
+        stored = images.load_photo(photo_file, SCENE_SIDE)
         drawing = images.load_drawing(sketch_file)
         height, width = drawing.shape
-        photo, query = (
-            read_side(folder / side / "GraphFeatures" / f"{image_id}.csv", *size, labels, problems)
-            for side, size in (
-                ("image", (picture.width, picture.height)),
-                ("sketch", (width, height)),
-            )
-        )
-        drawn, kept = [], []
-        for i, box in enumerate(query.boxes):
-            (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
-            try:
-                drawn.append(sketches.encode_png(images.fit(drawing[y0:y1, x0:x1], sketch_side)))
-                kept.append(i)
-            except Skip as reason:
-                problems.append(Problem(str(reason), f"{folder.name}/sketch/{sketch_file.name}"))
-        query = query.only(kept)
-        if not len(photo.classes) or not kept:
+        photo = read_objects(tables[0], stored.width, stored.height, labels, problems)
+        query = read_objects(tables[1], width, height, labels, problems)
+        name = f"{folder.name}/sketch/{sketch_file.name}"
+        query, cut = _cut_sketches(drawing, query, sketch_side, name, problems)
+        if not len(photo.classes) or not cut:
             raise Skip("pair without objects on both sides")
     except Skip as reason:
         return None, [*problems, Problem(str(reason), f"{folder.name}/{image_id}")]
-    image = images.encode_jpeg(picture.pixels, images.SCENE_QUALITY)
-    return Pair(image_id, image, photo, query, drawn, match(photo, query)), problems
+    image = images.encode_jpeg(stored.pixels, images.SCENE_QUALITY)
+    return Pair(image_id, image, photo, query, cut, match_objects(photo, query)), problems
+
+
+def _cut_sketches(
+    drawing: np.ndarray, query: PictureObjects, side: int, name: str, problems: list[Problem]
+) -> tuple[PictureObjects, list[bytes]]:
+    """Return the objects whose box shows something, and the sketch of each as PNG."""
+    rows, cut = [], []
+    for i, box in enumerate(query.boxes):
+        (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+        try:
+            sketch = images.normalise_drawing(drawing[y0:y1, x0:x1], side)
+        except Skip as reason:
+            problems.append(Problem(str(reason), name))
+        else:
+            rows.append(i)
+            cut.append(sketches.encode_png(sketch))
+    return query.select(rows), cut
 
 
 def list_pairs(folder: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
-    """Photograph and drawing of each pair of a split's folder, by ascending id."""
+    """Return photograph and drawing of each pair of a split's folder, by ascending id. What has no
+    partner goes to `problems`."""
     found: list[dict[int, Path]] = []
     for side in ("image", "sketch"):
         files: dict[int, Path] = {}
@@ -184,10 +186,10 @@ def list_pairs(folder: Path, problems: list[Problem]) -> list[tuple[Path, Path]]
     return [(photos[id_], drawings[id_]) for id_ in sorted(photos.keys() & drawings.keys())]
 
 
-def told(problems: Sequence[Problem]) -> str:
-    """The problems in one line, counted by reason, with the first of each."""
+def summary(problems: Sequence[Problem]) -> str:
+    """Return the problems in one line, counted by reason, with the first of each."""
     by_reason: dict[str, list[str]] = {}
     for problem in problems:
-        by_reason.setdefault(problem.reason, []).append(problem.where)
-    lines = (f"{len(where)} x {reason} ({where[0]})" for reason, where in by_reason.items())
-    return "; ".join(lines)
+        by_reason.setdefault(problem.reason, []).append(problem.name)
+    counts = (f"{len(names)} x {reason} ({names[0]})" for reason, names in by_reason.items())
+    return "; ".join(counts)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.errors import UserError
 from core.registry import LOADERS
-from dataloaders import blocks, prepared_sets, throughput
+from dataloaders import prepared_sets, scene_batches, throughput
 from dataloaders.batches import SceneBatch
 from tests.dataloaders import tiny_sets
 from tests.dataloaders.scene_checks import (
@@ -50,7 +50,7 @@ def test_positive_and_negative_crops_are_made_alike(sets, monkeypatch):
         image = tf.constant(grid[:side, :side, None], tf.uint8)
         return tf.tile(image[None], [tf.size(encoded), 1, 1, channels])
 
-    monkeypatch.setattr(blocks, "decode_images", chequers)
+    monkeypatch.setattr(scene_batches, "decode_images", chequers)
     dataset = make(sets)
     dataset.image_size = 24
     batch = collect(dataset.train_batches(), 1)[0]

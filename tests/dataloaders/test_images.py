@@ -12,7 +12,8 @@ import tensorflow as tf
 from PIL import Image
 
 from dataloaders import images, sketches
-from dataloaders.images import MAX_SIDE, Skip, fit, load_sketch
+from dataloaders.images import MAX_SIDE, Skip, load_sketch
+from dataloaders.images import normalise_drawing as normalise
 
 HOUSE = np.array(
     [[0, 0, 0], [0, 300, 0], [200, 0, 0], [0, -300, 0], [-100, -120, 0], [-100, 120, 1]], np.int16
@@ -34,15 +35,20 @@ def box_of(canvas):
 
 def test_by_hand():
     # 46 x 23 pixels of ink, doubled: 92 x 46 of the 96, margins of 2 and 25.
-    canvas = fit(page(100, 200, 70, 3, 23, 46), 96)
+    canvas = normalise(page(100, 200, 70, 3, 23, 46), 96)
     assert (canvas.shape, canvas.dtype) == ((96, 96), np.uint8)
     assert box_of(canvas) == [2, 93, 25, 70]
     assert (canvas[27:69, 4:92] == 0).all()
     assert (canvas[:24] == 255).all() and (canvas[72:] == 255).all()
     assert (canvas[:, 0] == 255).all() and (canvas[:, 95] == 255).all()
     # High ones fill the height. 184 pixels are halved.
-    assert box_of(fit(page(300, 300, 100, 9, 184, 64), 96)) == [32, 63, 2, 93]
-    assert box_of(fit(page(60, 60, 3, 3, 13, 26), 32)) == [2, 29, 9, 22]  # 28 of 32 pixels
+    assert box_of(normalise(page(300, 300, 100, 9, 184, 64), 96)) == [32, 63, 2, 93]
+    assert box_of(normalise(page(60, 60, 3, 3, 13, 26), 32)) == [
+        2,
+        29,
+        9,
+        22,
+    ]  # 28 of 32 pixels
 
 
 def triangle(size, start, step, count):
@@ -66,37 +72,40 @@ def test_resampling_is_that_of_the_filter(height, width):
     columns = triangle(padded.shape[1], far + width / 2 - 48 * step, step, 96)
     expected = rows @ padded @ columns.T
     expected *= 255 / expected.max()
-    found = 255 - fit((255 - ink).astype(np.uint8), 96).astype(float)
+    found = 255 - normalise((255 - ink).astype(np.uint8), 96).astype(float)
     assert abs(found - expected).max() <= 0.51  # rounded once
 
 
 def test_place_and_paper_do_not_matter():
-    first = fit(page(60, 60, 10, 20, 30, 25), 96)
-    np.testing.assert_array_equal(fit(page(300, 90, 200, 5, 30, 25), 96), first)
-    np.testing.assert_array_equal(fit(page(30, 25, 0, 0, 30, 25), 96), first)  # no paper at all
+    first = normalise(page(60, 60, 10, 20, 30, 25), 96)
+    np.testing.assert_array_equal(normalise(page(300, 90, 200, 5, 30, 25), 96), first)
+    np.testing.assert_array_equal(
+        normalise(page(30, 25, 0, 0, 30, 25), 96), first
+    )  # no paper at all
 
 
 def test_pencil_becomes_black_but_keeps_its_shades():
     np.testing.assert_array_equal(
-        fit(page(60, 60, 10, 20, 30, 25, ink=80), 96), fit(page(60, 60, 10, 20, 30, 25), 96)
+        normalise(page(60, 60, 10, 20, 30, 25, ink=80), 96),
+        normalise(page(60, 60, 10, 20, 30, 25), 96),
     )
     both = page(60, 60, 10, 20, 30, 25)
     both[15:35, 25:40] = 255 - 100
-    assert 140 < fit(both, 96)[40:50, 40:55].mean() < 170  # 255 - 100 = 155
+    assert 140 < normalise(both, 96)[40:50, 40:55].mean() < 170  # 255 - 100 = 155
 
 
 def test_specks_and_soft_edges_do_not_move_the_box():
     speckled = page(100, 200, 30, 50, 23, 46)
     speckled[2, 2] = speckled[97, 190] = 230  # as compression leaves them
-    clean = fit(page(100, 200, 30, 50, 23, 46), 96)
-    assert box_of(fit(speckled, 96)) == box_of(clean)
+    clean = normalise(page(100, 200, 30, 50, 23, 46), 96)
+    assert box_of(normalise(speckled, 96)) == box_of(clean)
 
 
 def test_looks_like_our_own_raster():
     """The same drawing, drawn at once or scanned from a page of another size."""
     ours = sketches.rasterise(HOUSE, 96)
     for side in (110, 128, 180):
-        scanned = fit(np.pad(sketches.rasterise(HOUSE, side), 20, constant_values=255), 96)
+        scanned = normalise(np.pad(sketches.rasterise(HOUSE, side), 20, constant_values=255), 96)
         assert abs(np.array(box_of(scanned)) - box_of(ours)).max() <= 1
         ratio = (255 - scanned.astype(float)).mean() / (255 - ours.astype(float)).mean()
         assert 0.5 < ratio < 1.2  # finer lines, as the page was larger
@@ -126,7 +135,7 @@ def png16(values):
 def test_every_mode_shows_the_same_drawing(tmp_path):
     grey = np.pad(sketches.rasterise(HOUSE, 64), ((3, 40), (0, 7)), constant_values=255)
     binary = np.where(grey < 128, 0, 255).astype(np.uint8)
-    expected = fit(binary, 96)
+    expected = normalise(binary, 96)
     image = Image.fromarray(binary)
     clear = Image.new("RGBA", image.size, (0, 0, 0, 0))  # black all over, but transparent
     clear.putalpha(Image.fromarray(255 - binary))
@@ -245,7 +254,7 @@ def test_real_sketches(real_data):
         table = folder / "GraphFeatures" / f"{int(path.stem)}.csv"
         for row in csv.DictReader(table.read_text().splitlines()):
             box = [int(row[f"bbox{side}"]) for side in ("left", "top", "right", "bottom")]
-            canvases.append(fit(np.asarray(page.crop(box)), 96))
+            canvases.append(normalise(np.asarray(page.crop(box)), 96))
     assert len(canvases) > 80
     for canvas in canvases:
         rows, columns = (np.flatnonzero((canvas < 230).any(axis)) for axis in (1, 0))

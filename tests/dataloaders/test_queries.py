@@ -7,6 +7,7 @@ import pytest
 
 from core.evaluation.query_protocols import QueryProtocol, standard_protocols
 from dataloaders import queries
+from dataloaders.scene_graph import places_in_scene
 
 BLANK = queries.BLANK
 SIZES = [1, 3, 2, 8, 1, 2, 4, 1, 5, 2]
@@ -26,7 +27,7 @@ def drawn(sizes=SIZES, ids=None):
 
 
 def under(*values, sizes=SIZES, seed=0, **named):
-    return queries.under(QueryProtocol(*values, **named), drawn(sizes), seed)
+    return queries.apply_protocol(QueryProtocol(*values, **named), drawn(sizes), seed)
 
 
 def test_boxes_of_the_photograph_and_of_the_drawing():
@@ -102,30 +103,32 @@ def test_draws_depend_on_the_photograph_and_not_on_the_other_scenes():
     """So neither on the batch nor on a limit."""
     whole = drawn()
     protocol = QueryProtocol("jittered", dropped=0.3)
-    everything = queries.under(protocol, whole, seed=5)
+    everything = queries.apply_protocol(protocol, whole, seed=5)
     for scene in (1, 3, 8):
         mine = np.flatnonzero(whole.obj_to_img == scene)
         alone = queries.DrawnScenes(
             whole.image_ids[[scene]], whole.obj_to_img[mine] * 0, whole.boxes[mine],
             whole.query_to_photo[mine], whole.photo_boxes,
         )  # fmt: skip
-        shown = queries.under(protocol, alone, seed=5)
+        shown = queries.apply_protocol(protocol, alone, seed=5)
         of_scene = np.isin(everything.rows, mine)
         assert (shown.rows + mine[0]).tolist() == everything.rows[of_scene].tolist()
         np.testing.assert_array_equal(shown.boxes, everything.boxes[of_scene])
-    assert (queries.under(protocol, whole, 6).boxes.shape != everything.boxes.shape) or (
-        queries.under(protocol, whole, 6).boxes != everything.boxes
+    assert (queries.apply_protocol(protocol, whole, 6).boxes.shape != everything.boxes.shape) or (
+        queries.apply_protocol(protocol, whole, 6).boxes != everything.boxes
     ).any()
 
 
-def test_slots():
-    assert queries.slots(np.array([0, 0, 0, 1, 2, 2])).tolist() == [0, 1, 2, 0, 0, 1]
+def test_places_in_scene():
+    assert places_in_scene(np.array([0, 0, 0, 1, 2, 2])).tolist() == [0, 1, 2, 0, 0, 1]
 
 
 def test_every_protocol_of_a_table_can_be_carried_out():
     for protocol in standard_protocols(own_boxes=True):
-        shown = queries.under(protocol, drawn(), 0)
+        shown = queries.apply_protocol(protocol, drawn(), 0)
         assert len(shown.rows) == len(shown.sketches) == len(shown.boxes) == sum(SIZES)
         assert shown.boxes.dtype == np.float32
-        control = queries.under(dataclasses.replace(protocol, sketches="blank"), drawn(), 0)
+        control = queries.apply_protocol(
+            dataclasses.replace(protocol, sketches="blank"), drawn(), 0
+        )
         np.testing.assert_array_equal(control.boxes, shown.boxes)

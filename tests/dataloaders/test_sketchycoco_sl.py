@@ -19,7 +19,7 @@ from core.evaluation.query_protocols import DrawnScenes, QueryProtocol
 from core.registry import LOADERS
 from dataloaders import images, sl_pairs
 from dataloaders.batches import SceneBatch
-from dataloaders.sl_pairs import Side
+from dataloaders.sl_pairs import PictureObjects
 from tests.dataloaders import tiny_sets
 from tests.dataloaders.scene_checks import by_scene, check_graph, collect, equal, equal_scenes
 
@@ -73,7 +73,7 @@ def cut(sl_dir, split, image_id, box):
     x0, y0, x1, y1 = (round(float(v)) for v in box * (page.shape[::-1] * 2))
     alone = np.full_like(page, 255)
     alone[y0:y1, x0:x1] = page[y0:y1, x0:x1]
-    return images.fit(alone, 96)
+    return images.normalise_drawing(alone, 96)
 
 
 def least(photo, query):
@@ -220,11 +220,11 @@ def test_match_by_hand():
     # 10-12 and 13-30 (2 + 17) beat 13-12 and 10-30 (1 + 20). Class 5 is not in the photo.
     def side(classes, centres):
         boxes = [[x - 1, 0, x + 1, 2] for x in centres]
-        return Side(np.array(classes, np.int32), np.array(boxes, float), 100, 100)
+        return PictureObjects(np.array(classes, np.int32), np.array(boxes, float), 100, 100)
 
     photo = side([3, 3, 4, 4], [30, 12, 11, 50])
     query = side([3, 5, 3, 4], [10, 12, 13, 49])
-    assert sl_pairs.match(photo, query).tolist() == [1, -1, 0, 3]
+    assert sl_pairs.match_objects(photo, query).tolist() == [1, -1, 0, 3]
 
 
 def test_sides_by_hand(tmp_path):
@@ -237,11 +237,11 @@ def test_sides_by_hand(tmp_path):
     with table.open("a") as file:
         file.write("14,7,1,2,nan,4\n15,seven,1,2,3,4\n16,7,1,2\n\n")
     problems = []
-    side = sl_pairs.read_side(table, 100, 50, {7: 2, 8: 3}, problems)
+    side = sl_pairs.read_objects(table, 100, 50, {7: 2, 8: 3}, problems)
     assert side.classes.tolist() == [2, 2, 3, 3, 3, 3, 3, 3]  # of class 8, areas 48 to 68
     assert side.boxes[:3].tolist() == [[0, 0, 20, 50], [90, 40, 100, 50], [0, 0, 12, 4]]
-    np.testing.assert_allclose(side.shares[1], [0.9, 0.8, 1, 1])
-    assert sl_pairs.told(problems) == (
+    np.testing.assert_allclose(side.relative_boxes[1], [0.9, 0.8, 1, 1])
+    assert sl_pairs.summary(problems) == (
         "1 x object of class 99, which the crops do not know (test/image/GraphFeatures/5.csv); "
         "3 x object with a box that is empty or outside the picture "
         "(test/image/GraphFeatures/5.csv); 3 x row that is no object "

@@ -225,8 +225,8 @@ def test_tables_of_objects(tmp_path_factory, data):
     path.write_bytes(data)
     with bounded(len(data)):
         try:
-            side = sl_pairs.read_side(path, 90, 100, {7: 0, 8: 1}, [])
+            side = sl_pairs.read_objects(path, 90, 100, {7: 0, 8: 1}, [])
         except Skip:
             return
     assert len(side.classes) == len(side.boxes) <= sl_pairs.MAX_OBJECTS
-    assert (side.shares >= 0).all() and (side.shares <= 1).all()
+    assert (side.relative_boxes >= 0).all() and (side.relative_boxes <= 1).all()

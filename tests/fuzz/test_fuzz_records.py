@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dataset import Vocabulary
-from dataloaders import prepared_sets, sources
+from dataloaders import prepared_sets, samples
 from tests.dataloaders import tiny_sets
 from tests.fuzz.hostile import each_replaced, mutated, refused_or
 
@@ -64,4 +64,4 @@ def test_every_value_of_a_meta_replaced_by_each_odd_one(sets, tmp_path, place):
             continue
         refused_or(prepared_sets.check_same_vocabulary, {"a": meta, "b": whole})
         if kind.startswith("quickdraw"):
-            assert sources.joined_classes(meta, getattr(sets, place), vocabulary).dtype == np.int32
+            assert samples.sketch_classes(meta, getattr(sets, place), vocabulary).dtype == np.int32

@@ -14,7 +14,8 @@ from core.errors import UsageError, UserError
 from core.files import read_json
 from core.registry import LOADERS
 from dataloaders import prepared_sets, records
-from dataloaders.images import fit, load_sketch
+from dataloaders.images import load_sketch
+from dataloaders.images import normalise_drawing as normalise
 from prep_data import coco_to_tfrecord, cococrops_to_tfrecord, sketchycoco_to_tfrecord
 from prep_data.sample.__main__ import main as make_sample
 from prep_data.set_writer import SPLITS
@@ -100,7 +101,7 @@ def test_every_object_has_its_own_sketch(whole):
     sketches = stored_sketches(whole)
     assert len(sketches) == 2 * 12
     for id_, sketch in sketches.items():
-        np.testing.assert_array_equal(sketch, fit(drawing(id_), 96))
+        np.testing.assert_array_equal(sketch, normalise(drawing(id_), 96))
     # By hand: 40 x 20 + 101 % 17 = 36 pixels become 92 x 82.8.
     ink = sketches[101] < 128
     assert ink.any(0).sum() == 92 and 82 <= ink.any(1).sum() <= 84
@@ -165,7 +166,7 @@ def test_which_folders_a_split_takes_sketches_from(tmp_path):
     assert found[1] == ("train", [102])
     assert found[501] == ("test", [objects_of(501)[1]])
     assert found[6] == ("valid", list(objects_of(6)))
-    np.testing.assert_array_equal(stored_sketches(target)[of_six], fit(drawing(of_six), 96))
+    np.testing.assert_array_equal(stored_sketches(target)[of_six], normalise(drawing(of_six), 96))
 
 
 def test_names_and_folders_of_sketches_are_free(tmp_path):

@@ -36,7 +36,7 @@ class FakeScenes(SceneDataset):
     name, seed = "fake-scenes", 0
     batch_type = SceneBatch
     sizes = DataSizes(mask=SIDE)
-    _training_items = _evaluation_items = _stages = None
+    source = stages = None
     vocabulary = Vocabulary(("a", "b", "c", "d", "e", "__image__"))
 
     def __init__(self, scenes=20, batch_size=6):
@@ -53,10 +53,10 @@ class FakeScenes(SceneDataset):
 
     def queries(self, protocol, drawn):
         """Jittered: moved by 0.01. Everything else by the real thing."""
-        shown = queries.under(protocol, drawn, self.seed)
+        shown = queries.apply_protocol(protocol, drawn, self.seed)
         if protocol.boxes == "jittered":
             boxes = dataclasses.replace(protocol, boxes="shared")
-            shown = shown._replace(boxes=queries.under(boxes, drawn, 0).boxes + 0.01)
+            shown = shown._replace(boxes=queries.apply_protocol(boxes, drawn, 0).boxes + 0.01)
         return shown
 
     def relations(self, boxes, obj_to_img, image_ids, directions, side):

@@ -24,7 +24,7 @@ class Sided(FakeScenes):
         )
 
     def queries(self, protocol, drawn):
-        return queries.under(protocol, drawn, self.seed)
+        return queries.apply_protocol(protocol, drawn, self.seed)
 
 
 def both():
