@@ -166,64 +166,56 @@ def test_sketchycoco_layout(sample, coco):
     }
     assert all(scenes.values())
     assert not scenes["trainInTrain"] & scenes["valInTrain"]
-    objects = {}
-    for part in ("train", "val"):
-        found = sorted((root / "Object" / "Sketch" / part).glob("*/*.png"))
-        photos = sorted((root / "Object" / "GT" / part).glob("*/*.png"))
-        assert [p.relative_to(root / "Object" / "Sketch") for p in found] == [
-            p.relative_to(root / "Object" / "GT") for p in photos
-        ]
-        objects[part] = {int(p.stem): p for p in found}
-    for split, parts in (("train", ("trainInTrain", "valInTrain")), ("val", ("val",))):
-        known = {**coco["instances", split].anns, **coco["stuff", split].anns}
-        wanted = set.union(*(scenes[part] for part in parts))
-        assert wanted <= set(coco["instances", split].imgs)
-        names = {c.category_id: c.name for c in CLASSES}
-        mine = {k: p for part in objects.values() for k, p in part.items() if k in known}
-        assert {known[k]["image_id"] for k in mine} == wanted
-        assert all(names[known[k]["category_id"]] == p.parent.name for k, p in mine.items())
+    files = {
+        kind: sorted(
+            p.relative_to(root / "Object" / kind) for p in root.glob(f"Object/{kind}/*/*/*")
+        )
+        for kind in ("GT", "Sketch")
+    }
+    assert files["GT"] == files["Sketch"]
+    in_val = {int(path.stem) for path in files["Sketch"] if path.parts[0] == "val"}
     both = coco["instances", "train"].anns.keys() | coco["stuff", "train"].anns.keys()
-    assert objects["val"].keys() & both  # valid has objects of both parts
+    assert in_val & both  # valid has objects of both parts
+
+
+def sl_side(folder: Path, image_id: int, suffix: str) -> tuple[np.ndarray, np.ndarray]:
+    """Grey pixels and boxes (n, 4) of a photograph or of its drawing."""
+    with Image.open(folder / "Image" / f"{image_id:012d}.{suffix}") as image:
+        pixels = np.asarray(image.convert("L"))
+    rows = (folder / "GraphFeatures" / f"{image_id}.csv").read_text().splitlines()
+    assert rows[0] == "id,className,bboxleft,bboxtop,bboxright,bboxbottom"
+    table = np.array([row.split(",") for row in rows[1:]], int)
+    assert table[:, 0].tolist() == list(range(len(table)))
+    assert set(table[:, 1]) <= {2, 4, 5, 7}  # car, airplane, traffic light, cat
+    boxes = table[:, 2:]
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+    assert (boxes[:, 2:] <= pixels.shape[::-1]).all()
+    return pixels, boxes
 
 
 def test_sketchycoco_sl_layout(sample, coco):
     """Each side has its own pictures and objects; no photograph is one of the COCO part."""
-    root = sample / "sketchycoco-sl"
     ids = {}
     for split, count in (("train", 5), ("test", 30)):
-        kept = moved = drawn = 0
-        for photo in sorted((root / split / "image" / "Image").iterdir()):
-            pair = {}
-            for side, suffix in (("image", "jpg"), ("sketch", "png")):
-                path = root / split / side / "Image" / f"{photo.stem}.{suffix}"
-                table = root / split / side / "GraphFeatures" / f"{int(photo.stem)}.csv"
-                rows = [row.split(",") for row in table.read_text().splitlines()]
-                assert rows[0] == ["id", "className", "bboxleft", "bboxtop", "bboxright",
-                                   "bboxbottom"]  # fmt: skip
-                table = np.array(rows[1:], float)
-                assert table[:, 0].tolist() == list(range(len(table)))
-                assert set(table[:, 1]) <= {2, 4, 5, 7}  # car, airplane, traffic light, cat
-                with Image.open(path) as picture:
-                    assert picture.mode == ("RGB" if side == "image" else "L")
-                    assert (table[:, 2:4] >= 0).all() and (table[:, 4:] > table[:, 2:4]).all()
-                    assert (table[:, 4:] <= picture.size).all()
-                    pixels = np.asarray(picture.convert("L"))
-                pair[side] = table
+        folder = sample / "sketchycoco-sl" / split
+        ids[split] = {int(photo.stem) for photo in (folder / "image" / "Image").iterdir()}
+        assert len(ids[split]) == count
+        n_photographed = n_drawn = 0
+        for image_id in ids[split]:
+            _, in_photo = sl_side(folder / "image", image_id, "jpg")
+            pixels, in_drawing = sl_side(folder / "sketch", image_id, "png")
             # What was drawn fills its box, on paper that is white.
-            for x0, y0, x1, y1 in table[:, 2:].astype(int):
+            for x0, y0, x1, y1 in in_drawing:
                 ink = pixels[y0:y1, x0:x1] < 128
                 rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
                 assert rows[0] <= 3 and columns[0] <= 3
                 assert len(ink) - rows[-1] <= 4 and len(ink[0]) - columns[-1] <= 4
             assert (pixels > 250).mean() > 0.5
-            assert 1 <= len(pair["sketch"]) <= len(pair["image"]) <= 5
-            boxes = pair["image"][:, 2:].tolist()
-            moved += sum(box not in boxes for box in pair["sketch"][:, 2:].tolist())
-            kept, drawn = kept + len(pair["sketch"]), drawn + len(pair["image"])
-            ids.setdefault(split, set()).add(int(photo.stem))
-        assert len(ids[split]) == count and moved == kept
+            assert 1 <= len(in_drawing) <= len(in_photo) <= 5
+            assert not any(box in in_photo.tolist() for box in in_drawing.tolist())  # all moved
+            n_photographed, n_drawn = n_photographed + len(in_photo), n_drawn + len(in_drawing)
         if count > 20:  # a fifth is forgotten, but at least one is drawn
-            assert 0.7 < kept / drawn < 0.95
+            assert 0.7 < n_drawn / n_photographed < 0.95
     others = set(coco["instances", "train"].imgs) | set(coco["instances", "val"].imgs)
     assert not ids["train"] & ids["test"] and not others & (ids["train"] | ids["test"])
 
