@@ -158,30 +158,25 @@ def prepare(
             return
         report = report or Report()
         vocabulary, tasks = choose(lists, report)
-
-        def make_meta(totals: Totals) -> dict[str, Any]:
-            empty = [split for split in SPLITS if not totals.records[split]]
-            if empty:
-                raise UserError(
-                    f"nothing is left in {' and '.join(empty)}: "
-                    f"{'; '.join(line.strip() for line in report.lines())}"
-                )
-            return {
-                **vocabulary.meta(lists, PREDICATES),
-                **options,
-                "train_total_objs": totals.counts["train"]["objects"],
-            }
-
+        meta = {**vocabulary.meta(lists, PREDICATES), **options}
         out.write(
             _parts(tasks, flags.chunks(args)),
             make_work(vocabulary),
             encode,
-            make_meta,
+            partial(_make_meta, meta, report),
             stem=stem,
             workers=args.workers,
             report=report,
             unit="image",
         )
+
+
+def _make_meta(meta: Mapping[str, Any], report: Report, totals: Totals) -> dict[str, Any]:
+    empty = [split for split in SPLITS if not totals.records[split]]
+    if empty:
+        reasons = "; ".join(line.strip() for line in report.lines())
+        raise UserError(f"nothing is left in {' and '.join(empty)}: {reasons}")
+    return {**meta, "train_total_objs": totals.counts["train"]["objects"]}
 
 
 def _parts(tasks: Mapping[str, Tasks], chunks: Mapping[str, int]) -> list[Part]:

@@ -263,6 +263,32 @@ class SetWriter:
         report: what was skipped before the work; what the work skips is added to it.
         Raises UserError when the folder cannot be written; files already finished stay.
         """
+        notes = self._write_parts(parts, work, encode, stem, workers, unit)
+        totals = self._write_index(parts, notes, grouped=stem is None)
+        for note in notes:
+            report.merge(note.problems)
+        meta = {
+            "kind": self.kind,
+            "schema": self._settings["schema"],
+            **{f"n_{split}_samples": n for split, n in totals.records.items()},
+            **make_meta(totals),
+        }
+        write_json(self.folder / "report.json", report.to_dict(), sort_keys=True)
+        write_json(self.folder / "meta.json", meta, sort_keys=True)
+        self.complete = True
+        self._remove_spool()
+        report.print_summary(self.folder, totals.records)
+
+    def _write_parts(
+        self,
+        parts: Sequence[Part],
+        work: Callable[[Any], TaskResult],
+        encode: Callable[[Any], bytes],
+        stem: str | None,
+        workers: int,
+        unit: str,
+    ) -> list[PartNote]:
+        """Write the parts still missing; return the notes of all."""
         try:
             for name in {".progress", *(part.split for part in parts)}:
                 (self.folder / name).mkdir(exist_ok=True)
@@ -287,20 +313,7 @@ class SetWriter:
                 if notes[i] is None:
                     results = ordered_map(pool, work, part.tasks(), 4 * max(workers, 1))
                     notes[i] = self._write_part(part, results, encode, stem, bar)
-        totals = self._write_index(parts, notes, grouped=stem is None)
-        for note in notes:
-            report.merge(note.problems)
-        meta = {
-            "kind": self.kind,
-            "schema": self._settings["schema"],
-            **{f"n_{split}_samples": n for split, n in totals.records.items()},
-            **make_meta(totals),
-        }
-        write_json(self.folder / "report.json", report.to_dict(), sort_keys=True)
-        write_json(self.folder / "meta.json", meta, sort_keys=True)
-        self.complete = True
-        self._remove_spool()
-        report.print_summary(self.folder, totals.records)
+        return notes
 
     def _note_path(self, part: Part) -> Path:
         return self.folder / ".progress" / part.file_name(f"{part.split}-{part.label}", ".json")
