@@ -59,7 +59,7 @@ def load_generator(path: Path) -> SpadeGenerator:
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} has values that are not finite")
     generator = SpadeGenerator(metadata.width, metadata.hidden, spectral_norm=False)
-    generator.make()
+    generator.make_variables()
     for name, variable in generator.parameters().items():
         variable.assign(arrays[name])
     return generator

@@ -1,15 +1,15 @@
-"""Backbones by name: images float32 (B, H, W, 3 or 1) -> maps (B, h, w, C); published weights."""
+"""Backbones by name, from images float32 (B, H, W, 3 or 1) to maps (B, h, w, C), and their
+published weights."""
 
 from __future__ import annotations
 
 import functools
-import textwrap
 from pathlib import Path
 from typing import Any, Protocol
 
 import tensorflow as tf
 
-from core.errors import UserError
+from core.errors import UserError, first_line
 from models.layers.normalization import MOMENTUM, BatchNorm, ConvBatchNorm
 
 
@@ -75,7 +75,7 @@ class MobileNetV2(tf.keras.layers.Layer):
             self.keras_names.append((f"{prefix}_{part}", f"{prefix}_{part}_BN"))
 
     def convs(self) -> list[ConvBatchNorm]:
-        """All convolutions, in the order of the data."""
+        """Return all convolutions, in the order of the data."""
         return [self.stem, *(conv for block in self.blocks for conv in block)]
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -89,21 +89,21 @@ class MobileNetV2(tf.keras.layers.Layer):
         return maps
 
     def published(self, weights: str | None, image_size: int) -> tf.keras.Model:
-        """Keras' own. Its ImageNet weights differ from side to side; others take those of 96."""
+        """Return Keras' own. Its ImageNet weights differ by image size; others take those of 96."""
         side = image_size if image_size in (96, 128, 160, 192, 224) else 96
         return tf.keras.applications.MobileNetV2(
             input_shape=(side, side, 3), alpha=self.alpha, include_top=False, weights=weights
         )
 
     def load_from(self, keras_model: tf.keras.Model) -> None:
-        """Copies the variables of tf.keras.applications.MobileNetV2 of the same alpha."""
+        """Copy the variables of tf.keras.applications.MobileNetV2 of the same alpha."""
         for conv, (conv_name, norm_name) in zip(self.convs(), self.keras_names):
             conv.kernel.assign(keras_model.get_layer(conv_name).get_weights()[0])
             conv.norm.set_weights(keras_model.get_layer(norm_name).get_weights())
 
 
 def _divisible(width: float) -> int:
-    """Nearest multiple of 8 that is at least 8 and not more than 10 % below `width`."""
+    """Return the nearest multiple of 8 that is at least 8 and not more than 10 % below `width`."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * width else rounded + 8
 
@@ -123,7 +123,7 @@ class KerasBackbone(tf.keras.layers.Layer):
         """alpha: 1, there is no other width."""
         super().__init__(**kwargs)
         self.freeze_statistics = freeze_statistics
-        self.net = tf.keras.models.clone_model(self.published(None), clone_function=_own_norm)
+        self.net = tf.keras.models.clone_model(self.published(None), clone_function=_clone_layer)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         if images.shape[-1] == 1:
@@ -131,17 +131,17 @@ class KerasBackbone(tf.keras.layers.Layer):
         return self.net(images, training=training and not self.freeze_statistics)
 
     def published(self, weights: str | None, image_size: int | None = None) -> tf.keras.Model:
-        """Keras' own, for images of any size."""
+        """Return Keras' own, for images of any size."""
         build = getattr(tf.keras.applications, self.title)
         return build(input_shape=(None, None, 3), include_top=False, weights=weights)
 
     def load_from(self, keras_model: tf.keras.Model) -> None:
-        """Copies the variables of what `published` gives."""
+        """Copy the variables of a `published` model."""
         self.net.set_weights(keras_model.get_weights())
 
 
-def _own_norm(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
-    """A layer like it, without weights yet; of a batch norm, one of ours."""
+def _clone_layer(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    """Return a layer like it, without weights yet; for a batch norm, one of ours."""
     config = layer.get_config()
     if isinstance(layer, tf.keras.layers.BatchNormalization):
         return BatchNorm.from_config({**config, "momentum": MOMENTUM})
@@ -171,21 +171,21 @@ BACKBONES = {
 
 
 class Published(Protocol):
-    """A backbone with weights to be had."""
+    """A backbone with published weights."""
 
     title: str
 
     def published(self, weights: str | None, image_size: int) -> tf.keras.Model:
-        """The Keras model with its initial (None) or ImageNet ('imagenet') weights."""
+        """Return the Keras model with its initial (None) or ImageNet ('imagenet') weights."""
 
 
 def read_weights(
     backbone: Published, weights: str, image_size: int, hparam: str = "pretrained_weights"
 ) -> tf.keras.Model:
-    """The backbone's Keras model (without top) with weights 'imagenet' or of the file `weights`,
-    which stands in that hparam.
+    """Return the backbone's Keras model (without top) with weights 'imagenet' or of a file.
 
-    Raises UserError, naming the alternatives, when they cannot be had or do not fit.
+    hparam: the name of the one that holds `weights`. Raises UserError, which names the
+    alternatives, when the weights cannot be had or do not fit.
     """
     others = f"Give {hparam} another value: imagenet, a path to a weights file, or none"
     if weights == "imagenet":
@@ -194,7 +194,7 @@ def read_weights(
         except Exception as error:  # Keras wraps whatever urllib raises in a bare Exception
             raise UserError(
                 f"the ImageNet weights of {backbone.title} could not be downloaded "
-                f"({_first_line(error)}). {others}"
+                f"({first_line(error)}). {others}"
             ) from error
     if not Path(weights).is_file():
         raise UserError(f"there is no weights file {weights}. {others}")
@@ -204,14 +204,9 @@ def read_weights(
     except Exception as error:  # h5py and Keras raise OSError, ValueError, KeyError, RuntimeError..
         raise UserError(
             f"{weights} is not a readable weights file of {backbone.title} without top "
-            f"({_first_line(error)}). {others}"
+            f"({first_line(error)}). {others}"
         ) from error
     for variable in model.variables:
         if not bool(tf.reduce_all(tf.math.is_finite(variable))):
             raise UserError(f"{weights}: {variable.name} holds NaN or infinity. {others}")
     return model
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return textwrap.shorten(line, 200, placeholder=" ...")

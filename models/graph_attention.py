@@ -450,21 +450,6 @@ class GraphAttention(SceneGraphModel):
             return self.gcn(vectors)
         return self.gcn(vectors, triples, training=training)
 
-    def _contextualise(
-        self,
-        vectors: tf.Tensor,
-        boxes: tf.Tensor,
-        obj_to_img: tf.Tensor,
-        triples: tf.Tensor,
-        num_scenes: tf.Tensor,
-        dropout_seed: tf.Tensor | None = None,
-        training: bool = False,
-        views: int = 1,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return scene tokens (N, D) and contextual objects (O, D) of object vectors (O, D)."""
-        related = self._relate(vectors, boxes, triples, training)
-        return self.transformer(related, boxes, obj_to_img, num_scenes, dropout_seed, views)
-
     def _scene_vectors(self, tokens: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the scene vectors in `vector_names`, float32 (N, D), of scene tokens (N, D)."""
         vectors = {"token": tokens}
@@ -497,13 +482,11 @@ class GraphAttention(SceneGraphModel):
         if hps.no_global_contrastive or hps.abbl_no_shuffled_negative:
             del views[1]  # no loss reads the synthetic negative scenes
         encoded, graphs = zip(*views)
-        tokens, objects = self._contextualise(
-            tf.concat([view.vector for view in encoded], axis=0),
-            *join_graphs(graphs, scenes),
-            len(views) * scenes,
-            dropout_seed,
-            training,
-            len(views),
+        vectors = tf.concat([view.vector for view in encoded], axis=0)
+        boxes, obj_to_img, triples = join_graphs(graphs, scenes)
+        related = self._relate(vectors, boxes, triples, training)
+        tokens, objects = self.transformer(
+            related, boxes, obj_to_img, len(views) * scenes, dropout_seed, len(views)
         )
         by_name = {k: tf.split(v, len(views)) for k, v in self._scene_vectors(tokens).items()}
         vectors = [dict(zip(by_name, rows)) for rows in zip(*by_name.values())]
@@ -641,7 +624,8 @@ class GraphAttention(SceneGraphModel):
         return self._compiled_attention(vectors, boxes, obj_to_img, triples, count)
 
     def _side(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks) -> SceneOutputs:
-        tokens, objects = self._contextualise(vectors, boxes, obj_to_img, triples, num_scenes)
+        related = self._relate(vectors, boxes, triples)
+        tokens, objects = self.transformer(related, boxes, obj_to_img, num_scenes)
         heads = self._predict(objects, objects if with_masks else None)
         return SceneOutputs(self._scene_vectors(tokens), objects, *heads)
 

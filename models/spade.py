@@ -71,9 +71,9 @@ class Spade(LayoutModel):
         with numerics.layers():
             self.generator = SpadeGenerator(hparams.generator_width, hparams.spade_hidden)
             self.discriminator = MultiScaleDiscriminator(hparams.discriminator_width)
-        self.generator.make()
-        nothing = tf.zeros((1, 32, 32), tf.int32)
-        layout = SemanticMaps(nothing, nothing > 0).one_hot()
+        self.generator.make_variables()
+        blank = tf.zeros((1, 32, 32), tf.int32)
+        layout = SemanticMaps(blank, blank > 0).one_hot()
         self.discriminator(tf.zeros((1, 32, 32, 3)), layout)
         perceptual = hparams.vgg19_weights != "none" and hparams.perceptual_weight
         self.perceptual = PerceptualFeatures() if perceptual else None
@@ -88,10 +88,9 @@ class Spade(LayoutModel):
             self.optimizers[name] = adam(schedule, 0.0, 0.999, numerics.clip_norm)
             self.optimizers[name].build(part.trainable_variables)
 
-        free = (None, None, None)
         self._generate = tf.function(
             lambda labels, instances: self.generator(semantic_maps(labels, instances)),
-            input_signature=[tf.TensorSpec(free, tf.uint8)] * 2,
+            input_signature=[tf.TensorSpec((None, None, None), tf.uint8)] * 2,
             autograph=False,
         )
 
@@ -116,10 +115,10 @@ class Spade(LayoutModel):
                 f"{side} pixels: prepare them with another image_size"
             )
         photo, stuff = batch.photo, batch.stuff
-        behind = None
+        background = None
         if stuff is not None:
             labels = tf.gather(self._labels, stuff.classes)
-            behind = (stuff.masks, stuff.boxes, labels, stuff.stuff_to_img)
+            background = (stuff.masks, stuff.boxes, labels, stuff.stuff_to_img)
         return label_maps.label_maps(
             batch.masks,
             photo.boxes,
@@ -127,7 +126,7 @@ class Spade(LayoutModel):
             photo.obj_to_img,
             tf.shape(batch.image_ids)[0],
             side,
-            behind,
+            background,
         )
 
     def loss_weights(self) -> dict[str, float]:

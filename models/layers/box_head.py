@@ -1,4 +1,4 @@
-"""Object vectors to boxes."""
+"""Box head: boxes of object vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.layers.mlp import MLP
 
 
 class BoxHead(tf.keras.layers.Layer):
-    """float32 (O, D) -> boxes (O, 4) that lie in the image and have x0 <= x1, y0 <= y1."""
+    """Boxes (O, 4) of object vectors float32 (O, D), in the image and with x0 <= x1, y0 <= y1."""
 
     def __init__(self, hidden: int, **kwargs: Any):
         super().__init__(**kwargs)

@@ -16,16 +16,15 @@ ARCHITECTURES = {"big": (64, 3), "small": (32, 3), "verysmall": (16, 2)}  # filt
 
 @tf.custom_gradient
 def _leaky_relu(maps: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Slope 0.2. Not tf.nn.leaky_relu: TensorFlow 2.15's graph rewriter stumbles over it after a
-    convolution with bias, and then leaves the whole step without its other fusions."""
+    """Apply leaky ReLU of slope 0.2. Not tf.nn.leaky_relu: TensorFlow 2.15's graph rewriter fails
+    on it after a convolution with bias, and then leaves out all its fusions of the step."""
     outputs = tf.maximum(maps, 0.2 * maps)
     return outputs, lambda upstream: tf.raw_ops.LeakyReluGrad(
         gradients=upstream, features=outputs, alpha=0.2
     )
 
 
-def _exact(features: list[tf.Tensor]) -> list[tf.Tensor]:
-    """float32, for losses."""
+def _to_float32(features: list[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.cast(maps, tf.float32) for maps in features]
 
 
@@ -44,7 +43,7 @@ class ClassConv(SpectralConv):
         super().build((*input_shape[:-1], input_shape[-1] + self.num_classes))
 
     def call(self, inputs: tf.Tensor, classes: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """inputs (O, h, w, c), classes int32 (O,) -> (O, h, w, filters)."""
+        """Return (O, h, w, filters) of inputs (O, h, w, c) and classes int32 (O,)."""
         kernel = self.normalized_kernel(training)  # (3, 3, c + K, filters)
         by_class = tf.transpose(kernel[:, :, inputs.shape[-1] :], [2, 0, 1, 3])
         taps = tf.gather(by_class, classes)  # (O, 3, 3, filters)
@@ -60,13 +59,13 @@ class ClassConv(SpectralConv):
 
 
 def _inside(side: tf.Tensor) -> tf.Tensor:
-    """float32 (side, 3): 1 where tap 0, 1, 2 of a 3-tap kernel at a pixel lies inside the map."""
+    """Return float32 (side, 3): 1 where tap 0, 1, 2 of a kernel at a pixel lies in the map."""
     rows = tf.range(side)[:, None] + tf.range(-1, 2)
     return tf.cast((rows >= 0) & (rows < side), tf.float32)
 
 
 class MaskDiscriminator(tf.keras.layers.Layer):
-    """Masks (O, M, M) and their classes -> a score in (0, 1) for each patch: 1 = a real mask.
+    """Discriminator of masks (O, M, M) of known classes: patch scores in (0, 1), 1 = real.
 
     Convolutions of stride 2, doubling in width from `filters`; the class joins as a one-hot vector
     at every pixel; one more doubling and the scores at stride 1. M = 64 gives 8 x 8 scores for
@@ -99,8 +98,9 @@ class MaskDiscriminator(tf.keras.layers.Layer):
     def call(
         self, masks: tf.Tensor, classes: tf.Tensor, training: bool = False
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """masks (O, M, M) in [0, 1], classes int32 (O,). Returns scores (O, h, w) and the maps
-        after each inner layer, for feature matching."""
+        """Return scores (O, h, w) and the maps after each inner layer, for feature matching.
+
+        masks: (O, M, M) in [0, 1]. classes: int32 (O,)."""
         maps = self.convs[0](masks[..., None], training=training)
         features = [_leaky_relu(maps)]
         for conv, norm in zip(self.convs[1:], self.norms):
@@ -108,7 +108,7 @@ class MaskDiscriminator(tf.keras.layers.Layer):
         maps = self.joined(features[-1], classes, training=training)
         features.append(_leaky_relu(self.norms[-1](maps)))
         scores = self.scores(features[-1], training=training)
-        return tf.nn.sigmoid(tf.cast(scores, tf.float32)[..., 0]), _exact(features)
+        return tf.nn.sigmoid(tf.cast(scores, tf.float32)[..., 0]), _to_float32(features)
 
 
 class LayoutConv(SpectralConv):
@@ -122,7 +122,7 @@ class LayoutConv(SpectralConv):
         super().build((*input_shape[:-1], input_shape[-1] + CHANNELS))
 
     def call(self, inputs: tf.Tensor, layouts: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """inputs (kB, H, W, c), layouts (B, H, W, CHANNELS) -> (kB, h, w, filters)."""
+        """Return (kB, h, w, filters) of inputs (kB, H, W, c) and layouts (B, H, W, CHANNELS)."""
         kernel = tf.cast(self.normalized_kernel(training), inputs.dtype)
         of_layouts, of_pictures = kernel[:, :, :CHANNELS], kernel[:, :, CHANNELS:]
         layouts = tf.cast(layouts, inputs.dtype)
@@ -134,8 +134,8 @@ class LayoutConv(SpectralConv):
 
 
 class PatchDiscriminator(tf.keras.layers.Layer):
-    """Pictures and their layouts -> a score of each patch, high = a photograph, and the maps after
-    each inner layer (Park et al. 2019, appendix A).
+    """Discriminator of pictures with their layouts: patch scores, high = a photograph (Park et al.
+    2019, appendix A).
 
     Three convolutions of stride 2, doubling in width from `filters`, a fourth and the scores at
     stride 1; 4x4 kernels; instance norm on all but the first and the last.
@@ -155,12 +155,14 @@ class PatchDiscriminator(tf.keras.layers.Layer):
     def call(
         self, pictures: tf.Tensor, layouts: tf.Tensor, training: bool = False
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """pictures float32 (kB, H, W, 3), layouts (B, H, W, CHANNELS): see LayoutConv."""
+        """Return scores (kB, h, w) and the maps after each inner layer.
+
+        pictures: float32 (kB, H, W, 3). layouts: (B, H, W, CHANNELS), see LayoutConv."""
         features = [_leaky_relu(self.joined(pictures, layouts, training=training))]
         for conv, norm in zip(self.convs, self.norms):
             features.append(_leaky_relu(norm(conv(features[-1], training=training))))
         scores = self.scores(features[-1], training=training)
-        return tf.cast(scores, tf.float32)[..., 0], _exact(features)
+        return tf.cast(scores, tf.float32)[..., 0], _to_float32(features)
 
 
 class MultiScaleDiscriminator(tf.keras.layers.Layer):
@@ -173,9 +175,9 @@ class MultiScaleDiscriminator(tf.keras.layers.Layer):
     def call(
         self, pictures: tf.Tensor, layouts: tf.Tensor, training: bool = False
     ) -> list[tuple[tf.Tensor, list[tf.Tensor]]]:
-        """As PatchDiscriminator, for each scale."""
-        found = []
+        """Return what PatchDiscriminator does, for each scale."""
+        judged = []
         for scale in self.scales:
-            found.append(scale(pictures, layouts, training=training))
+            judged.append(scale(pictures, layouts, training=training))
             pictures, layouts = (tf.nn.avg_pool2d(x, 3, 2, "SAME") for x in (pictures, layouts))
-        return found
+        return judged

@@ -1,4 +1,4 @@
-"""Object vectors to masks."""
+"""Mask network: masks of object vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.layers.upsample_conv import UpsampleConv
 
 
 class MaskNet(tf.keras.layers.Layer):
-    """float32 (O, D) -> mask logits (O, M, M).
+    """Mask logits (O, M, M) of object vectors float32 (O, D).
 
     From 1x1 to MxM by log2(M) times [nearest upsample x2, conv 3x3, batch norm, ReLU], then a 1x1
     convolution (paper section 3.4, sg2im).

@@ -10,7 +10,7 @@ from models.layers.normalization import NORMS
 
 
 class MLP(tf.keras.layers.Layer):
-    """float32 (..., in) -> (..., widths[-1]): Dense layers, a norm and an activation after each.
+    """Dense layers, a norm and an activation after each: (..., in) to float32 (..., widths[-1]).
 
     The activation after the last one is left out with `activate_last=False`.
     """

@@ -16,8 +16,8 @@ from core import replicas
 # Of batch norm's statistics. MobileNetV2's own 0.999 needs thousands of steps before those that
 # inference uses resemble the ones the weights were trained with; short runs would evaluate noise.
 MOMENTUM = 0.9
-# Of a variable that a step assigns: all replicas give it one value.
-ALIKE = {"aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+# Options of a variable that a step assigns: all replicas give it one value.
+SAME_ON_REPLICAS = {"aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
 
 
 class InstanceNorm(tf.keras.layers.GroupNormalization):
@@ -27,21 +27,20 @@ class InstanceNorm(tf.keras.layers.GroupNormalization):
         super().__init__(groups=-1, epsilon=1e-5, dtype="float32", autocast=False)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """The same in training."""
         # Keras would take the moments of bfloat16 maps in bfloat16.
         return tf.cast(super().call(tf.cast(inputs, tf.float32)), inputs.dtype)
 
 
 def moments(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Mean and variance of each channel over the global batch, float32 (C,), and of how many values
-    they are, float32 (). inputs: (..., C)."""
+    """Return mean and variance of each channel over the global batch, float32 (C,), and the number
+    of values in a channel, float32 (). inputs: (..., C)."""
     axes = list(range(inputs.shape.rank - 1))
     mean, variance = tf.nn.moments(tf.cast(inputs, tf.float32), axes)
     number = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
     if replicas.count() == 1:
         return mean, variance, number
-    # Of all replicas, by the moments of each (Chan et al. 1979): a mean of squares less a squared
-    # mean would lose the variance of a channel whose mean is large.
+    # From the moments of each replica (Chan et al. 1979): a mean of squares less a squared mean
+    # would lose the variance of a channel whose mean is large.
     each = replicas.all_gather(tf.concat([number[None], mean, variance], axis=0)[None])
     numbers, means, variances = tf.split(each, [1, mean.shape[0], mean.shape[0]], axis=1)
     total = tf.reduce_sum(numbers)
@@ -61,9 +60,9 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
     """
 
     def add_weight(self, *args: Any, **kwargs: Any) -> tf.Variable:
-        """As Keras, but equal on all replicas at all times."""
-        alike = {"synchronization": tf.VariableSynchronization.AUTO, **ALIKE}
-        return super().add_weight(*args, **{**kwargs, **alike})
+        """Add a weight as Keras does, but equal on all replicas at all times."""
+        same = {"synchronization": tf.VariableSynchronization.AUTO, **SAME_ON_REPLICAS}
+        return super().add_weight(*args, **{**kwargs, **same})
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training or replicas.count() == 1:
@@ -82,7 +81,7 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
 
 
 def batch_norm() -> BatchNorm:
-    """The batch norm used everywhere."""
+    """Return the batch norm used everywhere."""
     return BatchNorm(momentum=MOMENTUM, epsilon=1e-3)
 
 
@@ -90,8 +89,8 @@ def _no_norm(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
     return inputs
 
 
-# By the names of hparams, each made by NORMS[name](). What stands before a norm needs no bias: the
-# norm would take any constant out again.
+# By the values of hparams, each made by NORMS[name](). A layer before a norm needs no bias, because
+# the norm would take any constant out again.
 NORMS = {"batch": batch_norm, "instance": InstanceNorm, "none": lambda: _no_norm}
 
 
@@ -198,7 +197,7 @@ class SpectralConv(tf.keras.layers.Layer):
             (1, self.filters),
             initializer=tf.keras.initializers.RandomNormal(),
             trainable=False,
-            **ALIKE,
+            **SAME_ON_REPLICAS,
             experimental_autocast=False,
         )
         super().build(input_shape)
@@ -209,7 +208,8 @@ class SpectralConv(tf.keras.layers.Layer):
         return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
 
     def normalized_kernel(self, training: bool) -> tf.Tensor:
-        """float32 (size, size, in, filters). training: also move the norm's estimate by a step."""
+        """Return the kernel divided by its spectral norm: float32 (size, size, in, filters).
+        training: also move the estimate of the norm by a step."""
         if not self.normalize:
             return tf.convert_to_tensor(self.kernel)
         matrix = tf.reshape(self.kernel, [-1, self.filters])

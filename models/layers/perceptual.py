@@ -8,7 +8,7 @@ LAYERS = tuple(f"block{i}_conv1" for i in range(1, 6))
 
 
 class PerceptualFeatures(tf.keras.layers.Layer):
-    """Pictures float32 (B, H, W, 3) in [-1, 1] -> the maps of five layers of VGG19, frozen."""
+    """Maps of five layers of VGG19, frozen, of pictures float32 (B, H, W, 3) in [-1, 1]."""
 
     title = "VGG19"
 
@@ -21,10 +21,10 @@ class PerceptualFeatures(tf.keras.layers.Layer):
         return self.net(tf.keras.applications.vgg19.preprocess_input(127.5 * (pictures + 1.0)))
 
     def published(self, weights: str | None, image_size: int | None = None) -> tf.keras.Model:
-        """Keras' own, for pictures of any size."""
+        """Return Keras' own VGG19, for pictures of any size."""
         return tf.keras.applications.VGG19(False, weights, input_shape=(None, None, 3))
 
     def load_from(self, keras_model: tf.keras.Model) -> None:
-        """Copies the variables of what `published` gives, up to the last layer that is used."""
+        """Copy the variables of a `published` model, up to the last layer in use."""
         values = keras_model.get_weights()
         self.net.set_weights(values[: len(self.net.weights)])

@@ -20,19 +20,19 @@ MIN_SLOTS = 9  # the scene token and the 8 objects a prepared scene has at most
 
 
 def sinusoids(positions: int, width: int) -> np.ndarray:
-    """float32 (positions, width): sines in even columns, cosines in odd ones (Vaswani et al. 2017,
-    section 3.5)."""
+    """Return position encodings float32 (positions, width): sines in even columns, cosines in odd
+    ones (Vaswani et al. 2017, section 3.5)."""
     rates = 10000.0 ** (-2.0 * (np.arange(width) // 2) / width)
     angles = np.arange(positions)[:, None] * rates
     return np.where(np.arange(width) % 2 == 0, np.sin(angles), np.cos(angles)).astype(np.float32)
 
 
 def slot_indices(obj_to_img: tf.Tensor, num_scenes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where each object goes in the (N, S) table of slots, of which slot 0 is the scene token's.
+    """Return each object's [scene, slot] in the (N, S) table of slots, int32 (O, 2), and the mask
+    of slots in use, float32 (N, S).
 
-    Returns int32 (O, 2) of [scene, slot], and float32 (N, S): 1 where a slot is taken. S is
-    MIN_SLOTS, more only when a scene has more objects. obj_to_img is ascending, so an object's
-    place in its scene is its index less the number of objects of all scenes before.
+    Slot 0 is the scene token's. S is MIN_SLOTS, more only when a scene has more objects. obj_to_img
+    is ascending, so an object's slot follows from the number of objects in all scenes before.
     """
     counts = tf.math.bincount(obj_to_img, minlength=num_scenes, maxlength=num_scenes)  # (N,)
     before = tf.cumsum(counts, exclusive=True)
@@ -45,8 +45,8 @@ class Dropout:
     """Dropout that is a function of a seed alone: the n-th use in a step draws from (seed, n)."""
 
     def __init__(self, rate: float, seed: tf.Tensor | None, views: int = 1):
-        """seed: int (2,), or None for no dropout (inference). views: how often the scenes of the
-        batch are among the inputs, all of them each time: a scene meets the same draws wherever
+        """seed: int (2,), or None for no dropout (inference). views: how often the inputs hold the
+        scenes of the batch, one time after the other, so that a scene gets the same draws however
         the batch is split."""
         self.rate = rate
         self.seed = seed
@@ -59,9 +59,9 @@ class Dropout:
         self.uses += 1
         seed = tf.random.experimental.stateless_fold_in(self.seed, self.uses)
         shape = tf.shape(inputs)
-        drawn = tf.concat([shape[:1] * replicas.count(), shape[1:]], axis=0)
-        kept = tf.nn.experimental.stateless_dropout(tf.ones(drawn), self.rate, seed)
-        return inputs * replicas.replica_rows(kept, self.views)
+        global_shape = tf.concat([shape[:1] * replicas.count(), shape[1:]], axis=0)
+        scale = tf.nn.experimental.stateless_dropout(tf.ones(global_shape), self.rate, seed)
+        return inputs * replicas.replica_rows(scale, self.views)
 
 
 class EncoderBlock(tf.keras.layers.Layer):
@@ -83,23 +83,25 @@ class EncoderBlock(tf.keras.layers.Layer):
         self.norm_net = norm()
 
     def call(
-        self, slots: tf.Tensor, taken: tf.Tensor, dropout: Dropout
+        self, slots: tf.Tensor, in_use: tf.Tensor, dropout: Dropout
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """slots (N, S, D), taken (N, S) -> the new slots (N, S, D) and the attention (N, heads, S,
-        S): how much slot i (third) looks at slot j (last). What empty slots hold is never read."""
-        attended, attention = self._attend(slots, taken)
+        """Return new slots (N, S, D) and the attention (N, heads, S, S) of slot i (third) to slot
+        j (last).
+
+        slots: (N, S, D). in_use: (N, S), 1 for slots that others may attend to."""
+        attended, attention = self._attend(slots, in_use)
         joined = tf.cast(self.join(attended), tf.float32)
         slots = self.norm_attention(slots + dropout(joined))
         narrowed = tf.cast(self.narrow(self.widen(slots)), tf.float32)
         return self.norm_net(slots + dropout(narrowed)), attention
 
-    def _attend(self, slots: tf.Tensor, taken: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _attend(self, slots: tf.Tensor, in_use: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         query, key, value = (
             self._split_heads(dense(slots)) for dense in (self.query, self.key, self.value)
         )  # (N, heads, S, D / heads)
         scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
         scores /= math.sqrt(query.shape[-1])
-        scores += (taken[:, None, None, :] - 1.0) * 1e9
+        scores += (in_use[:, None, None, :] - 1.0) * 1e9
         attention = tf.nn.softmax(scores)
         attended = tf.matmul(tf.cast(attention, value.dtype), value)
         joined = tf.transpose(attended, [0, 2, 1, 3])
@@ -113,7 +115,7 @@ class EncoderBlock(tf.keras.layers.Layer):
 
 
 def rollout(layers: list[tf.Tensor]) -> tf.Tensor:
-    """Attention through all layers to the inputs of the first: float32 (N, S, S).
+    """Return the attention through all layers to the inputs of the first: float32 (N, S, S).
 
     layers: first to last, (N, S, S), means over the heads. Attention rollout (Abnar and Zuidema
     2020, section 3): the product of (A + I) / 2, of which I is the residual connection. Rows go on
@@ -145,12 +147,13 @@ class SceneSum(tf.keras.layers.Layer):
         seed: tf.Tensor | None = None,
         views: int = 1,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As SceneTransformer; boxes, seed and views are not read."""
+        """Return scene tokens and the objects; arguments as of SceneTransformer, of which boxes,
+        seed and views are not read."""
         return self.token + tf.math.unsorted_segment_sum(objects, obj_to_img, num_scenes), objects
 
 
 class SceneTransformer(tf.keras.layers.Layer):
-    """Objects of N scenes -> one vector a scene (its token) and contextual object vectors."""
+    """Transformer encoder of the objects of N scenes, with a learned token for each scene."""
 
     def __init__(
         self,
@@ -182,10 +185,10 @@ class SceneTransformer(tf.keras.layers.Layer):
         seed: tf.Tensor | None = None,
         views: int = 1,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """objects (O, D), boxes (O, 4), obj_to_img (O,), num_scenes int32 ().
+        """Return scene tokens (N, D) and contextual objects (O, D), both float32.
 
-        seed: int (2,) for dropout in training; None in inference. views: as Dropout. Returns the
-        scene tokens (N, D) and the objects (O, D), both float32.
+        objects: (O, D). boxes: (O, 4). obj_to_img: (O,). num_scenes: int32 (). seed: int (2,) for
+        dropout in training, None in inference. views: as of Dropout.
         """
         slots, indices, _ = self._encode(objects, boxes, obj_to_img, num_scenes, seed, views)
         return slots[:, 0], tf.gather_nd(slots, indices)
@@ -193,7 +196,7 @@ class SceneTransformer(tf.keras.layers.Layer):
     def attention(
         self, objects: tf.Tensor, boxes: tf.Tensor, obj_to_img: tf.Tensor, num_scenes: tf.Tensor
     ) -> Attention:
-        """What the scene tokens look at in inference; arguments as of `call`."""
+        """Return the scene tokens' attention in inference; arguments as of `call`."""
         _, indices, layers = self._encode(objects, boxes, obj_to_img, num_scenes)
         means = [tf.reduce_mean(attention, axis=1) for attention in layers]
         return Attention(
@@ -209,13 +212,13 @@ class SceneTransformer(tf.keras.layers.Layer):
         seed: tf.Tensor | None = None,
         views: int = 1,
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Slots (N, S, D), where each object is in them, int32 (O, 2), and the attention of each
-        layer (N, heads, S, S)."""
+        """Return slots (N, S, D), each object's [scene, slot] int32 (O, 2), and the attention of
+        each layer (N, heads, S, S)."""
         inputs = objects * math.sqrt(self.dim)
         if self.positions is not None:
             inputs += tf.gather(self.positions, location_cells(boxes))
-        indices, taken = slot_indices(obj_to_img, num_scenes)
-        shape = tf.concat([tf.shape(taken), [self.dim]], axis=0)
+        indices, in_use = slot_indices(obj_to_img, num_scenes)
+        shape = tf.concat([tf.shape(in_use), [self.dim]], axis=0)
         slots = tf.scatter_nd(indices, inputs, shape)  # (N, S, D)
         token = tf.broadcast_to(self.token, tf.concat([shape[:1], [1, self.dim]], axis=0))
         slots = tf.concat([token, slots[:, 1:]], axis=1)
@@ -224,6 +227,6 @@ class SceneTransformer(tf.keras.layers.Layer):
         slots = dropout(slots)
         layers = []
         for block in self.blocks:
-            slots, attention = block(slots, taken, dropout)
+            slots, attention = block(slots, in_use, dropout)
             layers.append(attention)
         return slots, indices, layers

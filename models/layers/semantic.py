@@ -1,4 +1,4 @@
-"""What a SPADE network sees of a layout: the class of every pixel and the edges of instances.
+"""Semantic maps, the input of SPADE: the class of every pixel and the edges of instances.
 
 A layout is a label map and an instance map, both of the whole picture:
 
@@ -24,27 +24,27 @@ MOST = 2**21  # three numbers below it make one of 63 bits
 
 
 class SemanticMaps(NamedTuple):
-    """classes: int32 (B, H, W), 0..182; edges: bool (B, H, W)."""
+    """A layout as a network reads it. classes: int32 (B, H, W), 0..182. edges: bool (B, H, W)."""
 
     classes: tf.Tensor
     edges: tf.Tensor
 
     def every(self, step: int) -> SemanticMaps:
-        """Every step-th pixel from the first: as PyTorch's 'nearest' resizes."""
+        """Return every step-th pixel from the first: as PyTorch's 'nearest' resizes."""
         return SemanticMaps(*(x[:, ::step, ::step] for x in self))
 
     def codes(self) -> tf.Tensor:
-        """Class and edge as one number: int32 (B, H, W), below OUTSIDE."""
+        """Return class and edge as one number: int32 (B, H, W), below OUTSIDE."""
         return self.classes + CLASSES * tf.cast(self.edges, tf.int32)
 
     def one_hot(self) -> tf.Tensor:
-        """float32 (B, H, W, CHANNELS)."""
+        """Return the paper's one-hot map: float32 (B, H, W, CHANNELS)."""
         edges = tf.cast(self.edges, tf.float32)[..., None]
         return tf.concat([tf.one_hot(self.classes, CLASSES), edges], axis=-1)
 
 
 def check_layout(label: np.ndarray, instance: np.ndarray, divisor: int) -> None:
-    """UserError unless both are integer maps (B, H, W) of one shape, H and W multiples of
+    """Raise UserError unless both are integer maps (B, H, W) of one shape, H and W multiples of
     `divisor`, and labels are COCO-Stuff's or unknown."""
     for name, values in (("label", label), ("instance", instance)):
         if values.dtype.kind not in "iu" or values.ndim != 3:
@@ -68,19 +68,14 @@ def check_layout(label: np.ndarray, instance: np.ndarray, divisor: int) -> None:
 
 
 def semantic_maps(label: tf.Tensor, instance: tf.Tensor) -> SemanticMaps:
-    """Of a layout that check_layout accepts."""
+    """Return the semantic maps of a layout that check_layout accepts."""
     classes = tf.cast(label, tf.int32)
     classes = tf.where(classes == UNKNOWN_LABEL, UNKNOWN, classes)
     return SemanticMaps(classes, instance_edges(instance))
 
 
-def semantic_input(label: tf.Tensor, instance: tf.Tensor) -> tf.Tensor:
-    """The layout as the paper's one-hot map: float32 (B, H, W, CHANNELS)."""
-    return semantic_maps(label, instance).one_hot()
-
-
 def instance_edges(instance: tf.Tensor) -> tf.Tensor:
-    """bool (B, H, W): the pixel differs from one of its 4 neighbours inside the picture."""
+    """Return which pixels differ from one of their 4 neighbours in the picture: bool (B, H, W)."""
     rows = instance[:, 1:] != instance[:, :-1]
     columns = instance[:, :, 1:] != instance[:, :, :-1]
     above, below = (tf.pad(rows, [[0, 0], pad, [0, 0]]) for pad in ([1, 0], [0, 1]))
@@ -113,16 +108,18 @@ class Surroundings(NamedTuple):
 
 
 def surroundings(maps: SemanticMaps) -> Surroundings:
-    """A layout is mostly flat: 21 of COCO-Stuff's maps at 256x256 have on average 9 % as many
-    distinct surroundings (5x5) as pixels (0.3 to 20 %), and 3 % as many windows of 3x3."""
+    """Return the distinct surroundings of semantic maps.
+
+    A layout is mostly flat: 21 of COCO-Stuff's maps at 256x256 have on average 9 % as many distinct
+    surroundings (5x5) as pixels (0.3 to 20 %), and 3 % as many windows of 3x3."""
     near = distinct_windows(maps.codes(), OUTSIDE)
     around = distinct_windows(near.index, tf.shape(near.windows)[0])
     return Surroundings(near.windows, around.windows, around.index)
 
 
 def distinct_windows(numbers: tf.Tensor, outside: int | tf.Tensor) -> Windows:
-    """The 3x3 windows of a map. numbers: int32 (B, H, W) in [0, MOST); outside: what stands beyond
-    the border."""
+    """Return the distinct 3x3 windows of a map. numbers: int32 (B, H, W) in [0, MOST). outside: the
+    number beyond the border."""
     triples, index = _distinct_triples(numbers, outside, axis=2)
     # A row of three beyond the border is one more triple.
     beyond = tf.shape(triples)[0]
@@ -132,8 +129,8 @@ def distinct_windows(numbers: tf.Tensor, outside: int | tf.Tensor) -> Windows:
 
 
 def _distinct_triples(numbers: tf.Tensor, outside: int | tf.Tensor, axis: int) -> Windows:
-    """Distinct (before, at, after) of all pixels along an axis: int32 (U, 3), and each pixel's row
-    of them."""
+    """Return the distinct (before, at, after) of all pixels along an axis, int32 (U, 3), and each
+    pixel's row of them."""
     pad = [[0, 0], [0, 0], [0, 0]]
     pad[axis] = [1, 1]
     padded = tf.cast(tf.pad(numbers, pad, constant_values=outside), tf.int64)

@@ -16,7 +16,7 @@ import operator
 
 import tensorflow as tf
 
-from models.layers.normalization import ALIKE, MOMENTUM, SpectralConv, moments
+from models.layers.normalization import MOMENTUM, SAME_ON_REPLICAS, SpectralConv, moments
 from models.layers.semantic import (
     CHANNELS,
     CLASSES,
@@ -68,16 +68,16 @@ class SpadeNorm(tf.keras.layers.Layer):
         self.shared_kernel, self.shared_bias = conv("shared", CHANNELS, self.hidden)
         self.gamma_kernel, self.gamma_bias = conv("gamma", self.hidden, channels)
         self.beta_kernel, self.beta_bias = conv("beta", self.hidden, channels)
-        self.mean = weight("mean", (channels,), initializer="zeros", trainable=False, **ALIKE)
-        self.variance = weight(
-            "variance", (channels,), initializer="ones", trainable=False, **ALIKE
-        )
+        statistic = functools.partial(weight, trainable=False, **SAME_ON_REPLICAS)
+        self.mean = statistic("mean", (channels,), initializer="zeros")
+        self.variance = statistic("variance", (channels,), initializer="ones")
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, around: Surroundings, training: bool = False) -> tf.Tensor:
-        """inputs (B, h, w, C), around: of the semantic map at (h, w). Same shape and dtype out.
+        """Return the modulated maps, in the inputs' shape and dtype.
 
-        training: statistics of the batch, which move the running ones; else the running ones."""
+        inputs: (B, h, w, C). around: of the semantic map at (h, w). training: normalise by the
+        batch's statistics, and move the running ones; else by the running ones."""
         maps = tf.cast(inputs, tf.float32)
         mean, variance = self._statistics(maps) if training else (self.mean, self.variance)
         hidden = self._hidden(around.near)
@@ -97,13 +97,14 @@ class SpadeNorm(tf.keras.layers.Layer):
         return mean, variance
 
     def _hidden(self, near: tf.Tensor) -> tf.Tensor:
-        """near: int32 (U, 9) -> float32 (U + 1, hidden), the last one zeros: outside."""
+        """Return the hidden maps of the windows near, int32 (U, 9): float32 (U + 1, hidden), the
+        last row zeros, for what lies outside the picture."""
         taps = tf.reshape(self.shared_kernel, [9, CHANNELS, self.hidden])
         plain, edge = taps[:, :CLASSES], taps[:, CLASSES:]
         by_code = tf.concat([plain, plain + edge, tf.zeros_like(edge)], axis=1)
         rows = near + tf.range(9) * (OUTSIDE + 1)
-        taken = tf.gather(tf.reshape(by_code, [-1, self.hidden]), rows)  # (U, 9, hidden)
-        hidden = tf.nn.relu(tf.reduce_sum(taken, axis=1) + self.shared_bias)
+        terms = tf.gather(tf.reshape(by_code, [-1, self.hidden]), rows)  # (U, 9, hidden)
+        hidden = tf.nn.relu(tf.reduce_sum(terms, axis=1) + self.shared_bias)
         return tf.pad(hidden, [[0, 1], [0, 0]])
 
     def _convolve(self, rows: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
@@ -131,12 +132,12 @@ class SpadeBlock(tf.keras.layers.Layer):
 
     @property
     def convs(self) -> dict[str, SpectralConv]:
-        """By name."""
+        """Return the convolutions by name."""
         convs = {"conv_0": self.conv_0, "conv_1": self.conv_1}
         return {**convs, "conv_s": self.conv_s} if self.widens else convs
 
     def call(self, inputs: tf.Tensor, around: Surroundings, training: bool = False) -> tf.Tensor:
-        """inputs (B, h, w, in) -> (B, h, w, out)."""
+        """Return maps (B, h, w, out) of maps (B, h, w, in)."""
         maps = tf.nn.leaky_relu(self.norm_0(inputs, around, training=training), 0.2)
         maps = self.conv_0(maps, training=training)
         maps = tf.nn.leaky_relu(self.norm_1(maps, around, training=training), 0.2)
@@ -148,7 +149,8 @@ class SpadeBlock(tf.keras.layers.Layer):
 
 
 class SpadeGenerator(tf.keras.layers.Layer):
-    """Semantic maps (B, H, W), sides multiples of 32 -> photographs float32 (B, H, W, 3), -1..1."""
+    """Generator of photographs float32 (B, H, W, 3) in [-1, 1] from semantic maps (B, H, W), whose
+    sides are multiples of 32."""
 
     def __init__(self, width: int = 64, hidden: int = 128, spectral_norm: bool = True, **kwargs):
         """width: channels of the last block; hidden: of the SPADE norms. spectral_norm: False for
@@ -175,19 +177,19 @@ class SpadeGenerator(tf.keras.layers.Layer):
         pixels = self.conv_img(tf.nn.leaky_relu(features, 0.2))
         return tf.nn.tanh(tf.cast(pixels, tf.float32))
 
-    def make(self) -> None:
-        """Make the variables, by looking at a small map."""
-        nothing = tf.zeros((1, SCALE, SCALE), tf.int32)
-        self(SemanticMaps(nothing, nothing > 0))
+    def make_variables(self) -> None:
+        """Make the variables, by a pass of a small map."""
+        blank = tf.zeros((1, SCALE, SCALE), tf.int32)
+        self(SemanticMaps(blank, blank > 0))
 
     def parameters(self) -> dict[str, tf.Variable]:
-        """What inference needs, by the names of parameter_shapes. The variables must be made."""
+        """Return the variables that inference needs, by the names of parameter_shapes."""
         names = parameter_shapes(self.width, self.hidden)
         return {name: operator.attrgetter(name)(self) for name in names}
 
     def folded(self) -> dict[str, tf.Tensor]:
-        """Values of `parameters`, kernels divided by their spectral norms: what a generator
-        without spectral norm computes the same pictures from."""
+        """Return the values of `parameters` with kernels divided by their spectral norms: a
+        generator without spectral norm computes the same pictures from them."""
         values = {name: tf.convert_to_tensor(v) for name, v in self.parameters().items()}
         for name in BLOCKS:
             for conv_name, conv in getattr(self, name).convs.items():
@@ -196,12 +198,12 @@ class SpadeGenerator(tf.keras.layers.Layer):
 
 
 def _upsample(maps: tf.Tensor) -> tf.Tensor:
-    """Nearest x2."""
+    """Upsample by nearest neighbours x2."""
     return tf.repeat(tf.repeat(maps, 2, axis=1), 2, axis=2)
 
 
 def parameter_shapes(width: int, hidden: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a generator's parameters, without making one."""
+    """Return names and shapes of a generator's parameters, without making one."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def conv(name: str, size: int, inputs: int, outputs: int, bias: str = "bias") -> None:

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 
 def upsample_conv(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Nearest upsampling x2, then a 'same' convolution, exactly.
+    """Return (B, 2H, 2W, out): nearest upsampling x2, then a 'same' convolution, exactly.
 
-    inputs: (B, H, W, in); kernel: (3, 3, in, out), of the same dtype. Returns (B, 2H, 2W, out).
+    inputs: (B, H, W, in). kernel: (3, 3, in, out), of the same dtype.
 
     Nearest upsampling puts zeros between the pixels and then sums each 2x2 box. Convolutions
     commute, so the kernel may go first, when three of four pixels are still zero: a transposed
@@ -30,7 +30,7 @@ def upsample_conv(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _box_means(maps: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Means of all 2x2 boxes: (B, H, W, C) -> (B, H - 1, W - 1, C).
+    """Return the means of all 2x2 boxes of (B, H, W, C): (B, H - 1, W - 1, C).
 
     The gradient is the same operation on the padded map, which TensorFlow's own AvgPoolGrad takes
     half as long again to find.
@@ -43,7 +43,7 @@ def _box_means(maps: tf.Tensor) -> tuple[tf.Tensor, Callable]:
 
 
 class UpsampleConv(tf.keras.layers.Layer):
-    """float32 (B, H, W, in) -> (B, 2H, 2W, filters): nearest upsample x2, then 3x3 'same' conv.
+    """Nearest upsampling x2, then a 3x3 'same' convolution: (B, H, W, in) to (B, 2H, 2W, filters).
 
     The trained variables are the 3x3 kernel (3, 3, in, filters) and, with `use_bias`, the bias
     (filters,).

@@ -92,7 +92,7 @@ def write_weights(path: Path) -> Path:
     """Weights of a small generator, for python -m SPADE.serve."""
     tf.keras.utils.set_random_seed(0)
     generator = SpadeGenerator(1, 2)
-    generator.make()
+    generator.make_variables()
     weights.save_generator(path, generator)
     return path
 

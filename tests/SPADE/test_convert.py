@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from core.commands import run
 from core.errors import UserError
-from models.layers.semantic import semantic_input, semantic_maps
+from models.layers.semantic import semantic_maps
 from SPADE import convert
 from SPADE.weights import load_generator
 
@@ -176,7 +176,7 @@ def reference(layout):
     from tests.SPADE import torch_generator
 
     torch.set_num_threads(1)  # more wait for each other, on a machine that has other things to do
-    seen = torch.tensor(semantic_input(*layout).numpy().transpose(0, 3, 1, 2).copy())
+    seen = torch.tensor(semantic_maps(*layout).one_hot().numpy().transpose(0, 3, 1, 2).copy())
     return torch_generator.trained(NGF, HIDDEN, seen[:, :, ::2, ::2]), seen
 
 

@@ -22,7 +22,7 @@ def written(tmp_path_factory):
     """A trained generator and its weights file."""
     tf.keras.utils.set_random_seed(0)
     generator = SpadeGenerator(1, 2)
-    generator.make()
+    generator.make_variables()
     path = tmp_path_factory.mktemp("weights") / "generator.npz"
     weights.save_generator(path, generator)
     return generator, path

@@ -232,8 +232,9 @@ def _stage_2_naive(setting: Setting) -> Numbers:
                 (batch.sketches, batch.query, sketches),
             ):
                 alone, again = domain(crops, training), domain(crops, training)
-                token, objects = self._contextualise(
-                    again.vector, graph.boxes, graph.obj_to_img, graph.triples, scenes, dropout_seed
+                related = self._relate(again.vector, graph.boxes, graph.triples, training)
+                token, objects = self.transformer(
+                    related, graph.boxes, graph.obj_to_img, scenes, dropout_seed
                 )
                 sides.append((alone, self._scene_vectors(token), objects))
             heads = [self._predict(side[2], side[2], training) for side in (sides[0], sides[2])]

@@ -32,7 +32,7 @@ def _picture(setting: Setting) -> Numbers:
     from models.layers.spade import SpadeGenerator
 
     generator = SpadeGenerator(setting.size(64, 2), setting.size(128, 4), spectral_norm=False)
-    generator.make()
+    generator.make_variables()
     label, instance = (tf.constant(each) for each in _layout(setting.size(256, 64)))
     draw = tf.function(lambda label, instance: generator(semantic_maps(label, instance)))
     distinct = surroundings(semantic_maps(label, instance)).around.shape[0] / tf.size(label).numpy()

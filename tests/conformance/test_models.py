@@ -1,4 +1,4 @@
-"""What every registered model must do."""
+"""Promises that every registered model must keep."""
 
 import dataclasses
 import functools

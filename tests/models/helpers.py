@@ -156,12 +156,12 @@ def compiled_step(model, batch):
 
 
 def photo_side(model, crops, graph, num_scenes=None, with_masks=True):
-    """What the model says of scenes from their crops."""
+    """Return the model's outputs for scenes of crops."""
     return _side(model, model.embed_photos(crops), graph, num_scenes, with_masks)
 
 
 def query_side(model, sketches, graph, num_scenes=None, with_masks=True):
-    """What the model says of scenes from their sketches."""
+    """Return the model's outputs for scenes of sketches."""
     return _side(model, model.embed_sketches(sketches), graph, num_scenes, with_masks)
 
 

@@ -1,4 +1,4 @@
-"""What encoders see and give, and the rules between their hparams."""
+"""Inputs and outputs of the encoders, and the rules between their hparams."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What SPADE sees of a layout, against slow references and hand-drawn maps."""
+"""Semantic maps against slow references and hand-drawn maps."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from models.layers.semantic import (
     check_layout,
     distinct_windows,
     instance_edges,
-    semantic_input,
+    semantic_maps,
     surroundings,
 )
 
@@ -62,7 +62,7 @@ def test_channels_by_hand():
     # A person (id 1, label 0) on grass (id 124, label 123), id 182 (label 181), unknown (255).
     label = np.full((1, 5, 5), 123, np.uint8)
     label[0, 0, 0], label[0, 2, 2], label[0, 4, 4] = 0, 181, 255
-    found = semantic_input(tf.constant(label), tf.zeros((1, 5, 5), tf.int32)).numpy()
+    found = semantic_maps(tf.constant(label), tf.zeros((1, 5, 5), tf.int32)).one_hot().numpy()
     assert found.shape == (1, 5, 5, 184)
     assert found.dtype == np.float32
     expected = np.full((5, 5), 123)
@@ -82,7 +82,7 @@ def test_real_maps_equal_a_pixel_at_a_time(real_data):
             for each in (path, instances)
         )
         check_layout(label[None], instance[None], 32)
-        found = semantic_input(tf.constant(label[None]), tf.constant(instance[None]))
+        found = semantic_maps(tf.constant(label[None]), tf.constant(instance[None])).one_hot()
         np.testing.assert_array_equal(found[0], _slow_input(label, instance), path.name)
 
 

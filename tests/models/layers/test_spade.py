@@ -38,7 +38,7 @@ def _norm(channels: int) -> SpadeNorm:
 def generator():
     tf.keras.utils.set_random_seed(0)
     layer = SpadeGenerator(WIDTH, HIDDEN)
-    layer.make()
+    layer.make_variables()
     return layer
 
 
@@ -151,7 +151,7 @@ def test_eager_equals_graph(generator):
 
 def test_training_moves_everything():
     generator = SpadeGenerator(WIDTH, HIDDEN)
-    generator.make()
+    generator.make_variables()
     before = [v.numpy() for v in generator.variables]
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean((generator(_maps(), training=True) - 0.5) ** 2)
@@ -172,7 +172,7 @@ def test_training_moves_everything():
 
 def test_folded_weights_make_the_same_pictures(generator):
     plain = SpadeGenerator(WIDTH, HIDDEN, spectral_norm=False)
-    plain.make()
+    plain.make_variables()
     values = generator.folded()
     for name, variable in plain.parameters().items():
         variable.assign(values[name])
