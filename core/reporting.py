@@ -3,22 +3,7 @@
 Every `log_every` steps a line on the console and in metrics.jsonl; every `notify_every` steps the
 figures and pictures of an evaluation, a line of figures.jsonl and the curves. TensorBoard and Slack
 get the same. A progress bar shows where there is a terminal.
-
-A line of metrics.jsonl is one JSON object:
-    step       steps done
-    losses     name -> value at that step
-    time       seconds a step, mean over the steps since the last line, waiting for data included
-               (without the first step of a process, which traces the graph, if there are others)
-    data_time  seconds of it spent waiting for data
-    wall       seconds since the epoch when the line was written
-
-A line of figures.jsonl:
-    step       steps done
-    loader     the data that were evaluated
-    figures    list of what `core.evaluation.figures.Figure` holds
-    failed     names of the metrics that failed: they have no figures
-    time       seconds it took
-    wall       as above
+docs/data_formats.md describes the lines of both files.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What hostile files are made of: bytes that were whole once, archives that lie, JSON of any kind;
-and the two things every reader has to keep to."""
+"""Hostile input: damaged bytes, odd JSON, and the bounds that every reader keeps."""
 
 from __future__ import annotations
 
@@ -11,7 +10,6 @@ import struct
 import time
 import tracemalloc
 import zipfile
-import zlib
 
 import numpy as np
 from hypothesis import settings
@@ -26,7 +24,7 @@ NUMBERS = [0, 1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**3
 
 @st.composite
 def mutated(draw, data: bytes, most: int = 4) -> bytes:
-    """`data` with up to `most` edits: bits, runs, sizes, pieces cut out, repeated or moved."""
+    """Draw `data` with up to `most` edits: bits, runs, sizes, pieces cut out, repeated or added."""
     edited = bytearray(data)
     for _ in range(draw(st.integers(1, most))):
         at = draw(st.integers(0, max(len(edited) - 1, 0)))
@@ -52,7 +50,7 @@ def mutated(draw, data: bytes, most: int = 4) -> bytes:
 
 
 def zipped(members, compression: int = zipfile.ZIP_STORED) -> bytes:
-    """An archive with right check sums. members: name -> bytes."""
+    """Return an archive with right check sums. members: name -> bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in members.items():
@@ -66,7 +64,7 @@ def members_of(data: bytes) -> dict[str, bytes]:
 
 
 def npy(header: str, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
-    """A .npy of any header."""
+    """Return a .npy of any header."""
     text = header.encode("latin-1", "replace")[:65535]
     return b"\x93NUMPY" + version + struct.pack("<H", len(text)) + text + data
 
@@ -75,33 +73,6 @@ def array_bytes(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, allow_pickle=True)
     return buffer.getvalue()
-
-
-def nested_archive(content, copies: int) -> bytes:
-    """An archive of `copies` members, each of which holds all that follow: it unpacks to `copies`
-    times its size. content: name -> bytes of the innermost, then function (bytes) -> bytes that
-    puts the archive so far into a member."""
-    name, make = content
-    body, entries = b"", []
-    for k in range(copies):
-        data = make(body)
-        title = name(k).encode()
-        head = struct.pack(
-            "<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 0, zlib.crc32(data), len(data), len(data),
-            len(title), 0,
-        )  # fmt: skip
-        body = head + title + data
-        entries.append((title, zlib.crc32(data), len(data), len(body)))
-    central = b"".join(
-        struct.pack(
-            "<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, crc, size, size, len(title), 0, 0, 0,
-            0, 0, len(body) - length,
-        )
-        + title
-        for title, crc, size, length in entries
-    )  # fmt: skip
-    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, copies, copies, len(central), len(body), 0)
-    return body + central + end
 
 
 HEADERS = st.one_of(
@@ -126,8 +97,7 @@ HEADERS = st.one_of(
 
 
 def spoilt(array: bytes):
-    """A .npy that was whole: edited, or with its data behind another header, or with noise for
-    data."""
+    """Draw a .npy that was whole: edited, with another header, or with noise for data."""
     head = array.find(b"\n") + 1
     noise = st.binary(min_size=1, max_size=16).map(lambda some: some * len(array))
     return st.one_of(
@@ -152,7 +122,7 @@ JSON = st.recursive(
 
 @st.composite
 def mutated_json(draw, content, most: int = 3):
-    """`content` with up to `most` values replaced, keys taken out or put in, anywhere in it."""
+    """Draw `content` with up to `most` values replaced, removed or added, anywhere in it."""
     content = json.loads(json.dumps(content))
     for _ in range(draw(st.integers(1, most))):
         node, choices = content, list(_places(content))
@@ -172,8 +142,10 @@ def mutated_json(draw, content, most: int = 3):
 
 
 def each_replaced(content):
-    """`content` with each of its values replaced by each odd one, in turn; of these every fifth,
-    but all in the long profile."""
+    """Yield `content` with each of its values replaced by each odd one, in turn.
+
+    In the short profile only every fifth of them.
+    """
     content = json.loads(json.dumps(content))
     step = 1 if settings().max_examples > 1000 else 5  # no divisor of the number of odd ones
     number = 0
@@ -196,8 +168,8 @@ def _places(node):
 
 @contextlib.contextmanager
 def bounded(size: int, factor: int = 40, slack: int = 4 << 20, seconds: float = 10.0):
-    """What is read takes no more memory than `factor` times the input and some slack, and no
-    longer than `seconds`."""
+    """Fail when the block takes more memory than `factor` times the input and some slack, or longer
+    than `seconds`. size: bytes of the input."""
     tracemalloc.start()
     began = time.monotonic()
     try:
@@ -211,8 +183,10 @@ def bounded(size: int, factor: int = 40, slack: int = 4 << 20, seconds: float = 
 
 
 def refused_or(read, *arguments, size: int = 0, **bounds):
-    """What `read` gives, or None when it refuses with a UserError of one line; any other exception
-    is a failure of the test."""
+    """Return what `read` returns, None when it raises a UserError of one line.
+
+    Any other exception is a failure of the test.
+    """
     with bounded(size, **bounds):
         try:
             return read(*arguments)

@@ -16,7 +16,7 @@ from core import hparams
 from core.errors import HParamError, UserError
 from core.hparams import BaseHParams, hp
 from core.run_folder import RunConfig
-from tests.fuzz.hostile import each_replaced, mutated_json, refused_or
+from tests.fuzz.hostile import mutated_json, refused_or
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,47 +130,13 @@ def test_a_config_that_is_read_can_be_written_again(tmp_path_factory, content):
         assert RunConfig.read(path) == config
 
 
-def test_every_value_of_a_saved_group_replaced_by_each_odd_one():
-    for content in each_replaced(hparams.to_dict(Every())):
-        try:
-            hparams.from_dict(Every, content, "file: hparams")
-        except UserError as error:
-            assert str(error).startswith("file: hparams: ")
-
-
-def test_every_value_of_a_config_replaced_by_each_odd_one(tmp_path):
-    path = tmp_path / "config.json"
-    for content in each_replaced(CONFIG):
-        path.write_text(json.dumps(content))
-        try:
-            config = RunConfig.read(path)
-        except UserError as error:
-            assert str(error).startswith(str(path))
-        else:
-            config.write(path)
-
-
-@pytest.mark.parametrize("place", ["schema", "history"])
-def test_a_config_nested_deeply(tmp_path, place):
-    """Printing what is wrong needs more of the stack than reading it did."""
-    path, text = tmp_path / "config.json", json.dumps({**CONFIG, place: "HERE"})
-    for depth in (50, 500, *range(800, 1000), 100_000):
-        path.write_text(text.replace('"HERE"', "[" * depth + "]" * depth))
-        with pytest.raises(UserError):
-            RunConfig.read(path)
-
-
 LONGEST = 130_000  # Linux takes arguments of up to 128 KiB
 LONG = {
-    "a name": "a" * LONGEST,
-    "a clause again": "count=1," * 16_000,
+    "a clause repeated": "count=1," * 16_000,
     "spaces": "count=1, " * 14_000 + " ",
     "equals": "=" * LONGEST,
-    "commas": "," * LONGEST,
     "a list": "count=[" + "1," * 60_000 + "]",
     "an open quote": "name='" + "x" * LONGEST,
-    "brackets": "count=" + "[" * LONGEST,
-    "spaces after": "x=1," * 30_000 + " " * 10_000,
     "a near name": "count" * 26_000 + "=1",
 }
 
