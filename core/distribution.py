@@ -29,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from core import replicas
+from core.commands import handle_signals
 from core.dataset import Dataset, Parts
 from core.errors import UsageError, UserError
 
@@ -299,11 +300,9 @@ def _signals_end_the_process() -> Iterator[None]:
     """Within it, signals and the end of CONNECT seconds end the process at once: while TensorFlow
     connects the machines, Python cannot run a handler."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
-    signal.alarm(CONNECT)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handle_signals(dict.fromkeys(numbers, signal.SIG_DFL)):
+        signal.alarm(CONNECT)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
