@@ -141,6 +141,16 @@ class EncodedObjects(NamedTuple):
     logits: tf.Tensor  # float32 (B, K): classes, by the classifier of the domain
 
 
+class ObjectScenes(NamedTuple):
+    """N scenes made of O encoded objects: one side, photographs or queries."""
+
+    vectors: tf.Tensor  # float32 (O, D): `EncodedObjects.vector` of crops and sketches
+    boxes: tf.Tensor  # float32 (O, 4)
+    obj_to_img: tf.Tensor  # int32 (O,), ascending
+    triples: tf.Tensor  # int32 (T, 3)
+    num_scenes: tf.Tensor  # int32 (): N
+
+
 class SceneOutputs(NamedTuple):
     """Inference on one side (photographs or queries) of N scenes with O objects; all float32."""
 
@@ -189,32 +199,14 @@ class SceneGraphModel(ObjectEncoder, SceneModel):
     """A model of scenes made of encoded objects: each is encoded once, whatever scenes it is in."""
 
     @abc.abstractmethod
-    def contextualise(
-        self,
-        vectors: tf.Tensor,
-        boxes: tf.Tensor,
-        obj_to_img: tf.Tensor,
-        triples: tf.Tensor,
-        num_scenes: int,
-        with_masks: bool = True,
-    ) -> SceneOutputs:
-        """Return scene vectors, contextual objects, boxes and masks of one side of N scenes.
+    def contextualise(self, scenes: ObjectScenes, with_masks: bool = True) -> SceneOutputs:
+        """Return scene vectors, contextual objects, boxes and masks of N scenes.
 
-        vectors: float32 (O, D), `EncodedObjects.vector` of crops or sketches, mixed at will. boxes:
-        float32 (O, 4). obj_to_img: int32 (O,), ascending. triples: int32 (T, 3). num_scenes: N.
         with_masks=False leaves out the masks, the costliest part."""
 
     @abc.abstractmethod
-    def attention(
-        self,
-        vectors: tf.Tensor,
-        boxes: tf.Tensor,
-        obj_to_img: tf.Tensor,
-        triples: tf.Tensor,
-        num_scenes: int,
-    ) -> Attention:
-        """Return the scene tokens' attention; arguments as of `contextualise`. UsageError for a
-        model without attention."""
+    def attention(self, scenes: ObjectScenes) -> Attention:
+        """Return the scene tokens' attention. UsageError for a model without attention."""
 
 
 class WholeSceneModel(SceneModel):

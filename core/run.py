@@ -34,6 +34,7 @@ from core.model import (
     Model,
     Numerics,
     ObjectEncoder,
+    ObjectScenes,
     SceneGraphModel,
     SceneModel,
     WholeSceneModel,
@@ -322,9 +323,8 @@ class Run:
         joined, obj_to_img = tf.constant(np.concatenate(boxes)), tf.constant(_owners(boxes))
         vectors = tf.constant(np.concatenate([scene.vectors for scene in scenes]))
         relations = triples(joined, obj_to_img)
-        return self.model.contextualise(
-            vectors, joined, obj_to_img, relations, len(scenes), with_masks
-        )
+        block = ObjectScenes(vectors, joined, obj_to_img, relations, len(scenes))
+        return self.model.contextualise(block, with_masks)
 
 
 def _owners(boxes: Sequence[np.ndarray]) -> np.ndarray:

@@ -32,6 +32,7 @@ from core.model import (
     Attention,
     EncodedObjects,
     Numerics,
+    ObjectScenes,
     SceneGraphModel,
     SceneOutputs,
 )
@@ -405,7 +406,7 @@ class GraphAttention(SceneGraphModel):
         blank = tf.zeros((1, self.hparams.edge_repr_net_hidden_size))
         zero = tf.zeros((1,), tf.int32)
         graph = (tf.zeros((1, 4)), zero, tf.zeros((1, 3), tf.int32))
-        self._side(blank, *graph, tf.constant(1), with_masks=True)
+        self._side(ObjectScenes(blank, *graph, tf.constant(1)), with_masks=True)
         if self.discriminator is not None:
             self.discriminator(tf.zeros((1, self.mask_size, self.mask_size)), zero)
 
@@ -440,15 +441,14 @@ class GraphAttention(SceneGraphModel):
 
     # --- the network ---
 
-    def _relate(
-        self, vectors: tf.Tensor, boxes: tf.Tensor, triples: tf.Tensor, training: bool = False
-    ) -> tf.Tensor:
-        """Return object vectors (O, D) that know of their relations, from (O, D)."""
+    def _relate(self, scenes: ObjectScenes, training: bool = False) -> tf.Tensor:
+        """Return object vectors (O, D) that know of their relations."""
+        vectors = scenes.vectors
         if self.hparams.use_pos_on_graph:
-            vectors = tf.concat([vectors, box_attributes(boxes)], axis=1)
+            vectors = tf.concat([vectors, box_attributes(scenes.boxes)], axis=1)
         if self.hparams.abbl_skip_graph:
             return self.gcn(vectors)
-        return self.gcn(vectors, triples, training=training)
+        return self.gcn(vectors, scenes.triples, training=training)
 
     def _scene_vectors(self, tokens: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the scene vectors in `vector_names`, float32 (N, D), of scene tokens (N, D)."""
@@ -482,11 +482,14 @@ class GraphAttention(SceneGraphModel):
         if hps.no_global_contrastive or hps.abbl_no_shuffled_negative:
             del views[1]  # no loss reads the synthetic negative scenes
         encoded, graphs = zip(*views)
-        vectors = tf.concat([view.vector for view in encoded], axis=0)
-        boxes, obj_to_img, triples = join_graphs(graphs, scenes)
-        related = self._relate(vectors, boxes, triples, training)
+        joined = ObjectScenes(
+            tf.concat([view.vector for view in encoded], axis=0),
+            *join_graphs(graphs, scenes),
+            len(views) * scenes,
+        )
+        related = self._relate(joined, training)
         tokens, objects = self.transformer(
-            related, boxes, obj_to_img, len(views) * scenes, dropout_seed, len(views)
+            related, joined.boxes, joined.obj_to_img, joined.num_scenes, dropout_seed, len(views)
         )
         by_name = {k: tf.split(v, len(views)) for k, v in self._scene_vectors(tokens).items()}
         vectors = [dict(zip(by_name, rows)) for rows in zip(*by_name.values())]
@@ -595,54 +598,39 @@ class GraphAttention(SceneGraphModel):
     def embed_sketches(self, sketches: tf.Tensor) -> EncodedObjects:
         return self.objects.embed_sketches(sketches)
 
-    def contextualise(
-        self,
-        vectors: tf.Tensor,
-        boxes: tf.Tensor,
-        obj_to_img: tf.Tensor,
-        triples: tf.Tensor,
-        num_scenes: int,
-        with_masks: bool = True,
-    ) -> SceneOutputs:
-        count = tf.cast(num_scenes, tf.int32)
-        return self._compiled_side[with_masks](vectors, boxes, obj_to_img, triples, count)
+    def contextualise(self, scenes: ObjectScenes, with_masks: bool = True) -> SceneOutputs:
+        return self._compiled_side[with_masks](scenes)
 
-    def attention(
-        self,
-        vectors: tf.Tensor,
-        boxes: tf.Tensor,
-        obj_to_img: tf.Tensor,
-        triples: tf.Tensor,
-        num_scenes: int,
-    ) -> Attention:
+    def attention(self, scenes: ObjectScenes) -> Attention:
         if self.hparams.abbl_skip_transformer:
             raise UsageError(
                 "a model with abbl_skip_transformer=True has no Transformer, so no attention to "
                 "show: choose another run"
             )
-        count = tf.cast(num_scenes, tf.int32)
-        return self._compiled_attention(vectors, boxes, obj_to_img, triples, count)
+        return self._compiled_attention(scenes)
 
-    def _side(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks) -> SceneOutputs:
-        related = self._relate(vectors, boxes, triples)
-        tokens, objects = self.transformer(related, boxes, obj_to_img, num_scenes)
+    def _side(self, scenes: ObjectScenes, with_masks: bool) -> SceneOutputs:
+        tokens, objects = self.transformer(
+            self._relate(scenes), scenes.boxes, scenes.obj_to_img, scenes.num_scenes
+        )
         heads = self._predict(objects, objects if with_masks else None)
         return SceneOutputs(self._scene_vectors(tokens), objects, *heads)
 
-    def _attention(self, vectors, boxes, obj_to_img, triples, num_scenes) -> Attention:
-        related = self._relate(vectors, boxes, triples)
-        return self.transformer.attention(related, boxes, obj_to_img, num_scenes)
+    def _attention(self, scenes: ObjectScenes) -> Attention:
+        return self.transformer.attention(
+            self._relate(scenes), scenes.boxes, scenes.obj_to_img, scenes.num_scenes
+        )
 
     def _compile(self, function: Callable) -> Callable:
-        """Compile a function of one side of some scenes, once for all sizes."""
-        signature = [
-            tf.TensorSpec((None, self.hparams.edge_repr_net_hidden_size), tf.float32),  # vectors
-            tf.TensorSpec((None, 4), tf.float32),  # boxes
-            tf.TensorSpec((None,), tf.int32),  # obj_to_img
-            tf.TensorSpec((None, 3), tf.int32),  # triples
-            tf.TensorSpec((), tf.int32),  # num_scenes
-        ]
-        return tf.function(function, input_signature=signature, autograph=False)
+        """Compile a function of some scenes, once for all sizes."""
+        signature = ObjectScenes(
+            vectors=tf.TensorSpec((None, self.hparams.edge_repr_net_hidden_size), tf.float32),
+            boxes=tf.TensorSpec((None, 4), tf.float32),
+            obj_to_img=tf.TensorSpec((None,), tf.int32),
+            triples=tf.TensorSpec((None, 3), tf.int32),
+            num_scenes=tf.TensorSpec((), tf.int32),
+        )
+        return tf.function(function, input_signature=[signature], autograph=False)
 
 
 def _split(rows: tf.Tensor | None, sizes: list[tf.Tensor]) -> list[tf.Tensor | None]:

@@ -32,7 +32,7 @@ from core.errors import EmptySplitError, UsageError, UserError
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Result
 from core.evaluation.query_protocols import DrawnScenes, QueryProtocol
-from core.model import Attention, EncodedObjects, Model, SceneModel, WholeSceneModel
+from core.model import Attention, EncodedObjects, Model, ObjectScenes, SceneModel, WholeSceneModel
 from core.registry import METRICS
 
 log = logging.getLogger(__name__)
@@ -218,8 +218,8 @@ class Evaluation:
         `SceneDataset.relations`."""
         rows = defaultdict(list)
         scenes = (objects, boxes, obj_to_img, directions, side)
-        for arguments, _, _ in self._blocks(*scenes, CONTEXT_SCENES):
-            vectors = self.model.contextualise(*arguments, False).vectors
+        for block, _, _ in self._blocks(*scenes, CONTEXT_SCENES):
+            vectors = self.model.contextualise(block, with_masks=False).vectors
             for name in self.model.vector_names:
                 rows[name].append(self._finite(vectors[name], f"{name} vectors"))
         return {name: np.concatenate(parts) for name, parts in rows.items()}
@@ -239,15 +239,15 @@ class Evaluation:
         """Return the scene tokens' attention to all O objects of a side. UsageError for a model
         without attention."""
         parts = [
-            self.model.attention(*arguments)
-            for arguments, _, _ in self._blocks(*_graph(side), CONTEXT_SCENES)
+            self.model.attention(block)
+            for block, _, _ in self._blocks(*_graph(side), CONTEXT_SCENES)
         ]
         return Attention(*(self._finite(np.concatenate(c), "attention") for c in zip(*parts)))
 
     def predict_masks(self, side: EmbeddedScenes) -> Iterator[PredictedObjects]:
         """Yield the masks and boxes that the model predicts for a side, some scenes at a time."""
-        for arguments, rows, scenes in self._blocks(*_graph(side), MASK_SCENES):
-            outputs = self.model.contextualise(*arguments, True)
+        for block, rows, scenes in self._blocks(*_graph(side), MASK_SCENES):
+            outputs = self.model.contextualise(block)
             masks = self._finite(outputs.masks, "masks")
             yield PredictedObjects(masks, self._finite(outputs.boxes, "boxes"), rows, scenes)
 
@@ -473,14 +473,13 @@ class Evaluation:
         directions: str,
         side: str,
         size: int,
-    ) -> Iterator[tuple[tuple, slice, slice]]:
-        """Yield the arguments of `model.contextualise` for `size` scenes at a time, and the slices
-        of their objects and scenes."""
+    ) -> Iterator[tuple[ObjectScenes, slice, slice]]:
+        """Yield `size` scenes at a time, and the slices of their objects and scenes."""
         for rows, scenes in self._scene_blocks(obj_to_img, size):
             ids = self._computed["image_ids"][scenes]
             local = (boxes[rows], obj_to_img[rows] - np.int32(scenes.start))
             triples = self.dataset.relations(*local, ids, directions, side)
-            yield (objects[rows], *local, triples, len(ids)), rows, scenes
+            yield ObjectScenes(objects[rows], *local, triples, len(ids)), rows, scenes
 
     def _scene_blocks(self, obj_to_img: np.ndarray, size: int) -> Iterator[tuple[slice, slice]]:
         """Yield the slices of objects and scenes of `size` scenes at a time."""

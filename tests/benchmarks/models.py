@@ -218,7 +218,7 @@ def _stage_2_naive(setting: Setting) -> Numbers:
     again for their scene, one view after the other, masks by upsampling then convolving."""
     import tensorflow as tf
 
-    from core.model import SceneOutputs
+    from core.model import ObjectScenes, SceneOutputs
     from models.graph_attention import GraphAttention, Outputs
 
     class ViewByView(GraphAttention):
@@ -232,9 +232,11 @@ def _stage_2_naive(setting: Setting) -> Numbers:
                 (batch.sketches, batch.query, sketches),
             ):
                 alone, again = domain(crops, training), domain(crops, training)
-                related = self._relate(again.vector, graph.boxes, graph.triples, training)
+                side = ObjectScenes(
+                    again.vector, graph.boxes, graph.obj_to_img, graph.triples, scenes
+                )
                 token, objects = self.transformer(
-                    related, graph.boxes, graph.obj_to_img, scenes, dropout_seed
+                    self._relate(side, training), *side[1:3], scenes, dropout_seed
                 )
                 sides.append((alone, self._scene_vectors(token), objects))
             heads = [self._predict(side[2], side[2], training) for side in (sides[0], sides[2])]

@@ -12,6 +12,7 @@ from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import DrawnScenes, main_protocol
 from core.experiment import Trained
 from core.hparams import parse
+from core.model import ObjectScenes
 from core.registry import MODELS
 from experiments.extract_features import ExtractFeatures
 from tests.core.evaluation.fakes import FakeModel, FakeScenes, Gallery
@@ -76,7 +77,9 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
             vectors = sketches[shown.sketches]
             shuffled += (shown.sketches != shown.rows).any()
         owner = batch.query.obj_to_img.numpy()[shown.rows]
-        outputs = model.contextualise(vectors, shown.boxes, owner, None, 20, with_masks=False)
+        outputs = model.contextualise(
+            ObjectScenes(vectors, shown.boxes, owner, None, 20), with_masks=False
+        )
         for key, expected in (
             ("projection", outputs.vectors["projection"]),
             ("token", outputs.vectors["token"]),
@@ -88,7 +91,7 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
     assert shuffled == 2
     vectors = model.embed_photos(batch.crops).vector
     owner = batch.photo.obj_to_img.numpy()
-    photo = model.contextualise(vectors, batch.photo.boxes.numpy(), owner, None, 20)
+    photo = model.contextualise(ObjectScenes(vectors, batch.photo.boxes.numpy(), owner, None, 20))
     masks = file.arrays["photo_masks"]
     for key, expected in (
         ("image_ids", batch.image_ids),
@@ -111,8 +114,8 @@ def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
     class Unprojected(FakeModel):
         vector_names = ("token",)
 
-        def contextualise(self, *arguments):
-            sees = super().contextualise(*arguments)
+        def contextualise(self, scenes, with_masks=True):
+            sees = super().contextualise(scenes, with_masks)
             return sees._replace(vectors={"token": sees.vectors["projection"]})
 
     extract(tmp_path / "without", Splits(), Unprojected())

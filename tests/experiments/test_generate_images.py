@@ -158,10 +158,10 @@ def test_mixed_scenes_show_crops_in_the_place_of_some_sketches(tmp_path, generat
     class Numbers(Paints):
         """Remembers the vectors of the last scenes it made masks of."""
 
-        def contextualise(self, vectors, boxes, obj_to_img, triples, scenes, with_masks=True):
+        def contextualise(self, scenes, with_masks=True):
             if with_masks:
-                self.seen.append(np.asarray(vectors)[:, 0])
-            return super().contextualise(vectors, boxes, obj_to_img, triples, scenes, with_masks)
+                self.seen.append(np.asarray(scenes.vectors)[:, 0])
+            return super().contextualise(scenes, with_masks)
 
         def embed_photos(self, crops):
             encoded = super().embed_photos(crops)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from core.dataset import Vocabulary
 from core.hparams import parse
-from core.model import PLAIN, Numerics
+from core.model import PLAIN, Numerics, ObjectScenes
 from core.registry import MODELS
 from dataloaders.batches import SceneBatch, SceneGraph, Stuff, TripletBatch
 
@@ -168,4 +168,4 @@ def query_side(model, sketches, graph, num_scenes=None, with_masks=True):
 def _side(model, encoded, graph, num_scenes, with_masks):
     scenes = num_scenes or int(graph.obj_to_img[-1]) + 1
     rows = graph.boxes, graph.obj_to_img, graph.triples
-    return model.contextualise(encoded.vector, *rows, scenes, with_masks)
+    return model.contextualise(ObjectScenes(encoded.vector, *rows, scenes), with_masks)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from core.errors import UsageError
+from core.model import ObjectScenes
 from models import encoders
 from models.graph_attention import discriminator_loss
 from models.layers.box_head import BoxHead
@@ -95,13 +96,14 @@ def test_inference_shapes_and_ranges(model, batch):
 def test_attention_is_that_of_the_scenes(model, batch):
     """Of each object a share, less than 1 for those of a scene together."""
     rows = batch.query.boxes, batch.query.obj_to_img, batch.query.triples, 3
-    found = model.attention(model.embed_sketches(batch.sketches).vector, *rows)
+    vectors = model.embed_sketches(batch.sketches).vector
+    found = model.attention(ObjectScenes(vectors, *rows))
     for values in found:
         totals = np.bincount(batch.query.obj_to_img, values)
         assert values.shape == batch.query.obj_to_img.shape
         assert np.min(values) > 0 and np.max(totals) < 1
     with pytest.raises(UsageError, match="no Transformer, so no attention"):
-        build("graph-attention", abbl_skip_transformer=True).attention(found.last, *rows)
+        build("graph-attention", abbl_skip_transformer=True).attention(ObjectScenes(vectors, *rows))
 
 
 @pytest.mark.parametrize(

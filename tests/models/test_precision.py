@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from core import checkpoints
-from core.model import Numerics, ObjectEncoder
+from core.model import Numerics, ObjectEncoder, ObjectScenes
 from core.registry import MODELS
 from tests.models.helpers import batch_for, build, compiled_step, step_args
 
@@ -105,7 +105,7 @@ def test_inference_gives_float32_near_the_exact(precision):
             [
                 model.embed_photos(batch.crops),
                 model.embed_sketches(batch.sketches),
-                model.contextualise(vectors, *graph),
+                model.contextualise(ObjectScenes(vectors, *graph)),
             ]
         )
         for model in (exact, low)

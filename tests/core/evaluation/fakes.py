@@ -154,7 +154,8 @@ class FakeModel(SceneGraphModel):
             logits=tf.one_hot(predicted, 6),
         )
 
-    def contextualise(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks=True):
+    def contextualise(self, scenes, with_masks=True):
+        vectors, boxes, obj_to_img, _, num_scenes = scenes
         numbers = vectors[:, 0]
         self.masks_made += len(numbers) if with_masks else 0
         rows = {
@@ -170,7 +171,7 @@ class FakeModel(SceneGraphModel):
         vectors = {"projection": vector, "token": vector * 0 + 1.0}
         return Outputs(vectors, masks if with_masks else None, boxes)
 
-    def attention(self, *arguments):
+    def attention(self, scenes):
         raise UsageError("abbl_skip_transformer")
 
     def train_step(self, batch, step, seed):

@@ -48,8 +48,8 @@ def test_model_without_projection(tmp_path):
     class Unprojected(FakeModel):
         vector_names = ("token",)
 
-        def contextualise(self, *arguments):
-            sees = super().contextualise(*arguments)
+        def contextualise(self, scenes, with_masks=True):
+            sees = super().contextualise(scenes, with_masks)
             return sees._replace(vectors={"token": sees.vectors["projection"]})
 
     figures = evaluate(Unprojected("boxes"), ["sbir-top1"], tmp_path)

@@ -23,7 +23,8 @@ class Looks(FakeModel):
     """Half of the scene token's attention goes to objects: the more, the higher their number;
     'boxes': the larger their box. White paper has the number 255."""
 
-    def attention(self, vectors, boxes, obj_to_img, triples, num_scenes):
+    def attention(self, scenes):
+        vectors, boxes, obj_to_img, _, _ = scenes
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         weight = areas if self.kind == "boxes" else 1 + vectors[:, 0]
         share = (0.5 * weight / np.bincount(obj_to_img, weight)[obj_to_img]).astype(np.float32)

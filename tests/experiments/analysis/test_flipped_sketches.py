@@ -17,7 +17,8 @@ class Centres(FakeModel):
     """The scene vector is how far right the boxes of a scene are on average; 'blind': how far from
     the middle; 'collapsed': nothing."""
 
-    def contextualise(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks=True):
+    def contextualise(self, scenes, with_masks=True):
+        _, boxes, obj_to_img, _, num_scenes = scenes
         x = (boxes[:, 0] + boxes[:, 2]) / 2
         mean = np.array([x[obj_to_img == n].mean() for n in range(num_scenes)])[:, None]
         values = {"sees": mean, "blind": abs(mean - 0.5), "collapsed": mean * 0}[self.kind]

@@ -19,11 +19,11 @@ from tests.experiments.test_extract_features import Splits
 class Sums(FakeModel):
     """The scene vector is the sum of its objects' numbers, and of their squares."""
 
-    def contextualise(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks=True):
-        numbers = np.asarray(vectors, np.float64)[:, 0] / 100
-        own = np.arange(num_scenes)[:, None] == obj_to_img
+    def contextualise(self, scenes, with_masks=True):
+        numbers = np.asarray(scenes.vectors, np.float64)[:, 0] / 100
+        own = np.arange(scenes.num_scenes)[:, None] == scenes.obj_to_img
         vector = np.stack([own @ numbers, own @ numbers**2], 1)
-        outputs = super().contextualise(vectors, boxes, obj_to_img, triples, num_scenes)
+        outputs = super().contextualise(scenes)
         return outputs._replace(
             vectors={**outputs.vectors, "projection": vector.astype(np.float32)}
         )

@@ -23,9 +23,9 @@ class Paints(FakeModel):
     """The left half of the true masks, or with 'boxes' the whole ones; boxes are predicted to be
     the whole image."""
 
-    def contextualise(self, vectors, boxes, obj_to_img, triples, num_scenes, with_masks=True):
-        outputs = super().contextualise(vectors, boxes, obj_to_img, triples, num_scenes, with_masks)
-        whole = np.broadcast_to(np.float32([0, 0, 1, 1]), boxes.shape)
+    def contextualise(self, scenes, with_masks=True):
+        outputs = super().contextualise(scenes, with_masks)
+        whole = np.broadcast_to(np.float32([0, 0, 1, 1]), scenes.boxes.shape)
         masks = outputs.masks
         if with_masks and self.kind == "boxes":
             masks[:, :, SIDE // 2 :] = masks[:, :, : SIDE // 2]
