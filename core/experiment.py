@@ -5,12 +5,16 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import HParamError, UsageError
 from core.files import make_folder
 from core.hparams import hp
 from core.registry import MODELS
+
+if TYPE_CHECKING:  # they import TensorFlow
+    from core.dataset import Dataset
+    from core.model import Model
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,16 @@ class ExperimentHParams:
 
 
 class Trained(NamedTuple):
-    """A trained model, the data it meets, the id of its run and the steps it was trained."""
+    """A trained model and the data that an experiment looks at."""
 
-    model: Any
-    dataset: Any
+    model: Model
+    dataset: Dataset
     run_id: str
-    step: int
+    step: int  # steps it was trained
 
 
 class Experiment(abc.ABC):
-    """One experiment with its hparams. It gets what it needs and knows no command line."""
+    """One experiment with its hparams; it knows no command line."""
 
     name: str
     HParams: type  # frozen dataclass, an ExperimentHParams
@@ -43,8 +47,7 @@ class Experiment(abc.ABC):
     model_type: type  # contract of `core.model` of the models it takes
 
     def __init__(self, hparams: Any, own_folder: Path) -> None:
-        """hparams: an instance of HParams. own_folder: where results go that no hparam sends
-        elsewhere."""
+        """hparams: an instance of HParams. own_folder: for results, unless an hparam names another."""
         self.hparams = hparams
         self.results = Path(hparams.results or hparams.results_dir or own_folder)
 
