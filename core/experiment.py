@@ -47,7 +47,7 @@ class Experiment(abc.ABC):
     model_type: type  # contract of `core.model` of the models it takes
 
     def __init__(self, hparams: Any, own_folder: Path) -> None:
-        """hparams: an instance of HParams. own_folder: for results, unless an hparam names another."""
+        """own_folder: of results, unless an hparam names another."""
         self.hparams = hparams
         self.results = Path(hparams.results or hparams.results_dir or own_folder)
 
