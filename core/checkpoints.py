@@ -2,12 +2,12 @@
 
     <run>/checkpoints/step-00000100/
         ckpt.index  ckpt.data-00000-of-00001    TensorFlow's files: model and optimizers
-        state.json                              State: what the files are
+        state.json                              CheckpointState
     <run>/checkpoints/damaged-step-00000200/    one that could not be read, moved out of the way
 
-A folder is filled under a temporary name and renamed, so a folder named step-* is complete. What
-disks do to it afterwards, `verify` finds before anything is restored.
-Three ways back: `resume` the same run, `warm_start` parts of another model, `load` to evaluate.
+A folder is filled under a temporary name and renamed, so a folder named step-* is complete. `verify`
+finds what a disk has damaged since, before anything is restored.
+Three restores: `resume` the same run, `warm_start` parts of another model, `load` for use.
 """
 
 from __future__ import annotations
@@ -106,31 +106,28 @@ class Checkpoints:
         self.folder = folder
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending."""
+        """Return the steps of the complete checkpoints, ascending."""
         return checkpoint_steps(self.folder)
 
     def path(self, step: int) -> Path:
-        """The folder of the checkpoint of that step."""
+        """Return the folder of the checkpoint of that step."""
         return self.folder / f"step-{step:08d}"
 
     def latest(self) -> Path | None:
-        """The newest checkpoint, or None."""
+        """Return the folder of the newest checkpoint, or None."""
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
 
     def set_aside(self, newer_than: Path) -> None:
-        """Rename the checkpoints after that one, so that a training from it can go past them.
-        Nothing is deleted. Only the holder of the run's lock may."""
-        for step in self.steps():
-            folder = self.path(step)
-            if step > int(CHECKPOINT.match(newer_than.name)[1]):
-                aside = folder.with_name(f"damaged-{folder.name}")
-                number = 1
-                while aside.exists():
-                    number += 1
-                    aside = folder.with_name(f"damaged-{folder.name}-{number}")
-                folder.rename(aside)
-                log.warning("%s is kept as %s", folder, aside.name)
+        """Rename the checkpoints after that one to damaged-*, so that a training from it can pass
+        them. Only the holder of the run's lock may."""
+        last = int(CHECKPOINT.match(newer_than.name)[1])
+        for folder in (self.path(step) for step in self.steps() if step > last):
+            endings = ("", *(f"-{number}" for number in range(2, 1000)))
+            names = (folder.with_name(f"damaged-{folder.name}{ending}") for ending in endings)
+            aside = next(path for path in names if not path.exists())
+            folder.rename(aside)
+            log.warning("%s is kept as %s", folder, aside.name)
 
     def clean(self) -> None:
         """Remove what killed runs left unfinished. Only the holder of the run's lock may."""
@@ -185,15 +182,17 @@ class Checkpoints:
 
 
 def find(resume: str, own: Checkpoints) -> Path | None:
-    """The checkpoint folder that `--resume none|latest|PATH` asks for, verified; None for none, and
-    for latest where there is none. latest: the newest that is not damaged, with a notice when it is
-    not the newest. A PATH may also be TensorFlow's prefix inside the folder, or a run's folder (its
-    newest checkpoint). UserError when a PATH holds no checkpoint, DamagedError when the one it
-    names is damaged, or all of a run's."""
+    """Return the checkpoint folder that `--resume none|latest|PATH` asks for, verified.
+
+    none: None. latest: the newest that is not damaged, with a warning when it is not the newest;
+    None where there is none. PATH: a checkpoint folder, TensorFlow's prefix inside it, or a run's
+    folder (its newest checkpoint). UserError when PATH holds no checkpoint, DamagedError when that
+    one is damaged, or all of a run's.
+    """
     if resume == "none":
         return None
     if resume == "latest":
-        return _newest_sound(own)
+        return _newest_undamaged(own)
     path = Path(resume)
     if not path.is_dir() and path.name == _PREFIX:
         path = path.parent
@@ -207,7 +206,7 @@ def find(resume: str, own: Checkpoints) -> Path | None:
     return path
 
 
-def _newest_sound(own: Checkpoints) -> Path | None:
+def _newest_undamaged(own: Checkpoints) -> Path | None:
     first = None
     for step in reversed(own.steps()):
         folder = own.path(step)
@@ -215,7 +214,7 @@ def _newest_sound(own: Checkpoints) -> Path | None:
             verify(folder)
         except DamagedError as error:
             if not folder.is_dir():  # its run has gone on, and pruned it
-                return _newest_sound(own)
+                return _newest_undamaged(own)
             log.warning("%s", error)
             first = first or error
             continue
@@ -228,8 +227,8 @@ def _newest_sound(own: Checkpoints) -> Path | None:
 
 
 def verify(folder: Path) -> CheckpointState:
-    """Reads everything once: DamagedError when state.json or a file is not as it was written, as
-    far as checksums tell (every value has one of TensorFlow's, 32 bits)."""
+    """Read a checkpoint once as a whole and return its state. DamagedError when state.json or a
+    value is not as it was written, by their checksums."""
     state = CheckpointState.read(folder)
     try:
         reader = tf.train.load_checkpoint(str(folder / _PREFIX))
@@ -245,8 +244,8 @@ def resume(model: Any, folder: Path, hint: str = "") -> CheckpointState:
     """Restore everything, optimizers included, so that training goes on as if never stopped.
 
     The learning rate stays the one the model was built with: Keras keeps a constant rate in a
-    variable, and the checkpoint's would undo a change of the hparam in silence.
-    hint: said when the checkpoint does not fit (which hparams differ).
+    variable, and the checkpoint's would silently undo a change of the hparam.
+    hint: ends the message when the checkpoint does not fit (which hparams differ).
     """
     rates = {
         name: optimizer.learning_rate.numpy()
