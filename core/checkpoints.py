@@ -5,8 +5,8 @@
         state.json                              CheckpointState
     <run>/checkpoints/damaged-step-00000200/    one that could not be read, moved out of the way
 
-A folder is filled under a temporary name and renamed, so a folder named step-* is complete. `verify`
-finds what a disk has damaged since, before anything is restored.
+A folder is filled under a temporary name and renamed, so a folder named step-* is complete.
+`verify` finds what a disk has damaged since, before anything is restored.
 Three restores: `resume` the same run, `warm_start` parts of another model, `load` for use.
 """
 
