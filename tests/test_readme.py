@@ -102,7 +102,10 @@ def run(words, monkeypatch):
     target, arguments = words[1 + module], words[2 + module :]
     monkeypatch.setattr(sys, "argv", [str(ROOT / target), *arguments])
     with pytest.raises(SystemExit) as ended:
-        (runpy.run_module if module else runpy.run_path)(target, run_name="__main__")
+        if module:  # in sys.modules as __main__, where its workers look for its functions
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(target, run_name="__main__")
     return ended.value.code or 0
 
 
