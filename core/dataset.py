@@ -48,15 +48,15 @@ STANDARD_SIZES = DataSizes()
 
 
 class Parts(NamedTuple):
-    """Which parts of every batch are wanted, when it is split into equal ones."""
+    """The parts wanted of every batch, when it is split into `count` equal ones."""
 
     wanted: range  # from 0
     count: int
 
 
 class SampleSource(Protocol):
-    """Where the samples of one split come from; `dataloaders.samples` has it for prepared sets and
-    for data in memory."""
+    """The source of one split's samples; `dataloaders.samples` has it for prepared sets and for
+    data in memory."""
 
     def training(self, start_step: int) -> tf.data.Dataset:
         """Return endless elements, one for each step from `start_step` on, that `draw` takes."""

@@ -35,7 +35,7 @@ _FOOTER_BYTES = 4
 
 
 class SketchSetMeta(msgspec.Struct):
-    """What loaders read of the meta.json of a set of sketches; the other keys are for people."""
+    """The keys of a sketch set's meta.json that loaders read; the others are for people."""
 
     coco_classes: list[str]  # classes that `coco_class` of records indexes
     drawings: dict[str, dict[str, int]]  # split -> COCO class -> number of sketches
@@ -47,7 +47,7 @@ class SketchSetMeta(msgspec.Struct):
 
 
 class PhotoSetMeta(msgspec.Struct):
-    """What loaders read of the meta.json of a set of scenes or crops."""
+    """The keys of the meta.json of a set of scenes or crops that loaders read."""
 
     obj_idx_to_name: list[str]  # K names
     obj_idx_to_id: list[int] = msgspec.field(name="obj_idx_to_ID")  # K category ids of COCO-Stuff
@@ -148,8 +148,8 @@ def _check_equal(
 
 
 class BlockIndex(NamedTuple):
-    """Where the blocks of one split lie: S shards, C classes, Bk blocks. A block is a run of at
-    most BLOCK consecutive records of one shard; all shards' blocks follow in shard order."""
+    """The places of one split's blocks: S shards, C classes, Bk blocks. A block is a run of at most
+    BLOCK consecutive records of one shard. Blocks are in the order of the shards."""
 
     shards: np.ndarray  # unicode (S,): paths relative to the set's folder
     shard_bytes: np.ndarray  # int64 (S,)

@@ -1,4 +1,4 @@
-"""How fast a loader is, and where its time goes: `python -m dataloaders.<loader>`."""
+"""Measure the speed of a loader and of its stages: `python -m dataloaders.<loader>`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WARM_UP = 5  # batches before the clock starts: tracing, the first window, threa
 
 
 class Speed(NamedTuple):
-    """What `measure` finds."""
+    """The speed of a loader."""
 
     batches_per_second: float
     shares: dict[str, float]  # stage -> its share of the time of a batch, all together 1

@@ -40,7 +40,6 @@ MAY_IMPORT = {
 RUN_RECIPES = (*SCRIPTS, "experiments/tables/ablations.py")
 
 VAGUE = re.compile(r"(What|How|Which|Where|Whether|The same|As|Of)\b")
-PLAIN_ROOMS = ("experiments", "prep_data", "SPADE")
 
 
 def _modules(*rooms):
@@ -129,7 +128,7 @@ def test_contracts_are_declared():
         assert name == "core/errors.py" or not guesses, f"{name}: {guesses}"
 
 
-@pytest.mark.parametrize("room", PLAIN_ROOMS)
+@pytest.mark.parametrize("room", ROOMS)
 def test_docstrings_say_first_what_is_returned_or_done(room):
     for name, tree in _modules(room).items():
         for node in _public(tree):
