@@ -13,7 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from core.errors import UserError
 from core.registry import LOADERS, METRICS
 from dataloaders.batches import TripletBatch
 from tests.dataloaders import tiny_sets
@@ -42,7 +44,19 @@ def house(tmp_path_factory):
     tiny_sets.write_crops(house / "path/to/coco-crops")
     tiny_sets.write_sketches(house / "path/to/quickdraw-indexed", indexed=True)
     tiny_sets.write_scenes(house / "path/to/coco-graphs", scenes=24, mask_side=16)
+    write_photos(house / "path/to/photos")
     return house
+
+
+def write_photos(folder):
+    """The pictures that the page's boxes.json names, the left half of each black."""
+    folder.mkdir()
+    (content,) = blocks("json")
+    (folder / "boxes.json").write_text(content)
+    for name in json.loads(content)["boxes"]:
+        pixels = np.full((40, 60, 3), 255, np.uint8)
+        pixels[:, :30] = 0
+        Image.fromarray(pixels).save(folder / name)
 
 
 def run(house, block):
@@ -62,11 +76,12 @@ def test_a_file_for_each_kind():
         "A model",
         "A second scene encoder",
         "A loader",
+        "A loader of one's own photographs",
         "A metric",
         "An experiment",
     ]
-    assert [s.count("```python") for s in sections] == [1, 1, 1, 1, 1]
-    assert [s.count("```bash") for s in sections] == [0, 1, 0, 1, 1]
+    assert [s.count("```python") for s in sections] == [1, 1, 1, 1, 1, 1]
+    assert [s.count("```bash") for s in sections] == [0, 1, 0, 1, 1, 1]
 
 
 def load(path, monkeypatch):
@@ -134,8 +149,73 @@ END""",
     )
 
 
+def own_photos(house, monkeypatch, folder):
+    loader = load(house / "dataloaders/own_photos.py", monkeypatch).OwnPhotos
+    return loader(loader.HParams(str(folder)), SimpleNamespace(batch_size=2), 32, 0)
+
+
+def test_own_photographs_by_hand(house, monkeypatch):
+    """sofa.png (row 0) has one box, walk.jpg two, of which the first is black up to x = 0.5."""
+    gallery = own_photos(house, monkeypatch, house / "path/to/photos")
+    (batch,) = gallery.eval_batches("test")
+    assert batch.image_ids.numpy().tolist() == [0, 1]
+    assert batch.photo.obj_to_img.numpy().tolist() == [0, 1, 1]
+    names = [gallery.vocabulary.names[k] for k in batch.photo.classes]
+    assert names == ["__image__", "person", "dog"]
+    boxes = [[0.2, 0.1, 0.8, 0.7], [0.1, 0.2, 0.5, 0.9], [0.4, 0.5, 0.9, 1.0]]
+    np.testing.assert_allclose(batch.photo.boxes, boxes)
+    assert batch.images.shape == (2, 256, 256, 3) and batch.crops.shape == (3, 32, 32, 3)
+    assert batch.crops[1, :, :30].numpy().max() < 40 and batch.crops[1].numpy().max() < 200
+    assert batch.crops[2, :, 8:].numpy().min() > 200 and batch.crops[2, :, :5].numpy().max() < 80
+    missing = (batch.query, batch.sketches, batch.query_to_photo, batch.masks, batch.negative_crops)
+    assert all(field is None for field in missing)
+    triples = gallery.relations(
+        batch.photo.boxes.numpy(),
+        batch.photo.obj_to_img.numpy(),
+        np.arange(2),
+        "canonical",
+        "photo",
+    )
+    np.testing.assert_array_equal(triples, batch.photo.triples)
+    (first, second) = gallery.train_batches().take(2)
+    assert sorted(first.image_ids.numpy()) == sorted(second.image_ids.numpy()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boxes": {"gone.jpg": [[0, 0, 1, 1]]}}, "photograph missing"),
+        ({"boxes": {"sofa.png": []}}, "sofa.png needs 1 to 8 boxes"),
+        ({"boxes": {"sofa.png": [[0, 1]]}}, "length"),
+        ({"classes": {"sofa.png": ["sofa"]}}, "'sofa' is not in list"),
+    ],
+)
+def test_unusable_boxes_of_own_photographs(house, monkeypatch, tmp_path, change, message):
+    folder = tmp_path / "photos"
+    shutil.copytree(house / "path/to/photos", folder)
+    content = json.loads((folder / "boxes.json").read_text())
+    (folder / "boxes.json").write_text(json.dumps({**content, **change}))
+    with pytest.raises(UserError, match=message):
+        own_photos(house, monkeypatch, folder)
+
+
+def test_own_photographs_are_encoded_by_a_run(house):
+    if not (house / "runs/whole-scenes-01").is_dir():
+        run(house, blocks("bash")[0])
+    assert "own_photos_test_feats.npz: 2 scenes" in run(house, blocks("bash")[1])
+    run(
+        house,
+        """python - <<'END'
+from core.run import Run
+
+gallery = Run.open("runs/whole-scenes-01").dataset("own-photos", photos_dir="path/to/photos")
+assert sum(len(batch.images) for batch in gallery.eval_batches("test")) == 2
+END""",
+    )
+
+
 def test_the_new_model_trains_with_the_new_loader_and_has_the_new_metric(house):
-    output = run(house, blocks("bash")[1])
+    output = run(house, blocks("bash")[2])
     lines = (house / "runs/contrastive-representation-01/metrics.jsonl").read_text().splitlines()
     assert "contrastive_loss" in json.loads(lines[-1])["losses"]
     config = json.loads((house / "runs/contrastive-representation-01/config.json").read_text())
@@ -147,7 +227,7 @@ def test_the_new_model_trains_with_the_new_loader_and_has_the_new_metric(house):
 
 
 def test_the_new_experiment_runs_on_the_new_model(house):
-    run(house, blocks("bash")[2])
+    run(house, blocks("bash")[3])
     (path,) = (house / "runs").glob("confusions-*/confusions.json")
     found = json.loads(path.read_text())
     counts = [count for _, _, count in found["pairs"]]
