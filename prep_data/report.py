@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from dataloaders.images import Problem
 
 _MAX_NAMES = 5  # of each reason
-
-
-class Problem(NamedTuple):
-    """One thing left out: why (a phrase fit for a heading) and which one."""
-
-    reason: str
-    name: str
 
 
 class Report:
