@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from core.model import ObjectEncoder
 from core.registry import MODELS
+from models.encoders import Encoder
 from tests.models.helpers import batch_for, build, compiled_step, step_args
 
 SCENES, OBJECTS = "graph-attention", "multidomain-representation"
@@ -50,6 +51,8 @@ OPTIONS = (
      {*GAN, *ENCODER_CLASSES, "obj_triplet_loss", "global_triplet_loss"},
      {*CLASSIFIERS, "projection"}),
 )  # fmt: skip
+
+IMAGES = ("positives", "negatives", "crops", "negative_crops", "sketches")  # of both batch types
 
 
 @pytest.fixture(params=MODELS.names())
@@ -116,6 +119,21 @@ def test_every_option_has_a_row():
             chooses = isinstance(field.default, bool) or field.metadata["choices"]
             if chooses or field.name.startswith("abbl_"):
                 assert f"{field.name}=" in tried, field.name
+
+
+def test_each_image_is_encoded_once_a_step(encoder, monkeypatch):
+    model, counts = build(encoder), []
+    call = Encoder.call
+
+    def counting(self, inputs, training=False):
+        counts.append(inputs.shape[0])
+        return call(self, inputs, training=training)
+
+    monkeypatch.setattr(Encoder, "call", counting)
+    batch = batch_for(model)
+    model.train_step(batch, *step_args())
+    images = {name: len(rows) for name, rows in batch._asdict().items() if name in IMAGES}
+    assert sorted(counts) == sorted([images.pop("sketches"), sum(images.values())])
 
 
 def test_frozen_statistics_stay(encoder):

@@ -6,10 +6,9 @@ import tensorflow as tf
 from scipy.ndimage import distance_transform_edt
 
 from core.errors import HParamError
-from models import encoders
 from models.encoders import EncoderHParams, ObjectRepresentation, distance_map
 from models.graph_attention import GraphAttentionHParams
-from tests.models.helpers import build, images, triplet_batch
+from tests.models.helpers import build, images
 
 
 def test_none_reads_nothing():
@@ -113,17 +112,3 @@ def test_embeddings_have_norm_one_and_images_are_scaled():
         encoder.head = tf.identity
         encoder(tf.tile(ends, [1, 2, 2, channels]))
     assert [float(pixels[i, 0, 0, 0]) for pixels in seen for i in (0, 1)] == [-1, 1, 0, 1]
-
-
-def test_each_image_is_encoded_once_a_step(monkeypatch):
-    model, batch = build("multidomain-representation"), triplet_batch(0, 3)
-    counts = []
-    call = encoders.Encoder.call
-
-    def counting(self, inputs, training=False):
-        counts.append((int(inputs.shape[0]), int(inputs.shape[-1])))
-        return call(self, inputs, training=training)
-
-    monkeypatch.setattr(encoders.Encoder, "call", counting)
-    model.forward(batch, training=True)
-    assert sorted(counts) == [(3, 1), (6, 3)]

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from core.errors import UsageError
 from core.model import ObjectScenes
-from models import encoders
 from models.graph_attention import discriminator_loss
 from models.layers.box_head import BoxHead
 from models.layers.graph_conv import GraphConvNet, join_graphs
@@ -165,19 +164,6 @@ def test_scene_without_objects_is_its_token(model, batch):
         side.vectors["projection"][3], side.vectors["projection"][4], rtol=1e-5
     )
     assert np.all(np.isfinite(side.vectors["projection"]))
-
-
-def test_each_image_is_encoded_once_a_step(monkeypatch, model, batch):
-    counts = []
-    call = encoders.Encoder.call
-
-    def counting(self, inputs, training=False):
-        counts.append((int(inputs.shape[0]), int(inputs.shape[-1])))
-        return call(self, inputs, training=training)
-
-    monkeypatch.setattr(encoders.Encoder, "call", counting)
-    model.forward(batch, None, training=False)
-    assert sorted(counts) == [(9, 1), (12, 3)]
 
 
 def test_names_and_weighted_sum_with_feature_matching(batch):

@@ -165,17 +165,6 @@ def test_crowded_batch_leaves_small_scenes_alone(layer):
     np.testing.assert_allclose(alone[1], together[1][:2], rtol=1e-4, atol=1e-5)
 
 
-def test_order_of_objects_does_not_matter(layer):
-    objects, boxes, obj_to_img, count = scenes([4])
-    order = [2, 0, 3, 1]
-    tokens, contextual = layer(objects, boxes, obj_to_img, count)
-    moved_tokens, moved = layer(
-        tf.gather(objects, order), tf.gather(boxes, order), obj_to_img, count
-    )
-    np.testing.assert_allclose(moved_tokens, tokens, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(moved, tf.gather(contextual, order), rtol=1e-4, atol=1e-5)
-
-
 def test_dropout_is_a_function_of_its_seed(layer):
     arguments = scenes([3])
     plain, first, again, other = (

@@ -28,9 +28,3 @@ def test_equals_upsampling_then_convolution(side):
         results.append((y, *tape.gradient(loss, [x, layer.kernel, layer.bias])))
     for expected, got in zip(*results):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_the_trained_variable_is_the_3x3_kernel():
-    layer = UpsampleConv(4, use_bias=False)
-    layer.build([None, 8, 8, 6])
-    assert [tuple(v.shape) for v in layer.trainable_variables] == [(3, 3, 6, 4)]
