@@ -7,6 +7,7 @@ this module (see prep_data.workers).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -14,18 +15,21 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from dataloaders import sketches
 from dataloaders.images import (
     CROP_QUALITY,
     MAX_PHOTO_SIDE,
     SCENE_QUALITY,
+    Problem,
     Skip,
     encode_jpeg,
     load_photo,
+    load_sketch,
 )
 from prep_data.coco_annotations import Polygons, Rle, read_segmentation
 from prep_data.coco_classes import CocoHParams
 from prep_data.coco_selection import Photo, Region
-from prep_data.report import Problem
+from prep_data.report import short_name
 from prep_data.set_writer import TaskResult
 
 
@@ -206,6 +210,33 @@ def make_scene(photo: Photo, hparams: CocoHParams) -> TaskResult:
         "stuff_masks": _packed(stuff),
     }
     return TaskResult([payload], problems, {"objects": len(objects)})
+
+
+class PairedPhoto(NamedTuple):
+    """The task of a worker."""
+
+    photo: Photo  # its objects are those that have a sketch
+    sketches: tuple[Path, ...]  # of each object, in their order
+
+
+def make_paired_scene(task: PairedPhoto, hparams: CocoHParams) -> TaskResult:
+    """Return one payload for SceneRecord.encode (as keywords), or none; counts `objects`.
+
+    Objects whose sketch cannot be used are left out.
+    """
+    problems: list[Problem] = []
+    encoded: dict[int, bytes] = {}
+    for region, path in zip(task.photo.objects, task.sketches):
+        try:
+            sketch = load_sketch(path, hparams.crop_size)
+            encoded[region.annotation_id] = sketches.encode_png(sketch)
+        except Skip as reason:
+            problems.append(Problem(str(reason), short_name(path)))
+    objects = tuple(region for region in task.photo.objects if region.annotation_id in encoded)
+    scene = make_scene(task.photo._replace(objects=objects), hparams)
+    for payload in scene.records:
+        payload["sketches"] = [encoded[id_] for id_ in payload["annotation_ids"]]
+    return scene._replace(problems=[*problems, *scene.problems])
 
 
 def _packed(masked: Sequence[MaskedRegion]) -> bytes:

@@ -29,9 +29,10 @@ from core import hparams
 from core.errors import UserError, first_line
 from core.files import read_json, write_json
 from dataloaders import sketches
+from dataloaders.images import Problem
 from prep_data import flags
 from prep_data.npz import NpzError, read_drawings
-from prep_data.report import Problem, Report
+from prep_data.report import Report
 from prep_data.set_writer import (
     SPLITS,
     SPOOL,

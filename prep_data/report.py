@@ -12,6 +12,11 @@ from dataloaders.images import Problem
 _MAX_NAMES = 5  # of each reason
 
 
+def short_name(path: Path) -> str:
+    """Return a file's name in a report, with its two folders: 'train/cat/123.png'."""
+    return "/".join(path.parts[-3:])
+
+
 class Report:
     """Counts what was left out by reason and keeps the first few names of each."""
 

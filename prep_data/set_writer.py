@@ -30,7 +30,8 @@ from core import provenance
 from core.errors import UserError, first_line
 from core.files import atomic_file, read_json, write_json
 from dataloaders import prepared_sets
-from prep_data.report import Problem, Report
+from dataloaders.images import Problem
+from prep_data.report import Report
 from prep_data.workers import ordered_map, worker_pool
 
 log = logging.getLogger(__name__)

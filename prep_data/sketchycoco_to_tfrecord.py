@@ -16,22 +16,19 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from core import hparams
 from core.errors import UserError
-from dataloaders import images, sketches
-from dataloaders.images import Skip
 from prep_data import coco_sets
 from prep_data.coco_annotations import read_files
 from prep_data.coco_classes import ClassLists, CocoHParams
-from prep_data.coco_pixels import make_scene
-from prep_data.coco_selection import AnnotatedSet, Photo, select_regions
+from prep_data.coco_pixels import PairedPhoto, make_paired_scene
+from prep_data.coco_selection import AnnotatedSet, select_regions
 from prep_data.flags import run_script
-from prep_data.report import Problem, Report
-from prep_data.set_writer import SPLITS, TaskResult
+from prep_data.report import Report, short_name
+from prep_data.set_writer import SPLITS
 
 _SCENES = {
     "train": "Scene/GT/trainInTrain",
@@ -44,41 +41,6 @@ _SKETCHES = {  # where two folders have a sketch, the first folder's is taken
     "test": ("Object/Sketch/val",),
 }
 _PHOTOS = {"train": "train2017", "valid": "train2017", "test": "val2017"}
-
-# ---- what workers run ------------------------------------------------------------------------
-
-
-class PairedPhoto(NamedTuple):
-    """The task of a worker."""
-
-    photo: Photo  # its objects are those that have a sketch
-    sketches: tuple[Path, ...]  # of each object, in their order
-
-
-def make_paired_scene(task: PairedPhoto, hparams: CocoHParams) -> TaskResult:
-    """Return one payload for SceneRecord.encode (as keywords), or none; counts `objects`.
-
-    Objects whose sketch cannot be used are left out.
-    """
-    problems: list[Problem] = []
-    encoded: dict[int, bytes] = {}
-    for region, path in zip(task.photo.objects, task.sketches):
-        try:
-            sketch = images.load_sketch(path, hparams.crop_size)
-            encoded[region.annotation_id] = sketches.encode_png(sketch)
-        except Skip as reason:
-            problems.append(Problem(str(reason), _short_name(path)))
-    objects = tuple(region for region in task.photo.objects if region.annotation_id in encoded)
-    scene = make_scene(task.photo._replace(objects=objects), hparams)
-    for payload in scene.records:
-        payload["sketches"] = [encoded[id_] for id_ in payload["annotation_ids"]]
-    return scene._replace(problems=[*problems, *scene.problems])
-
-
-def _short_name(path: Path) -> str:
-    """Return a sketch file's name in a report: 'train/cat/123.png'."""
-    return "/".join(path.parts[-3:])
-
 
 # ---- the folders of SketchyCOCO --------------------------------------------------------------
 
@@ -102,9 +64,9 @@ def _list_folder(path: Path, report: Report) -> Folder:
             continue
         number = re.search(r"\d+", file.stem, re.ASCII)
         if file.suffix.lower() != ".png" or not number or len(number[0]) > 18:
-            report.add("file that is not <number>.png", _short_name(file))
+            report.add("file that is not <number>.png", short_name(file))
         elif folder.setdefault(int(number[0]), file) != file:
-            report.add("file with the number of another", _short_name(file))
+            report.add("file with the number of another", short_name(file))
     if not folder:
         problem = "has no <number>.png" if path.is_dir() else "is missing"
         raise UserError(
@@ -174,7 +136,7 @@ def _listed_scenes(
     ids = sorted(scenes.keys() & set(photos.image_ids))
     for id_ in sorted(scenes.keys() - set(ids)):
         reason = f"scene image without photograph in the annotations of {name}"
-        report.add(reason, _short_name(scenes[id_]))
+        report.add(reason, short_name(scenes[id_]))
     if not ids:
         raise UserError(
             f"no photograph is left for {split}: the annotations of {name} list none of the "
@@ -202,7 +164,7 @@ def _report_unused(
         (exists & ~in_scene, "sketch of an object outside the scenes"),
         (in_scene & ~used, "sketch whose annotation is not a kept object"),
     ):
-        report.add(reason, *(_short_name(sketch_files[id_]) for id_ in ids[unused].tolist()))
+        report.add(reason, *(short_name(sketch_files[id_]) for id_ in ids[unused].tolist()))
 
 
 def _pair(photos: AnnotatedSet, sketch_files: Mapping[int, Path], image_id: int) -> PairedPhoto:

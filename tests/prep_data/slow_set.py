@@ -9,8 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from dataloaders.images import Problem
 from prep_data.flags import run_script
-from prep_data.report import Problem, Report
+from prep_data.report import Report
 from prep_data.set_writer import SPLITS, Part, SetWriter, TaskResult
 
 PER_PART, PARTS = 6, 4

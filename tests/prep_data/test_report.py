@@ -1,6 +1,7 @@
 """Counts and names of a report."""
 
-from prep_data.report import Problem, Report
+from dataloaders.images import Problem
+from prep_data.report import Report
 
 
 def test_report_counts_and_names():
