@@ -36,10 +36,6 @@ class _File(msgspec.Struct):
     categories: list[msgspec.Raw]
 
 
-class _AnyId(msgspec.Struct):
-    id: msgspec.Raw
-
-
 class _Image(msgspec.Struct):
     id: _Id
     file_name: str
@@ -176,25 +172,21 @@ def _images(entries: list[msgspec.Raw], path: Path, report: Report) -> dict[int,
         try:
             image = msgspec.json.decode(raw, type=_Image)
         except msgspec.DecodeError:
-            report.add("image listed without id, name or size", f"{_id_text(raw)} of {path.name}")
+            report.add("image listed without id, name or size", f"{_shown(raw)} of {path.name}")
         else:
             images.setdefault(image.id, ListedImage(image.file_name, image.width, image.height))
     return images
 
 
-def _id_text(raw: msgspec.Raw) -> str:
-    try:
-        return bytes(msgspec.json.decode(raw, type=_AnyId).id).decode(errors="replace")[:40]
-    except msgspec.DecodeError:
-        return "entry without id"
+def _shown(raw: msgspec.Raw) -> str:
+    return " ".join(bytes(raw).decode(errors="replace").split())[:60]
 
 
 def _category(raw: msgspec.Raw, path: Path) -> tuple[int, str]:
     try:
         category = msgspec.json.decode(raw, type=_Category)
     except msgspec.DecodeError:
-        shown = bytes(raw).decode(errors="replace")
-        raise UserError(f"{path}: category {shown} needs a positive id and a name") from None
+        raise UserError(f"{path}: category {_shown(raw)} needs a positive id and a name") from None
     return category.id, category.name
 
 

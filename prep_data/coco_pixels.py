@@ -58,25 +58,35 @@ def bilinear_crop(pixels: np.ndarray, box: Sequence[float], side: int) -> np.nda
 # ---- masks -----------------------------------------------------------------------------------
 
 
-def decode_segmentation(segmentation: Polygons | Rle | None, width: int, height: int) -> np.ndarray:
-    """Return the mask of polygons or RLE, compressed or not, as uint8 0/1 (height, width).
+def region_mask(region: Region, width: int, height: int) -> np.ndarray:
+    """Return the mask of a region's polygons or RLE, compressed or not: uint8 0/1 (height, width).
 
-    Raises Skip when it is missing or does not describe a mask of that size.
+    Raises Skip when it is missing, empty or of another size.
     """
+    try:
+        segmentation = read_segmentation(region.file, region.offset, region.length)
+    except msgspec.DecodeError as error:
+        raise Skip("segmentation empty or degenerate") from error
     if segmentation is None:
         raise Skip("segmentation missing")
-    if isinstance(segmentation, Rle):
-        return _decode_rle(segmentation, width, height)
+    decode = _decode_rle if isinstance(segmentation, Rle) else _decode_polygons
+    mask = decode(segmentation, width, height)
+    if not mask.any():
+        raise Skip("segmentation empty or degenerate")
+    return mask
+
+
+def _decode_polygons(polygons: Polygons, width: int, height: int) -> np.ndarray:
     # pycocotools follows outlines pixel by pixel: not one that leads far out of the image.
     far = 10 * max(width, height)
-    polygons = [
+    usable = [
         points
-        for points in segmentation
+        for points in polygons
         if len(points) >= 6 and len(points) % 2 == 0 and -far <= min(points) <= max(points) <= far
     ]
-    if not polygons:
+    if not usable:
         raise Skip("segmentation empty or degenerate")
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(usable, height, width)))
 
 
 def _decode_rle(rle: Rle, width: int, height: int) -> np.ndarray:
@@ -158,22 +168,13 @@ def _cut_masks(
     return masked
 
 
-def region_mask(region: Region, width: int, height: int) -> np.ndarray:
-    """Return the region's mask as uint8 0/1 (height, width); raise Skip."""
-    try:
-        segmentation = read_segmentation(region.file, region.offset, region.length)
-    except msgspec.DecodeError as error:
-        raise Skip("segmentation empty or degenerate") from error
-    mask = decode_segmentation(segmentation, width, height)
-    if not mask.any():
-        raise Skip("segmentation empty or degenerate")
-    return mask
-
-
-def _object_masks(
+def _load(
     photo: Photo, hparams: CocoHParams, problems: list[Problem], crop_side: int | None = None
-) -> list[MaskedRegion]:
-    """Return the photograph's objects with their masks; raise Skip for too few or too many."""
+) -> tuple[np.ndarray, list[MaskedRegion]]:
+    """Return the photograph's pixels and its objects with their masks.
+
+    Raises Skip when it cannot be read or has too few or too many objects.
+    """
     if max(photo.width, photo.height) > MAX_PHOTO_SIDE:  # masks are as large as it is said to be
         raise Skip(f"photograph of more than {MAX_PHOTO_SIDE} pixels a side")
     objects = []
@@ -183,7 +184,8 @@ def _object_masks(
         raise Skip(f"image with fewer than {hparams.min_objects_per_image} kept objects")
     if len(objects) > hparams.max_objects_per_image:
         raise Skip(f"image with more than {hparams.max_objects_per_image} kept objects")
-    return objects
+    size = (photo.width, photo.height)
+    return load_photo(photo.path, hparams.image_size, size).pixels, objects
 
 
 # ---- records ---------------------------------------------------------------------------------
@@ -193,8 +195,7 @@ def make_scene(photo: Photo, hparams: CocoHParams) -> TaskResult:
     """Return one payload for SceneRecord.encode (as keywords), or none; counts `objects`."""
     problems: list[Problem] = []
     try:
-        objects = _object_masks(photo, hparams, problems)
-        pixels = load_photo(photo.path, hparams.image_size, (photo.width, photo.height)).pixels
+        pixels, objects = _load(photo, hparams, problems)
     except Skip as reason:
         return TaskResult([], [*problems, Problem(str(reason), photo.name)])
     stuff = _cut_masks(photo, photo.stuff, hparams.mask_size, problems)
@@ -253,9 +254,7 @@ def make_crops(
     """
     problems: list[Problem] = []
     try:
-        crop_side = hparams.crop_size if masked else None
-        objects = _object_masks(photo, hparams, problems, crop_side)
-        pixels = load_photo(photo.path, hparams.image_size, (photo.width, photo.height)).pixels
+        pixels, objects = _load(photo, hparams, problems, hparams.crop_size if masked else None)
     except Skip as reason:
         return TaskResult([], [*problems, Problem(str(reason), photo.name)])
     records = []

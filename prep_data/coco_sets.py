@@ -32,16 +32,9 @@ class Tasks(NamedTuple):
 Choice = tuple[Vocabulary, dict[str, Tasks]]  # the vocabulary; split -> its photographs
 
 
-def base_parser(module: str, description: str, n_chunks: int, cls: type) -> argparse.ArgumentParser:
-    """Return the flags of all three commands. cls: the hparams class."""
-    return flags.base_parser(
-        module, description, n_chunks, "--hparams:\n" + hparams_lib.describe(cls)
-    )
-
-
 def parser(module: str, description: str, n_chunks: int, cls: type) -> argparse.ArgumentParser:
     """Return the flags of the commands whose splits are COCO's own. cls: the hparams class."""
-    result = base_parser(module, description, n_chunks, cls)
+    result = flags.base_parser(module, description, n_chunks, cls)
     result.add_argument(
         "--val-size",
         type=int,

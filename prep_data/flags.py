@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from core import commands
+from core import commands, hparams
 from core.errors import UsageError, UserError
 
 MAX_CHUNKS = 10_000  # shards of a split, or of a class and split
@@ -17,13 +17,13 @@ MAX_WORKERS = 256
 
 
 def base_parser(
-    module: str, description: str, n_chunks: int = 5, hparams_help: str = ""
+    module: str, description: str, n_chunks: int, hparams_class: type
 ) -> argparse.ArgumentParser:
     """Return a parser with the flags all commands have. module: as in `python -m prep_data.X`."""
     parser = commands.Parser(
         prog=f"python -m prep_data.{module}",
         description=description,
-        epilog=hparams_help,
+        epilog="hparams:\n" + hparams.describe(hparams_class),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dataset-dir", type=Path, required=True, help="the downloaded set")

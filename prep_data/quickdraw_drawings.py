@@ -26,8 +26,8 @@ import numpy as np
 from tqdm import tqdm
 
 from core import hparams
-from core.errors import UserError, first_line
-from core.files import read_json, write_json
+from core.errors import UserError
+from core.files import make_folder, read_json, write_atomic, write_json
 from dataloaders import sketches
 from dataloaders.images import Problem
 from prep_data import flags
@@ -40,7 +40,6 @@ from prep_data.set_writer import (
     SetWriter,
     TaskResult,
     Totals,
-    file_stem,
     fingerprint,
 )
 from prep_data.workers import ordered_map, worker_pool
@@ -83,14 +82,7 @@ def read_classes(path: Path) -> Classes:
     relation = read_json(path, dict[str, str])
     if not relation:
         raise UserError(f"{path} has no class")
-    classes = Classes(sorted(relation), sorted(set(relation.values())), relation)
-    for names in (classes.sketch, classes.coco):
-        stems: dict[str, str] = {}
-        for name in names:
-            other = stems.setdefault(file_stem(name), name)
-            if other != name:
-                raise UserError(f"{path}: {other!r} and {name!r} would share a file; rename one")
-    return classes
+    return Classes(sorted(relation), sorted(set(relation.values())), relation)
 
 
 # ---- first pass: class files -> spool ----------------------------------------------------------
@@ -102,31 +94,28 @@ class _SpoolTask(NamedTuple):
     file: Path
     spool: Path
     name: str  # sketch class
+    number: int  # its index, by which its files in the spool are named
     n_buckets: int  # of train
     seed: int
 
 
-def _spool_stem(name: str, split: str) -> str:
-    return f"{file_stem(name)}-{split}"
-
-
 class _SpoolNote(msgspec.Struct):
-    """One class in the spool: its buckets, of each split, and what was left out."""
+    """One class in the spool: its buckets and what was left out."""
 
-    rows: dict[str, list[int]]  # number of drawings before each bucket, and of all
-    points: dict[str, list[int]]  # number of points likewise
+    rows: dict[str, list[int]]  # split -> number of drawings before each bucket, and of all
     problems: list[Problem]
 
 
 def spool_class(task: _SpoolTask) -> _SpoolNote:
-    """Read one class file into the spool.
+    """Read one class file into the spool, two files a split.
 
-    Files of the spool, of each split: `.points` int16 (points, 3), `.lengths` int32 (drawings,).
+    `.points`: int16 (points, 3) of all drawings; `.starts`: int64 (drawings + 1,), the number of
+    points before each drawing, and of all.
     """
-    note_file = task.spool / f"{file_stem(task.name)}.json"
+    note_file = task.spool / f"{task.number}.json"
     if note_file.is_file():  # from a run that was killed
         return read_json(note_file, _SpoolNote)
-    note = _SpoolNote({}, {}, [])
+    note = _SpoolNote({}, [])
     try:
         drawings = {split: read_drawings(task.file, split) for split in SPLITS}
     except NpzError as error:
@@ -149,24 +138,15 @@ def spool_class(task: _SpoolTask) -> _SpoolNote:
         else:
             order = np.flatnonzero(kept)
             rows = np.append(np.arange(0, len(order), _RUN), len(order))
-        points = _write_spool(task, split, [strokes[i] for i in order])
-        note.rows[split], note.points[split] = rows.tolist(), points[rows].tolist()
+        note.rows[split] = rows.tolist()
+        chosen = [strokes[i] for i in order]
+        points = np.concatenate([np.zeros((0, 3), np.int16), *chosen])
+        starts = np.cumsum([0, *map(len, chosen)], dtype=np.int64)
+        file = task.spool / f"{task.number}-{split}.points"
+        write_atomic(file, points.tobytes())
+        write_atomic(file.with_suffix(".starts"), starts.tobytes())
     write_json(note_file, msgspec.to_builtins(note))
     return note
-
-
-def _write_spool(task: _SpoolTask, split: str, strokes: list[np.ndarray]) -> np.ndarray:
-    """Write drawings; return the number of points before each and of all, int64 (drawings + 1,)."""
-    lengths = np.array([len(drawing) for drawing in strokes], np.int32)
-    content = np.concatenate(strokes) if strokes else np.zeros((0, 3), np.int16)
-    stem = task.spool / _spool_stem(task.name, split)
-    try:
-        # Not by tofile: it says nothing when a full disk takes the last bytes only in part.
-        Path(f"{stem}.lengths").write_bytes(lengths.tobytes())
-        Path(f"{stem}.points").write_bytes(content.tobytes())
-    except OSError as error:
-        raise UserError(f"cannot write {task.spool}: {first_line(error)}") from error
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 # ---- second pass: spool -> records -------------------------------------------------------------
@@ -175,13 +155,11 @@ def _write_spool(task: _SpoolTask, split: str, strokes: list[np.ndarray]) -> np.
 class _Slice(NamedTuple):
     """Consecutive drawings of one class in the spool."""
 
-    stem: str  # spool file without ending
+    split: str
     coco_class: int
     sketch_class: int
-    row: int
-    n_rows: int
-    point: int
-    n_points: int
+    first: int  # drawings first to last of the file, without the last
+    last: int
 
 
 class _Bucket(NamedTuple):
@@ -196,13 +174,14 @@ def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> TaskResult:
     """Read, shuffle and rasterise one bucket: payloads (PNG, COCO class, sketch class)."""
     drawings = []
     for part in bucket.slices:
-        lengths = np.fromfile(
-            spool / f"{part.stem}.lengths", np.int32, part.n_rows, "", part.row * 4
-        )
-        points = np.fromfile(
-            spool / f"{part.stem}.points", np.int16, part.n_points * 3, "", part.point * 6
-        ).reshape(-1, 3)
-        strokes = np.split(points, np.cumsum(lengths)[:-1]) if part.n_rows else []
+        if part.first == part.last:
+            continue
+        rows = part.last - part.first + 1
+        file = spool / f"{part.sketch_class}-{part.split}.starts"
+        starts = np.fromfile(file, np.int64, rows, offset=8 * part.first)
+        n, offset = 3 * (starts[-1] - starts[0]), 6 * starts[0]
+        points = np.fromfile(file.with_suffix(".points"), np.int16, n, offset=offset)
+        strokes = np.split(points.reshape(-1, 3), starts[1:-1] - starts[0])
         drawings += [(each, part.coco_class, part.sketch_class) for each in strokes]
     if bucket.key is not None:
         order = np.random.default_rng(bucket.key).permutation(len(drawings))
@@ -216,26 +195,20 @@ def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> TaskResult:
     return TaskResult(records, counts=Counter(str(coco_class) for _, coco_class, _ in drawings))
 
 
-def _slices(note: _SpoolNote, classes: Classes, name: str, split: str) -> list[_Slice]:
-    """Return the slice of each bucket of one sketch class and split."""
-    coco_class = classes.coco.index(classes.sketch_to_coco[name])
-    sketch_class = classes.sketch.index(name)
-    rows, points = note.rows[split], note.points[split]
-    return [
-        _Slice(
-            _spool_stem(name, split), coco_class, sketch_class, row, end - row, point, stop - point
-        )
-        for row, end, point, stop in zip(rows, rows[1:], points, points[1:])
-    ]
-
-
 def _buckets(
-    slices: Sequence[Sequence[_Slice]], split: str, seed: int, group: str | None
+    notes: Mapping[str, _SpoolNote],
+    classes: Classes,
+    names: Sequence[str],
+    split: str,
+    seed: int,
+    group: str | None,
 ) -> list[_Bucket]:
-    """Return the buckets of one split in the order in which they are written.
-
-    slices: of each class, of each of its buckets.
-    """
+    """Return the buckets of one split of the sketch classes `names`, in the order of writing."""
+    slices = []  # of each class, of each of its buckets
+    for name in names:
+        rows = notes[name].rows[split]
+        labels = classes.coco.index(classes.sketch_to_coco[name]), classes.sketch.index(name)
+        slices.append([_Slice(split, *labels, *limits) for limits in zip(rows, rows[1:])])
     if split != "train":
         return [_Bucket([part], None, group) for of_class in slices for part in of_class]
     salt = zlib.crc32((group or "").encode())
@@ -253,9 +226,8 @@ def _parts(
     parts = []
     for split, n_chunks in flags.chunks(args).items():
         for group, names in groups.items():
-            slices = [_slices(notes[name], classes, name, split) for name in names]
-            buckets = _buckets(slices, split, args.seed, group)
-            if group is not None and not any(s.n_rows for b in buckets for s in b.slices):
+            buckets = _buckets(notes, classes, names, split, args.seed, group)
+            if group is not None and not any(s.first < s.last for b in buckets for s in b.slices):
                 continue
             cuts = [len(buckets) * k // n_chunks for k in range(n_chunks + 1)]
             for k in range(n_chunks):
@@ -276,9 +248,7 @@ def _encode(payload: tuple[bytes, int, int]) -> bytes:
 
 def parser(module: str, description: str, n_chunks: int) -> argparse.ArgumentParser:
     """Return a parser of the flags of both commands."""
-    result = flags.base_parser(
-        module, description, n_chunks, "hparams:\n" + hparams.describe(HParams)
-    )
+    result = flags.base_parser(module, description, n_chunks, HParams)
     result.add_argument(
         "--class-relationship",
         type=Path,
@@ -303,21 +273,22 @@ def _find_files(folder: Path, classes: Classes, report: Report) -> dict[str, Pat
 
 def _fill_spool(
     spool: Path,
+    classes: Classes,
     files: Mapping[str, Path],
     groups: Mapping[str | None, Sequence[str]],
     args: argparse.Namespace,
     report: Report,
 ) -> dict[str, _SpoolNote]:
     """Run the first pass over all class files; return the notes by sketch class."""
-    try:
-        spool.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {spool}: {first_line(error)}") from error
+    make_folder(spool, "the folder", "choose another --target-dir")
     tasks = []
     for names in groups.values():
         size = sum(files[name].stat().st_size for name in names)
         n_buckets = args.n_chunks * max(-(-size // (args.n_chunks * _BUCKET_BYTES)), 1)
-        tasks += [_SpoolTask(files[name], spool, name, n_buckets, args.seed) for name in names]
+        tasks += [
+            _SpoolTask(files[name], spool, name, classes.sketch.index(name), n_buckets, args.seed)
+            for name in names
+        ]
     with worker_pool(args.workers) as pool:
         results = ordered_map(pool, spool_class, tasks, 4 * max(args.workers, 1))
         notes = list(tqdm(results, "reading", len(tasks), unit="class", disable=None))
@@ -364,7 +335,7 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
             print(f"{args.target_dir}: is complete already, nothing to do")
             return
         spool = out.folder / SPOOL
-        notes = _fill_spool(spool, files, groups, args, report)
+        notes = _fill_spool(spool, classes, files, groups, args, report)
         out.write(
             _parts(notes, classes, groups, args),
             functools.partial(draw_bucket, spool, image_size),

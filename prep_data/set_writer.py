@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from core import provenance
 from core.errors import UserError, first_line
-from core.files import atomic_file, read_json, write_json
+from core.files import atomic_file, make_folder, read_json, write_json
 from dataloaders import prepared_sets
 from dataloaders.images import Problem
 from prep_data.report import Report
@@ -108,37 +108,29 @@ class PartNote(msgspec.Struct):
     problems: dict[str, dict[str, Any]]  # Report.to_dict
 
 
-class _Shard:
-    """A TFRecord file that is being written."""
-
-    def __init__(self, path: Path, note: ShardNote) -> None:
-        from tensorflow import io
-
-        self.note = note
-        self._writer = io.TFRecordWriter(str(path))
-        self.close = self._writer.close
-
-    def write(self, record: bytes) -> None:
-        self._writer.write(record)
-        self.note.bytes += len(record) + 16  # TFRecord framing: 8 + 4 before, 4 after
-        self.note.records += 1
-
-
 @contextlib.contextmanager
-def _new_shard(folder: Path, note: ShardNote) -> Iterator[_Shard]:
-    """Yield a shard that appears at its path when the block ends without an error."""
-    from tensorflow import errors
+def _new_shard(folder: Path, note: ShardNote) -> Iterator[Callable[[bytes], None]]:
+    """Yield a function that writes a record; the file appears when the block ends without an error.
+
+    note: the records and bytes written are counted there.
+    """
+    from tensorflow import errors, io
+
+    def write(record: bytes) -> None:
+        writer.write(record)
+        note.bytes += len(record) + 16  # TFRecord framing: 8 + 4 before, 4 after
+        note.records += 1
 
     with atomic_file(folder / note.path) as temporary:
         try:
-            shard = _Shard(temporary, note)
+            writer = io.TFRecordWriter(str(temporary))
             try:
-                yield shard
+                yield write
             except BaseException:
                 with contextlib.suppress(Exception):  # the disk may be full: closing fails again
-                    shard.close()
+                    writer.close()
                 raise
-            shard.close()
+            writer.close()
         except errors.OpError as error:
             # A full disk shows as OutOfRangeError, the exception that elsewhere ends a dataset.
             raise OSError(f"disk full or folder not writable ({first_line(error)})") from error
@@ -290,11 +282,8 @@ class SetWriter:
         unit: str,
     ) -> list[PartNote]:
         """Write the parts still missing; return the notes of all."""
-        try:
-            for name in {".progress", *(part.split for part in parts)}:
-                (self.folder / name).mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {first_line(error)}") from error
+        for name in {".progress", *(part.split for part in parts)}:
+            make_folder(self.folder / name, "the folder", "choose another --target-dir")
         notes = [self._read_note(part) for part in parts]
         missing = [part for part, note in zip(parts, notes) if note is None]
         if 0 < len(missing) < len(parts):
@@ -340,17 +329,18 @@ class SetWriter:
         bar: tqdm,
     ) -> PartNote:
         report, counts = Report(), Counter()
-        shards: dict[str, _Shard] = {}  # by group
+        notes: dict[str, ShardNote] = {}  # by path
+        shards: dict[str, Callable[[bytes], None]] = {}  # by group
         with contextlib.ExitStack() as stack:
 
             def open_shard(group: str) -> None:
                 note = ShardNote(f"{part.split}/{part.file_name(group, '.tfrecord')}", group)
-                for other, shard in shards.items():
-                    if shard.note.path == note.path:
-                        raise UserError(
-                            f"classes {group!r} and {other!r} would share the file {note.path}: "
-                            "rename one of them"
-                        )
+                other = notes.setdefault(note.path, note).group
+                if other != group:
+                    raise UserError(
+                        f"classes {group!r} and {other!r} would share the file {note.path}: "
+                        "rename one of them"
+                    )
                 shards[group] = stack.enter_context(_new_shard(self.folder, note))
 
             if stem is not None:
@@ -362,9 +352,9 @@ class SetWriter:
                     group, payload = (stem, record) if stem is not None else record
                     if group not in shards:
                         open_shard(group)
-                    shards[group].write(encode(payload))
+                    shards[group](encode(payload))
                 bar.update()
-        note = PartNote([shard.note for shard in shards.values()], counts, report.to_dict())
+        note = PartNote(list(notes.values()), counts, report.to_dict())
         write_json(self._note_path(part), msgspec.to_builtins(note), sort_keys=True)
         return note
 

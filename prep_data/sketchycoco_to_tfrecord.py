@@ -26,7 +26,7 @@ from prep_data.coco_annotations import read_files
 from prep_data.coco_classes import ClassLists, CocoHParams
 from prep_data.coco_pixels import PairedPhoto, make_paired_scene
 from prep_data.coco_selection import AnnotatedSet, select_regions
-from prep_data.flags import run_script
+from prep_data.flags import base_parser, run_script
 from prep_data.report import Report, short_name
 from prep_data.set_writer import SPLITS
 
@@ -176,7 +176,7 @@ def _pair(photos: AnnotatedSet, sketch_files: Mapping[int, Path], image_id: int)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command on `argv` (None: sys.argv's flags); raise UserError."""
-    parser = coco_sets.base_parser("sketchycoco_to_tfrecord", __doc__, 5, CocoHParams)
+    parser = base_parser("sketchycoco_to_tfrecord", __doc__, 5, CocoHParams)
     parser.add_argument(
         "--sketchycoco-dir",
         type=Path,

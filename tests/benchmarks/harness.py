@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tabulate import tabulate
+
 Numbers = dict[str, float]
 
 
@@ -55,6 +57,29 @@ def slower(what: str, unit: str, value: float, naive: float | None, aim: str = "
 def faster(what: str, unit: str, value: float, naive: float | None, aim: str = "") -> Row:
     """A row of something of which more is better."""
     return Row(what, value, unit, naive, naive and value / naive, aim)
+
+
+def compared(
+    *rows: tuple[str, str, str], ours: str = "ours", naive: str = "naive"
+) -> Callable[[dict[str, Numbers]], list[Row]]:
+    """Return the function of a bench that sets the part `ours` beside `naive`.
+
+    rows: what, the number's name, the aim. Megabytes ("peak", "above_import") or seconds.
+    """
+
+    def make(found: dict[str, Numbers]) -> list[Row]:
+        return [
+            slower(
+                what,
+                "MB" if key in ("peak", "above_import") else "s",
+                found[ours][key],
+                found[naive].get(key),
+                aim,
+            )
+            for what, key, aim in rows
+        ]
+
+    return make
 
 
 def repeat(step: Callable[[], object], times: int) -> Numbers:
@@ -102,22 +127,12 @@ def run_part(bench: str, part: str, setting: Setting) -> Numbers:
 
 def markdown(rows: list[Row]) -> str:
     """One Markdown table, aligned."""
-    cells = [("what", "value", "unit", "naive", "times better", "aim")]
-    cells += [
-        (
-            row.what,
-            _number(row.value),
-            row.unit,
-            _number(row.naive),
-            _number(row.gain),
-            row.aim,
-        )
+    cells = [
+        (row.what, _number(row.value), row.unit, _number(row.naive), _number(row.gain), row.aim)
         for row in rows
     ]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths)) + " |" for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)
+    headers = ("what", "value", "unit", "naive", "times better", "aim")
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
 
 def _number(value: float | None) -> str:

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from tests.benchmarks.harness import Bench, Numbers, Row, Setting, repeat, slower
+from tests.benchmarks.harness import Bench, Numbers, Setting, compared, repeat
 
 MASK = 64
 
@@ -106,10 +106,6 @@ def _nearest(instance: list, i: int, j: int, side: int) -> tuple[int, int]:
     return at
 
 
-def _rows(found: dict[str, Numbers]) -> list[Row]:
-    ours, naive = found["ours"], found["naive"]
-    what = "layouts of 16 scenes over stuff, 256x256 (naive: a pixel at a time)"
-    return [slower(what, "s", ours["median"], naive["median"], "100 times")]
-
-
-BENCHES = {"layouts": Bench({"ours": _layouts, "naive": _layouts_naive}, _rows)}
+WHAT = "layouts of 16 scenes over stuff, 256x256 (naive: a pixel at a time)"
+ROWS = compared((WHAT, "median", "100 times"))
+BENCHES = {"layouts": Bench({"ours": _layouts, "naive": _layouts_naive}, ROWS)}

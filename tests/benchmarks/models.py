@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from tests.benchmarks.harness import Bench, Numbers, Row, Setting, faster, repeat, slower
+from tests.benchmarks.harness import Bench, Numbers, Row, Setting, compared, faster, repeat
 
 HPARAMS = "pretrained_weights=none,batch_norm=frozen"
 SIDE, MASK, CLASSES = 96, 64, 173
@@ -102,19 +102,16 @@ def _bare_backbones(setting: Setting) -> Numbers:
     return repeat(lambda: float(step(crops, batch.sketches)), setting.size(9, 1))
 
 
-def _stage_1_rows(found: dict[str, Numbers]) -> list[Row]:
-    ours, naive = found["ours"], found["bare"]
-    return [
-        slower(
-            "stage 1 step (naive: bare backbones)",
-            "s",
-            ours["median"],
-            naive["median"],
-            "at least 0.91 times (1.1 x the bare passes)",
-        ),
-        slower("stage 1 peak memory (naive: same)", "MB", ours["peak"], naive["peak"]),
-        slower("stage 1 first step (naive: same)", "s", ours["first"], naive["first"]),
-    ]
+STAGE_1_ROWS = compared(
+    (
+        "stage 1 step (naive: bare backbones)",
+        "median",
+        "at least 0.91 times (1.1 x the bare passes)",
+    ),
+    ("stage 1 peak memory (naive: same)", "peak", ""),
+    ("stage 1 first step (naive: same)", "first", ""),
+    naive="bare",
+)
 
 
 # ---------------------------------------------------------------- mask net
@@ -163,18 +160,10 @@ def _mask_net_naive(setting: Setting) -> Numbers:
         return _mask_net(setting)
 
 
-def _mask_net_rows(found: dict[str, Numbers]) -> list[Row]:
-    ours, naive = found["ours"], found["naive"]
-    return [
-        slower(
-            "mask net, 85 objects, both passes",
-            "s",
-            ours["median"],
-            naive["median"],
-            "at least 1.8 times",
-        ),
-        slower("mask net peak memory", "MB", ours["peak"], naive["peak"]),
-    ]
+MASK_NET_ROWS = compared(
+    ("mask net, 85 objects, both passes", "median", "at least 1.8 times"),
+    ("mask net peak memory", "peak", ""),
+)
 
 
 # ---------------------------------------------------------------- stage 2
@@ -252,13 +241,11 @@ def _stage_2_naive(setting: Setting) -> Numbers:
         return _measure_step(model, _scenes(setting), setting.size(2, 1))
 
 
-def _stage_2_rows(found: dict[str, Numbers]) -> list[Row]:
-    ours, naive = found["ours"], found["naive"]
-    return [
-        slower("stage 2 step, 85 objects", "s", ours["median"], naive["median"], "under 6 s"),
-        slower("stage 2 first step", "s", ours["first"], naive["first"], "under 30 s"),
-        slower("stage 2 peak memory", "MB", ours["peak"], naive["peak"], "under 7,000 MB"),
-    ]
+STAGE_2_ROWS = compared(
+    ("stage 2 step, 85 objects", "median", "under 6 s"),
+    ("stage 2 first step", "first", "under 30 s"),
+    ("stage 2 peak memory", "peak", "under 7,000 MB"),
+)
 
 
 # ---------------------------------------------------------------- precision
@@ -267,14 +254,13 @@ def _stage_2_rows(found: dict[str, Numbers]) -> list[Row]:
 def _in_bfloat16(stage: str, step: Callable[..., Numbers]) -> Bench:
     """Its step beside the same in float32."""
 
-    def rows(found: dict[str, Numbers]) -> list[Row]:
-        short, exact = found["bfloat16"], found["float32"]
-        title = f"{stage} {{}} in bfloat16 (naive: float32)"
-        return [
-            slower(title.format("step"), "s", short["median"], exact["median"]),
-            slower(title.format("peak memory"), "MB", short["peak"], exact["peak"]),
-        ]
-
+    title = f"{stage} {{}} in bfloat16 (naive: float32)"
+    rows = compared(
+        (title.format("step"), "median", ""),
+        (title.format("peak memory"), "peak", ""),
+        ours="bfloat16",
+        naive="float32",
+    )
     return Bench({"float32": step, "bfloat16": functools.partial(step, precision="bfloat16")}, rows)
 
 
@@ -331,9 +317,9 @@ def _waiting_rows(found: dict[str, Numbers]) -> list[Row]:
 
 
 BENCHES = {
-    "stage1": Bench({"ours": _stage_1, "bare": _bare_backbones}, _stage_1_rows),
-    "masknet": Bench({"ours": _mask_net, "naive": _mask_net_naive}, _mask_net_rows),
-    "stage2": Bench({"ours": _stage_2, "naive": _stage_2_naive}, _stage_2_rows),
+    "stage1": Bench({"ours": _stage_1, "bare": _bare_backbones}, STAGE_1_ROWS),
+    "masknet": Bench({"ours": _mask_net, "naive": _mask_net_naive}, MASK_NET_ROWS),
+    "stage2": Bench({"ours": _stage_2, "naive": _stage_2_naive}, STAGE_2_ROWS),
     "bfloat16-1": _in_bfloat16("stage 1", _stage_1),
     "bfloat16-2": _in_bfloat16("stage 2", _stage_2),
     "waiting": Bench({"stage 1": _waiting_1, "stage 2": _waiting_2}, _waiting_rows),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import psutil
 
-from tests.benchmarks.harness import Bench, Numbers, Row, Setting, peak_megabytes, repeat, slower
+from tests.benchmarks.harness import Bench, Numbers, Setting, compared, peak_megabytes, repeat
 
 
 def _vectors(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
@@ -33,15 +33,6 @@ def _naive(setting: Setting) -> Numbers:
             int(np.flatnonzero(order == right)[0])
 
     return repeat(step, 1)
-
-
-def _rows(found: dict[str, Numbers]) -> list[Row]:
-    ours, naive = found["ours"], found["naive"]
-    what = "ranks of 5,000 queries in 5,000 x 256"
-    return [
-        slower(what, "s", ours["median"], naive["median"], "under 0.5 s"),
-        Row("memory above import of the same", ours["above_import"], "MB", aim="under 200 MB"),
-    ]
 
 
 def _gallery(setting: Setting) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,18 +65,6 @@ def _million_naive(setting: Setting) -> Numbers:
     return {"median": repeat(step, 1)["median"] * len(queries) / 5}
 
 
-def _million_rows(found: dict[str, Numbers]) -> list[Row]:
-    ours, naive = found["ours"], found["naive"]
-    what = "ranks of 200 queries in 1,000,000 x 256"
-    return [
-        slower(what, "s", ours["median"], naive["median"], "under 1.5 s"),
-        Row(
-            "memory above import of the same", ours["above_import"], "MB",
-            aim="under 1,177 MB: the gallery and 200",
-        ),
-    ]  # fmt: skip
-
-
 def _scored(setting: Setting) -> np.ndarray:
     """Scores of queries, a column a figure."""
     return np.random.default_rng(0).random((setting.size(5000, 100), 20))
@@ -111,14 +90,17 @@ def _bootstrap_naive(setting: Setting) -> Numbers:
     return repeat(step, 1)
 
 
-def _bootstrap_rows(found: dict[str, Numbers]) -> list[Row]:
-    what = "intervals of 20 figures of 5,000 queries"
-    ours, naive = found["ours"], found["naive"]
-    return [slower(what, "s", ours["median"], naive["median"], "under 1 s")]
-
-
+SEARCH_ROWS = compared(
+    ("ranks of 5,000 queries in 5,000 x 256", "median", "under 0.5 s"),
+    ("memory above import of the same", "above_import", "under 200 MB"),
+)
+MILLION_ROWS = compared(
+    ("ranks of 200 queries in 1,000,000 x 256", "median", "under 1.5 s"),
+    ("memory above import of the same", "above_import", "under 1,177 MB: the gallery and 200"),
+)
+BOOTSTRAP_ROWS = compared(("intervals of 20 figures of 5,000 queries", "median", "under 1 s"))
 BENCHES = {
-    "search": Bench({"ours": _ours, "naive": _naive}, _rows),
-    "million": Bench({"ours": _million, "naive": _million_naive}, _million_rows),
-    "bootstrap": Bench({"ours": _bootstrap, "naive": _bootstrap_naive}, _bootstrap_rows),
+    "search": Bench({"ours": _ours, "naive": _naive}, SEARCH_ROWS),
+    "million": Bench({"ours": _million, "naive": _million_naive}, MILLION_ROWS),
+    "bootstrap": Bench({"ours": _bootstrap, "naive": _bootstrap_naive}, BOOTSTRAP_ROWS),
 }

@@ -6,7 +6,7 @@ from unittest import mock
 
 import numpy as np
 
-from tests.benchmarks.harness import Bench, Numbers, Row, Setting, repeat, slower
+from tests.benchmarks.harness import Bench, Numbers, Setting, compared, repeat
 
 
 def _layout(side: int):
@@ -71,12 +71,5 @@ def _picture_naive(setting: Setting) -> Numbers:
         return _picture(setting)
 
 
-def _rows(found: dict[str, Numbers]) -> list[Row]:
-    ours, naive = found["ours"], found["naive"]
-    return [
-        slower("SPADE, a picture of 256x256", "s", ours["median"], naive["median"]),
-        slower("SPADE peak memory", "MB", ours["peak"], naive["peak"]),
-    ]
-
-
-BENCHES = {"spade": Bench({"ours": _picture, "naive": _picture_naive}, _rows)}
+ROWS = compared(("SPADE, a picture of 256x256", "median", ""), ("SPADE peak memory", "peak", ""))
+BENCHES = {"spade": Bench({"ours": _picture, "naive": _picture_naive}, ROWS)}

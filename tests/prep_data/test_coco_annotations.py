@@ -112,7 +112,8 @@ def test_odd_entries_are_reported_and_spoil_no_others(tmp_path):
     file, report = read(tmp_path / "a.json", content)
     assert list(file.images) == [1]
     unlisted = report["image listed without id, name or size"]
-    assert unlisted["first"] == ["8 of a.json", "9 of a.json", "entry without id of a.json"]
+    assert unlisted["count"] == 3
+    assert unlisted["first"][::2] == ['{"id": 8, "file_name": "x.jpg"} of a.json', "5 of a.json"]
     assert report["annotation without usable ids"]["count"] == 4
     assert np.isnan(file.annotations["box"]).all(axis=1).tolist() == [False, True, True, True]
 

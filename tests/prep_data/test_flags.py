@@ -4,10 +4,11 @@ import pytest
 
 from core.errors import UsageError, UserError
 from prep_data import flags
+from prep_data.coco_classes import CropHParams
 
 
 def test_flags_out_of_range(tmp_path):
-    parser = flags.base_parser("x", "")
+    parser = flags.base_parser("x", "", 5, CropHParams)
 
     def check(*words):
         args = parser.parse_args(["--dataset-dir", str(tmp_path), "--target-dir", "t", *words])

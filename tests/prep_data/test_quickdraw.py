@@ -233,14 +233,6 @@ def test_wrong_sources(source, tmp_path):
         run("mixed", source, tmp_path / "other", "--hparams", "image_size=100000")
 
 
-def test_names_that_would_share_a_file(tmp_path):
-    path = tmp_path / "classes.json"
-    for relation in ({"a b": "x", "a_b": "y"}, {"one": "hot dog", "two": "hot_dog"}):
-        path.write_text(json.dumps(relation))
-        with pytest.raises(UserError, match="would share a file"):
-            quickdraw_drawings.read_classes(path)
-
-
 def test_the_class_relationship_of_the_paper():
     classes = quickdraw_drawings.read_classes(quickdraw_drawings.CLASS_RELATIONSHIP)
     assert len(classes.sketch) == 128 and len(classes.coco) == 91

@@ -246,16 +246,6 @@ def test_what_is_skipped_is_counted_and_named(tmp_path):
     assert len(found) == 2 + 3 + 4
 
 
-def test_nothing_left_is_an_error(tmp_path):
-    world = paired(tmp_path)
-    for path in world.folder.glob("Object/Sketch/train/*/*.png"):
-        path.write_bytes(b"no sketch")
-    world.coco.write()
-    with pytest.raises(UserError, match=r"nothing is left in train: .*sketch broken"):
-        prepare(tmp_path)
-    assert not (tmp_path / "set" / "meta.json").exists()
-
-
 def test_photographs_of_another_coco(tmp_path):
     world = paired(tmp_path)
     for path in world.folder.glob("Scene/GT/val/*.png"):

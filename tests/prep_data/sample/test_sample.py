@@ -257,15 +257,16 @@ def test_places_that_are_taken(sample, tmp_path, capsys):
     run(sample)
     assert "complete already" in capsys.readouterr().out
     assert sample.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="other flags"):
-        run(sample, "--seed", "4")
-    (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UserError, match="not empty"):
-        run(tmp_path)
-    with pytest.raises(UserError, match="is a file"):
-        run(tmp_path / "mine.txt")
-    with pytest.raises(UserError, match="cannot write"):
-        run(tmp_path / "mine.txt" / "sample")
+    mine = tmp_path / "mine.txt"
+    mine.write_text("keep")
+    for message, target, *more in (
+        ("other flags", sample, "--seed", "4"),
+        ("not empty", tmp_path),
+        ("is a file", mine),
+        ("cannot write", mine / "sample"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(target, *more)
     with pytest.raises(UsageError, match="--train-images"):
         run(tmp_path / "new", "--train-images", "0")
 
