@@ -103,33 +103,24 @@ def choose(
     }
 
 
-def encode_scene(payload: dict[str, Any]) -> bytes:
-    """Return the serialized record. payload: the keywords of SceneRecord.encode."""
-    from dataloaders.records import SceneRecord  # here, because workers import this module
-
-    return SceneRecord.encode(**payload)
-
-
 def prepare(
     args: argparse.Namespace,
     hparams: CocoHParams,
     kind: str,
     *,
-    stem: str | None,
     choose: Callable[[ClassLists, Report], Choice],
     make_work: Callable[[Vocabulary], Callable[[Any], TaskResult]],
-    encode: Callable[[Any], bytes],
     settings: Mapping[str, Any] = {},
     options: Mapping[str, Any] = {},
     images: Iterable[Path] = (),
     report: Report | None = None,
 ) -> None:
-    """Prepare a whole set of `kind` (see dataloaders.records) and print the end report.
+    """Prepare a whole set of `kind` and print the end report.
 
-    stem: of the files, None for a grouped set. choose: reads the annotations and says which
-    photographs there are. make_work: from the vocabulary, the workers' function. settings: what
-    else the bytes depend on. options: settings that also stand in meta.json. images: image files
-    that are taken besides COCO's photographs. report: of what was left out already.
+    choose: reads the annotations and says which photographs there are. make_work: from the
+    vocabulary, the workers' function. settings: what else the bytes depend on. options: settings
+    that also stand in meta.json. images: image files that are taken besides COCO's photographs.
+    report: of what was left out already.
     """
     flags.check_base_args(args)
     lists = read_class_lists(hparams.excluded_meta_file)
@@ -147,7 +138,6 @@ def prepare(
     )
     with SetWriter(args.target_dir, kind, settings, source) as out:
         if out.complete:
-            print(f"{args.target_dir} is already complete")
             return
         report = report or Report()
         vocabulary, tasks = choose(lists, report)
@@ -155,9 +145,7 @@ def prepare(
         out.write(
             _parts(tasks, flags.chunks(args)),
             make_work(vocabulary),
-            encode,
             partial(_make_meta, meta, report),
-            stem=stem,
             workers=args.workers,
             report=report,
             unit="image",

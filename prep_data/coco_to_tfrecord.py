@@ -27,10 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args,
         options,
         "coco-scenes",
-        stem="scenes",
         choose=partial(coco_sets.choose, args, options),
         make_work=lambda vocabulary: partial(make_scene, hparams=options),
-        encode=coco_sets.encode_scene,
         settings={"val_size": args.val_size},
     )
 

@@ -10,19 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from core import hparams
 from prep_data import coco_sets
 from prep_data.coco_classes import CropHParams
 from prep_data.coco_pixels import make_crops
 from prep_data.flags import run_script
-
-
-def _encode(payload: dict[str, Any]) -> bytes:
-    from dataloaders.records import CropRecord
-
-    return CropRecord.encode(**payload)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,12 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         args,
         options,
         "coco-crops",
-        stem=None,
         choose=partial(coco_sets.choose, args, options),
         make_work=lambda vocabulary: partial(
             make_crops, hparams=options, names=vocabulary.names, masked=args.masked
         ),
-        encode=_encode,
         settings={"val_size": args.val_size},
         options={"masked": args.masked},
     )

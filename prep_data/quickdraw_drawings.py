@@ -171,7 +171,7 @@ class _Bucket(NamedTuple):
 
 
 def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> TaskResult:
-    """Read, shuffle and rasterise one bucket: payloads (PNG, COCO class, sketch class)."""
+    """Read, shuffle and rasterise one bucket."""
     drawings = []
     for part in bucket.slices:
         if part.first == part.last:
@@ -187,7 +187,11 @@ def draw_bucket(spool: Path, image_size: int, bucket: _Bucket) -> TaskResult:
         order = np.random.default_rng(bucket.key).permutation(len(drawings))
         drawings = [drawings[i] for i in order]
     records = [
-        (sketches.encode_png(sketches.rasterise(strokes, image_size)), coco_class, sketch_class)
+        {
+            "image": sketches.encode_png(sketches.rasterise(strokes, image_size)),
+            "coco_class": coco_class,
+            "sketch_class": sketch_class,
+        }
         for strokes, coco_class, sketch_class in drawings
     ]
     if bucket.group is not None:
@@ -235,12 +239,6 @@ def _parts(
                 n_tasks = cuts[k + 1] - cuts[k]
                 parts.append(Part(split, k, n_chunks, tasks, n_tasks, group or "all"))
     return parts
-
-
-def _encode(payload: tuple[bytes, int, int]) -> bytes:
-    from dataloaders.records import SketchRecord
-
-    return SketchRecord.encode(*payload)
 
 
 # ---- the command -------------------------------------------------------------------------------
@@ -332,16 +330,13 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
 
     with SetWriter(args.target_dir, kind, settings, fingerprint(files.values(), ())) as out:
         if out.complete:
-            print(f"{args.target_dir}: is complete already, nothing to do")
             return
         spool = out.folder / SPOOL
         notes = _fill_spool(spool, classes, files, groups, args, report)
         out.write(
             _parts(notes, classes, groups, args),
             functools.partial(draw_bucket, spool, image_size),
-            _encode,
             make_meta,
-            stem=None if grouped else "sketches",
             workers=args.workers,
             report=report,
             unit="bucket",

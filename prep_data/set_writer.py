@@ -37,13 +37,14 @@ from prep_data.workers import ordered_map, worker_pool
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+_STEMS = {"quickdraw": "sketches", "coco-scenes": "scenes", "sketchycoco-scenes": "scenes"}
 SPOOL = ".spool"  # in a set's folder: what a command keeps there until the set is complete
 
 
 class TaskResult(NamedTuple):
     """A worker's result for one task. Keep it small: it crosses a process boundary."""
 
-    records: list[Any]  # payloads for `encode`; of a grouped set (class name, payload) pairs
+    records: list[Any]  # keywords of the record's `encode`; of grouped sets (class name, keywords)
     problems: Sequence[Problem] = ()
     counts: Mapping[str, int] = {}  # summed over the split, for meta.json
 
@@ -138,24 +139,37 @@ def _new_shard(folder: Path, note: ShardNote) -> Iterator[Callable[[bytes], None
             raise OSError("disk full: the file came out too short")
 
 
+def _record_class(kind: str) -> Any:
+    from dataloaders import records  # here, because workers import this module
+
+    return {
+        "quickdraw": records.SketchRecord,
+        "quickdraw-indexed": records.SketchRecord,
+        "coco-scenes": records.SceneRecord,
+        "coco-crops": records.CropRecord,
+        "sketchycoco-scenes": records.SceneRecord,
+    }[kind]
+
+
 class SetWriter:
     """The folder a command writes to. Use as a context: it holds the folder's lock.
 
     with SetWriter(target_dir, kind, settings) as out:
         if not out.complete:
-            out.write(parts, work, encode, make_meta, ...)
+            out.write(parts, work, make_meta, ...)
     """
 
     def __init__(
         self, folder: Path, kind: str, settings: Mapping[str, Any], source: str | None = None
     ) -> None:
-        """kind: see docs/data_formats.md. settings: all else the bytes depend on, JSON values only;
-        no paths of the machine. source: the fingerprint of what was downloaded.
+        """kind: see docs/data_formats.md; a kind without a stem is grouped, one file a class.
+        settings: all else the bytes depend on, JSON values only; no paths of the machine.
+        source: the fingerprint of what was downloaded.
 
         Entering raises UserError when the folder cannot be used: not writable, something else's,
         another run's at this moment, or begun with other settings or from other files.
         """
-        self.folder, self.kind = Path(folder), kind
+        self.folder, self.kind, self._stem = Path(folder), kind, _STEMS.get(kind)
         settings = {"kind": kind, **settings, "source": source}
         self._settings = json.loads(json.dumps(settings))
         self.complete = False
@@ -184,6 +198,8 @@ class SetWriter:
         else:
             write_json(settings_file, self._settings, sort_keys=True)
         self.complete = self._is_complete()
+        if self.complete:
+            print(f"{self.folder} is already complete")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -238,10 +254,8 @@ class SetWriter:
         self,
         parts: Sequence[Part],
         work: Callable[[Any], TaskResult],
-        encode: Callable[[Any], bytes],
         make_meta: Callable[[Totals], Mapping[str, Any]],
         *,
-        stem: str | None,
         workers: int,
         report: Report,
         unit: str,
@@ -249,15 +263,13 @@ class SetWriter:
         """Write the parts still missing, then index, report.json and meta.json; print the report.
 
         work: module-level function (or functools.partial of one), run in the workers.
-        encode: payload -> serialized record, run here (it may use TensorFlow).
         make_meta: gives the set's own keys of meta.json; may raise UserError (nothing left).
         unit: of tasks, for the progress bar.
-        stem: file stem of an ungrouped set ('scenes'); None for a grouped set, one file a class.
         report: what was skipped before the work; what the work skips is added to it.
         Raises UserError when the folder cannot be written; files already finished stay.
         """
-        notes = self._write_parts(parts, work, encode, stem, workers, unit)
-        totals = self._write_index(parts, notes, grouped=stem is None)
+        notes = self._write_parts(parts, work, workers, unit)
+        totals = self._write_index(parts, notes)
         for note in notes:
             report.merge(note.problems)
         meta = {
@@ -276,8 +288,6 @@ class SetWriter:
         self,
         parts: Sequence[Part],
         work: Callable[[Any], TaskResult],
-        encode: Callable[[Any], bytes],
-        stem: str | None,
         workers: int,
         unit: str,
     ) -> list[PartNote]:
@@ -302,7 +312,7 @@ class SetWriter:
             for i, part in enumerate(parts):
                 if notes[i] is None:
                     results = ordered_map(pool, work, part.tasks(), 4 * max(workers, 1))
-                    notes[i] = self._write_part(part, results, encode, stem, bar)
+                    notes[i] = self._write_part(part, results, bar)
         return notes
 
     def _note_path(self, part: Part) -> Path:
@@ -320,14 +330,8 @@ class SetWriter:
                 return None
         return note
 
-    def _write_part(
-        self,
-        part: Part,
-        results: Iterable[TaskResult],
-        encode: Callable[[Any], bytes],
-        stem: str | None,
-        bar: tqdm,
-    ) -> PartNote:
+    def _write_part(self, part: Part, results: Iterable[TaskResult], bar: tqdm) -> PartNote:
+        encode, stem = _record_class(self.kind).encode, self._stem
         report, counts = Report(), Counter()
         notes: dict[str, ShardNote] = {}  # by path
         shards: dict[str, Callable[[bytes], None]] = {}  # by group
@@ -352,16 +356,14 @@ class SetWriter:
                     group, payload = (stem, record) if stem is not None else record
                     if group not in shards:
                         open_shard(group)
-                    shards[group](encode(payload))
+                    shards[group](encode(**payload))
                 bar.update()
         note = PartNote(list(notes.values()), counts, report.to_dict())
         write_json(self._note_path(part), msgspec.to_builtins(note), sort_keys=True)
         return note
 
-    def _write_index(
-        self, parts: Sequence[Part], notes: Sequence[PartNote], grouped: bool
-    ) -> Totals:
-        totals = Totals({}, {})
+    def _write_index(self, parts: Sequence[Part], notes: Sequence[PartNote]) -> Totals:
+        grouped, totals = self._stem is None, Totals({}, {})
         for split in SPLITS:
             in_split = [note for part, note in zip(parts, notes) if part.split == split]
             shards = sorted(

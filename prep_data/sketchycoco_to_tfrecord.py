@@ -191,10 +191,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args,
         options,
         "sketchycoco-scenes",
-        stem="scenes",
         choose=partial(_choose, args, options, folders),
         make_work=lambda vocabulary: partial(make_paired_scene, hparams=options),
-        encode=coco_sets.encode_scene,
         images=[path for folder in folders.values() for path in folder.values()],
         report=report,
     )

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = Settings(**{name: vars(args)[name] for name in Settings._fields})
     target = args.target_dir.absolute()
     if _is_complete(target, settings):
-        print(f"{target}: is complete already, nothing to do")
+        print(f"{target} is already complete")
         return
     make_folder(target.parent, "the folder", "choose another --target-dir")
     with atomic_folder(target) as folder:

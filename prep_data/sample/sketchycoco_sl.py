@@ -70,8 +70,8 @@ def _visible(coverage: np.ndarray) -> np.ndarray | None:
     seen = coverage >= 0.5
     if seen.sum() < 20:
         return None
-    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    points = np.argwhere(seen)[:, ::-1]
+    return np.concatenate([points.min(axis=0), points.max(axis=0) + 1])
 
 
 def _draw(

@@ -25,18 +25,13 @@ def work(task: int, seconds: float) -> TaskResult:
     if task % 5 == 0:
         return TaskResult([], [Problem("divisible by five", str(task))])
     name = "hot dog" if task % 2 else "cat"
-    return TaskResult([(name, (b"x" * task, task % 3, task))], [], {"seen": 1})
+    record = {"image": b"x" * task, "coco_class": task % 3, "sketch_class": task}
+    return TaskResult([(name, record)], [], {"seen": 1})
 
 
 def die(task: int, seconds: float) -> TaskResult:
     """A worker that is killed, as by lack of memory."""
     os._exit(1)
-
-
-def encode(payload: tuple) -> bytes:
-    from dataloaders.records import SketchRecord
-
-    return SketchRecord.encode(*payload)
 
 
 def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int = 1, work=work):
@@ -53,13 +48,11 @@ def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int 
         out.write(
             parts,
             partial(work, seconds=seconds),
-            encode,
             lambda totals: {
                 "coco_classes": [],
                 "records": totals.records,
                 "seen": totals.counts["test"]["seen"],
             },
-            stem=None,
             workers=workers,
             report=report,
             unit="task",

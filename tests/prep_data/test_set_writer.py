@@ -17,7 +17,6 @@ from set_files import contents, serialized
 from core.errors import UserError
 from core.files import read_json
 from dataloaders import prepared_sets, records
-from prep_data import set_writer
 from prep_data.report import Report
 from prep_data.set_writer import SPLITS, Part, SetWriter, TaskResult
 
@@ -68,26 +67,26 @@ def test_bytes_do_not_depend_on_workers(whole, tmp_path):
 
 
 def test_an_empty_part_of_an_ungrouped_set_still_has_its_file(tmp_path):
-    with SetWriter(tmp_path, "coco-scenes", {}) as out:
+    record = {"image": b"", "coco_class": 0, "sketch_class": 0}
+    with SetWriter(tmp_path, "quickdraw", {}) as out:
         parts = [Part(split, i, 2, lambda i=i: [i], 1) for split in SPLITS for i in (0, 1)]
         out.write(
             parts,
-            lambda task: TaskResult([b"record"] * task),
-            lambda payload: payload,
+            lambda task: TaskResult([record] * task),
             lambda totals: {"records": totals.records},
-            stem="scenes",
             workers=0,
             report=Report(),
             unit="task",
         )
     index = prepared_sets.read_index(tmp_path, "train")
-    assert index.shard_bytes.tolist() == [0, 16 + 6]
+    assert index.shard_bytes.tolist() == [0, 16 + len(records.SketchRecord.encode(**record))]
     assert index.block_shard.tolist() == [1]
 
 
 def test_classes_that_would_share_a_file_are_an_error(tmp_path):
     def work(task, seconds):
-        return TaskResult([("hot dog" if task % 2 else "hot_dog", (b"", 0, 0))])
+        record = {"image": b"", "coco_class": 0, "sketch_class": 0}
+        return TaskResult([("hot dog" if task % 2 else "hot_dog", record)])
 
     with pytest.raises(UserError, match="'hot dog' and 'hot_dog' would share"):
         slow_set.prepare(tmp_path / "set", work=work)
@@ -147,20 +146,6 @@ def test_other_sources_are_an_error(tmp_path):
     (tmp_path / "set/shard").touch()
     with pytest.raises(UserError, match="was prepared from other files than these"):
         begin("a")
-
-
-def test_a_fingerprint_is_of_contents_and_sizes(tmp_path):
-    annotations, image = tmp_path / "a.json", tmp_path / "1.jpg"
-
-    def fingerprint(text, pixels):
-        annotations.write_text(text)
-        image.write_text(pixels)
-        return set_writer.fingerprint([annotations], [image])
-
-    before = fingerprint("a", "b")
-    assert fingerprint("a", "c") == before  # a picture of the same size: not looked into
-    assert fingerprint("a", "cc") != before
-    assert fingerprint("b", "b") != before
 
 
 def test_two_runs_at_once_are_an_error(tmp_path):

@@ -255,7 +255,7 @@ def test_nothing_is_left_of_a_run_that_fails(tmp_path, monkeypatch):
 def test_places_that_are_taken(sample, tmp_path, capsys):
     before = sample.stat().st_mtime_ns
     run(sample)
-    assert "complete already" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
     assert sample.stat().st_mtime_ns == before
     mine = tmp_path / "mine.txt"
     mine.write_text("keep")
