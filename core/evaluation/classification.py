@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.evaluation.figures import Figure, bootstrap_interval, macro_average
+from core.evaluation.figures import Figure, mean_figure
 from core.registry import METRICS
 
 if TYPE_CHECKING:
@@ -28,24 +28,12 @@ def accuracy_figures(
     frequent class: 1 / C for the mean over C classes, its share for the mean over objects."""
     right = (classes == predicted).astype(np.float64)
     counts = np.unique(classes, return_counts=True)[1]
-    shared = {"metric": name, "split": split, "n": len(right)}
+    shared = {"groups": groups, "seed": seed, "controls": {"classes": len(counts)}}
+    macro = {"classes": classes, "chance": 1 / len(counts)}
+    micro = {"chance": float(counts.max() / len(classes))}
     return [
-        Figure(
-            **shared,
-            value=macro_average(right, classes),
-            labels={"average": "macro"},
-            chance=1 / len(counts),
-            interval=bootstrap_interval(right, groups, classes, seed=seed),
-            controls={"classes": len(counts)},
-        ),
-        Figure(
-            **shared,
-            value=float(right.mean()),
-            labels={"average": "micro"},
-            chance=float(counts.max() / len(classes)),
-            interval=bootstrap_interval(right, groups, seed=seed),
-            controls={"classes": len(counts)},
-        ),
+        mean_figure(name, split, right, {"average": average}, **shared, **more)
+        for average, more in (("macro", macro), ("micro", micro))
     ]
 
 

@@ -321,13 +321,13 @@ class Evaluation:
     def class_mean_masks(self) -> np.ndarray:
         """Return the binarised mean mask of every class: packed uint8 (K, M * M / 8)."""
         if "class means" not in self._of_data:
-            means = mask_metrics.MeanMasks(
-                self.dataset.vocabulary.num_classes, self.dataset.sizes.mask
-            )
+            count, side = self.dataset.vocabulary.num_classes, self.dataset.sizes.mask
+            sums, counts = np.zeros((count, side, side)), np.zeros(count)
             # Not `self.limit`: a baseline should not weaken when fewer scenes are looked at.
             for batch in self.for_split("train").batches("class-mean masks", MEAN_MASK_SCENES):
-                means.add(batch.photo.classes.numpy(), batch.masks.numpy())
-            self._of_data["class means"] = means.result()
+                np.add.at(sums, batch.photo.classes.numpy(), batch.masks.numpy())
+                np.add.at(counts, batch.photo.classes.numpy(), 1)
+            self._of_data["class means"] = mask_metrics.pack(class_means(sums, counts))
         return self._of_data["class means"]
 
     def label_colours(self) -> np.ndarray:
@@ -341,8 +341,7 @@ class Evaluation:
                 counts += np.bincount(labels, minlength=256)
                 for channel in range(3):
                     sums[:, channel] += np.bincount(labels, pixels[:, channel], 256)
-            means = sums / np.maximum(counts, 1)[:, None]
-            means[counts == 0] = sums.sum(0) / counts.sum()
+            means = class_means(sums, counts)
             self._of_data["label colours"] = (means / 255).astype(np.float32)
         return self._of_data["label colours"]
 
@@ -514,6 +513,13 @@ def _graph(side: EmbeddedScenes) -> tuple[np.ndarray, np.ndarray, np.ndarray, st
     """Return the arguments of `Evaluation._blocks` for a side with canonical directions."""
     name = "photo" if isinstance(side, EmbeddedPhotos) else "query"
     return side.objects, side.boxes, side.obj_to_img, "canonical", name
+
+
+def class_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return sums (K, ...) of each class by its count (K,), of one never seen the mean of all."""
+    means = sums / np.maximum(counts, 1).reshape(-1, *[1] * (sums.ndim - 1))
+    means[counts == 0] = sums.sum(0) / counts.sum()
+    return means
 
 
 def _argmax(logits: Any) -> np.ndarray:

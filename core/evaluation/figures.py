@@ -90,10 +90,38 @@ class Picture:
 Result = Figure | Picture
 
 
-def difference(control: str, value: float, interval: Sequence[float]) -> dict[str, float]:
+def mean_figure(
+    metric: str,
+    split: str,
+    values: np.ndarray,
+    labels: dict[str, str],
+    groups: np.ndarray | None = None,
+    classes: np.ndarray | None = None,
+    seed: int = 0,
+    **fields: Any,
+) -> Figure:
+    """Return the mean of values (n,) with its interval: over the values, or over the means within
+    classes. groups, classes, seed: as of `bootstrap_interval`. fields: the figure's other ones."""
+    value = float(values.mean()) if classes is None else macro_average(values, classes)
+    interval = bootstrap_interval(values, groups, classes, seed=seed)
+    return Figure(metric, split, value, len(values), labels, interval=interval, **fields)
+
+
+def mean_difference(
+    control: str, gaps: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
+) -> dict[str, float]:
+    """Return the entries of `Figure.controls` for paired differences (n,) to a control."""
+    interval = bootstrap_interval(gaps, groups, seed=seed)
+    return difference(control, float(gaps.mean()), interval)
+
+
+def difference(
+    control: str, value: float, interval: Sequence[float] | None = None
+) -> dict[str, float]:
     """Return the entries of `Figure.controls` for a difference to a control, with its interval."""
     key = f"minus_{control}"
-    return {key: value, f"{key}_low": interval[0], f"{key}_high": interval[1]}
+    ends = {f"{key}_low": interval[0], f"{key}_high": interval[1]} if interval else {}
+    return {key: value, **ends}
 
 
 def macro_average(values: np.ndarray, classes: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from core.evaluation import picture_grids
-from core.evaluation.figures import Figure, Picture, bootstrap_interval, difference
+from core.evaluation.figures import Figure, Picture, mean_difference, mean_figure
 from core.label_maps import PALETTE
 from core.registry import METRICS
 
@@ -42,23 +42,14 @@ def _picture_error(evaluation: Evaluation, name: str) -> list[Figure]:
             np.concatenate(columns[measure, kind])
             for kind in ("generated", "label_colours", "other_scene")
         )
-        gap, seed = values - plain, evaluation.seed
-        controls = {
-            "label_colours": float(plain.mean()),
-            **difference("label_colours", float(gap.mean()), bootstrap_interval(gap, seed=seed)),
-        }
+        seed, controls = evaluation.seed, {"label_colours": float(plain.mean())}
+        controls |= mean_difference("label_colours", values - plain, seed=seed)
         if len(other):  # more than one scene
             controls["other_scene"] = float(other.mean())
-        figure = Figure(
-            metric=name,
-            split=evaluation.split,
-            value=float(values.mean()),
-            n=len(values),
-            labels={"measure": measure},
-            interval=bootstrap_interval(values, seed=seed),
-            controls=controls,
+        labels = {"measure": measure}
+        figures.append(
+            mean_figure(name, evaluation.split, values, labels, seed=seed, controls=controls)
         )
-        figures.append(figure)
     return figures
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.evaluation.figures import Figure, bootstrap_interval, difference, macro_average
+from core.evaluation.figures import Figure, macro_average, mean_difference, mean_figure
 from core.label_maps import BACKGROUND
 from core.registry import METRICS
 
@@ -44,29 +44,6 @@ def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _count(packed: np.ndarray) -> np.ndarray:
     return _BITS[packed].sum(axis=1, dtype=np.int64)
-
-
-class MeanMasks:
-    """The mean mask of each class, batch by batch: memory is K masks, whatever the objects."""
-
-    def __init__(self, num_classes: int, side: int):
-        self._sums = np.zeros((num_classes, side, side))
-        self._counts = np.zeros(num_classes, np.int64)
-
-    def add(self, classes: np.ndarray, masks: np.ndarray) -> None:
-        """Add objects. classes: int (O,). masks: uint8 0/1 (O, M, M)."""
-        np.add.at(self._sums, classes, masks)
-        np.add.at(self._counts, classes, 1)
-
-    def result(self) -> np.ndarray:
-        """Return the binarised class means, packed: uint8 (K, M * M / 8). A class never seen gets
-        the mean over all objects; ValueError when there were none at all."""
-        total = self._counts.sum()
-        if total == 0:
-            raise ValueError("no masks were added")
-        means = self._sums / np.maximum(self._counts, 1)[:, None, None]
-        means[self._counts == 0] = self._sums.sum(0) / total
-        return pack(means)
 
 
 def scene_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -104,23 +81,13 @@ def iou_figure(
     """Return the mean of overlaps (n,) with its controls, the overlaps of masks without a model:
     all_ones (n,), boxes filled, and class_mean (n,), the mean mask of the class. scenes: int (n,),
     of each value."""
-    gap = values - class_mean  # paired: of the same objects
-    return Figure(
-        metric=metric,
-        split=split,
-        value=float(values.mean()),
-        n=len(values),
-        labels=labels,
-        interval=bootstrap_interval(values, scenes, seed=seed),
-        controls={
-            "all_ones": float(all_ones.mean()),
-            "class_mean": float(class_mean.mean()),
-            **difference(
-                "class_mean", float(gap.mean()), bootstrap_interval(gap, scenes, seed=seed)
-            ),
-            **controls,
-        },
-    )
+    controls = {
+        "all_ones": float(all_ones.mean()),
+        "class_mean": float(class_mean.mean()),
+        **mean_difference("class_mean", values - class_mean, scenes, seed),
+        **controls,
+    }
+    return mean_figure(metric, split, values, labels, scenes, seed=seed, controls=controls)
 
 
 @METRICS.register("mask-iou")

@@ -9,19 +9,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from core.evaluation import ranking
-from core.evaluation.figures import (
-    Figure,
-    bootstrap_interval,
-    bootstrap_intervals,
-    difference,
-    macro_average,
-)
+from core.evaluation.figures import Figure, bootstrap_intervals, difference, mean_figure
 from core.evaluation.query_protocols import QueryProtocol, standard_protocols
 from core.registry import METRICS
 
@@ -119,26 +113,26 @@ def nearest(
 
 
 def scores(kind: str, rank: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    """Return the score of each query: float64 (Q,). kind: 'mAP', or 'top<k>' for recall at k. rank:
-    as of the functions below."""
-    return average_precision(rank) if kind == "mAP" else recall_at_k(rank, _k(kind))
+    """Return the score of each query: float64 (Q,).
 
-
-def recall_at_k(rank: np.ndarray, k: int) -> np.ndarray:
-    """Return 1.0 where a right answer is among the k nearest, else 0.0: float64 (Q,). rank: int
-    (Q,), of the right answer, or of the nearest of several."""
-    return (np.asarray(rank) <= k).astype(np.float64)
+    kind: 'mAP', or 'top<k>' for recall at k: 1.0 where a right answer is among the k nearest. rank:
+    int (Q,), of the one right answer; or a list of int (R,), ascending, of all right answers."""
+    if kind == "mAP":
+        return average_precision(rank)
+    return (first_ranks(rank) <= _k(kind)).astype(np.float64)
 
 
 def average_precision(rank: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    """Return the average precision of each query: float64 (Q,).
-
-    rank: int (Q,), of the one right answer: 1 / rank. Or a list of int (R,), ascending, of all
-    right answers: the mean over i = 1 .. R of i / rank_i, the precision down to each of them.
-    """
+    """Return the average precision of each query: float64 (Q,), 1 / rank of one right answer; of
+    several the mean over i = 1 .. R of i / rank_i, the precision down to each of them."""
     if isinstance(rank, list):
         return np.array([np.mean(np.arange(1, len(each) + 1) / each) for each in rank])
     return 1.0 / np.asarray(rank, np.float64)
+
+
+def first_ranks(rank: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    """Return the rank of the nearest right answer of each query: int (Q,)."""
+    return np.array([each[0] for each in rank]) if isinstance(rank, list) else rank
 
 
 def chance(kind: str, n: int, right: int | np.ndarray = 1) -> float:
@@ -197,40 +191,65 @@ def scene_figures(
 ) -> list[Figure]:
     """Return scene recall, a figure for each metric and protocol. Real sketches have the paired
     difference to blank ones as a control, because boxes alone can answer a query that carries the
-    photograph's own.
+    photograph's own. ranks: int (Q,). labels: further ones. The rest as of `rank_figures`."""
+    controls = {each: {"blank": each.control} for each in ranks if each.sketches == "real"}
+    all_labels = {protocol: {**protocol.labels, **labels} for protocol in ranks}
+    return rank_figures(ranks, all_labels, controls, metrics, gallery, split, seed)
 
-    ranks: int (Q,) of the same queries under each protocol. metrics: name -> kind, as of `scores`.
-    gallery: photographs that each query chose from. seed: of the bootstrap. labels: further ones.
-    """
+
+def rank_figures(
+    ranks: Mapping[Any, np.ndarray | list[np.ndarray]],
+    labels: Mapping[Any, dict[str, str]],
+    controls: Mapping[Any, Mapping[str, Any]],
+    metrics: Mapping[str, str],
+    gallery: int,
+    split: str,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> list[Figure]:
+    """Return a figure for each metric and each kind of the same queries.
+
+    ranks: kind of query -> ranks, as of `scores`. labels: of each kind. controls: kind -> name of a
+    control -> its kind. metrics: name -> kind of score. gallery: candidates that each query chose
+    from. seed: of the bootstrap. groups (Q,): queries of one group are redrawn together; there is
+    no interval when all are of one."""
     columns = {}
-    for name, kind in metrics.items():
-        for protocol in ranks:
-            columns[name, protocol] = scores(kind, ranks[protocol])
-            if protocol.sketches == "real":
-                blank = scores(kind, ranks[protocol.control])
-                columns[name, protocol, "minus blank"] = columns[name, protocol] - blank
+    for metric, score in metrics.items():
+        for kind in ranks:
+            columns[metric, kind] = scores(score, ranks[kind])
+    for metric, kind in list(columns):
+        for name, control in controls.get(kind, {}).items():
+            columns[metric, kind, name] = columns[metric, kind] - columns[metric, control]
     values = np.stack(list(columns.values()), axis=1)
     means = dict(zip(columns, values.mean(axis=0).tolist()))
-    intervals = dict(zip(columns, bootstrap_intervals(values, seed=seed).tolist()))
+    intervals = dict.fromkeys(columns)
+    if groups is None or len(np.unique(groups)) > 1:
+        ends = bootstrap_intervals(values, groups, seed=seed).tolist()
+        intervals = dict(zip(columns, map(tuple, ends)))
 
     figures = []
-    for name, kind in metrics.items():
-        for protocol in ranks:
-            controls, gap = {}, (name, protocol, "minus blank")
-            if gap in columns:
-                controls = difference("blank", means[gap], intervals[gap])
-            if kind == "mAP":
-                controls["median_rank"] = float(np.median(ranks[protocol]))
+    for metric, score in metrics.items():
+        for kind, rank in ranks.items():
+            numbers, right = {}, 1
+            for name in controls.get(kind, ()):
+                gap = (metric, kind, name)
+                numbers |= difference(name, means[gap], intervals[gap])
+            if score == "mAP":
+                numbers["median_rank"] = float(np.median(first_ranks(rank)))
+            if isinstance(rank, list):
+                right = np.array([len(each) for each in rank])
+            if isinstance(rank, list) and score == "mAP":
+                numbers["right_answers"] = float(right.mean())
             figure = Figure(
-                metric=name,
+                metric=metric,
                 split=split,
-                value=means[name, protocol],
+                value=means[metric, kind],
                 n=len(values),
-                labels={**protocol.labels, **labels},
+                labels=labels[kind],
                 gallery=gallery,
-                chance=chance(kind, gallery),
-                interval=tuple(intervals[name, protocol]),
-                controls=controls,
+                chance=chance(score, gallery, right),
+                interval=intervals[metric, kind],
+                controls=numbers,
             )
             figures.append(figure)
     return figures
@@ -252,18 +271,13 @@ def _object_figures(evaluation: Evaluation, name: str, kind: str) -> list[Figure
     rank, classes, scenes = evaluation.object_ranks()
     gallery = evaluation.photos.classes
     values = scores(kind, rank)
-    figure = Figure(
-        metric=name,
-        split=evaluation.split,
-        value=macro_average(values, classes),
-        n=len(values),
-        labels={"average": "macro"},
+    figure = mean_figure(
+        name, evaluation.split, values, {"average": "macro"}, scenes, classes, evaluation.seed,
         gallery=len(gallery),
         chance=chance(kind, len(gallery)),
         ceiling=classifier_ceiling(kind, classes, gallery),
-        interval=bootstrap_interval(values, scenes, classes, seed=evaluation.seed),
         controls={"classes": len(np.unique(classes)), "micro": float(values.mean())},
-    )
+    )  # fmt: skip
     return [figure]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from core.errors import UsageError, UserError, first_line
 from core.evaluation import ranking, retrieval
-from core.evaluation.figures import Figure, bootstrap_intervals
+from core.evaluation.figures import Figure
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import open_npz
 from core.hparams import hp
@@ -134,51 +134,12 @@ def figures(
 ) -> list[Figure]:
     """Return every score of the 'real' queries and of their controls 'blank' and 'shuffled'.
 
-    ranks: as of `retrieval.all_ranks`, of the same queries. ids (Q,): queries of one id are redrawn
-    together; there is no interval when all have the same. gallery: how many rows.
-    """
-    right = np.array([len(each) for each in ranks["real"]])
-    first = {name: np.array([each[0] for each in found]) for name, found in ranks.items()}
+    ranks: as of `retrieval.all_ranks`, of the same queries. ids: (Q,). gallery: how many rows."""
+    labels = {name: {"sketches": name, "distance": distance} for name in ranks}
+    controls = {"real": {name: name for name in ranks if name != "real"}}
     recall = common.recall_metrics(*(k for k in KS if k < gallery or k == 1))
-    kinds = {"sbir-mAP": "mAP", **recall}
-    columns = {}
-    for kind in kinds.values():
-        for name in ranks:
-            columns[kind, name] = retrieval.scores(kind, (ranks if kind == "mAP" else first)[name])
-            if name != "real":
-                gap = columns[kind, "real"] - columns[kind, name]
-                columns[kind, f"minus_{name}"] = gap
-    values = np.stack(list(columns.values()), axis=1)
-    means = dict(zip(columns, values.mean(axis=0).tolist()))
-    intervals = {}
-    if len(np.unique(ids)) > 1:
-        intervals = dict(zip(columns, bootstrap_intervals(values, ids, seed=SEED).tolist()))
-
-    rows = []
-    for metric, kind in kinds.items():
-        for name in ranks:
-            controls = {}
-            for gap in (f"minus_{other}" for other in ranks if "real" == name != other):
-                controls[gap] = means[kind, gap]
-                if intervals:
-                    controls[f"{gap}_low"], controls[f"{gap}_high"] = intervals[kind, gap]
-            if kind == "mAP":
-                controls["median_rank"] = float(np.median(first[name]))
-                controls["right_answers"] = float(right.mean())
-            rows.append(
-                Figure(
-                    metric=metric,
-                    split="-",
-                    value=means[kind, name],
-                    n=len(values),
-                    labels={"sketches": name, "distance": distance},
-                    gallery=gallery,
-                    chance=retrieval.chance(kind, gallery, right),
-                    interval=tuple(intervals[kind, name]) if intervals else None,
-                    controls=controls,
-                )
-            )
-    return rows
+    metrics = {"sbir-mAP": "mAP", **recall}
+    return retrieval.rank_figures(ranks, labels, controls, metrics, gallery, "-", SEED, ids)
 
 
 def shuffled(ids: np.ndarray) -> np.ndarray:

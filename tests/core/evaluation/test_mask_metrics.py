@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from core.evaluation import mask_metrics
+from core.evaluation.embedded_split import class_means
 
 
 def test_iou_worked_by_hand():
@@ -32,22 +33,14 @@ def test_iou_equals_a_plain_one_on_random_masks():
 
 
 def test_class_mean_masks_worked_by_hand():
-    means = mask_metrics.MeanMasks(num_classes=3, side=4)
     left, right, full = np.zeros((3, 4, 4), np.uint8)
     left[:, :2], right[:, 2:], full[:] = 1, 1, 1
     # class 0: left in 2 of 3, right in 2 of 3: all pixels 2/3. Class 2: left only.
-    means.add(np.array([0, 0]), np.stack([left, right]))
-    means.add(np.array([2, 0]), np.stack([left, full]))
-    result = mask_metrics.unpack(means.result(), 4)
-    np.testing.assert_array_equal(result[0], full)
-    np.testing.assert_array_equal(result[2], left)
-    # class 1 was never seen: over all four objects left is 3/4, right is 2/4: all inside
-    np.testing.assert_array_equal(result[1], full)
-
-
-def test_no_train_masks_is_an_error():
-    with pytest.raises(ValueError, match="no masks"):
-        mask_metrics.MeanMasks(3, 4).result()
+    sums = np.stack([left + right + full, 0 * full, left])
+    means = class_means(sums, np.array([3, 0, 1]))
+    np.testing.assert_allclose(means[[0, 2]], [2 * full / 3, left])
+    # class 1 was never seen: over all four objects left is 3/4, right is 2/4
+    np.testing.assert_allclose(means[1], (3 * left + 2 * right) / 4)
 
 
 def test_layout_iou_worked_by_hand():

@@ -37,13 +37,9 @@ def test_ranks_worked_by_hand():
 
 def test_scores_worked_by_hand():
     rank = np.array([1, 2, 5, 11])
-    assert retrieval.recall_at_k(rank, 1).mean() == 0.25
-    assert retrieval.recall_at_k(rank, 5).mean() == 0.75
-    assert retrieval.recall_at_k(rank, 10).mean() == 0.75
-    assert retrieval.average_precision(rank).mean() == pytest.approx(
-        (1 + 1 / 2 + 1 / 5 + 1 / 11) / 4
-    )
+    assert retrieval.scores("top1", rank).tolist() == [1, 0, 0, 0]
     assert retrieval.scores("top5", rank).tolist() == [1, 1, 1, 0]
+    assert retrieval.scores("mAP", rank).tolist() == pytest.approx([1, 1 / 2, 1 / 5, 1 / 11])
 
 
 def test_chance_worked_by_hand():
@@ -105,10 +101,9 @@ def test_several_right_answers_worked_by_hand():
     assert [rank.tolist() for rank in ranks] == [[1, 4, 6], [3, 5], [3]]
     precision = [(1 / 1 + 2 / 4 + 3 / 6) / 3, (1 / 3 + 2 / 5) / 2, 1 / 3]
     assert retrieval.average_precision(ranks).tolist() == pytest.approx(precision)
-    first = np.array([rank[0] for rank in ranks])
-    assert retrieval.recall_at_k(first, 1).tolist() == [1, 0, 0]
-    assert retrieval.recall_at_k(first, 3).tolist() == [1, 1, 1]
-    assert np.median(first) == 3
+    assert retrieval.scores("top1", ranks).tolist() == [1, 0, 0]
+    assert retrieval.scores("top3", ranks).tolist() == [1, 1, 1]
+    assert retrieval.first_ranks(ranks).tolist() == [1, 3, 3]
 
 
 def test_several_right_answers_in_the_worst_of_all_orders():
@@ -160,10 +155,9 @@ def test_chance_is_the_mean_of_all_orders(size):
         orders = [np.array(o) + 1 for o in itertools.combinations(range(size), right)]
         precision = retrieval.average_precision(orders).mean()
         assert retrieval.chance("mAP", size, right) == pytest.approx(precision)
-        first = np.array([order[0] for order in orders])
-        for k in (1, 2, 5, 10):
-            recall = retrieval.recall_at_k(first, k).mean()
-            assert retrieval.chance(f"top{k}", size, right) == pytest.approx(recall)
+        for kind in ("top1", "top2", "top5", "top10"):
+            recall = retrieval.scores(kind, orders).mean()
+            assert retrieval.chance(kind, size, right) == pytest.approx(recall)
 
 
 def test_chance_of_queries_is_the_mean_over_them():
@@ -181,8 +175,7 @@ def test_several_right_answers_of_a_collapsed_embedding_are_at_or_below_chance(r
     ranks = retrieval.all_ranks(collapsed, collapsed, keys, keys)
     assert [rank.tolist() for rank in ranks] == [list(range(37 - right, 37))] * 36
     assert retrieval.average_precision(ranks).mean() <= retrieval.chance("mAP", 36, right)
-    first = np.array([rank[0] for rank in ranks])
-    assert retrieval.scores("top5", first).mean() <= retrieval.chance("top5", 36, right)
+    assert retrieval.scores("top5", ranks).mean() <= retrieval.chance("top5", 36, right)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7])
