@@ -29,6 +29,7 @@ import numpy as np
 
 try:
     import flask
+    from waitress import create_server
     from werkzeug.exceptions import HTTPException
 except ImportError as error:
     raise SystemExit(f"error: {error}: pip install flask waitress") from None
@@ -147,31 +148,16 @@ def _port(text):
 def serve(app, host, port):
     """Print the address and serve until the process ends. OSError when nothing can listen there."""
     try:
-        run, port = _server(app, host, port)
+        # Clients that send slowly wait in its loop and take no thread.
+        server = create_server(
+            app, host=host, port=port, threads=8, ident="", channel_timeout=IDLE_SECONDS,
+            max_request_body_size=MOST_BYTES, connection_limit=MOST_CLIENTS, asyncore_use_poll=True,
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         raise OSError(f"cannot listen at {host}:{port} ({error}): choose another --port") from None
-    print(f"listening at http://{host}:{port}", flush=True)
-    run()
-
-
-def _server(app, host, port):
-    """Return the function that serves, and the port."""
-    try:
-        from waitress import create_server
-    except ImportError:
-        from werkzeug.serving import WSGIRequestHandler, make_server
-
-        class Handler(WSGIRequestHandler):
-            timeout = IDLE_SECONDS
-
-        server = make_server(host, port, app, threaded=True, request_handler=Handler)
-        return server.serve_forever, server.port
-    # Clients that send slowly wait in its loop and take no thread.
-    server = create_server(
-        app, host=host, port=port, threads=8, ident="", channel_timeout=IDLE_SECONDS,
-        max_request_body_size=MOST_BYTES, connection_limit=MOST_CLIENTS, asyncore_use_poll=True,
-    )  # fmt: skip
-    return server.run, getattr(server, "effective_port", port)
+    # A name of several addresses has no port of its own.
+    print(f"listening at http://{host}:{getattr(server, 'effective_port', port)}", flush=True)
+    server.run()
 
 
 # ---- in a clone of NVlabs/SPADE ------------------------------------------------------------------

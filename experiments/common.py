@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from core.dataset import SPLITS
+from core.dataset import SPLITS, SceneDataset
 from core.errors import EmptySplitError
 from core.evaluation import picture_grids
 from core.evaluation.embedded_split import EmbeddedPhotos, EmbeddedQueries, Evaluation
 from core.evaluation.figure_files import EXPERIMENT_SCHEMA, Origin
 from core.evaluation.figures import Figure, table
 from core.evaluation.query_protocols import QueryProtocol, main_protocol
-from core.experiment import ExperimentHParams, Trained
+from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import write_atomic, write_json, write_npz
 from core.hparams import hp
+from core.model import SceneGraphModel
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +36,40 @@ class SplitHParams(ExperimentHParams):
     )
 
 
-def evaluate_split(trained: Trained, split: str | None) -> Evaluation:
-    """Encode the objects of a `SplitHParams.split`. EmptySplitError when it has no scenes."""
-    evaluation = Evaluation(trained.model, trained.dataset, split or "test", step=trained.step)
-    try:
-        evaluation.embed()
-    except EmptySplitError as error:
-        if split:
-            raise
-        log.warning("looking at the split valid, because %s", error)
-        return evaluate_split(trained, "valid")
-    return evaluation
+class SplitExperiment(Experiment):
+    """An experiment on one split of a trained model's data, encoded. origin: of its figures. path:
+    of its JSON file, <results>/<model id>_<loader>_<split><ending>.json."""
+
+    HParams = SplitHParams
+    needs_model = True
+    model_type = SceneGraphModel
+    ending: str
+
+    def run(self, trained: Trained | None) -> None:
+        self.check_data(trained.dataset)
+        evaluation = self._embed(trained, self.hparams.split)
+        self.origin = origin_of(trained, evaluation)
+        self.path = self.results / file_name(trained, evaluation.split, f"{self.ending}.json")
+        self.run_on(evaluation)
+
+    def check_data(self, dataset: SceneDataset) -> None:
+        """Raise UserError for data that the experiment cannot look at."""
+
+    @abc.abstractmethod
+    def run_on(self, evaluation: Evaluation) -> None:
+        """Compute, print and save. Raises UserError for what a user can mend."""
+
+    def _embed(self, trained: Trained, split: str | None) -> Evaluation:
+        """Encode the objects of a split. EmptySplitError when it has no scenes."""
+        evaluation = Evaluation(trained.model, trained.dataset, split or "test", step=trained.step)
+        try:
+            evaluation.embed()
+        except EmptySplitError as error:
+            if split:
+                raise
+            log.warning("looking at the split valid, because %s", error)
+            return self._embed(trained, "valid")
+        return evaluation
 
 
 def compared_protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
@@ -67,10 +92,8 @@ def recall_metrics(*ks: int) -> dict[str, str]:
 
 def origin_of(trained: Trained, evaluation: Evaluation) -> Origin:
     """Return where the figures and features of an evaluation come from."""
-    return Origin(
-        trained.model.name, trained.run_id, trained.step, trained.dataset.name, evaluation.split,
-        evaluation.seed,
-    )  # fmt: skip
+    ids = (trained.model.name, trained.run_id, trained.step, trained.dataset.name)
+    return Origin(*ids, evaluation.split, evaluation.seed)
 
 
 def file_name(trained: Trained, split: str, ending: str) -> str:

@@ -21,13 +21,12 @@ import numpy as np
 from PIL import Image
 
 from core import geometry, hparams, label_maps
+from core.dataset import SceneDataset
 from core.errors import UserError
 from core.evaluation import mask_metrics, picture_grids
 from core.evaluation.embedded_split import EmbeddedQueries, EmbeddedScenes, Evaluation
-from core.experiment import Experiment, Trained
 from core.files import atomic_folder, make_folder
 from core.hparams import hp
-from core.model import SceneGraphModel
 from core.registry import EXPERIMENTS
 from experiments import common
 from experiments.analysis import mixed_queries
@@ -88,7 +87,7 @@ class LayoutObjects(NamedTuple):
 
 
 @EXPERIMENTS.register("generate-images")
-class GenerateImages(Experiment):
+class GenerateImages(common.SplitExperiment):
     """Writes a folder <results>/<model id>_<loader>_<split>_images/<image id> for each scene, and
     <results>/<model id>_<loader>_<split>_images.json with a page of some.
 
@@ -97,8 +96,7 @@ class GenerateImages(Experiment):
 
     name = "generate-images"
     HParams = GenerateImagesHParams
-    needs_model = True
-    model_type = SceneGraphModel
+    ending = "_images"
 
     def prepare(self) -> None:
         super().prepare()
@@ -106,19 +104,17 @@ class GenerateImages(Experiment):
         if self.generator:
             self.generator.check()
 
-    def run(self, trained: Trained | None) -> None:
-        dataset, kinds = trained.dataset, self.hparams.kinds
-        labels = label_maps.coco_labels(dataset.vocabulary.ids)
-        if len(labels) != len(dataset.vocabulary.names):
+    def check_data(self, dataset: SceneDataset) -> None:
+        self.labels = label_maps.coco_labels(dataset.vocabulary.ids)  # uint8 (K,), of each class
+        if len(self.labels) != len(dataset.vocabulary.names):
             raise UserError(f"the classes of {dataset.name} have no COCO-Stuff ids: no layouts")
-        if "gt" in kinds and not dataset.has_masks:
+        if self.hparams.generate_from_gt and not dataset.has_masks:
             raise UserError(f"{dataset.name} has no masks: generate_from_gt needs them")
         if self.generator:
             self.generator.open()
-        evaluation = common.evaluate_split(trained, self.hparams.split)
-        origin = common.origin_of(trained, evaluation)
-        path = self.results / common.file_name(trained, evaluation.split, "_images.json")
-        folder = path.with_suffix("")
+
+    def run_on(self, evaluation: Evaluation) -> None:
+        kinds, folder = self.hparams.kinds, self.path.with_suffix("")
         make_folder(folder, "the folder of scenes", "choose another results")
         options = {
             "kinds": list(kinds),
@@ -126,13 +122,12 @@ class GenerateImages(Experiment):
             "generator": self.generator.identity if self.generator else generators.NONE,
         }
         settings = {
-            **common.origin_entries(origin),
-            "weights": trained.model.weights_digest(),
-            "data": hparams.to_dict(dataset.hparams),
+            **common.origin_entries(self.origin),
+            "weights": evaluation.model.weights_digest(),
+            "data": hparams.to_dict(evaluation.dataset.hparams),
             **options,
         }
 
-        subject = picture_grids.page_title(evaluation)
         ids = evaluation.photos.image_ids.tolist()
         chosen = picture_grids.random_rows(
             len(ids), self.hparams.scenes or len(ids), evaluation.seed
@@ -145,8 +140,8 @@ class GenerateImages(Experiment):
         }
         if missing:
             objects = {kind: self._layout_objects(evaluation, kind) for kind in kinds}
-            for row, pictures in self._draw_scenes(evaluation, objects, labels, set(missing)):
-                _save_scene(missing[row], pictures, f"{subject}: {ids[row]}", settings)
+            for row, pictures in self._draw_scenes(evaluation, objects, set(missing)):
+                _save_scene(missing[row], pictures, f"{self.origin}: {ids[row]}", settings)
         others = [
             each for each in folder.glob(f"*/{RECORD}") if not _is_done(each.parent, settings)
         ]
@@ -156,9 +151,10 @@ class GenerateImages(Experiment):
         shown = scenes[: picture_grids.ROWS]
         opened = [{each.stem: Image.open(each) for each in scene.glob("*.png")} for scene in shown]
         rows, heads = _strips(opened, [scene.name for scene in shown])
-        title = f"{subject}: boxes={self.hparams.boxes}"
+        title = f"{self.origin}: boxes={self.hparams.boxes}"
+        pages = common.save_pages(self.path, rows, heads, title)
         common.save_report(
-            path, origin, None, [], pictures=common.save_pages(path, rows, heads, title),
+            self.path, self.origin, None, [], pictures=pages,
             scenes=len(chosen), made=len(missing), **options,
         )  # fmt: skip
         print(f"saved: {len(missing)} scenes in {folder}; kept: {len(chosen) - len(missing)}")
@@ -171,10 +167,7 @@ class GenerateImages(Experiment):
                 photos, photos.masks, photos.boxes, np.ones(len(photos.boxes), bool)
             )
         if kind == "flipped":
-            evaluation = Evaluation(
-                evaluation.model, evaluation.dataset, evaluation.split, step=evaluation.step,
-                mirrored=True,
-            )  # fmt: skip
+            evaluation = evaluation.mirror()
         drawn = common.drawn_protocol(evaluation.dataset.own_boxes)
         side = photos if kind == "image" else evaluation.queries(drawn)
         is_crop = np.full(len(side.boxes), kind == "image")
@@ -192,11 +185,7 @@ class GenerateImages(Experiment):
         return LayoutObjects(side, masks, boxes, is_crop)
 
     def _draw_scenes(
-        self,
-        evaluation: Evaluation,
-        objects: Mapping[str, LayoutObjects],
-        labels: np.ndarray,
-        wanted: set[int],
+        self, evaluation: Evaluation, objects: Mapping[str, LayoutObjects], wanted: set[int]
     ) -> Iterator[tuple[int, dict[str, Image.Image]]]:
         """Yield (row, file name -> picture) of the scenes in the rows `wanted`."""
         first, first_crop, first_sketch = 0, 0, 0  # rows of the batches before
@@ -205,8 +194,8 @@ class GenerateImages(Experiment):
             if not wanted.isdisjoint(rows):
                 maps = {
                     kind: compose(
-                        each, rows, labels, evaluation.model.mask_size,
-                        _background(batch.stuff, labels, mirrored=kind == "flipped"),
+                        each, rows, self.labels, evaluation.model.mask_size,
+                        _background(batch.stuff, self.labels, mirrored=kind == "flipped"),
                     )
                     for kind, each in objects.items()
                 }  # fmt: skip

@@ -145,21 +145,24 @@ class Evaluation:
 
     def at_step(self, step: int) -> Evaluation:
         """Return a new evaluation of the model as it is now, after `step` steps."""
-        return self._copy(self.split, step)
+        return self._copy(step=step)
+
+    def mirror(self) -> Evaluation:
+        """Return a new evaluation with all turned left to right."""
+        return self._copy(mirrored=True)
 
     def for_split(self, split: str) -> Evaluation:
         """Return the evaluation of another split, which is kept too."""
         if split not in self._splits:
-            other = self._copy(split, self.step)
+            other = self._copy(split=split)
             other._splits = self._splits
             self._splits[split] = other
         return self._splits[split]
 
-    def _copy(self, split: str, step: int) -> Evaluation:
-        other = Evaluation(
-            self.model, self.dataset, split, self.limit, self.folder, step, self.vectors,
-            self.mirrored,
-        )  # fmt: skip
+    def _copy(self, **changes: Any) -> Evaluation:
+        names = ("split", "limit", "folder", "step", "vectors", "mirrored")
+        options = {name: getattr(self, name) for name in names}
+        other = Evaluation(self.model, self.dataset, **{**options, **changes})
         other._of_data = self._of_data
         return other
 

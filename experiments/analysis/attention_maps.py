@@ -18,11 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.evaluation import picture_grids
 from core.evaluation.embedded_split import EmbeddedScenes, Evaluation
-from core.evaluation.figures import Figure, bootstrap_interval
+from core.evaluation.figures import Figure, mean_difference, mean_figure
 from core.evaluation.query_protocols import main_protocol
-from core.experiment import Experiment, Trained
 from core.hparams import hp
-from core.model import SceneGraphModel
 from core.registry import EXPERIMENTS
 from experiments import common
 
@@ -43,21 +41,16 @@ class AttentionHParams(common.SplitHParams):
 
 
 @EXPERIMENTS.register("attention-maps")
-class AttentionMaps(Experiment):
+class AttentionMaps(common.SplitExperiment):
     """Writes <results>/<model id>_<loader>_<split>_attention_maps.npz, .json and pages _1.jpg,
     ..."""
 
     name = "attention-maps"
     HParams = AttentionHParams
-    needs_model = True
-    model_type = SceneGraphModel
+    ending = "_attention_maps"
 
-    def run(self, trained: Trained | None) -> None:
-        evaluation = common.evaluate_split(trained, self.hparams.split)
-        origin = common.origin_of(trained, evaluation)
-        name = common.file_name(trained, evaluation.split, "_attention_maps.npz")
-        self.path = self.results / name
-        protocol = main_protocol(trained.dataset.own_boxes)
+    def run_on(self, evaluation: Evaluation) -> None:
+        protocol = main_protocol(evaluation.dataset.own_boxes)
         sides = {
             "photo": evaluation.photos,
             "query": evaluation.queries(protocol),
@@ -69,22 +62,22 @@ class AttentionMaps(Experiment):
         for view, found in attention.items():
             arrays[f"{view}_attention"] = found.rollout
             arrays[f"{view}_attention_last"] = found.last
+        saved = self.path.with_suffix(".npz")
         common.save_arrays(
-            self.path, origin, arrays, protocol=dataclasses.asdict(protocol),
-            vocabulary=list(trained.dataset.vocabulary.names),
+            saved, self.origin, arrays, protocol=dataclasses.asdict(protocol),
+            vocabulary=list(evaluation.dataset.vocabulary.names),
         )  # fmt: skip
         figures = _figures(evaluation, sides, rollout)
         title = (
-            f"{picture_grids.page_title(evaluation)}: attention (rollout) of the scene token, "
-            "shares of what the objects get; orange more, blue less than an even share; "
-            f"{protocol}"
+            f"{self.origin}: attention (rollout) of the scene token, shares of what the objects "
+            f"get; orange more, blue less than an even share; {protocol}"
         )
         common.save_report(
-            self.path.with_suffix(".json"), origin, None, [figures] if figures else [],
+            self.path, self.origin, None, [figures] if figures else [],
             notes=[f"queries: {protocol}; {ATTENTION}"],
             pictures=self._save_pages(evaluation, sides, rollout, title),
         )  # fmt: skip
-        print(f"saved: {self.path}")
+        print(f"saved: {saved}")
 
     def _save_pages(
         self,
@@ -184,11 +177,8 @@ def _figures(
 
     def figure(metric: str, labels: dict[str, str], pairs: tuple, **controls: float) -> Figure:
         values, scenes = pairs
-        interval = bootstrap_interval(values, scenes, seed=evaluation.seed)
-        return Figure(
-            metric, evaluation.split, float(values.mean()), len(values), labels,
-            chance=0.5, interval=interval, controls=controls,
-        )  # fmt: skip
+        more = {"seed": evaluation.seed, "chance": 0.5, "controls": controls}
+        return mean_figure(metric, evaluation.split, values, labels, scenes, **more)
 
     queries = sides["query"]
     depicts = queries.query_to_photo >= 0
@@ -200,8 +190,7 @@ def _figures(
     )
     if not len(agreement[0]):
         return []
-    minus = agreement[0] - blank[0]
-    low, high = bootstrap_interval(minus, agreement[1], seed=evaluation.seed)
+    gaps = mean_difference("blank", agreement[0] - blank[0], agreement[1], evaluation.seed)
     figures = [
         figure(
             "attention-larger-object", {"view": name},
@@ -211,9 +200,8 @@ def _figures(
     ]  # fmt: skip
     figures.append(
         figure(
-            "attention-agreement", {}, agreement,
-            blank=float(blank[0].mean()), minus_blank=float(minus.mean()),
-            minus_blank_low=low, minus_blank_high=high, larger_object=float(larger[0].mean()),
+            "attention-agreement", {}, agreement, blank=float(blank[0].mean()), **gaps,
+            larger_object=float(larger[0].mean()),
         )
     )  # fmt: skip
     return figures

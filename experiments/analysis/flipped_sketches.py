@@ -15,7 +15,6 @@ import numpy as np
 from core.evaluation import retrieval
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import QueryProtocol
-from core.experiment import Experiment, Trained
 from core.model import SceneModel
 from core.registry import EXPERIMENTS
 from experiments import common
@@ -30,7 +29,7 @@ NOTES = (
 
 
 @EXPERIMENTS.register("flipped-sketches")
-class FlippedSketches(Experiment):
+class FlippedSketches(common.SplitExperiment):
     """Writes <results>/<model id>_<loader>_<split>_flipped_sketches.json.
 
     A mirrored query is the mirror image of the query as drawn: of every sketch and every box, its
@@ -38,19 +37,15 @@ class FlippedSketches(Experiment):
     """
 
     name = "flipped-sketches"
-    HParams = common.SplitHParams
-    needs_model = True
     model_type = SceneModel
+    ending = "_flipped_sketches"
 
-    def run(self, trained: Trained | None) -> None:
-        drawn = common.evaluate_split(trained, self.hparams.split)
+    def run_on(self, drawn: Evaluation) -> None:
         split, seed, vector = drawn.split, drawn.seed, drawn.vectors[0]
-        mirrored = Evaluation(
-            trained.model, trained.dataset, split, step=trained.step, mirrored=True
-        )
+        mirrored = drawn.mirror()
         photos, mirror = (each.photos.vectors[vector] for each in (drawn, mirrored))
         both, rows = np.concatenate([photos, mirror]), np.arange(len(photos))
-        protocols = common.compared_protocols(trained.dataset.own_boxes)
+        protocols = common.compared_protocols(drawn.dataset.own_boxes)
         recall, tables = common.recall_metrics(*retrieval.TOP), []
         for kind, evaluation, right in (
             ("as-drawn", drawn, rows), ("mirrored", mirrored, rows + len(photos)),
@@ -70,8 +65,8 @@ class FlippedSketches(Experiment):
                 figures(alone, recall, len(photos), photographs="unflipped"),
             ]
         common.save_report(
-            self.results / common.file_name(trained, split, "_flipped_sketches.json"),
-            common.origin_of(trained, drawn),
+            self.path,
+            self.origin,
             f"{len(photos)} photographs and their mirror images (photographs=unflipped+mirrored; "
             "right is the one of the query's orientation), or the photographs alone "
             "(photographs=unflipped; right is the photograph, whatever the query's orientation)",

@@ -20,8 +20,6 @@ from core.evaluation.embedded_split import EmbeddedPhotos, EmbeddedQueries, Eval
 from core.evaluation.figure_files import Origin
 from core.evaluation.figures import Figure
 from core.evaluation.query_protocols import main_protocol
-from core.experiment import Experiment, Trained
-from core.model import SceneGraphModel
 from core.registry import EXPERIMENTS
 from experiments import common
 
@@ -40,7 +38,7 @@ NOTES = (
 
 
 @EXPERIMENTS.register("mixed-queries")
-class MixedQueries(Experiment):
+class MixedQueries(common.SplitExperiment):
     """Writes <results>/<model id>_<loader>_<split>_mixed_queries.json, and a picture of its curve.
 
     Which objects are shown as crops, and whose, is drawn for each object by the loader's seed, the
@@ -48,13 +46,10 @@ class MixedQueries(Experiment):
     """
 
     name = "mixed-queries"
-    HParams = common.SplitHParams
-    needs_model = True
-    model_type = SceneGraphModel
+    ending = "_mixed_queries"
 
-    def run(self, trained: Trained | None) -> None:
-        evaluation = common.evaluate_split(trained, self.hparams.split)
-        fair = main_protocol(trained.dataset.own_boxes)
+    def run_on(self, evaluation: Evaluation) -> None:
+        fair = main_protocol(evaluation.dataset.own_boxes)
         drawn = evaluation.queries(fair)
         draws = draw_crops(drawn, evaluation.photos, evaluation.seed)
         sources = {OTHERS: draws.others, LEAK: drawn.query_to_photo}
@@ -69,12 +64,10 @@ class MixedQueries(Experiment):
             f"other photograph of the split shows, and {sketched[LEAK]} depict nothing in the "
             "photograph: these keep their sketch at any share."
         )
-        origin = common.origin_of(trained, evaluation)
-        path = self.results / common.file_name(trained, evaluation.split, "_mixed_queries.json")
-        plot = path.with_suffix(".png")
-        plots.save(plot, _curves([f for table in tables for f in table], fair.boxes, origin))
+        plot = self.path.with_suffix(".png")
+        plots.save(plot, _curves([f for table in tables for f in table], fair.boxes, self.origin))
         common.save_report(
-            path, origin, GALLERY, tables, (*NOTES, note), [plot],
+            self.path, self.origin, GALLERY, tables, (*NOTES, note), [plot],
             objects=len(drawn.rows), without_other_crop=sketched[OTHERS],
             depict_nothing=sketched[LEAK],
         )  # fmt: skip

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from core.dataset import SceneDataset
 from core.errors import UserError
 from core.evaluation import mask_metrics, picture_grids
 from core.evaluation.embedded_split import (
@@ -28,11 +29,9 @@ from core.evaluation.embedded_split import (
     PredictedObjects,
 )
 from core.evaluation.figures import Figure
-from core.experiment import Experiment, Trained
 from core.files import make_folder, write_atomic
 from core.hparams import hp
 from core.label_maps import BACKGROUND, PALETTE, label_maps
-from core.model import SceneGraphModel
 from core.registry import EXPERIMENTS
 from experiments import common
 
@@ -68,45 +67,40 @@ class Predictions(NamedTuple):
 
 
 @EXPERIMENTS.register("scene-layouts")
-class SceneLayouts(Experiment):
+class SceneLayouts(common.SplitExperiment):
     """Writes <results>/<model id>_<loader>_<split>_scene_layouts.npz, .json and pages _1.jpg, ..,
     and maps into the folder of that name."""
 
     name = "scene-layouts"
     HParams = SceneLayoutsHParams
-    needs_model = True
-    model_type = SceneGraphModel
+    ending = "_scene_layouts"
 
-    def run(self, trained: Trained | None) -> None:
-        dataset = trained.dataset
-        names = dataset.vocabulary.names
-        if len(names) > BACKGROUND:
-            raise UserError(
-                f"maps of labels hold {BACKGROUND} classes, {dataset.name} has {len(names)}"
-            )
-        evaluation = common.evaluate_split(trained, self.hparams.split)
-        origin = common.origin_of(trained, evaluation)
-        name = common.file_name(trained, evaluation.split, "_scene_layouts.npz")
-        self.path = self.results / name
+    def check_data(self, dataset: SceneDataset) -> None:
+        count = len(dataset.vocabulary.names)
+        if count > BACKGROUND:
+            raise UserError(f"maps of labels hold {BACKGROUND} classes, {dataset.name} has {count}")
+
+    def run_on(self, evaluation: Evaluation) -> None:
         self.folder = self.path.with_suffix("")
         make_folder(self.folder, "the folder of maps", "choose another results")
-        photos = evaluation.photos
+        dataset, photos = evaluation.dataset, evaluation.photos
         queries = evaluation.queries(common.drawn_protocol(dataset.own_boxes))
         if photos.masks is None:
             log.warning("%s has no masks: no true layouts and no figures", dataset.name)
         predictions = self._predict(evaluation, {"photo": photos, "sketch": queries})
 
         pairs = {} if photos.masks is None else _mask_pairs(photos, queries, predictions.masks)
+        saved = self.path.with_suffix(".npz")
         common.save_arrays(
-            self.path, origin, _arrays(photos, queries, predictions, pairs),
-            mask_size=evaluation.model.mask_size, vocabulary=list(names),
+            saved, self.origin, _arrays(photos, queries, predictions, pairs),
+            mask_size=evaluation.model.mask_size, vocabulary=list(dataset.vocabulary.names),
         )  # fmt: skip
         common.save_report(
-            self.path.with_suffix(".json"), origin, None,
+            self.path, self.origin, None,
             [_figures(evaluation, pairs, predictions.overlaps)] if pairs else [],
             pictures=self._save_pages(evaluation, queries, predictions),
         )  # fmt: skip
-        print(f"saved: {self.path}\nsaved: maps of {photos.num_scenes} scenes in {self.folder}")
+        print(f"saved: {saved}\nsaved: maps of {photos.num_scenes} scenes in {self.folder}")
 
     def _predict(self, evaluation: Evaluation, views: dict[str, EmbeddedScenes]) -> Predictions:
         """Go through the split, some scenes at a time, and save the maps of each."""
@@ -174,7 +168,7 @@ class SceneLayouts(Experiment):
             row += [(_tile(maps["sketch"], names), caption)]
             row += [(_tile(maps["true"], names), "")] if overlap is not None else []
             rows.append(row)
-        title = f"{picture_grids.page_title(evaluation)}: layouts in the boxes as drawn"
+        title = f"{self.origin}: layouts in the boxes as drawn"
         return common.save_pages(self.path, rows, heads, title, TILE)
 
 

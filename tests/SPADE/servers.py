@@ -72,8 +72,8 @@ class Pix2PixModel(torch.nn.Module):
 """
 
 
-def make_clone(folder: Path, waitress: bool) -> Path:
-    """A folder that api.py takes for a clone. waitress: whether that can be imported there."""
+def make_clone(folder: Path) -> Path:
+    """A folder that api.py takes for a clone."""
     for name, text in (
         ("options/test_options", OPTIONS),
         ("models/pix2pix_model", NETWORK),
@@ -83,8 +83,6 @@ def make_clone(folder: Path, waitress: bool) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (folder / "api.py").write_bytes((ROOT / "SPADE" / "api.py").read_bytes())
-    if not waitress:
-        (folder / "waitress.py").write_text("raise ImportError")
     return folder
 
 

@@ -2,17 +2,15 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from core import features
 from core.errors import EmptySplitError, UserError
 from core.evaluation import picture_grids
 from core.evaluation.embedded_split import Evaluation
-from core.evaluation.query_protocols import DrawnScenes, main_protocol
+from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.experiment import Trained
 from core.hparams import parse
-from core.model import ObjectScenes
 from core.registry import MODELS
 from experiments.extract_features import ExtractFeatures
 from tests.core.evaluation.fakes import FakeModel, FakeScenes, Gallery
@@ -54,78 +52,23 @@ def test_a_file_a_split_with_everything_evaluation_has(tmp_path):
         vector="projection", own_boxes=False, protocols=protocols, mask_size=16,
         vocabulary=("a", "b", "c", "d", "e", "__image__"),
     )  # fmt: skip
-    # The whole split as one batch, encoded by hand.
-    dataset, model = FakeScenes(batch_size=50), FakeModel()
-    (batch,) = dataset.eval_batches("train")
-    own = batch.query_to_photo.numpy()
-    drawn = DrawnScenes(
-        batch.image_ids.numpy(),
-        batch.query.obj_to_img.numpy(),
-        batch.query.boxes.numpy(),
-        own,
-        batch.photo.boxes.numpy(),
-    )
-    sketches, paper = (
-        model.embed_sketches(images).vector
-        for images in (batch.sketches, tf.fill((1, 8, 8, 1), tf.constant(255, tf.uint8)))
-    )
-    shuffled = 0
+    own = Evaluation(FakeModel(), FakeScenes(batch_size=50), "train")
+    expected = {"query_" + name: getattr(own.queries(QueryProtocol()), name)
+                for name in ("classes", "obj_to_img")}  # fmt: skip
+    expected["query_to_photo"] = own.queries(QueryProtocol()).query_to_photo
+    for name in ("classes", "boxes", "obj_to_img", "masks"):
+        expected[f"photo_{name}"] = getattr(own.photos, name)
+    sides = {"photo": own.photos, "photo_random": own.photos_with_directions("random")}
     for number, protocol in enumerate(protocols):
-        shown = dataset.queries(protocol, drawn)
-        vectors = paper[[0] * len(shown.rows)]
-        if protocol.sketches != "blank":
-            vectors = sketches[shown.sketches]
-            shuffled += (shown.sketches != shown.rows).any()
-        owner = batch.query.obj_to_img.numpy()[shown.rows]
-        outputs = model.contextualise(
-            ObjectScenes(vectors, shown.boxes, owner, None, 20), with_masks=False
-        )
-        for key, expected in (
-            ("projection", outputs.vectors["projection"]),
-            ("token", outputs.vectors["token"]),
-            ("boxes", shown.boxes),
-            ("rows", shown.rows),
-        ):
-            key = f"query{number}_{key}"
-            np.testing.assert_array_equal(file.arrays[key], np.float32(expected), err_msg=key)
-    assert shuffled == 2
-    vectors = model.embed_photos(batch.crops).vector
-    owner = batch.photo.obj_to_img.numpy()
-    photo = model.contextualise(ObjectScenes(vectors, batch.photo.boxes.numpy(), owner, None, 20))
-    masks = file.arrays["photo_masks"]
-    for key, expected in (
-        ("image_ids", batch.image_ids),
-        ("photo_projection", photo.vectors["projection"]),
-        ("photo_token", photo.vectors["token"]),
-        ("photo_classes", batch.photo.classes),
-        ("photo_boxes", batch.photo.boxes),
-        ("photo_obj_to_img", batch.photo.obj_to_img),
-        ("query_classes", batch.query.classes),
-        ("query_obj_to_img", batch.query.obj_to_img),
-        ("query_to_photo", batch.query_to_photo),
-    ):
-        np.testing.assert_array_equal(file.arrays[key], expected, err_msg=key)
-    np.testing.assert_array_equal(
-        np.unpackbits(masks, axis=1).reshape(-1, 16, 16), batch.masks.numpy()
-    )
-
-
-def test_a_model_without_projection_is_ranked_by_its_token(tmp_path):
-    class Unprojected(FakeModel):
-        vector_names = ("token",)
-
-        def contextualise(self, scenes, with_masks=True):
-            sees = super().contextualise(scenes, with_masks)
-            return sees._replace(vectors={"token": sees.vectors["projection"]})
-
-    extract(tmp_path / "without", Splits(), Unprojected())
-    extract(tmp_path / "with", Splits())
-    without, own = (
-        features.read(tmp_path / folder / "a_b_fake_scenes_test_feats.npz")
-        for folder in ("without", "with")
-    )
-    assert "photo_projection" not in without.arrays
-    np.testing.assert_array_equal(without.photo_vectors(), own.photo_vectors())
+        queries = sides[f"query{number}"] = own.queries(protocol)
+        expected[f"query{number}_rows"] = queries.rows
+        expected[f"query{number}_boxes"] = queries.boxes
+    for side, scenes in sides.items():
+        expected |= {f"{side}_{name}": found for name, found in scenes.vectors.items()}
+    expected["image_ids"] = own.photos.image_ids
+    assert file.arrays.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(file.arrays[name], np.float32(values), err_msg=name)
 
 
 def test_each_object_is_encoded_once(tmp_path):

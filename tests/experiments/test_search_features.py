@@ -112,13 +112,6 @@ def test_the_curve_over_the_jitter_starts_at_shared_boxes(path, tmp_path, monkey
         assert points[0][1:] == (start["value"], *start["interval"])
 
 
-def test_the_same_file_gives_the_same_report(path, tmp_path):
-    for name in "ab":
-        run(f"results={tmp_path}/{name},featsfile={path}", tmp_path)
-    a, b = (tmp_path / name / "SD01_test_feats_sbir.json" for name in "ab")
-    assert a.read_bytes() == b.read_bytes()
-
-
 def test_photographs_as_queries_are_found_and_a_point_is_not(path, tmp_path):
     for name, make_vectors, expected in (
         ("own", lambda photos: photos, 1.0),

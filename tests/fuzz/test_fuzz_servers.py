@@ -1,5 +1,5 @@
-"""Servers of generators, as processes of their own, before clients of every kind: whatever they
-send, the server stays, takes little memory, and answers the next one."""
+"""A server of generators, in a process of its own, before clients of every kind: whatever they
+send, it stays, takes little memory, and answers the next one."""
 
 import contextlib
 import http.client
@@ -19,28 +19,20 @@ from SPADE import api
 from tests.fuzz.hostile import JSON, mutated
 from tests.SPADE import servers
 
-# The application of every server here, with a generator that costs nothing.
+# The application of every server, with a generator that costs nothing.
 CODE = """
-import argparse
 import numpy as np
-{}
-parser = argparse.ArgumentParser()
-api.add_flags(parser)
+from SPADE import api
 api.serve(api.create_app(lambda *layout: np.zeros((1, 3, 256, 256))), "127.0.0.1", 0)
 """
 ROWS = np.zeros((256, 256), int).tolist()
 BODY = json.dumps({"layout": ROWS, "instances": ROWS}).encode()
 
 
-@pytest.fixture(scope="module", params=["waitress", "werkzeug"])
-def server(request, tmp_path_factory):
-    """The port of a server of either kind."""
-    if request.param == "waitress":
-        running = servers.started("-c", CODE.format("from SPADE import api"))
-    else:
-        folder = servers.make_clone(tmp_path_factory.mktemp("clone"), waitress=False)
-        running = servers.started("-c", CODE.format("import api"), cwd=folder)
-    with running as port:
+@pytest.fixture(scope="module")
+def server():
+    """The port of a server."""
+    with servers.started("-c", CODE) as port:
         assert servers.ask(port, BODY)[0] == 200
         before = memory(port)
         yield port

@@ -27,12 +27,6 @@ def test_interval_of_a_share_is_near_the_normal_one():
     assert high == pytest.approx(0.25 + 1.96 * 0.02165, abs=0.004)
 
 
-def test_interval_of_constants_is_a_point():
-    low, high = figures.bootstrap_interval(np.full(20, 0.3), np.arange(20) // 4, np.arange(20) % 3)
-    assert low == pytest.approx(0.3)
-    assert high == pytest.approx(0.3)
-
-
 def test_values_that_repeat_within_scenes_widen_the_interval():
     scenes = np.random.default_rng(0).random(50)
     values, groups = np.repeat(scenes, 8), np.repeat(np.arange(50), 8)

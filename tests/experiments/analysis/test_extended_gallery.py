@@ -97,35 +97,22 @@ def test_the_same_again_and_a_picture(files, monkeypatch):
     )
 
 
-def test_every_photograph_a_copy_of_the_right_one_is_in_its_way(files):
-    """Distractors at the same point as all photographs: every rank is the size of the gallery."""
-    content = make(30, split="train")
-    content.arrays["image_ids"] = np.arange(200, 230)
-    own = features.read(files / "own_feats.npz")
-    arrays = {**own.arrays, "photo_token": np.ones_like(own.photo_vectors())}
-    content.arrays["photo_token"] = np.ones_like(content.photo_vectors())
-    features.write(files / "own_feats.npz", features.Features(own.metadata, arrays))
-    features.write(files / "some_feats.npz", content)
-    for figure in run(files, "[some_feats.npz]")["results"]:
-        if figure["metric"] == "sbir-mAP":
-            assert figure["value"] == pytest.approx(1 / figure["gallery"])
-
-
 @pytest.mark.parametrize(
-    ("key", "other"), [("run", "SD02"), ("step", 8), ("model", "else"), ("vector", "projection")]
+    ("key", "other", "piece"),
+    [
+        ("run", "SD02", "its run is 'SD02', not 'SD01'"),
+        ("step", 8, "its step is 8, not 7"),
+        ("model", "else", "its model is 'else', not"),
+        ("vector", "projection", "its vector is 'projection', not 'token'"),
+        # Two output folders may each hold a run SD01 with a checkpoint of step 7.
+        ("weights", "ab" * 32, "other weights, by another run of the same id"),
+    ],
 )
-def test_another_model_is_refused(files, key, other):
+def test_another_model_is_refused(files, key, other, piece):
     features.write(files / "some_feats.npz", make(30, split="train", **{key: other}))
-    with pytest.raises(UserError, match=f"its {key} is {other!r}, not .* the same checkpoint"):
+    with pytest.raises(UserError, match=f"{piece}.* the same checkpoint"):
         run(files)
     assert not (files / "own_feats_extended_gallery.json").exists()
-
-
-def test_another_run_of_the_same_id_is_refused(files):
-    """Two output folders may each hold a run SD01 with a checkpoint of step 7."""
-    features.write(files / "some_feats.npz", make(30, split="train", weights="ab" * 32))
-    with pytest.raises(UserError, match=r"other weights, by another run of the same id"):
-        run(files)
 
 
 def test_what_else_is_refused(files):

