@@ -145,23 +145,19 @@ class SearchFeatures(Experiment):
         """Draw a row for each query: its drawing, the right photograph, and those found."""
         metadata, arrays = self.features.metadata, self.features.arrays
         ids = arrays["image_ids"]
-        images = {
+        photos = {
             row: read_thumbnail(self.path, ids[row], "photo")
             for row in {*scenes.tolist(), *found.ravel().tolist()}
         }
-        rows = []
-        for scene, order, near in zip(scenes.tolist(), found.tolist(), distances):
-            classes = arrays["query_classes"][arrays["query_obj_to_img"] == scene]
-            caption = ", ".join(metadata.vocabulary[c] for c in classes)
-            rank = f"rank {ranks[scene]} of {self.features.scenes}"
-            drawing = read_thumbnail(self.path, ids[scene], "sketch")
-            rows.append(
-                picture_grids.search_row(drawing, caption, scene, rank, order, near, images)
-            )
-        title = (
-            f"{metadata}: {self.pictured}, by {metadata.vector}; the right one has a green frame"
-        )
-        return picture_grids.grid(rows, picture_grids.search_heads(found.shape[1]), title)
+        drawings, captions, owners = {}, {}, arrays["query_obj_to_img"]
+        for scene in scenes.tolist():
+            drawings[scene] = read_thumbnail(self.path, ids[scene], "sketch")
+            classes = arrays["query_classes"][owners == scene]
+            captions[scene] = ", ".join(metadata.vocabulary[c] for c in classes)
+        return picture_grids.search_page(
+            f"{metadata}: {self.pictured}, by {metadata.vector}", scenes, ranks[scenes], found,
+            distances, len(ids), captions, drawings, photos,
+        )  # fmt: skip
 
 
 def read_thumbnail(features_path: Path, image_id: int, side: str) -> Image.Image:

@@ -305,17 +305,8 @@ class Evaluation:
 
         def compare() -> ComparedMasks:
             side = self.photos if view == "photo" else self.queries(QueryProtocol())
-            objects = np.arange(len(side.classes)) if view == "photo" else side.query_to_photo
-            shown = objects >= 0  # others are not in the photograph
-            parts = self.predict_masks(side)
-            predicted = [mask_metrics.pack(part.masks[shown[part.rows]]) for part in parts]
-            return ComparedMasks(
-                predicted=np.concatenate(predicted),
-                true=self.photos.masks[objects[shown]],
-                classes=side.classes[shown],
-                scenes=side.obj_to_img[shown],
-                objects=objects[shown],
-            )
+            parts = [mask_metrics.pack(part.masks) for part in self.predict_masks(side)]
+            return compare_masks(self.photos, side, np.concatenate(parts))
 
         return self._once(("masks", view), compare)
 
@@ -516,6 +507,18 @@ def _graph(side: EmbeddedScenes) -> tuple[np.ndarray, np.ndarray, np.ndarray, st
     """Return the arguments of `Evaluation._blocks` for a side with canonical directions."""
     name = "photo" if isinstance(side, EmbeddedPhotos) else "query"
     return side.objects, side.boxes, side.obj_to_img, "canonical", name
+
+
+def compare_masks(
+    photos: EmbeddedPhotos, side: EmbeddedScenes, predicted: np.ndarray
+) -> ComparedMasks:
+    """Return the objects of a side that are in the photograph, with their true masks. predicted:
+    packed masks of all objects of the side."""
+    is_query = isinstance(side, EmbeddedQueries)
+    objects = side.query_to_photo if is_query else np.arange(len(side.classes))
+    shown = objects >= 0
+    columns = (side.classes[shown], side.obj_to_img[shown], objects[shown])
+    return ComparedMasks(predicted[shown], photos.masks[objects[shown]], *columns)
 
 
 def class_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -48,17 +49,13 @@ def grid(rows: list[list[Tile]], heads: list[str], title: str, tile: int = TILE)
         for column, (image, caption) in enumerate(tiles):
             x, y = GAP + column * step_x, top + row * step_y
             page.paste(image.resize((tile, tile), Image.Resampling.LANCZOS), (x, y))
-            draw.text((x, y + tile + 3), _shorten(caption, small, tile), INK, small)
+            draw.text(
+                (x, y + tile + 3),
+                textwrap.shorten(caption, tile // 6, placeholder=" ..."),
+                INK,
+                small,
+            )
     return page
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return the text, cut to a width in pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + " ...") > width:
-        text = text[:-1]
-    return text + " ..."
 
 
 def frame(tile: Image.Image, colour: tuple[int, int, int], width: int) -> Image.Image:
@@ -68,30 +65,32 @@ def frame(tile: Image.Image, colour: tuple[int, int, int], width: int) -> Image.
     return tile
 
 
-def search_row(
-    drawing: Image.Image,
-    caption: str,
-    right: int,
-    place: str,
+def search_page(
+    subject: str,
+    scenes: np.ndarray,
+    ranks: np.ndarray,
     found: np.ndarray,
     distances: np.ndarray,
-    images: Mapping[int, Image.Image],
-) -> list[Tile]:
-    """Return the tiles of a query: its drawing, its right photograph, and the photographs found,
-    the right one with a green frame.
+    gallery: int,
+    captions: Mapping[int, str],
+    drawings: Mapping[int, Image.Image],
+    photos: Mapping[int, Image.Image],
+) -> Image.Image:
+    """Return a page of searches: of each query its drawing, its right photograph, and the
+    photographs found, the right one with a green frame.
 
-    right: a scene row. place: caption of the right photograph. found, distances: int and float
-    (k,), of the nearest. images: scene row -> photograph."""
-    row = [(frame(drawing, GREY, 1), caption), (images[right], place)]
-    for other, distance in zip(found, distances):
-        tile = frame(images[other], GREEN, 7) if other == right else images[other]
-        row.append((tile, f"distance {distance:.3f}{'   right' if other == right else ''}"))
-    return row
-
-
-def search_heads(found: int) -> list[str]:
-    """Return the heads above the columns of `search_row`."""
-    return ["query", "right photograph", *(f"found {i + 1}" for i in range(found))]
+    scenes, ranks: int (n,), scene row of each query and rank of its photograph among `gallery`.
+    found, distances: (n, k), of the nearest. captions, drawings, photos: by scene row."""
+    rows = []
+    for scene, rank, others, apart in zip(scenes.tolist(), ranks, found.tolist(), distances):
+        right = (photos[scene], f"rank {rank} of {gallery}")
+        row = [(frame(drawings[scene], GREY, 1), captions[scene]), right]
+        for other, distance in zip(others, apart):
+            tile = frame(photos[other], GREEN, 7) if other == scene else photos[other]
+            row.append((tile, f"distance {distance:.3f}{'   right' if other == scene else ''}"))
+        rows.append(row)
+    heads = ["query", "right photograph", *(f"found {i + 1}" for i in range(found.shape[1]))]
+    return grid(rows, heads, f"{subject}; the right one has a green frame")
 
 
 def scene_drawing(sketches: np.ndarray, boxes: np.ndarray, side: int = TILE) -> Image.Image:
@@ -169,13 +168,12 @@ def _search(evaluation: Evaluation, name: str) -> list[Picture]:
     images, drawings = collect_pictures(evaluation, queries, shown, set(chosen))
 
     names = evaluation.dataset.vocabulary.names
-    rows = []
-    for scene, order, near, rank in zip(chosen, found, distances, ranks):
-        caption = ", ".join(names[c] for c in queries.classes[queries.obj_to_img == scene])
-        place = f"rank {rank} of {photos.num_scenes}"
-        rows.append(search_row(drawings[scene], caption, scene, place, order, near, images))
-    how = f"{protocol}, by {vector}; the right one has a green frame"
-    page = grid(rows, search_heads(found.shape[1]), f"{page_title(evaluation)}: {how}")
+    captions = {
+        scene: ", ".join(names[c] for c in queries.classes[queries.obj_to_img == scene])
+        for scene in chosen.tolist()
+    }
+    subject, count = f"{page_title(evaluation)}: {protocol}, by {vector}", photos.num_scenes
+    page = search_page(subject, chosen, ranks, found, distances, count, captions, drawings, images)
     labels = {**protocol.labels, "vector": vector}
     return save_picture(evaluation, name, image_bytes(page), labels)
 

@@ -227,18 +227,19 @@ def rank_figures(
         ends = bootstrap_intervals(values, groups, seed=seed).tolist()
         intervals = dict(zip(columns, map(tuple, ends)))
 
+    first, right = next(iter(ranks.values())), 1
+    if isinstance(first, list):
+        right = np.array([len(each) for each in first])
     figures = []
     for metric, score in metrics.items():
         for kind, rank in ranks.items():
-            numbers, right = {}, 1
+            numbers = {}
             for name in controls.get(kind, ()):
                 gap = (metric, kind, name)
                 numbers |= difference(name, means[gap], intervals[gap])
             if score == "mAP":
                 numbers["median_rank"] = float(np.median(first_ranks(rank)))
-            if isinstance(rank, list):
-                right = np.array([len(each) for each in rank])
-            if isinstance(rank, list) and score == "mAP":
+            if score == "mAP" and isinstance(rank, list):
                 numbers["right_answers"] = float(right.mean())
             figure = Figure(
                 metric=metric,

@@ -27,6 +27,7 @@ from core.evaluation.embedded_split import (
     EmbeddedScenes,
     Evaluation,
     PredictedObjects,
+    compare_masks,
 )
 from core.evaluation.figures import Figure
 from core.files import make_folder, write_atomic
@@ -87,9 +88,13 @@ class SceneLayouts(common.SplitExperiment):
         queries = evaluation.queries(common.drawn_protocol(dataset.own_boxes))
         if photos.masks is None:
             log.warning("%s has no masks: no true layouts and no figures", dataset.name)
-        predictions = self._predict(evaluation, {"photo": photos, "sketch": queries})
-
-        pairs = {} if photos.masks is None else _mask_pairs(photos, queries, predictions.masks)
+        views = {"photo": photos, "sketch": queries}
+        predictions, pairs = self._predict(evaluation, views), {}
+        if photos.masks is not None:
+            pairs = {
+                view: compare_masks(photos, side, predictions.masks[view])
+                for view, side in views.items()
+            }
         saved = self.path.with_suffix(".npz")
         common.save_arrays(
             saved, self.origin, _arrays(photos, queries, predictions, pairs),
@@ -196,21 +201,6 @@ def _layout_overlaps(
         for kind, each in masks.items():
             labels = _maps(each, boxes, side, part).labels
             yield (where, kind), mask_metrics.scene_iou(labels, true)
-
-
-def _mask_pairs(
-    photos: EmbeddedPhotos, queries: EmbeddedQueries, masks: dict[str, np.ndarray]
-) -> dict[str, ComparedMasks]:
-    """Return the objects of each view that are in the photograph, with their true masks."""
-    pairs = {}
-    for view, side, own in (
-        ("photo", photos, np.arange(len(photos.classes), dtype=np.int32)),
-        ("sketch", queries, queries.query_to_photo),
-    ):
-        depicts = own >= 0
-        columns = (side.classes[depicts], side.obj_to_img[depicts], own[depicts])
-        pairs[view] = ComparedMasks(masks[view][depicts], photos.masks[own[depicts]], *columns)
-    return pairs
 
 
 def _figures(
