@@ -138,20 +138,15 @@ def _label_place(
 ) -> tuple[float, float]:
     """Return left and top of a label: at the top of its box, or further down where others stand.
     Appends it to `used`, (left, top, right) of all labels of the picture."""
-    x0, y0, _, y1 = corner
-    left = max(2, min(x0 + 3, size[0] - 3 - width))
-    lines = range(y0 + 2, max(y1 - LINE, y0 + 3), LINE)
-    tops = [min(max(2, top), size[1] - LINE) for top in lines]
-
-    def clear(top: int) -> bool:
-        return all(
-            abs(top - other) >= LINE or left > end or left + width < start
-            for start, other, end in used
-        )
-
-    top = next(filter(clear, tops), tops[0])
+    left = max(2, min(corner[0] + 3, size[0] - 3 - width))
+    top = max(2, min(corner[1] + 2, size[1] - LINE))
+    while any(
+        abs(top - other) < LINE and left <= end and left + width >= start
+        for start, other, end in used
+    ):
+        top += LINE
     used.append((left, top, left + width))
-    return left, top
+    return left, min(top, size[1] - LINE)
 
 
 def concordance(

@@ -26,7 +26,13 @@ from experiments.search_features import find_file
 
 METRICS = {"sbir-mAP": "mAP", **common.recall_metrics(1, 5, 10, 50, 100)}
 PLOTTED = ("sbir-top1", "sbir-top10")
-EQUAL = ("model", "run", "step", "vector")  # in all files: else vectors cannot be compared
+EQUAL = (
+    "model",
+    "run",
+    "step",
+    "vector",
+    "weights",
+)  # equal in all files
 
 
 @dataclass(frozen=True)
@@ -125,16 +131,12 @@ class ExtendedGallery(Experiment):
             there, here = getattr(other, name), getattr(own, name)
             if there != here:
                 reason = f"its {name} is {there!r}, not {here!r}"
-                break
-        else:
-            if other.weights == own.weights:
-                return
-            # Two output folders may hold runs of one id.
-            reason = "they were encoded with other weights, by another run of the same id"
-        raise UserError(
-            f"the photographs of {path} cannot distract the queries of {self.path}: {reason}; "
-            "write both with extract-features from the same checkpoint"
-        )
+                if name == "weights":  # two output folders may hold runs of one id
+                    reason = "it has other weights, by another run of the same id"
+                raise UserError(
+                    f"the photographs of {path} cannot distract the queries of {self.path}: "
+                    f"{reason}; write both with extract-features from the same checkpoint"
+                )
 
 
 def doubling(first: int, last: int) -> list[int]:

@@ -228,30 +228,27 @@ class _Program:
 
 
 def _saved(what, tmp_path):
-    """A file that is no state_dict of a generator."""
+    """Save a file that is no state_dict of a generator."""
     torch = pytest.importorskip("torch")
     path = tmp_path / "weights.pth"
-    if what in ("program", "old program"):
-        content = {"fc.weight": _Program(tmp_path / "executed")}
-        torch.save(content, path, _use_new_zipfile_serialization=what == "program")
-    elif what == "list":
-        torch.save([torch.zeros(3)], path)
-    elif what == "nested":
-        torch.save({"model": {"fc.weight": torch.zeros(3)}}, path)
-    elif what == "other network":
-        torch.save({"layer.weight": torch.zeros(3, 3)}, path)
-    elif what == "sparse":
-        state = {key: torch.tensor(value) for key, value in _state().items()}
-        torch.save({**state, "fc.bias": torch.zeros(16).to_sparse()}, path)
-    elif what == "truncated":
-        torch.save({key: torch.tensor(value) for key, value in _state().items()}, path)
-        path.write_bytes(path.read_bytes()[:-5000])
-    elif what == "page":
-        path.write_text("<html>404</html>")
-    elif what == "empty":
-        path.touch()
+    state = {key: torch.tensor(value) for key, value in _state().items()}
+    contents = {
+        "program": {"fc.weight": _Program(tmp_path / "executed")},
+        "list": [torch.zeros(3)],
+        "nested": {"model": {"fc.weight": torch.zeros(3)}},
+        "other network": {"layer.weight": torch.zeros(3, 3)},
+        "sparse": {**state, "fc.bias": torch.zeros(16).to_sparse()},
+        "truncated": state,
+    }
+    if what in ("page", "empty"):
+        path.write_text("<html>404</html>" if what == "page" else "")
     elif what == "folder":
         path.mkdir()
+    elif what != "nothing":
+        content = contents[what.removeprefix("old ")]
+        torch.save(content, path, _use_new_zipfile_serialization="old" not in what)
+    if what == "truncated":
+        path.write_bytes(path.read_bytes()[:-5000])
     return path
 
 
@@ -263,7 +260,7 @@ def _saved(what, tmp_path):
         ("list", "not a state_dict"),
         ("nested", "not a state_dict"),
         ("other network", "'conv_img.weight' is missing"),
-        ("sparse", "fc.bias"),
+        ("sparse", "not a state_dict"),
         ("truncated", "damaged"),
         ("page", "damaged"),
         ("empty", "damaged"),
