@@ -34,13 +34,13 @@ from SPADE import generators
 
 log = logging.getLogger(__name__)
 
-# Kinds of layouts: what each is made of.
+# Kinds of layouts: what each is made of, and the hparam that asks for it.
 KINDS = {
-    "sketch": "sketches",
-    "image": "crops",
-    "mixed": "mixed",
-    "flipped": "flipped",
-    "gt": "true masks",
+    "sketch": ("sketches", ""),
+    "image": ("crops", "generate_from_image"),
+    "mixed": ("mixed", "generate_from_mixed"),
+    "flipped": ("flipped", "flipped_sketches"),
+    "gt": ("true masks", "generate_from_gt"),
 }
 CROP_SHARE = 0.5  # of the objects of mixed scenes
 RECORD = "scene.json"  # in the folder of a finished scene
@@ -67,14 +67,7 @@ class GenerateImagesHParams(common.SplitHParams):
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of layouts asked for."""
-        asked = {
-            "sketch": True,
-            "image": self.generate_from_image,
-            "mixed": self.generate_from_mixed,
-            "flipped": self.flipped_sketches,
-            "gt": self.generate_from_gt,
-        }
-        return tuple(kind for kind in KINDS if asked[kind])
+        return tuple(kind for kind, (_, flag) in KINDS.items() if not flag or getattr(self, flag))
 
 
 class LayoutObjects(NamedTuple):
@@ -129,9 +122,8 @@ class GenerateImages(common.SplitExperiment):
         }
 
         ids = evaluation.photos.image_ids.tolist()
-        chosen = picture_grids.random_rows(
-            len(ids), self.hparams.scenes or len(ids), evaluation.seed
-        )
+        count = self.hparams.scenes or len(ids)
+        chosen = picture_grids.random_rows(len(ids), count, evaluation.seed)
         scenes = [folder / str(ids[row]) for row in chosen]
         missing = {
             row: scene
@@ -319,7 +311,7 @@ def _strips(
     """Return a row of tiles for each scene, and the heads of the columns: photograph, and of each
     kind the drawing, the layout and the picture."""
     heads = {"photo": "photo"}
-    for kind, source in KINDS.items():
+    for kind, (source, _) in KINDS.items():
         heads[kind] = source
         heads[f"{kind}-layout"] = f"layout from {source}"
         heads[f"{kind}-generated"] = f"picture from {source}"

@@ -4,12 +4,9 @@
     a query protocol (`core.evaluation.query_protocols`): which objects, whose sketch, which boxes
     encoded objects -> model.contextualise -> scene vectors of photographs, of queries
 
-Every crop and sketch is encoded once; a query protocol rearranges encoded sketches, so that only
-the small part of the model that sees whole scenes runs for each. Memory is the features, some 4 kB
-an object. A `WholeSceneModel` embeds every photograph once, and the drawings anew for each
-protocol; memory is then the sketches, some 9 kB an object.
-
-Letters as in `models/__init__.py`: here N and O count over the whole split.
+Every crop and sketch is encoded once (some 4 kB an object); a query protocol rearranges the encoded
+sketches. A `WholeSceneModel` embeds every photograph once, and keeps the sketches (9 kB each) to
+draw them anew for each protocol. Letters as in `models/__init__.py`; N, O are of the whole split.
 """
 
 from __future__ import annotations
@@ -231,20 +228,16 @@ class Evaluation:
         """Return the rank of the right photograph of every query among those of the split: int64
         (N,), 1 = nearest."""
 
-        def rank() -> np.ndarray:
-            queries = self.queries(protocol).vectors[vector]
-            photos = self.photos_with_directions(protocol.directions).vectors[vector]
-            return retrieval.ranks(queries, photos, np.arange(len(queries)))
-
-        return self._once((protocol, vector), rank)
+        queries = self.queries(protocol).vectors[vector]
+        photos = self.photos_with_directions(protocol.directions).vectors[vector]
+        rows = np.arange(len(queries))
+        return self._once((protocol, vector), lambda: retrieval.ranks(queries, photos, rows))
 
     def attention(self, side: EmbeddedScenes) -> Attention:
         """Return the scene tokens' attention to all O objects of a side. UsageError for a model
         without attention."""
-        parts = [
-            self.model.attention(block)
-            for block, _, _ in self._blocks(*_graph(side), CONTEXT_SCENES)
-        ]
+        blocks = self._blocks(*_graph(side), CONTEXT_SCENES)
+        parts = [self.model.attention(block) for block, _, _ in blocks]
         return Attention(*(self._finite(np.concatenate(c), "attention") for c in zip(*parts)))
 
     def predict_masks(self, side: EmbeddedScenes) -> Iterator[PredictedObjects]:
@@ -260,14 +253,11 @@ class Evaluation:
         """Return (rank int64, class int32, scene int32), each (n,), of every sketch that depicts a
         photographed object: the rank of its crop among all crops of the split."""
 
-        def rank() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            queries = self.queries(QueryProtocol())
-            rows = np.flatnonzero(queries.query_to_photo >= 0)
-            crops = queries.query_to_photo[rows]
-            ranks = retrieval.ranks(queries.embedding[rows], self.photos.embedding, crops)
-            return ranks, queries.classes[rows], queries.obj_to_img[rows]
-
-        return self._once("object ranks", rank)
+        queries, gallery = self.queries(QueryProtocol()), self.photos.embedding
+        rows = np.flatnonzero(queries.query_to_photo >= 0)
+        sketches, crops = queries.embedding[rows], queries.query_to_photo[rows]
+        ranks = self._once("object ranks", lambda: retrieval.ranks(sketches, gallery, crops))
+        return ranks, queries.classes[rows], queries.obj_to_img[rows]
 
     def embedded_objects(self, view: str) -> EmbeddedObjects:
         """Return the objects of the 'photo' or 'sketch' view, of scenes or of triplets: there row n
@@ -289,13 +279,11 @@ class Evaluation:
                 columns[f"{view} embedding"].append(embedding)
                 columns[f"{view} predicted"].append(_argmax(encoded.logits))
         found = {name: np.concatenate(parts) for name, parts in columns.items()}
-        classes, rows = found["classes"], np.arange(len(found["classes"]))
-        return {
-            view: EmbeddedObjects(
-                found[f"{view} embedding"], classes, found[f"{view} predicted"], rows
-            )
-            for view in ("photo", "sketch")
-        }
+        classes, views = found["classes"], {}
+        for view in ("photo", "sketch"):
+            embedding, predicted = found[f"{view} embedding"], found[f"{view} predicted"]
+            views[view] = EmbeddedObjects(embedding, classes, predicted, np.arange(len(classes)))
+        return views
 
     def compared_masks(self, view: str) -> ComparedMasks:
         """Return the masks predicted from the 'photo' or 'sketch' view, with the true ones; queries

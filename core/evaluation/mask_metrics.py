@@ -101,16 +101,10 @@ def _mask_iou(evaluation: Evaluation, name: str) -> list[Figure]:
 
 def mask_iou_figure(name: str, evaluation: Evaluation, view: str, pairs: ComparedMasks) -> Figure:
     """Return the mean IoU of masks predicted from one view."""
-    class_means = evaluation.class_mean_masks()
-    values = mask_iou(pairs.predicted, pairs.true)
-    return iou_figure(
-        name,
-        evaluation.split,
-        {"view": view},
-        values,
-        mask_iou(np.full((1, class_means.shape[1]), 255, np.uint8), pairs.true),
-        mask_iou(class_means[pairs.classes], pairs.true),
-        pairs.scenes,
-        evaluation.seed,
-        macro=macro_average(values, pairs.classes),
-    )
+    class_means, true = evaluation.class_mean_masks(), pairs.true
+    values = mask_iou(pairs.predicted, true)
+    all_ones = mask_iou(np.full((1, true.shape[1]), 255, np.uint8), true)
+    class_mean = mask_iou(class_means[pairs.classes], true)
+    macro = macro_average(values, pairs.classes)
+    overlaps = (values, all_ones, class_mean, pairs.scenes, evaluation.seed)
+    return iou_figure(name, evaluation.split, {"view": view}, *overlaps, macro=macro)

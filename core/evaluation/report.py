@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from core.dataset import Dataset, SceneDataset
 from core.errors import UsageError
@@ -102,40 +101,28 @@ def run(
         results += evaluation.compute(name)
         log.info("%s: %.1f s", name, time.monotonic() - started)
     # Saved before they are printed: whoever reads the output may have gone.
-    about = {
-        "run": folder.parent.name,
-        "command": list(command),
-        "step": step,
-        "limit": limit,
-        "data": dict(data),
-    }
-    saved = [
-        _save(evaluation, part, about, [result for result in results if result.split == part])
-        for part in sorted({result.split for result in results})
-    ]
+    saved = []
+    for part in sorted({result.split for result in results}):
+        saved.append(folder / f"{dataset.name}-{part}-step-{step}.json")
+        content = {
+            "schema": EVALUATION_SCHEMA,
+            "model": model.name,
+            "loader": dataset.name,
+            "split": part,
+            "seed": evaluation.seed,
+            "run": folder.parent.name,
+            "command": list(command),
+            "step": step,
+            "limit": limit,
+            "data": dict(data),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": versions(),
+            "git": git(),
+            "results": [result.to_json() for result in results if result.split == part],
+        }
+        write_json(saved[-1], content)
     _print(results, saved, whole_table)
     return results
-
-
-def _save(
-    evaluation: Evaluation, split: str, about: Mapping[str, Any], results: Sequence[Result]
-) -> Path:
-    loader = evaluation.dataset.name
-    path = evaluation.folder / f"{loader}-{split}-step-{evaluation.step}.json"
-    content = {
-        "schema": EVALUATION_SCHEMA,
-        "model": evaluation.model.name,
-        "loader": loader,
-        "split": split,
-        "seed": evaluation.seed,
-        **about,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": versions(),
-        "git": git(),
-        "results": [result.to_json() for result in results],
-    }
-    write_json(path, content)
-    return path
 
 
 def _print(results: Sequence[Result], saved: Sequence[Path], whole_table: bool) -> None:

@@ -86,7 +86,7 @@ def test_figures_equal_a_slow_computation(path, tmp_path, capsys):
 
 
 def test_another_vector_on_request(path, tmp_path):
-    run(f"results={tmp_path},featsfile={path},vector=projection", tmp_path)
+    run(f"results_dir={tmp_path},featsfile={path},vector=projection", tmp_path)
     results = json.loads((tmp_path / "SD01_test_feats_sbir.json").read_text())["results"]
     arrays = {name: each.astype(np.float64) for name, each in make(SCENES).arrays.items()}
     rank = slow_ranks(arrays["query0_projection"], arrays["photo_projection"])
@@ -110,23 +110,6 @@ def test_the_curve_over_the_jitter_starts_at_shared_boxes(path, tmp_path, monkey
         labels = {"boxes": "shared", "sketches": sketches, "vector": "token", "objects": "all"}
         (start,) = (r for r in results if r["metric"] == "sbir-top1" and r["labels"] == labels)
         assert points[0][1:] == (start["value"], *start["interval"])
-
-
-def test_photographs_as_queries_are_found_and_a_point_is_not(path, tmp_path):
-    for name, make_vectors, expected in (
-        ("own", lambda photos: photos, 1.0),
-        ("point", np.zeros_like, 1 / SCENES),  # every photograph at the same distance: rank N
-    ):
-        same = make(SCENES)
-        photos = make_vectors(same.arrays["photo_token"])
-        for key in same.arrays:
-            if key.endswith("_token"):
-                same.arrays[key] = photos
-        file = tmp_path / f"{name}_feats.npz"
-        features.write(file, same)
-        run(f"results_dir={tmp_path},featsfile={file}", tmp_path)
-        results = json.loads((tmp_path / f"{name}_feats_sbir.json").read_text())["results"]
-        assert {r["value"] for r in results if r["metric"] == "sbir-mAP"} == {expected}
 
 
 # --- which file ---
