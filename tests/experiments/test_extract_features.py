@@ -10,11 +10,11 @@ from core.evaluation import picture_grids
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.experiment import Trained
-from core.hparams import parse
 from core.registry import MODELS
 from experiments.extract_features import ExtractFeatures
 from tests.core.evaluation.fakes import FakeModel, FakeScenes, Gallery
 from tests.core.evaluation.test_whole_scenes import Pixels, Whole
+from tests.experiments.running import run_experiment
 
 
 class Splits(FakeScenes):
@@ -34,10 +34,8 @@ class Splits(FakeScenes):
 
 
 def extract(tmp_path, dataset, model=None, more=""):
-    hparams = parse(f"results={tmp_path}{more}", ExtractFeatures.HParams)
-    experiment = ExtractFeatures(hparams, tmp_path / "own")
-    experiment.prepare()
-    experiment.run(Trained(model or FakeModel(), dataset, "a-b", 7))
+    trained = Trained(model or FakeModel(), dataset, "a-b", 7)
+    run_experiment(ExtractFeatures, tmp_path / "own", f"results={tmp_path}{more}", trained)
 
 
 def test_a_file_a_split_with_everything_evaluation_has(tmp_path):

@@ -10,9 +10,9 @@ from core import features, plots
 from core.errors import HParamError, UsageError, UserError
 from core.evaluation import picture_grids
 from core.evaluation.query_protocols import main_protocol
-from core.hparams import parse
 from experiments.search_features import SearchFeatures, find_file, query_groups
 from tests.core.test_features import make
+from tests.experiments.running import run_experiment
 
 SCENES = 12
 
@@ -26,9 +26,7 @@ def path(tmp_path):
 
 
 def run(text, own):
-    experiment = SearchFeatures(parse(text, SearchFeatures.HParams), own)
-    experiment.prepare()
-    experiment.run(None)
+    run_experiment(SearchFeatures, own, text)
 
 
 def test_groups_worked_by_hand():

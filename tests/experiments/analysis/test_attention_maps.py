@@ -10,10 +10,10 @@ from core.errors import EmptySplitError, UsageError
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import main_protocol
 from core.experiment import Trained
-from core.hparams import parse
 from experiments.analysis.attention_maps import LESS, MORE, AttentionMaps, concordance, shade
 from models.layers.scene_transformer import Attention
 from tests.core.evaluation.fakes import FakeModel
+from tests.experiments.running import run_experiment
 from tests.experiments.test_extract_features import Splits
 
 NAME = "SD01_fake_scenes_{}_attention_maps"
@@ -32,9 +32,7 @@ class Looks(FakeModel):
 
 
 def run(tmp_path, model, dataset, text="scenes=3"):
-    experiment = AttentionMaps(parse(text, AttentionMaps.HParams), tmp_path)
-    experiment.prepare()
-    experiment.run(Trained(model, dataset, "SD01", 7))
+    run_experiment(AttentionMaps, tmp_path, text, Trained(model, dataset, "SD01", 7))
 
 
 def figures(tmp_path):

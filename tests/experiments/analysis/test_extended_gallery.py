@@ -8,9 +8,9 @@ import pytest
 from core import features, plots
 from core.errors import UsageError, UserError
 from core.evaluation.query_protocols import standard_protocols
-from core.hparams import parse
 from experiments.analysis.extended_gallery import ExtendedGallery, doubling
 from tests.core.test_features import make
+from tests.experiments.running import run_experiment
 from tests.experiments.test_search_features import slow_ranks
 
 SCENES = 12
@@ -30,9 +30,7 @@ def files(tmp_path):
 
 def run(folder, distractors="[some_feats.npz,more_feats.npz]"):
     text = f"featsfile=own_feats.npz,distractors={distractors}"
-    experiment = ExtendedGallery(parse(text, ExtendedGallery.HParams), folder)
-    experiment.prepare()
-    experiment.run(None)
+    run_experiment(ExtendedGallery, folder, text)
     return json.loads((folder / "own_feats_extended_gallery.json").read_text())
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from core.errors import EmptySplitError
 from core.experiment import Trained
-from core.hparams import parse
 from experiments.analysis.flipped_sketches import FlippedSketches, rank_of_two
 from tests.core.evaluation.fakes import FakeModel, Outputs
+from tests.experiments.running import run_experiment
 from tests.experiments.test_extract_features import Splits
 
 
@@ -34,9 +34,7 @@ def two_scenes(**more):
 
 
 def run(tmp_path, model, dataset, text="", name="SD01_fake_scenes_test"):
-    experiment = FlippedSketches(parse(text, FlippedSketches.HParams), tmp_path)
-    experiment.prepare()
-    experiment.run(Trained(model, dataset, "SD01", 7))
+    run_experiment(FlippedSketches, tmp_path, text, Trained(model, dataset, "SD01", 7))
     return json.loads((tmp_path / f"{name}_flipped_sketches.json").read_text())
 
 

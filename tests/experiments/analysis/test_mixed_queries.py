@@ -10,9 +10,9 @@ from core import plots
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Trained
-from core.hparams import parse
 from experiments.analysis.mixed_queries import LEAK, OTHERS, MixedQueries, draw_crops
 from tests.core.evaluation.fakes import FakeModel
+from tests.experiments.running import run_experiment
 from tests.experiments.test_extract_features import Splits
 
 
@@ -30,9 +30,7 @@ class Sums(FakeModel):
 
 
 def run(tmp_path, dataset):
-    experiment = MixedQueries(parse("", MixedQueries.HParams), tmp_path)
-    experiment.prepare()
-    experiment.run(Trained(Sums(), dataset, "SD01", 7))
+    run_experiment(MixedQueries, tmp_path, "", Trained(Sums(), dataset, "SD01", 7))
     assert (tmp_path / "SD01_fake_scenes_test_mixed_queries.png").is_file()
     report = json.loads((tmp_path / "SD01_fake_scenes_test_mixed_queries.json").read_text())
     found = {}

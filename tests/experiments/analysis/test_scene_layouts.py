@@ -10,10 +10,10 @@ from core.evaluation import mask_metrics
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Trained
-from core.hparams import parse
 from core.label_maps import PALETTE, label_maps
 from experiments.analysis.scene_layouts import SceneLayouts
 from tests.core.evaluation.fakes import SIDE, FakeModel
+from tests.experiments.running import run_experiment
 from tests.experiments.test_extract_features import Splits
 
 NAME = "SD01_fake_scenes_test_scene_layouts"
@@ -40,9 +40,7 @@ class Maskless(Splits):
 
 
 def run(tmp_path, model, dataset, text="scenes=3"):
-    experiment = SceneLayouts(parse(text, SceneLayouts.HParams), tmp_path)
-    experiment.prepare()
-    experiment.run(Trained(model, dataset, "SD01", 7))
+    run_experiment(SceneLayouts, tmp_path, text, Trained(model, dataset, "SD01", 7))
     content = json.loads((tmp_path / f"{NAME}.json").read_text())
     saved = dict(np.load(tmp_path / f"{NAME}.npz", allow_pickle=False))
     return content, saved

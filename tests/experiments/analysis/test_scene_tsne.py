@@ -11,10 +11,10 @@ from PIL import Image
 from core import features
 from core.errors import UserError
 from core.evaluation.picture_grids import TILE
-from core.hparams import parse
 from experiments.analysis import scene_tsne
 from experiments.analysis.scene_tsne import GAP, HEAD, SceneTsne, assign_cells, mosaic
 from tests.core.test_features import make
+from tests.experiments.running import run_experiment
 
 SCENES = 12
 
@@ -71,9 +71,7 @@ def path(tmp_path):
 
 def run(path, results):
     text = f"results={results},featsfile={path}"
-    experiment = SceneTsne(parse(text, SceneTsne.HParams), results / "own")
-    experiment.prepare()
-    experiment.run(None)
+    run_experiment(SceneTsne, results / "own", text)
     return json.loads((results / f"{path.stem}_scene_tsne.json").read_text())
 
 
