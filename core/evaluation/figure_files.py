@@ -1,5 +1,5 @@
 """Read the JSON files that figures are saved in: evaluations of a run, written by
-`core.evaluation.report`, and results of experiments, written by `experiments.common.report`.
+`core.evaluation.report`, and results of experiments, written by `experiments.common.save_report`.
 
 Needs no TensorFlow, so that a table of such files is there at once.
 """
