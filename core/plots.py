@@ -146,21 +146,6 @@ def _label(figure: dict[str, Any]) -> str:
     return " ".join(figure["labels"].values()) or "value"
 
 
-def jitter_curve(curves: dict[str, list[Point]], chance: float, title: str) -> bytes:
-    """Draw recall over the amount of jitter, as a PNG.
-
-    curves: kind of sketches -> points (amount as a share of a box, recall, low, high).
-    """
-    amounts = [point[0] for points in curves.values() for point in points]
-    return recall_curves(
-        {f"{name} sketches": points for name, points in curves.items()},
-        {"chance": [(amount, chance) for amount in (min(amounts), max(amounts))]},
-        "jitter of the query's boxes, share of a box (0: the photograph's own)",
-        "recall@1",
-        title,
-    )
-
-
 def recall_curves(
     curves: Mapping[str, Sequence[Point]],
     chance: Mapping[str, Sequence[tuple[float, float]]],

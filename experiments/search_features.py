@@ -80,7 +80,7 @@ class SearchFeatures(Experiment):
                 )
             )  # fmt: skip
         curve = self.results / f"{self.path.stem}_jitter.png"
-        plots.save(curve, plots.jitter_curve(*_jitter_curves(tables[0]), str(metadata)))
+        plots.save(curve, _jitter_curve(tables[0], str(metadata)))
         common.save_report(
             self.results / f"{self.path.stem}_sbir.json", metadata,
             f"the whole split, whichever queries are looked at ({file.scenes} photographs)",
@@ -199,17 +199,18 @@ def query_groups(objects: np.ndarray) -> dict[str, np.ndarray]:
     return {name: found for name, found in rows.items() if len(found)}
 
 
-def _jitter_curves(
-    figures: Sequence[Figure],
-) -> tuple[dict[str, list[tuple[float, ...]]], float]:
-    """Return points of recall@1 over the jitter, for real and blank sketches, and chance."""
-    curves: dict[str, list[tuple[float, ...]]] = {"real": [], "blank": []}
-    chance = 0.0
+def _jitter_curve(figures: Sequence[Figure], title: str) -> bytes:
+    """Draw recall@1 over the jitter of boxes, for real and blank sketches."""
+    curves: dict[str, list[tuple[float, ...]]] = {}
     for figure in figures:
         labels = figure.labels
         plain = not {"dropped", "directions"} & set(labels) and labels["boxes"] != "own"
-        if figure.metric == "sbir-top1" and plain and labels["sketches"] in curves:
+        if figure.metric == "sbir-top1" and plain and labels["sketches"] != "shuffled":
             point = (float(labels.get("jitter", 0)), figure.value, *figure.interval)
-            curves[labels["sketches"]].append(point)
+            curves.setdefault(f"{labels['sketches']} sketches", []).append(point)
             chance = figure.chance
-    return {name: sorted(points) for name, points in curves.items()}, chance
+    return plots.recall_curves(
+        {name: sorted(points) for name, points in curves.items()},
+        {"chance": [(0, chance), (max(features.JITTERS), chance)]},
+        "jitter of the query's boxes, share of a box (0: the photograph's own)", "recall@1", title,
+    )  # fmt: skip

@@ -97,13 +97,15 @@ def test_another_vector_on_request(path, tmp_path):
 
 def test_the_curve_over_the_jitter_starts_at_shared_boxes(path, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(plots, "jitter_curve", lambda *given: seen.append(given) or b"png")
+    monkeypatch.setattr(plots, "recall_curves", lambda *given: seen.append(given) or b"png")
     run(f"results={tmp_path},featsfile={path}", tmp_path)
     assert (tmp_path / "SD01_test_feats_jitter.png").read_bytes() == b"png"
-    ((curves, chance, title),) = seen
-    assert chance == 1 / SCENES and "SD01" in title
+    ((curves, chance, *_, title),) = seen
+    assert chance == {"chance": [(0, 1 / SCENES), (0.4, 1 / SCENES)]} and "SD01" in title
+    assert list(curves) == ["real sketches", "blank sketches"]
     results = json.loads((tmp_path / "SD01_test_feats_sbir.json").read_text())["results"]
-    for sketches, points in curves.items():
+    for name, points in curves.items():
+        sketches = name.split()[0]
         assert [point[0] for point in points] == [0, 0.1, 0.2, 0.4]
         labels = {"boxes": "shared", "sketches": sketches, "vector": "token", "objects": "all"}
         (start,) = (r for r in results if r["metric"] == "sbir-top1" and r["labels"] == labels)
