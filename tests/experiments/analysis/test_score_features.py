@@ -178,6 +178,13 @@ def test_vectors_are_mapped_not_read(tmp_path, order):
     np.testing.assert_array_equal(found, vectors)
 
 
+def zipped():
+    """A .npz without ids."""
+    file = io.BytesIO()
+    np.savez(file, other=random(5))
+    return file.getvalue()
+
+
 def raw(shape, descr="<f4", body=bytes(64)):
     """A .npy of any header."""
     file = io.BytesIO()
@@ -186,49 +193,31 @@ def raw(shape, descr="<f4", body=bytes(64)):
     return file.getvalue() + body
 
 
-FILES = {
-    "of another size": raw((10**12, 4)),
-    "pickled": raw((1,), "|O"),
-    "of another version": b"\x93NUMPY\x09\x00",
-    "no bytes": b"",
-    "no array": bytes(1000),
-}
+NO_ARRAY = r"is not a .npy \(.*; docs/data_formats.md"
+FILES = [
+    ("v.npy", raw((10**12, 4)), NO_ARRAY),
+    ("v.npy", raw((1,), "|O"), NO_ARRAY),
+    ("v.npy", b"\x93NUMPY\x09\x00", NO_ARRAY),
+    ("v.npy", b"", NO_ARRAY),
+    ("v.npy", bytes(1000), NO_ARRAY),
+    ("v.npy", zipped(), r"is an archive, not a \.npy"),
+    ("ids.txt", b"\xff\xfe\x00", "neither .npy nor UTF-8"),
+    ("ids.txt", b"a\n" * 5 + b"b" * 1000, "more than 250 characters"),
+    ("ids.txt", None, "cannot read"),
+    ("v.npz", None, "No such file"),
+    ("v.npz", zipped()[:-30], "is not a file of ids and vectors"),
+    ("v.npz", zipped(), "ids is not a file in the archive"),
+]
 
 
-@pytest.mark.parametrize("case", FILES)
-def test_files_that_are_no_arrays(tmp_path, case):
-    (tmp_path / "v.npy").write_bytes(FILES[case])
-    with pytest.raises(UserError, match=r"v.npy is not a .npy \(.*; docs/data_formats.md"):
-        read_array(tmp_path / "v.npy")
-
-
-def test_archives_that_are_none(tmp_path):
-    path = tmp_path / "v.npz"
-    savez(path, np.arange(5), random(5))
-    whole = path.read_bytes()
-    (tmp_path / "v.npy").write_bytes(whole)
-    with pytest.raises(UserError, match=r"is an archive, not a \.npy"):
-        read_array(tmp_path / "v.npy")
-    path.write_bytes(whole[:-30])
-    with pytest.raises(UserError, match="is not a file of ids and vectors"):
-        score(tmp_path, queries=str(path))
-    np.savez(path, other=random(5))
-    with pytest.raises(UserError, match="ids is not a file in the archive"):
-        score(tmp_path, queries=str(path))
-    with pytest.raises(UserError, match="No such file"):
-        score(tmp_path, queries=str(tmp_path / "none.npz"))
-
-
-def test_text_that_is_no_ids(tmp_path):
-    path = tmp_path / "ids.txt"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"neither .npy nor UTF-8"):
-        read_ids(path)
-    path.write_text("a\n" * 5 + "b" * 1000)
-    with pytest.raises(UserError, match="more than 250 characters"):
-        read_ids(path)
-    with pytest.raises(UserError, match="cannot read"):
-        read_ids(tmp_path / "none.txt")
+@pytest.mark.parametrize(("name", "content", "piece"), FILES, ids=lambda each: str(each)[:20])
+def test_files_that_cannot_be_read(tmp_path, name, content, piece):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=piece) as caught:
+        score(tmp_path, queries=str(path)) if name == "v.npz" else read_ids(path)
+    assert str(path) in str(caught.value)
 
 
 ARRAYS = {
