@@ -30,7 +30,6 @@ from experiments import common
 log = logging.getLogger(__name__)
 
 METRICS = {"sbir-mAP": "mAP", **common.recall_metrics(*retrieval.TOP)}
-QUERY_BLOCK = 64  # whose nearest photographs are looked for at a time
 
 
 @dataclass(frozen=True)
@@ -108,14 +107,12 @@ class SearchFeatures(Experiment):
             groups["single"] = np.flatnonzero(objects == 1)
         ids, count = self.features.arrays["image_ids"], 0
         for group, scenes in groups.items():
-            found, distances = self._nearest(scenes)
             size = 1 if self.hparams.save_separate else picture_grids.ROWS
             starts = range(0, len(scenes), size)
             for number, start in enumerate(tqdm(starts, group, leave=False, disable=None), start=1):
-                page = slice(start, start + size)
                 name = ids[scenes[start]] if self.hparams.save_separate else f"{number:05d}"
-                image = self._page(scenes[page], ranks, found[page], distances[page])
-                common.save_jpeg(folder / f"{group}_{name}.jpg", image)
+                page = self._page(scenes[start : start + size], ranks)
+                common.save_jpeg(folder / f"{group}_{name}.jpg", page)
             count += len(starts)
         if count:
             print(f"saved: {count} pictures in {folder}")
@@ -127,24 +124,13 @@ class SearchFeatures(Experiment):
             for side in ("photo", "sketch")
         )
 
-    def _nearest(self, scenes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and distances (n, k) of the photographs nearest to the queries `scenes`, in
-        blocks: each takes some copies of (block, N) float64."""
-        queries = self.features.query_vectors(self.pictured)
-        photos = self.features.photo_vectors()
-        blocks = [
-            retrieval.nearest(queries[block], photos, block, picture_grids.TOP)
-            for block in (scenes[i : i + QUERY_BLOCK] for i in range(0, len(scenes), QUERY_BLOCK))
-        ]
-        found, distances = zip(*blocks) if blocks else ([scenes], [scenes])
-        return np.concatenate(found), np.concatenate(distances)
-
-    def _page(
-        self, scenes: np.ndarray, ranks: np.ndarray, found: np.ndarray, distances: np.ndarray
-    ) -> Image.Image:
+    def _page(self, scenes: np.ndarray, ranks: np.ndarray) -> Image.Image:
         """Draw a row for each query: its drawing, the right photograph, and those found."""
         metadata, arrays = self.features.metadata, self.features.arrays
-        ids = arrays["image_ids"]
+        ids, queries = arrays["image_ids"], self.features.query_vectors(self.pictured)[scenes]
+        found, distances = retrieval.nearest(
+            queries, self.features.photo_vectors(), scenes, picture_grids.TOP
+        )
         photos = {
             row: read_thumbnail(self.path, ids[row], "photo")
             for row in {*scenes.tolist(), *found.ravel().tolist()}
