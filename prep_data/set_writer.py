@@ -220,11 +220,13 @@ class SetWriter:
 
     def _check_settings(self, before: dict[str, Any]) -> None:
         for name in sorted({*before, *self._settings} - {"source"}):
-            if before.get(name) != self._settings.get(name):
+            old, new = (
+                json.dumps(each.get(name), sort_keys=True) for each in (before, self._settings)
+            )
+            if old != new:
                 raise UserError(
-                    f"{self.folder} was prepared with other settings ({name} was "
-                    f"{_shortened(before.get(name))}, now {_shortened(self._settings.get(name))}): "
-                    "choose another --target-dir or remove that folder"
+                    f"{self.folder} was prepared with other settings ({name} was {old:.60}, now "
+                    f"{new:.60}): choose another --target-dir or remove that folder"
                 )
         if before.get("source") != self._settings["source"]:
             raise UserError(
@@ -382,8 +384,3 @@ class SetWriter:
             for note in in_split:
                 totals.counts[split].update(note.counts)
         return totals
-
-
-def _shortened(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

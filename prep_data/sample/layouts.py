@@ -28,7 +28,6 @@ from prep_data.workers import ordered_map, worker_pool
 
 VERSION = 3  # of the sample: raised when the same flags give other bytes
 _SKETCHY_SIDE = 128
-_SCENES_PER_TASK = 10
 
 
 class Settings(NamedTuple):
@@ -54,13 +53,9 @@ class _SceneEntries(NamedTuple):
 # ---- COCO-Stuff and SketchyCOCO --------------------------------------------------------------
 
 
-def _write_scenes(folder: Path, seed: int, task: tuple[str, int, int]) -> list[_SceneEntries]:
-    """Write the images of scenes first to last of a split ("train" or "val")."""
-    split, first, last = task
-    return [_write_scene(folder, seed, split, index) for index in range(first, last)]
-
-
-def _write_scene(folder: Path, seed: int, split: str, index: int) -> _SceneEntries:
+def _write_scene(folder: Path, seed: int, task: tuple[str, int]) -> _SceneEntries:
+    """Write the images of one scene. task: 'train' or 'val', and the number of the scene."""
+    split, index = task
     rng = np.random.default_rng([seed, 1, split == "val", index])
     # Ids ascend with gaps; train and val never share one.
     image_id = 2 * (7 * index + int(rng.integers(7))) + 10 + (split == "val")
@@ -199,7 +194,7 @@ def write_sample(folder: Path, settings: Settings, workers: int) -> None:
         path.mkdir(parents=True)
     classes = [(i, name) for i, c in enumerate(CLASSES) for name in c.sketch_classes]
     scenes = {
-        split: [(split, k, min(k + _SCENES_PER_TASK, n)) for k in range(0, n, _SCENES_PER_TASK)]
+        split: [(split, index) for index in range(n)]
         for split, n in (("train", settings.train_images), ("val", settings.val_images))
     }
     pairs = [("train", index) for index in range(settings.sl_train_pairs)]
@@ -216,7 +211,7 @@ def write_sample(folder: Path, settings: Settings, workers: int) -> None:
 
         run(partial(_write_drawings, folder, settings), classes)
         for split, tasks in scenes.items():
-            entries = run(partial(_write_scenes, folder, settings.seed), tasks)
-            _write_annotations(folder, split, [scene for batch in entries for scene in batch])
+            entries = run(partial(_write_scene, folder, settings.seed), tasks)
+            _write_annotations(folder, split, entries)
         run(partial(sketchycoco_sl.write_pair, folder / "sketchycoco-sl", settings.seed), pairs)
     write_json(folder / "sample.json", {"version": VERSION, **settings._asdict()})
