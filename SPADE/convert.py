@@ -164,8 +164,6 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         raise UserError(
             "converting weights needs PyTorch: pip install -r SPADE/requirements.txt"
         ) from None
-    if not path.is_file():
-        raise UserError(f"there is no weights file {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

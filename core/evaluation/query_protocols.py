@@ -35,16 +35,13 @@ class QueryProtocol:
     directions: str = "canonical"  # of the pairs of both graphs; of DIRECTIONS
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("boxes", self.boxes, BOXES),
-            ("sketches", self.sketches, SKETCHES),
-            ("directions", self.directions, DIRECTIONS),
-        ):
-            if value not in choices:
-                listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        choices = {"boxes": BOXES, "sketches": SKETCHES, "directions": DIRECTIONS}
+        for name, values in choices.items():
+            if (value := getattr(self, name)) not in values:
+                listed = f"{', '.join(values[:-1])} or {values[-1]}"
                 raise UsageError(f"query {name} are {listed}, not {value!r}")
-        for name, value in (("jitter", self.jitter), ("dropped", self.dropped)):
-            if not 0.0 <= value < 1.0:
+        for name in ("jitter", "dropped"):
+            if not 0.0 <= (value := getattr(self, name)) < 1.0:
                 raise UsageError(f"{name} is a share in [0, 1), not {value}")
 
     @property

@@ -264,8 +264,8 @@ def _saved(what, tmp_path):
         ("truncated", "damaged"),
         ("page", "damaged"),
         ("empty", "damaged"),
-        ("folder", "there is no weights file"),
-        ("nothing", "there is no weights file"),
+        ("folder", "cannot read"),
+        ("nothing", "cannot read"),
     ],
 )
 def test_other_files(what, words, tmp_path, capsys):
