@@ -8,6 +8,7 @@ from core import features
 from core.errors import EmptySplitError, UserError
 from core.evaluation import picture_grids
 from core.evaluation.embedded_split import Evaluation
+from core.evaluation.picture_grids import TILE
 from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.experiment import Trained
 from core.registry import MODELS
@@ -93,19 +94,14 @@ def test_thumbnails_show_photographs_and_compositions(tmp_path):
     extract(tmp_path, dataset, more=",save_images=True")
     file = tmp_path / "a_b_fake_scenes_test_feats.npz"
     assert len(list(features.thumbnail_folder(file).iterdir())) == 2 * 20
-    read, number = (
-        features.read(file),
-        features.feature_protocols(False).index(main_protocol(False)),
-    )
+    read = features.read(file)
+    number = read.metadata.protocols.index(main_protocol(False))
     boxes, owners = read.arrays[f"query{number}_boxes"], read.arrays["query_obj_to_img"]
     first = 0
     for batch in dataset.eval_batches("test"):
         for row, image_id in enumerate(batch.image_ids.numpy().tolist()):
             with Image.open(features.thumbnail_path(file, image_id, "photo")) as photo:
-                assert (photo.format, photo.size) == (
-                    "JPEG",
-                    (picture_grids.TILE, picture_grids.TILE),
-                )
+                assert (photo.format, photo.size) == ("JPEG", (TILE, TILE))
                 # of one colour, as its image is
                 np.testing.assert_allclose(np.asarray(photo), batch.images[row, 0, 0, 0], atol=3)
             own = np.flatnonzero(batch.query.obj_to_img == row)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from core import features, plots
 from core.errors import HParamError, UsageError, UserError
-from core.evaluation import picture_grids
+from core.evaluation.picture_grids import CAPTION, GAP, TILE, TOP
 from core.evaluation.query_protocols import main_protocol
 from experiments.search_features import SearchFeatures, find_file, query_groups
 from tests.core.test_features import make
@@ -144,7 +144,7 @@ def thumbnails(path):
     features.thumbnail_folder(path).mkdir()
     for scene in range(SCENES):
         for side, colour in (("photo", (20 * scene, 0, 200)), ("sketch", (255, 255, 255))):
-            image = Image.new("RGB", (picture_grids.TILE, picture_grids.TILE), colour)
+            image = Image.new("RGB", (TILE, TILE), colour)
             image.save(features.thumbnail_path(path, 100 + scene, side), quality=95)
 
 
@@ -165,21 +165,15 @@ def test_pages_and_separate_pictures(path, tmp_path, capsys):
     with Image.open(tmp_path / "SD01_test_feats_sbir" / "single_103.jpg") as image:
         page = np.asarray(image.convert("RGB")).astype(int)
     # The second tile is the right photograph: scene 3, in its shade.
-    x, y = (
-        picture_grids.GAP + picture_grids.TILE + picture_grids.GAP,
-        2 * picture_grids.CAPTION + 2 * picture_grids.GAP,
-    )
-    middle = page[y + picture_grids.TILE // 2, x + picture_grids.TILE // 2]
+    x, y = GAP + TILE + GAP, 2 * CAPTION + 2 * GAP
+    middle = page[y + TILE // 2, x + TILE // 2]
     np.testing.assert_allclose(middle, (60, 0, 200), atol=8)
     # Its nearest photographs stand in the order of a slow sort.
     made = make(SCENES)
     query = made.query_vectors(main_protocol(own_boxes=False))[3]
     distances = np.linalg.norm(query - made.photo_vectors(), axis=1)
-    for place, scene in enumerate(np.argsort(distances)[: picture_grids.TOP]):
-        tile = page[
-            y + picture_grids.TILE // 2,
-            x + (1 + place) * (picture_grids.TILE + picture_grids.GAP) + 84,
-        ]
+    for place, scene in enumerate(np.argsort(distances)[:TOP]):
+        tile = page[y + TILE // 2, x + (1 + place) * (TILE + GAP) + 84]
         np.testing.assert_allclose(tile, (20 * scene, 0, 200), atol=8)
 
 

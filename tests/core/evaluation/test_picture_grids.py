@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from core import plots
-from core.evaluation import embedded_split, picture_grids
-from core.evaluation.picture_grids import tsne
+from core.evaluation import embedded_split
+from core.evaluation.picture_grids import CAPTION, GAP, TILE, tsne
 from core.evaluation.query_protocols import QueryProtocol
 from tests.core.evaluation.fakes import SIDE, FakeModel, FakeScenes, evaluate
 
@@ -51,11 +51,8 @@ def test_masks_are_pictured_with_their_overlaps(tmp_path):
     """The fake model's masks are the left halves of the true ones."""
     (picture,) = evaluate(FakeModel(), ["generated-masks"], tmp_path)
     page = np.asarray(Image.open(picture.path))
-    step_x, step_y = (
-        picture_grids.TILE + picture_grids.GAP,
-        picture_grids.TILE + picture_grids.CAPTION + picture_grids.GAP,
-    )
-    top = 2 * picture_grids.CAPTION + 2 * picture_grids.GAP
+    step_x, step_y = TILE + GAP, TILE + CAPTION + GAP
+    top = 2 * CAPTION + 2 * GAP
     own = embedded_split.Evaluation(FakeModel(), FakeScenes())
     objects = own.compared_masks("sketch").objects
     depicted = own.queries(QueryProtocol()).query_to_photo
@@ -64,8 +61,8 @@ def test_masks_are_pictured_with_their_overlaps(tmp_path):
         y = top + row * step_y
 
         def tile(column, y=y):
-            x = picture_grids.GAP + column * step_x
-            return page[y : y + picture_grids.TILE, x : x + picture_grids.TILE, 0]
+            x = GAP + column * step_x
+            return page[y : y + TILE, x : x + TILE, 0]
 
         assert (tile(0) == number).all()  # the crop shows the object's number as its grey
         assert (tile(3)[2:-2, 2:-2] == number).all()  # so does the sketch
