@@ -49,9 +49,10 @@ log = logging.getLogger(__name__)
 
 MAX_OBJECTS = 8  # of a scene: no prepared scene has more, so no model was trained on more
 BLOCK = 64  # scenes encoded at a time
+_ROUNDING = 1e-3  # boxes that stick out so far are clipped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EncodedScene:
     """A photograph or a sketched scene of n objects, encoded. All arrays are float32.
 
@@ -65,6 +66,10 @@ class EncodedScene:
     embeddings: np.ndarray | None = None
     class_probabilities: np.ndarray | None = None
     scene_vectors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        objects = 0 if self.vectors is None else len(self.vectors)
+        return f"EncodedScene({objects} objects; scene vectors: {', '.join(self.scene_vectors)})"
 
     @property
     def token(self) -> np.ndarray | None:
@@ -174,7 +179,7 @@ class Run:
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the crops and sketches that the model sees."""
+        """Side in pixels of the crops and sketches that loaders give this model."""
         return self.model.crop_size(self.hparams)
 
     @property
@@ -196,51 +201,60 @@ class Run:
 
     # ---- encoding -----------------------------------------------------------------------------
 
-    def encode_photo(self, image: np.ndarray | Image.Image, boxes: np.ndarray) -> EncodedScene:
+    def encode_photo(
+        self, image: np.ndarray | Image.Image, boxes: np.ndarray | None = None
+    ) -> EncodedScene:
         """Encode a photograph.
 
         image: uint8 (H, W, 3) or a PIL image, of any size. boxes: (n, 4), [x0, y0, x1, y1] in
-        [0, 1] of it, 1 to 8 objects; a model that sees whole pictures does not read them. UserError
-        for anything else.
+        [0, 1] of it, 1 to 8 objects; a model that sees whole pictures needs none. UserError for
+        anything else.
         """
-        return self.encode_photos([image], [boxes])[0]
+        return self.encode_photos([image], None if boxes is None else [boxes])[0]
 
     def encode_photos(
-        self, images: Sequence[np.ndarray | Image.Image], boxes: Sequence[np.ndarray]
+        self,
+        images: Sequence[np.ndarray | Image.Image],
+        boxes: Sequence[np.ndarray] | None = None,
     ) -> list[EncodedScene]:
         """Encode photographs, many at a time; each as `encode_photo`."""
-        whole = isinstance(self.model, WholeSceneModel)
-        side = self.model.scene_size if whole else self.sizes.photo
+        if isinstance(self.model, WholeSceneModel):
+            embed, side = self.model.embed_photographs, self.model.scene_size
+            return self._whole_scenes(
+                [_photo_pixels(image, side, i) for i, image in enumerate(images)], embed
+            )
+        encoder = self._object_encoder()
+        if boxes is None:
+            raise UserError(f"the model {self.model.name!r} encodes objects: give their boxes")
         checked = _checked_boxes(boxes, len(images), "photograph")
         scenes = []
         for start in range(0, len(images), BLOCK):
             own = checked[start : start + BLOCK]
             numbered = enumerate(images[start : start + BLOCK], start)
-            photos = tf.constant([_photo_pixels(image, side, i) for i, image in numbered])
-            if whole:
-                scenes += _whole_scenes(own, self.model.embed_photographs(photos))
-            else:
-                encoder = self._object_encoder()
-                crops = self._cut(photos, np.concatenate(own), _owners(own))
-                scenes += self._scenes(own, encoder.embed_photos(crops))
+            photos = tf.constant(
+                [_photo_pixels(image, self.sizes.photo, i) for i, image in numbered]
+            )
+            crops = self._cut(photos, np.concatenate(own), _owners(own))
+            scenes += self._scenes(own, encoder.embed_photos(crops))
         return scenes
 
     def encode_sketches(
-        self, sketches: Sequence[np.ndarray | Image.Image], boxes: np.ndarray
+        self, sketches: Sequence[np.ndarray | Image.Image], boxes: np.ndarray, fit: bool = True
     ) -> EncodedScene:
         """Encode a sketched scene: a sketch and a box for each of its 1 to 8 objects.
 
-        sketches: dark lines on white paper, uint8 (h, w) or (h, w, 1), or PIL images. One of
-        `image_size` square, as in a batch, is taken as it is; any other is centred on the canvas
-        of the training data's sketches and fills it, as those do. boxes: (n, 4), [x0, y0, x1, y1]
+        sketches: dark lines on white paper, uint8 (h, w) or (h, w, 1), or PIL images. Each is
+        cropped to its lines, scaled and centred as the training data's sketches are; fit=False
+        takes them as they are, `image_size` square, as in a batch. boxes: (n, 4), [x0, y0, x1, y1]
         in [0, 1] of the scene. UserError for anything else, and for a sketch that shows nothing.
         """
-        return self.encode_sketched_scenes([sketches], [boxes])[0]
+        return self.encode_sketched_scenes([sketches], [boxes], fit)[0]
 
     def encode_sketched_scenes(
         self,
         scenes: Sequence[Sequence[np.ndarray | Image.Image]],
         boxes: Sequence[np.ndarray],
+        fit: bool = True,
     ) -> list[EncodedScene]:
         """Encode sketched scenes, many at a time; each as `encode_sketches`."""
         checked = _checked_boxes(boxes, len(scenes), "sketched scene")
@@ -250,20 +264,38 @@ class Run:
                     f"sketched scene {number} has {len(scene)} sketches and {len(own)} boxes: "
                     "give one box for each sketch"
                 )
+        whole = isinstance(self.model, WholeSceneModel)
+        encoder = None if whole else self._object_encoder()
         encoded = []
         for start in range(0, len(scenes), BLOCK):
             own = checked[start : start + BLOCK]
             sketches = [sketch for scene in scenes[start : start + BLOCK] for sketch in scene]
-            pixels = self._sketch_pixels([_grey(sketch) for sketch in sketches])
-            if isinstance(self.model, WholeSceneModel):
-                side = self.model.scene_size
-                joined = np.concatenate(own), _owners(own)
+            pixels = self._sketch_pixels(sketches, fit)
+            if whole:
+                joined, side = (np.concatenate(own), _owners(own)), self.model.scene_size
                 drawings = compose_drawings(pixels, *joined, len(own), side)
-                encoded += _whole_scenes(own, self.model.embed_drawings(drawings))
+                encoded += self._whole_scenes(drawings.numpy(), self.model.embed_drawings)
             else:
-                embed = self._object_encoder().embed_sketches
-                encoded += self._scenes(own, embed(pixels))
+                encoded += self._scenes(own, encoder.embed_sketches(pixels))
         return encoded
+
+    def encode_drawings(self, drawings: Sequence[np.ndarray | Image.Image]) -> list[EncodedScene]:
+        """Encode whole drawings, each a page with all its objects where they are drawn.
+
+        drawings: as a sketch of `encode_sketches`; a page is scaled to a square. UsageError for a
+        model that needs the objects one by one.
+        """
+        if not isinstance(self.model, WholeSceneModel):
+            raise UsageError(
+                f"the model {self.model.name!r} sees objects, not whole drawings: give each "
+                "object's sketch and box to encode_sketches"
+            )
+        side = self.model.scene_size
+        pages = [
+            np.asarray(Image.fromarray(_grey(page)).resize((side, side), Image.Resampling.BILINEAR))
+            for page in drawings
+        ]
+        return self._whole_scenes([page[..., None] for page in pages], self.model.embed_drawings)
 
     def masks(self, scene: EncodedScene) -> np.ndarray:
         """Return the masks that the model makes of an encoded scene's objects: float32 (n, M, M),
@@ -277,30 +309,46 @@ class Run:
         if not isinstance(self.model, SceneModel):
             raise UsageError(f"the model {self.model.name!r} has no scene vectors to rank by")
         name = self.model.vector_names[0]
+        if not isinstance(scenes, (list, tuple)) or not scenes:
+            raise UserError(
+                "give a list of one or more encoded scenes, as encode_photos returns it"
+            )
         return np.stack([scene.scene_vectors[name] for scene in scenes])
 
+    def distances(self, query: EncodedScene, gallery: Sequence[EncodedScene]) -> np.ndarray:
+        """Return the distance of each scene of the gallery from the query: float64 (N,)."""
+        return cdist(self.ranking_vectors([query]), self.ranking_vectors(gallery))[0]
+
     def rank(self, query: EncodedScene, gallery: Sequence[EncodedScene]) -> np.ndarray:
-        """Return the gallery's indices by distance from the query's scene vector, nearest first:
-        int (N,)."""
-        distances = cdist(self.ranking_vectors([query]), self.ranking_vectors(gallery))[0]
-        return np.argsort(distances, kind="stable")
+        """Return the gallery's indices by distance from the query, nearest first: int (N,)."""
+        return np.argsort(self.distances(query, gallery), kind="stable")
 
     def _object_encoder(self) -> ObjectEncoder:
         if not isinstance(self.model, ObjectEncoder):
             raise UsageError(f"the model {self.model.name!r} encodes no photographs and sketches")
         return self.model
 
-    def _sketch_pixels(self, sketches: list[np.ndarray]) -> tf.Tensor:
-        """Return sketches uint8 (h, w) as the model sees them: uint8 (Q, H, W, 1)."""
+    def _sketch_pixels(self, sketches: Sequence[np.ndarray | Image.Image], fit: bool) -> tf.Tensor:
+        """Return sketches as the model sees them: uint8 (Q, H, W, 1)."""
+        grey = [_grey(sketch) for sketch in sketches]
+        if fit:
+            canvases = [_fitted(sketch, self.sizes.sketch) for sketch in grey]
+            return self._resize(tf.constant(np.stack(canvases)[..., None]))
         side = self.image_size
-        fitted = [i for i, sketch in enumerate(sketches) if sketch.shape != (side, side)]
-        if fitted:
-            canvases = np.stack([_fitted(sketches[i], self.sizes.sketch) for i in fitted])
-            resized = self._resize(tf.constant(canvases[..., None])).numpy()[..., 0]
-            sketches = list(sketches)
-            for i, pixels in zip(fitted, resized):
-                sketches[i] = pixels
-        return tf.constant(np.stack(sketches)[..., None])
+        for sketch in grey:
+            if sketch.shape != (side, side):
+                raise UserError(
+                    f"a sketch is {sketch.shape}: with fit=False give ({side}, {side}) pixels"
+                )
+        return tf.constant(np.stack(grey)[..., None])
+
+    def _whole_scenes(self, pictures: Sequence[np.ndarray], embed: Callable) -> list[EncodedScene]:
+        """Return the scenes of whole pictures, uint8 (S, S, c) each."""
+        scenes = []
+        for start in range(0, len(pictures), BLOCK):
+            vectors = embed(tf.constant(np.stack(pictures[start : start + BLOCK])))
+            scenes += [EncodedScene(None, scene_vectors=row) for row in _rows(vectors)]
+        return scenes
 
     def _scenes(self, boxes: Sequence[np.ndarray], encoded: Any) -> list[EncodedScene]:
         """Return the scenes of encoded objects. encoded: `EncodedObjects` of all their objects."""
@@ -336,10 +384,6 @@ def _rows(vectors: dict[str, tf.Tensor]) -> list[dict[str, np.ndarray]]:
     """Turn vectors (N, D) by name into N dicts of vectors (D,)."""
     names, columns = zip(*((name, values.numpy()) for name, values in vectors.items()))
     return [dict(zip(names, row)) for row in zip(*columns)]
-
-
-def _whole_scenes(boxes: Sequence[np.ndarray], vectors: dict[str, tf.Tensor]) -> list[EncodedScene]:
-    return [EncodedScene(own, scene_vectors=row) for own, row in zip(boxes, _rows(vectors))]
 
 
 def build_model(settings: Settings, vocabulary: Vocabulary, sizes: DataSizes) -> Model:
@@ -410,13 +454,13 @@ def _checked_boxes(boxes: Sequence[np.ndarray], count: int, what: str) -> list[n
                 f"{what} {number} has {len(array)} objects: give 1 to {MAX_OBJECTS}, the most "
                 "important ones"
             )
-        inside = ((array >= 0) & (array <= 1)).all()  # False for NaN
+        inside = ((array >= -_ROUNDING) & (array <= 1 + _ROUNDING)).all()  # False for NaN
         if not inside or (array[:, :2] >= array[:, 2:]).any():
             raise UserError(
-                f"{name} must lie in [0, 1] of the picture with x0 < x1 and y0 < y1: divide pixels "
-                "by its width and height"
+                f"{name} must be x0, y0, x1, y1 in [0, 1] of the picture with x0 < x1 and y0 < y1: "
+                "divide pixels by its width and height, and turn widths and heights into corners"
             )
-        checked.append(array)
+        checked.append(np.clip(array, 0.0, 1.0))
     return checked
 
 

@@ -589,8 +589,8 @@ class GraphAttention(SceneGraphModel):
     def vector_names(self) -> tuple[str, ...]:
         if self.hparams.no_global_contrastive:
             return ("token",)
-        names = ("token", "projection")
-        return names if self.hparams.retrieval_vector == "token" else names[::-1]
+        first = self.hparams.retrieval_vector
+        return (first, *(name for name in ("token", "projection") if name != first))
 
     def embed_photos(self, crops: tf.Tensor) -> EncodedObjects:
         return self.objects.embed_photos(crops)

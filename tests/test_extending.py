@@ -141,8 +141,11 @@ import numpy as np
 from core.run import Run
 
 opened = Run.open("{folder}")
-photo = opened.encode_photo(np.zeros((50, 40, 3), np.uint8), [[0.1, 0.1, 0.5, 0.5]])
-query = opened.encode_sketches([np.eye(20, dtype=np.uint8) * 255 ^ 255], [[0.1, 0.1, 0.5, 0.5]])
+photo = opened.encode_photo(np.zeros((50, 40, 3), np.uint8))
+line = np.eye(20, dtype=np.uint8) * 255 ^ 255
+query = opened.encode_sketches([line], [[0.1, 0.1, 0.5, 0.5]])
+(page,) = opened.encode_drawings([line])
+assert page.scene_vectors["scene"].shape == (16,)
 assert photo.scene_vectors["scene"].shape == (16,) and photo.vectors is None
 assert opened.rank(query, [photo, photo]).tolist() == [0, 1]
 END""",

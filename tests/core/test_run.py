@@ -54,6 +54,7 @@ def test_encodes_what_evaluation_encodes(run, world):  # noqa: F811
     drawn = run.encode_sketched_scenes(
         [list(rows(batch.sketches, batch.query.obj_to_img, n)) for n in range(len(images))],
         [rows(batch.query.boxes, batch.query.obj_to_img, n) for n in range(len(images))],
+        fit=False,
     )
     places = [photos.image_ids.tolist().index(i) for i in batch.image_ids.numpy().tolist()]
     for n, place in enumerate(places):
@@ -96,9 +97,9 @@ LINE = 255 - SKETCH
 @pytest.mark.parametrize(
     ("method", "arguments", "message"),
     [
-        ("encode_photo", (PHOTO, [[0.1, 0.1, 1.5, 0.5]]), r"must lie in \[0, 1\]"),
+        ("encode_photo", (PHOTO, [[0.1, 0.1, 1.5, 0.5]]), r"must be x0, y0, x1, y1 in \[0, 1\]"),
         ("encode_photo", (PHOTO, [[0.5, 0.1, 0.1, 0.5]]), "with x0 < x1"),
-        ("encode_photo", (PHOTO, [[0.1, 0.1, np.nan, 0.5]]), r"must lie in \[0, 1\]"),
+        ("encode_photo", (PHOTO, [[0.1, 0.1, np.nan, 0.5]]), r"must be x0, y0, x1, y1 in \[0, 1\]"),
         ("encode_photo", (PHOTO, np.zeros((0, 4))), "has 0 objects: give 1 to 8"),
         ("encode_photo", (PHOTO, BOX * 9), "has 9 objects: give 1 to 8"),
         ("encode_photo", (PHOTO, [0.1, 0.2, 0.3, 0.4]), r"must be numbers \(n, 4\)"),
@@ -107,10 +108,14 @@ LINE = 255 - SKETCH
         ("encode_photo", (PHOTO[..., 0], BOX), r"is uint8 \(8, 8\): give uint8 \(height"),
         ("encode_photo", ("a.jpg", BOX), "no NumPy array and no PIL image"),
         ("encode_photos", ([PHOTO], []), "1 photographs and boxes for 0"),
+        ("encode_photo", (PHOTO,), "encodes objects: give their boxes"),
+        ("encode_drawings", ([LINE],), "sees objects, not whole drawings"),
+        ("encode_sketches", ([LINE], BOX, False), r"is \(8, 8\): with fit=False give"),
         ("encode_sketches", ([LINE, LINE], BOX), "has 2 sketches and 1 boxes"),
         ("encode_sketches", ([np.full((9, 9), 255, np.uint8)], BOX), "shows nothing"),
         ("encode_sketches", ([LINE / 255], BOX), r"is float64 \(8, 8\): give uint8"),
         ("encode_sketches", (["x"], BOX), "no NumPy array and no PIL image"),
+        ("ranking_vectors", ([],), "give a list of one or more encoded scenes"),
     ],
 )
 def test_bad_input_is_one_sentence(run, method, arguments, message):

@@ -47,7 +47,7 @@ def build(name: str, options: str = "", numerics: Numerics = PLAIN, **changes):
     cls = MODELS[name]
     names = tuple(f"class {i}" for i in range(CLASSES))
     vocabulary = Vocabulary(names, PREDICATES, ids=tuple(range(1, CLASSES + 1)))
-    hparams = parse(options, cls.HParams, **{**SIZES[name], **changes})
+    hparams = parse(options, cls.HParams, **{**SIZES.get(name, {}), **changes})
     return cls(hparams, vocabulary, iterations=100, mask_size=MASK, numerics=numerics)
 
 
