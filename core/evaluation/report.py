@@ -79,14 +79,14 @@ def run(
     limit: int | None = None,
     vectors: Sequence[str] | None = None,
     command: Sequence[str] = (),
-    data: Mapping[str, str | None] = {},
+    data: Mapping[str, str] = {},
     whole_table: bool = False,
 ) -> list[Result]:
     """Compute metrics, save them to `<folder>/<loader>-<split>-step-<step>.json` (replacing that
     file) and print them. Return the figures and pictures.
 
     folder: `<run>/evaluation`. names: None: all metrics that fit. command, data: to be saved too,
-    what was asked for and a hash of each folder of data (None: not known). whole_table: print every
+    what was asked for and a digest of each folder of data. whole_table: print every
     figure with all its controls, not only those that count. The other arguments are as of
     `Evaluation`. '<metric>-test' goes to a file of the split test.
 

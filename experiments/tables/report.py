@@ -46,7 +46,7 @@ class ReportHParams(ExperimentHParams):
 
 
 @EXPERIMENTS.register("report")
-class Report(Experiment):
+class ReportPage(Experiment):
     """Writes <results>/report.html on all runs and experiments in the output dir."""
 
     name = "report"

@@ -10,7 +10,7 @@ from PIL import Image
 from core import cli, commands
 from core.errors import UserError
 from core.run_folder import RunConfig, RunFolder
-from experiments.tables.report import Report, ReportHParams
+from experiments.tables.report import ReportHParams, ReportPage
 
 ABOUT = {
     "schema": 1, "model": "graph-attention", "run": "SD01", "step": 1000,
@@ -56,7 +56,7 @@ def out(tmp_path):
 
 def page(out, results):
     results.mkdir(exist_ok=True)
-    Report(ReportHParams(results=str(results)), out / "report-x").run(None)
+    ReportPage(ReportHParams(results=str(results)), out / "report-x").run(None)
     return (results / "report.html").read_text(encoding="utf-8")
 
 
@@ -197,7 +197,7 @@ def test_files_of_others_are_passed_over(out, tmp_path, content):
 
 def test_nothing_to_report(tmp_path):
     with pytest.raises(UserError, match="there is nothing to report"):
-        Report(ReportHParams(), tmp_path / "report-x").run(None)
+        ReportPage(ReportHParams(), tmp_path / "report-x").run(None)
 
 
 def test_the_command_line(out, tmp_path, capsys):
