@@ -73,8 +73,7 @@ class CheckpointState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def read(cls, folder: Path) -> CheckpointState:
-        """Read state.json. DamagedError when it is missing or not as it was written, or when a file
-        has not its recorded size."""
+        """Read state.json; DamagedError when it or the size of a file is not as it was written."""
         path = folder / _STATE
         if not path.is_file():
             raise DamagedError(
@@ -82,14 +81,11 @@ class CheckpointState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "<run>/checkpoints/step-00000100"
             )
         try:
-            state = read_versioned_json(path, cls, SCHEMA, "use the version that wrote it")
+            state = read_versioned_json(path, cls, SCHEMA)
         except UserError as error:
             raise DamagedError(f"the checkpoint {folder} is damaged: {error}") from None
         if state.checksum != state._digest():
             raise _damaged(folder, f"{_STATE} is not as it was written")
-        named = CHECKPOINT.match(folder.name)
-        if named and int(named[1]) != state.step:
-            raise _damaged(folder, f"its {_STATE} is of step {state.step}")
         for name, size in state.files.items():
             file = folder / name
             actual = file.stat().st_size if file.is_file() else None
@@ -119,13 +115,13 @@ class Checkpoints:
         return self.path(steps[-1]) if steps else None
 
     def set_aside(self, newer_than: Path) -> None:
-        """Rename the checkpoints after that one to damaged-*, so that a training from it can pass
-        them. Only the holder of the run's lock may."""
+        """Rename later checkpoints to damaged-*. Only the holder of the run's lock may."""
         last = int(CHECKPOINT.match(newer_than.name)[1])
         for folder in (self.path(step) for step in self.steps() if step > last):
-            endings = ("", *(f"-{number}" for number in range(2, 1000)))
-            names = (folder.with_name(f"damaged-{folder.name}{ending}") for ending in endings)
-            aside = next(path for path in names if not path.exists())
+            aside, number = folder.with_name(f"damaged-{folder.name}"), 1
+            while aside.exists():
+                number += 1
+                aside = folder.with_name(f"damaged-{folder.name}-{number}")
             folder.rename(aside)
             log.warning("%s is kept as %s", folder, aside.name)
 
@@ -181,7 +177,7 @@ class Checkpoints:
             remove_folder(self.path(step))
 
 
-def find(resume: str, own: Checkpoints) -> Path | None:
+def find(resume: str, checkpoints: Checkpoints) -> Path | None:
     """Return the checkpoint folder that `--resume none|latest|PATH` asks for, verified.
 
     none: None. latest: the newest that is not damaged, with a warning when it is not the newest;
@@ -192,7 +188,7 @@ def find(resume: str, own: Checkpoints) -> Path | None:
     if resume == "none":
         return None
     if resume == "latest":
-        return _newest_undamaged(own)
+        return _newest_undamaged(checkpoints)
     path = Path(resume)
     if not path.is_dir() and path.name == _PREFIX:
         path = path.parent
@@ -206,15 +202,15 @@ def find(resume: str, own: Checkpoints) -> Path | None:
     return path
 
 
-def _newest_undamaged(own: Checkpoints) -> Path | None:
+def _newest_undamaged(checkpoints: Checkpoints) -> Path | None:
     first = None
-    for step in reversed(own.steps()):
-        folder = own.path(step)
+    for step in reversed(checkpoints.steps()):
+        folder = checkpoints.path(step)
         try:
             verify(folder)
         except DamagedError as error:
             if not folder.is_dir():  # its run has gone on, and pruned it
-                return _newest_undamaged(own)
+                return _newest_undamaged(checkpoints)
             log.warning("%s", error)
             first = first or error
             continue
@@ -222,13 +218,12 @@ def _newest_undamaged(own: Checkpoints) -> Path | None:
             log.warning("going on from the one before, %s", folder)
         return folder
     if first:
-        raise DamagedError(f"{first}. No other checkpoint of {own.folder} can be read")
+        raise DamagedError(f"{first}. No other checkpoint of {checkpoints.folder} can be read")
     return None
 
 
 def verify(folder: Path) -> CheckpointState:
-    """Read a checkpoint once as a whole and return its state. DamagedError when state.json or a
-    value is not as it was written, by their checksums."""
+    """Return a checkpoint's state; DamagedError when any checksum of its values does not fit."""
     state = CheckpointState.read(folder)
     try:
         reader = tf.train.load_checkpoint(str(folder / _PREFIX))
@@ -283,10 +278,7 @@ def load(model: Any, folder: Path, hint: str = "") -> CheckpointState:
 
 
 def warm_start(model: Any, folder: Path, source: str) -> CheckpointState:
-    """Restore the `warm_start_parts` of a model from a checkpoint of another one, `source`.
-
-    Every variable of the parts must be found; the rest of the checkpoint is left alone.
-    """
+    """Restore all `warm_start_parts` of a model from a checkpoint of another one, `source`."""
     state = CheckpointState.read(folder)
     if state.model != source:
         raise UserError(f"the checkpoint {folder} is of the model {state.model!r}, not {source!r}")

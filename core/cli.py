@@ -5,21 +5,20 @@ parse -> settings -> lock -> checkpoint -> data -> model -> act
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from core import commands, hparams, hparams_help
-from core.commands import Parser
-from core.errors import UsageError, UserError
-from core.experiment import Trained
+from core import commands, hparams, script_flags
+from core.errors import UserError
+from core.experiment import Experiment, Trained
 from core.files import write_json
-from core.provenance import circumstances, digest
-from core.registry import EXPERIMENTS, MODELS, Registry
+from core.provenance import circumstances
+from core.registry import EXPERIMENTS, MODELS
 from core.run_folder import RunFolder
 from core.run_settings import HParamFlags, Settings, merge_hparams
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from core.run import Run
 
 log = logging.getLogger(__name__)
-
-RESUME_HELP = "none, latest, or a checkpoint folder"
 
 
 def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
@@ -44,55 +41,46 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
 def train(argv: Sequence[str]) -> None:
     """Train a model into its run folder (`train.py`).
 
-    Raises UserError for all a user can mend, core.training.StoppedError after SIGINT or SIGTERM.
+    Raises UserError for all a user can mend, StoppedError after SIGINT or SIGTERM.
     """
-    parser = _parser("train.py", "Train a model.", resume="none")
-    parser.add_argument(
-        "--allow-data-change", action="store_true", help="go on though the data have changed"
-    )
-    args = parser.parse_args(list(argv))
-    if args.help_hps:
-        print(hparams_help.of_models(args.model, args.data_loader))
+    args = script_flags.parse_train(argv)
+    if args is None:
         return
-    _require(parser, MODELS, args, "model", "--output-dir", "--id")
-    folder = RunFolder(args.output_dir, args.model, args.id)
     from core import devices, distribution, notifier, training
-    from core.checkpoints import Checkpoints, find
+    from core.checkpoints import Checkpoints
     from core.reporting import console
     from core.run import Run
 
-    def settings() -> Settings:
-        config = None if args.resume == "none" else _config_path(folder, args.resume)
-        return Settings.merge(args.model, args.data_loader, _flags(args), config)
-
+    folder, checkpoints = args.folder, Checkpoints(args.folder.checkpoints)
     with console(), contextlib.ExitStack() as stack:
-        cluster = distribution.Cluster.from_environment(settings().base.distribute)
+        cluster = distribution.Cluster.from_environment(_settings(args).base.distribute)
         writes = cluster is None or cluster.chief  # the other machines leave the folder alone
         if writes:
             stack.enter_context(folder.created())
             stack.enter_context(folder.lock())
-        own, merged = Checkpoints(folder.checkpoints), settings()
-        slack = notifier.read_config(merged.base.slack_config) if writes else None
-        checkpoint = find(args.resume, own)
-        _check_start(args.resume, checkpoint, own)
-        if writes:
-            own.clean()
-            if args.resume == "latest" and checkpoint:
-                own.set_aside(newer_than=checkpoint)  # they are damaged
-        stack.enter_context(errors_explained(merged))
-        devices.setup(args.gpu, merged.base.seed, merged.base.deterministic)
+        settings = _settings(args)  # again: the lock's last holder may have written config.json
+        base = settings.base
+        slack = notifier.read_config(base.slack_config) if writes else None
+        checkpoint = _find_start(args.resume, checkpoints, writes)
+        stack.enter_context(errors_explained(settings))
+        devices.setup(args.gpu, base.seed, base.deterministic)
         spread = distribution.start(
-            merged.base.distribute, cluster, lambda: merged.shared_facts(checkpoint)
+            base.distribute, cluster, lambda: settings.shared_facts(checkpoint)
         )
         stack.enter_context(spread.explained())
-        dataset = merged.open_dataset()
-        run = Run.for_training(merged, dataset, checkpoint, args.output_dir, spread.scope)
+        dataset = settings.open_dataset()
+        run = Run.for_training(settings, dataset, checkpoint, args.output_dir, spread.scope)
         spread.check_same_weights(run.model)
-        if writes and run.step < merged.base.iterations:  # else a history should have nothing
-            merged.record_start(folder, run.step, argv, args.allow_data_change)
+        if writes and run.step < base.iterations:  # else a history should have nothing
+            settings.record_start(folder, run.step, argv, args.allow_data_change)
         log.info("%s, %s", folder.root, f"from step {run.step}" if run.step else "from the start")
-        thread = stack.enter_context(notifier.Notifier(slack, folder, merged.base.goal))
-        training.train(run.model, dataset, folder, merged.base, run.step, thread, spread)
+        thread = stack.enter_context(notifier.Notifier(slack, folder, base.goal))
+        training.train(run.model, dataset, folder, base, run.step, thread, spread)
+
+
+def _settings(args: Namespace) -> Settings:
+    config = None if args.resume == "none" else _config_path(args.folder, args.resume)
+    return Settings.merge(args.model, args.data_loader, args.flags, config)
 
 
 def _config_path(folder: RunFolder, resume: str) -> Path | None:
@@ -105,25 +93,33 @@ def _config_path(folder: RunFolder, resume: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _check_start(resume: str, checkpoint: Path | None, own: Checkpoints) -> None:
-    """Raise UserError for a start that would destroy what is there."""
-    steps = own.steps()
+def _find_start(resume: str, checkpoints: Checkpoints, writes: bool) -> Path | None:
+    """Return the checkpoint to start from, None for step 0. UserError for a start that would
+    destroy what is there. writes: whether this process may tidy the folder up."""
+    from core.checkpoints import CheckpointState, find
+
+    checkpoint, steps = find(resume, checkpoints), checkpoints.steps()
     if resume == "none" and steps:
         raise UserError(
-            f"{own.folder} already has checkpoints (newest: step {steps[-1]}); go on from them "
-            "with --resume latest, or start afresh under another --id"
+            f"{checkpoints.folder} already has checkpoints (newest: step {steps[-1]}); go on from "
+            "them with --resume latest, or start afresh under another --id"
         )
-    if resume == "latest" and checkpoint is None:
-        log.info("nothing to resume in %s: starting at step 0", own.folder)
-    if checkpoint is not None and steps and resume != "latest":
-        from core.checkpoints import CheckpointState
-
+    if checkpoint is None:
+        if resume == "latest":
+            log.info("nothing to resume in %s: starting at step 0", checkpoints.folder)
+    elif steps and resume != "latest":
         step = CheckpointState.read(checkpoint).step
         if steps[-1] > step:
             raise UserError(
-                f"{own.folder} has checkpoints after step {step} (newest: step {steps[-1]}), which "
-                "a training from there would mix up; move them away, or use another --id"
+                f"{checkpoints.folder} has checkpoints after step {step} (newest: step "
+                f"{steps[-1]}), which a training from there would mix up; move them away, or use "
+                "another --id"
             )
+    if writes:
+        checkpoints.clean()
+        if resume == "latest" and checkpoint:
+            checkpoints.set_aside(newer_than=checkpoint)  # they are damaged
+    return checkpoint
 
 
 # --- evaluate -------------------------------------------------------------------------------------
@@ -136,22 +132,17 @@ def evaluate(argv: Sequence[str]) -> None:
     configured. The run's config.json gives all hparams; flags override. Raises UserError for all a
     user can mend.
     """
-    parser = _parser("evaluate-metrics.py", "Compute metrics of a trained model.", resume="latest")
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="default: all of the model's")
-    parser.add_argument("--all", action="store_true", help="print all protocols and controls")
-    args = parser.parse_args(list(argv))
-    if args.help_hps:
-        print(hparams_help.of_models(args.model, args.data_loader))
+    args = script_flags.parse_evaluate(argv)
+    if args is None:
         return
-    _require(parser, MODELS, args, "model", "--output-dir", "--id")
-    folder = RunFolder(args.output_dir, args.model, args.id)
     from core import notifier
     from core.evaluation import report
     from core.reporting import console
 
-    names = report.check_metrics(args.metrics or MODELS[args.model].metrics, MODELS[args.model])
+    folder, model_cls = args.folder, MODELS[args.model]
+    names = report.check_metrics(args.metrics or model_cls.metrics, model_cls)
     with console(), folder.created():
-        with _opened(folder, args.model, args, _flags(args), "--id") as (run, dataset, _):
+        with _opened(folder, args, args.flags, "--id") as (run, dataset, _):
             base = run.settings.base
             slack = notifier.read_config(base.slack_config)
             results = report.run(
@@ -161,7 +152,7 @@ def evaluate(argv: Sequence[str]) -> None:
                 names,
                 run.step,
                 command=("evaluate-metrics.py", *argv),
-                data=_data_digests(run.settings),
+                data=run.settings.data_digests(),
                 whole_table=args.all,
             )
         with notifier.Notifier(slack, folder, base.goal) as thread:
@@ -170,7 +161,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _opened(
-    folder: RunFolder, model_name: str, args: argparse.Namespace, flags: HParamFlags, id_flag: str
+    folder: RunFolder, args: Namespace, flags: HParamFlags, id_flag: str
 ) -> Iterator[tuple[Run, Dataset, Path | None]]:
     """Open a run with its data for a block: (run, dataset, checkpoint folder; None for an untrained
     network). id_flag: names the run's id, for messages."""
@@ -184,7 +175,7 @@ def _opened(
             "use --resume none for an untrained network"
         )
     config = _config_path(folder, args.resume)
-    settings = Settings.merge(model_name, args.data_loader, flags, config, new_data=False)
+    settings = Settings.merge(folder.model_name, args.data_loader, flags, config, new_data=False)
     devices.setup(args.gpu, settings.base.seed, settings.base.deterministic)
     with errors_explained(settings):
         dataset = settings.open_dataset()
@@ -199,11 +190,6 @@ def _opened(
         yield run, dataset, checkpoint
 
 
-def _data_digests(settings: Settings) -> dict[str, str]:
-    """Return a digest of each folder of data, to stand beside figures."""
-    return {name: digest(files) for name, files in settings.data_files().items()}
-
-
 # --- experiments ----------------------------------------------------------------------------------
 
 
@@ -213,61 +199,41 @@ def run_experiment(argv: Sequence[str]) -> None:
     The model's config.json gives all its hparams; flags override. What was run is recorded in the
     experiment's own folder. Raises UserError for all a user can mend.
     """
-    parser = Parser(prog="run-experiment.py", description="Run an experiment.")
-    parser.add_argument("experiment", nargs="?", help="name of the experiment")
-    parser.add_argument("--model-name", metavar="NAME", help="name of the model")
-    parser.add_argument("--model-id", metavar="ID", help="its run is <output dir>/<model>-<id>")
-    parser.add_argument("--model-hparams", action="append", metavar="a=1,b=2",
-                        help="of the model and of the data loader, mixed")  # fmt: skip
-    parser.add_argument("--exp-hparams", action="append", metavar="a=1,b=2")
-    _shared_flags(parser, "the experiment's folder is <output dir>/<experiment>-<id> (default: the "
-                  "model's id)", resume="latest")  # fmt: skip
-    args = parser.parse_args(list(argv))
-    if args.help_hps:
-        print(hparams_help.of_experiments(args.experiment, args.model_name, args.data_loader))
+    args = script_flags.parse_experiment(argv)
+    if args is None:
         return
-    args.id = args.id or args.model_id
-    _require(parser, EXPERIMENTS, args, "experiment")
+    from core import devices
+    from core.reporting import console
+
     experiment_cls = EXPERIMENTS[args.experiment]
-    model_flags = ("--model-name", "--model-id") if experiment_cls.needs_model else ()
-    _require(parser, MODELS, args, *model_flags, "--output-dir", "--id")
-    own = RunFolder(args.output_dir, args.experiment, args.id)
-    text = _joined(args.exp_hparams)
-    exp_hparams = merge_hparams("--exp-hparams", text, experiment_cls.HParams, None, "")
-    experiment = experiment_cls(exp_hparams, own.root)
+    exp_folder = RunFolder(args.output_dir, args.experiment, args.id)
+    exp_hparams = merge_hparams("--exp-hparams", args.exp_hparams, experiment_cls.HParams, None, "")
+    experiment = experiment_cls(exp_hparams, exp_folder.root)
     record = {
         "experiment": args.experiment,
         "hparams": hparams.to_dict(exp_hparams),
         **circumstances("run-experiment.py", argv),
     }
-    from core.reporting import console
-
-    act = _run_on_model if experiment_cls.needs_model else _run_on_files
-    with console(), own.created():
-        act(experiment, own, args, record)
-
-
-def _run_on_files(
-    experiment: Any, own: RunFolder, args: argparse.Namespace, record: dict[str, Any]
-) -> None:
-    from core import devices
-
-    if args.model_name or args.model_id or args.model_hparams:
-        log.info("%s reads files only: no model is loaded", args.experiment)
-    devices.setup(args.gpu, seed=0, deterministic=False)
-    experiment.prepare()
-    write_json(own.config, record)
-    experiment.run(None)
+    with console(), exp_folder.created():
+        if experiment_cls.needs_model:
+            _run_on_model(experiment, exp_folder, args, record)
+            return
+        if args.model_name or args.model_id or args.mixed:
+            log.info("%s reads files only: no model is loaded", args.experiment)
+        devices.setup(args.gpu, seed=0, deterministic=False)
+        experiment.prepare()
+        write_json(exp_folder.config, record)
+        experiment.run(None)
 
 
 def _run_on_model(
-    experiment: Any, own: RunFolder, args: argparse.Namespace, record: dict[str, Any]
+    experiment: Experiment, exp_folder: RunFolder, args: Namespace, record: dict[str, Any]
 ) -> None:
     experiment.check_fit(MODELS[args.model_name])
     folder = RunFolder(args.output_dir, args.model_name, args.model_id)
-    flags = HParamFlags(mixed=_joined(args.model_hparams))
+    flags = HParamFlags(mixed=args.mixed)
     experiment.prepare()
-    with _opened(folder, args.model_name, args, flags, "--model-id") as (run, dataset, checkpoint):
+    with _opened(folder, args, flags, "--model-id") as (run, dataset, checkpoint):
         record["model"] = {
             "name": args.model_name,
             "id": args.model_id,
@@ -275,54 +241,10 @@ def _run_on_model(
             "step": run.step,
             "hparams": run.settings.groups(),
             "loader": run.settings.loader_name,
-            "data": _data_digests(run.settings),
+            "data": run.settings.data_digests(),
         }
-        write_json(own.config, record)
+        write_json(exp_folder.config, record)
         experiment.run(Trained(run.model, dataset, args.model_id, run.step))
-
-
-# --- shared ---------------------------------------------------------------------------------------
-
-
-def _parser(script: str, description: str, resume: str) -> Parser:
-    parser = Parser(prog=script, description=description)
-    parser.add_argument("model", nargs="?", help="name of the model")
-    parser.add_argument("-p", "--hparams", action="append", metavar="a=1,b=2", help="of the model")
-    parser.add_argument("-dp", "--data-hparams", action="append", metavar="a=1,b=2")
-    parser.add_argument("--base-hparams", action="append", metavar="a=1,b=2")
-    _shared_flags(parser, "the run is <output dir>/<model>-<id>", resume)
-    return parser
-
-
-def _shared_flags(parser: argparse.ArgumentParser, id_help: str, resume: str) -> None:
-    parser.add_argument("--data-loader", metavar="NAME", help="name of the data loader")
-    parser.add_argument("-o", "--output-dir", metavar="DIR", help="folder of all runs")
-    parser.add_argument("--id", metavar="ID", help=id_help)
-    parser.add_argument("-g", "--gpu", type=int, nargs="+", metavar="N", help="GPU numbers")
-    parser.add_argument("-r", "--resume", default=resume, help=f"{RESUME_HELP} (default: {resume})")
-    parser.add_argument("--help-hps", action="store_true", help="print the hparams and end")
-
-
-def _require(
-    parser: argparse.ArgumentParser, registry: Registry, args: argparse.Namespace, *names: str
-) -> None:
-    """UsageError unless all the arguments are given. registry: of the names that may be missing."""
-    attribute = {name: name.lstrip("-").replace("-", "_") for name in names}
-    missing = [name for name in names if not getattr(args, attribute[name])]
-    if missing:
-        named = {registry.kind, f"--{registry.kind}-name"}.intersection(missing)
-        hint = f"; {registry.kind}s: {', '.join(registry.names())}" if named else ""
-        raise UsageError(f"missing: {', '.join(missing)}{hint}. See {parser.prog} --help")
-
-
-def _flags(args: argparse.Namespace) -> HParamFlags:
-    groups = (args.base_hparams, args.hparams, args.data_hparams)
-    return HParamFlags(*(_joined(texts) for texts in groups))
-
-
-def _joined(texts: Sequence[str] | None) -> str:
-    """Return one comma string of a flag that may be given more than once."""
-    return ",".join(text for text in texts or () if text)
 
 
 @contextlib.contextmanager

@@ -97,11 +97,8 @@ Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 @contextlib.contextmanager
 def handle_signals(handlers: Mapping[int, Handler]) -> Iterator[None]:
-    """Handle signals (number -> handler, as of signal.signal) within the block.
-
-    Does nothing outside the main thread: Python delivers no signals to the others.
-    """
-    if threading.current_thread() is not threading.main_thread():
+    """Handle signals (number -> handler, as of signal.signal) within the block."""
+    if threading.current_thread() is not threading.main_thread():  # Python delivers it no signals
         yield
         return
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

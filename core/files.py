@@ -19,10 +19,8 @@ from core.errors import UserError, first_line
 
 
 def make_folder(folder: Path, what: str, remedy: str) -> None:
-    """Make a folder with its parents; UserError when that or writing into it is impossible.
-
-    what: names the folder in the message ('the run folder'); remedy: ends the message.
-    """
+    """Make a folder with its parents; UserError when that or writing into it is impossible. what:
+    names the folder in the message ('the run folder'); remedy: ends the message."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
@@ -34,10 +32,8 @@ def make_folder(folder: Path, what: str, remedy: str) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; it becomes `path` when the block ends without an error.
-
-    UserError when the file cannot be written.
-    """
+    """Yield a temporary path; it becomes `path` when the block ends without an error. UserError
+    when the file cannot be written."""
     with _temporary(path) as temporary:
         yield temporary
         temporary.replace(path)
@@ -180,10 +176,8 @@ def open_npz(path: Path, what: str, remedy: str) -> Iterator[NpzReader]:
 
 
 def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
-    """Write `content` as JSON atomically. sort_keys: equal contents give equal bytes.
-
-    UserError when the file cannot be written, ValueError or TypeError when it is no JSON.
-    """
+    """Write `content` as JSON atomically; UserError when that fails. sort_keys: equal contents give
+    equal bytes."""
     text = json.dumps(content, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
     write_atomic(path, (text + "\n").encode())
 
@@ -192,10 +186,7 @@ T = TypeVar("T")
 
 
 def read_json(path: Path, content_type: type[T] = Any) -> T:
-    """Return the content of a JSON file, checked and converted to `content_type` by msgspec.
-
-    UserError when the file is missing, is no JSON or is not of that type.
-    """
+    """Return the content of a JSON file as a `content_type`; UserError when it is not one."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=content_type)
     except OSError as error:
@@ -206,15 +197,13 @@ def read_json(path: Path, content_type: type[T] = Any) -> T:
         raise UserError(f"{path} is not valid JSON ({error})") from None
 
 
-def read_versioned_json(path: Path, content_type: type[T], schema: int, remedy: str) -> T:
-    """Return the content of a JSON file of the given schema, as `read_json`.
-
-    UserError also when its key `schema` is another; remedy: ends that message.
-    """
+def read_versioned_json(path: Path, content_type: type[T], schema: int) -> T:
+    """Return the content of a JSON file as `read_json`; UserError when its key `schema` is another
+    one."""
     found = read_json(path, _Schema).schema
     if found != schema:
         raise UserError(
-            f"{path}: schema {found}, but this version of the program reads schema {schema}; "
-            f"{remedy}"
+            f"{path}: schema {found}, but this version of the program reads schema {schema}; open "
+            "it with the version that wrote it"
         )
     return read_json(path, content_type)

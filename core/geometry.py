@@ -23,9 +23,7 @@ def location_cells(boxes: tf.Tensor) -> tf.Tensor:
 
 def size_levels(boxes: tf.Tensor) -> tf.Tensor:
     """Return the level of each box's area: int32 (O,), 9 times the area, rounded half to even.
-
-    boxes: float32 (O, 4).
-    """
+    boxes: float32 (O, 4)."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     levels = tf.round((SIZE_LEVELS - 1) * areas)
     return tf.cast(tf.clip_by_value(levels, 0, SIZE_LEVELS - 1), tf.int32)

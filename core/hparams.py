@@ -111,12 +111,10 @@ def parse(text: str | None, cls: type[T], /, **saved: Any) -> T:
     or out of range, and for a required hparam that nobody gave.
     """
     fields = fields_of(cls)
-    for name in saved:
-        _check_known(name, cls)
     values: dict[str, Any] = {}
     for clause in _clauses(text or ""):
         name = clause.name
-        with _located(f"clause {clause.text!r}", HParamError):
+        with located(f"clause {clause.text!r}"):
             _check_known(name, cls)
             if name in values:
                 raise HParamError(f"{name!r} is given twice; keep one of them")
@@ -124,9 +122,7 @@ def parse(text: str | None, cls: type[T], /, **saved: Any) -> T:
             values[name] = _checked(_split(clause, hint), field, hint, strict=False)
         if field.metadata.get("folder") and values[name]:
             values[name] = str(Path.cwd() / values[name])
-    values = {**saved, **values}
-    _check_required(cls, values)
-    return cls(**values)
+    return _construct(cls, {**saved, **values})
 
 
 def route(text: str, classes: Mapping[str, type]) -> dict[str, str]:
@@ -136,7 +132,7 @@ def route(text: str, classes: Mapping[str, type]) -> dict[str, str]:
     """
     routed: dict[str, list[str]] = {group: [] for group in classes}
     for clause in _clauses(text):
-        with _located(f"clause {clause.text!r}", HParamError):
+        with located(f"clause {clause.text!r}"):
             _check_known(clause.name, *classes.values())
             owners = [group for group, cls in classes.items() if clause.name in _names(cls)]
             if len(owners) > 1:
@@ -156,15 +152,13 @@ def to_dict(instance: Any) -> dict[str, Any]:
     }
 
 
-def from_dict(cls: type[T], values: Any, where: str) -> T:
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Return an instance of `cls` with the values of `to_dict`; the inverse of that.
 
     A missing name with a default was added after the values were written: the default is used,
     with a notice. where: the file and group of the values, for messages. UserError for names that
     are unknown, required and missing, or whose values have another type or are out of range.
     """
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where}: expected an object of hparams, found {values!r}")
     fields = fields_of(cls)
     for name in values:
         if name not in fields:
@@ -172,10 +166,10 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
                 f"{where}: unknown hparam {name!r}.{closest(name, list(fields))} "
                 "This file belongs to another version of the program, or was edited"
             )
-    with _located(where, UserError):
-        _check_required(cls, values)
-        instance = cls(
-            **{name: _checked(value, *fields[name], strict=True) for name, value in values.items()}
+    with located(where, UserError):
+        instance = _construct(
+            cls,
+            {name: _checked(value, *fields[name], strict=True) for name, value in values.items()},
         )
     added = [f"{name}={getattr(instance, name)}" for name in fields if name not in values]
     if added:
@@ -184,10 +178,8 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
 
 
 def to_text(values: Mapping[str, Any]) -> str:
-    """Return the comma string that `parse` reads as these values, which are of `to_dict`.
-
-    HParamError for a text that no comma string can carry: one with both kinds of quotes.
-    """
+    """Return the comma string that `parse` reads as these values of `to_dict`; HParamError for a
+    text that none can carry, as one with both kinds of quotes."""
     return ",".join(f"{name}={_quoted(name, value)}" for name, value in values.items())
 
 
@@ -280,8 +272,11 @@ class _Clause(NamedTuple):
 
 # name=value and the comma after it, if any. A value that starts with a quote or [ must be closed.
 _CLAUSE = re.compile(
-    r"""(?P<clause>(?P<name>[^=,]*)=[ ]*(?:'(?P<single>[^']*)'|"(?P<double>[^"]*)"|"""
-    r"""(?P<list>\[[^\]]*\])|(?P<plain>(?![ '"\[])[^,]*))\s*)(?:,|\Z)"""
+    r"""(?P<clause> (?P<name>[^=,]*)=\ *
+    (?: (?P<quote>['"]) (?P<quoted>((?!(?P=quote)).)*) (?P=quote)
+      | (?P<plain>\[[^]]*\] | (?![\ '"[])[^,]*) )
+    \s*) (?:,|\Z)""",
+    re.VERBOSE | re.DOTALL,
 )
 
 
@@ -294,15 +289,11 @@ def _clauses(text: str) -> Iterator[_Clause]:
         clause, name = match["clause"].strip(), match["name"].strip()
         if not name:
             raise HParamError(f"clause {clause!r}: no name before '='")
-        value = next(match[kind] for kind in _KINDS if match[kind] is not None)
-        quoted = match["plain"] is None and match["list"] is None
-        yield _Clause(clause, name, value if quoted else value.strip(), quoted)
+        quoted = match["quote"] is not None
+        yield _Clause(clause, name, match["quoted"] if quoted else match["plain"].strip(), quoted)
         position = match.end()
         if position == len(text) and not match.group().endswith(","):
             break
-
-
-_KINDS = ("single", "double", "list", "plain")
 
 
 def _what_is_wrong(text: str, position: int) -> str:
@@ -393,14 +384,12 @@ def _check_limits(value: Any, field: dataclasses.Field) -> None:
         raise HParamError(f"{field.name} must be at most {high}, found {value}")
 
 
-def _check_required(cls: type, values: Mapping[str, Any]) -> None:
-    missing = [
-        field.name
-        for field in dataclasses.fields(cls)
-        if field.name not in values and field.default is dataclasses.MISSING
-    ]
+def _construct(cls: type[T], values: Mapping[str, Any]) -> T:
+    required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+    missing = [name for name in required if name not in values]
     if missing:
         raise HParamError(f"missing hparams without a default: {', '.join(missing)}")
+    return cls(**values)
 
 
 def _check_known(name: str, *classes: type) -> None:
@@ -416,7 +405,7 @@ def _check_known(name: str, *classes: type) -> None:
 
 
 @contextlib.contextmanager
-def _located(where: str, kind: type[UserError]) -> Iterator[None]:
+def located(where: str, kind: type[UserError] = HParamError) -> Iterator[None]:
     """Raise HParamErrors of the block as `kind`, beginning with `where`."""
     try:
         yield

@@ -51,8 +51,9 @@ def learning_curves(lines: Sequence[dict[str, Any]], path: Path) -> None:
             panel.plot(steps, values, linewidth=1.4, marker=marker)
             continue
         panel.plot(steps, values, color="C0", alpha=0.35, linewidth=0.8, label="logged")
-        mean = running_mean(values, len(values) // 20)
-        panel.plot(steps, mean, color="C0", linewidth=1.6, label="running mean")
+        width = len(values) // 20
+        mean = np.convolve(values, np.full(width, 1 / width), "valid")
+        panel.plot(steps[width - 1 :], mean, color="C0", linewidth=1.6, label="running mean")
         _legend_below(panel)
     save(path, _png(figure))
 
@@ -233,14 +234,6 @@ _COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b",
     "#e377c2", "#bcbd22", "#17becf", "#000000", "#00ff7f", "#7b68ee",
 )  # fmt: skip
-
-
-def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the mean of each value and up to `width` - 1 before it: float64 (n,)."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - width)
-    return (sums[ends] - sums[starts]) / (ends - starts)
 
 
 def _figure(inches: tuple[float, float]) -> Any:

@@ -25,7 +25,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from core import checkpoints, hparams
+from core import checkpoints, hparams, scene_inputs
 from core.checkpoints import Checkpoints, CheckpointState
 from core.dataset import Dataset, DataSizes, Vocabulary
 from core.drawings import compose_drawings
@@ -42,14 +42,13 @@ from core.model import (
 from core.registry import MODELS
 from core.run_folder import RunConfig, RunFolder
 from core.run_settings import HParamFlags, Settings
-from dataloaders import image_ops, images
+from core.scene_inputs import ImageLike
+from dataloaders import image_ops
 from dataloaders.scene_graph import triples
 
 log = logging.getLogger(__name__)
 
-MAX_OBJECTS = 8  # of a scene: no prepared scene has more, so no model was trained on more
 BLOCK = 64  # scenes encoded at a time
-_ROUNDING = 1e-3  # boxes that stick out so far are clipped
 
 
 @dataclass(frozen=True, repr=False)
@@ -201,9 +200,7 @@ class Run:
 
     # ---- encoding -----------------------------------------------------------------------------
 
-    def encode_photo(
-        self, image: np.ndarray | Image.Image, boxes: np.ndarray | None = None
-    ) -> EncodedScene:
+    def encode_photo(self, image: ImageLike, boxes: np.ndarray | None = None) -> EncodedScene:
         """Encode a photograph.
 
         image: uint8 (H, W, 3) or a PIL image, of any size. boxes: (n, 4), [x0, y0, x1, y1] in
@@ -214,32 +211,32 @@ class Run:
 
     def encode_photos(
         self,
-        images: Sequence[np.ndarray | Image.Image],
+        images: Sequence[ImageLike],
         boxes: Sequence[np.ndarray] | None = None,
     ) -> list[EncodedScene]:
         """Encode photographs, many at a time; each as `encode_photo`."""
         if isinstance(self.model, WholeSceneModel):
             embed, side = self.model.embed_photographs, self.model.scene_size
             return self._whole_scenes(
-                [_photo_pixels(image, side, i) for i, image in enumerate(images)], embed
+                [scene_inputs.photo_pixels(image, side, i) for i, image in enumerate(images)], embed
             )
         encoder = self._object_encoder()
         if boxes is None:
             raise UserError(f"the model {self.model.name!r} encodes objects: give their boxes")
-        checked = _checked_boxes(boxes, len(images), "photograph")
+        checked = scene_inputs.checked_boxes(boxes, len(images), "photograph")
         scenes = []
         for start in range(0, len(images), BLOCK):
-            own = checked[start : start + BLOCK]
+            scene_boxes = checked[start : start + BLOCK]
             numbered = enumerate(images[start : start + BLOCK], start)
             photos = tf.constant(
-                [_photo_pixels(image, self.sizes.photo, i) for i, image in numbered]
+                [scene_inputs.photo_pixels(image, self.sizes.photo, i) for i, image in numbered]
             )
-            crops = self._cut(photos, np.concatenate(own), _owners(own))
-            scenes += self._scenes(own, encoder.embed_photos(crops))
+            crops = self._cut(photos, np.concatenate(scene_boxes), _obj_to_img(scene_boxes))
+            scenes += self._scenes(scene_boxes, encoder.embed_photos(crops))
         return scenes
 
     def encode_sketches(
-        self, sketches: Sequence[np.ndarray | Image.Image], boxes: np.ndarray, fit: bool = True
+        self, sketches: Sequence[ImageLike], boxes: np.ndarray, fit: bool = True
     ) -> EncodedScene:
         """Encode a sketched scene: a sketch and a box for each of its 1 to 8 objects.
 
@@ -252,34 +249,34 @@ class Run:
 
     def encode_sketched_scenes(
         self,
-        scenes: Sequence[Sequence[np.ndarray | Image.Image]],
+        scenes: Sequence[Sequence[ImageLike]],
         boxes: Sequence[np.ndarray],
         fit: bool = True,
     ) -> list[EncodedScene]:
         """Encode sketched scenes, many at a time; each as `encode_sketches`."""
-        checked = _checked_boxes(boxes, len(scenes), "sketched scene")
-        for number, (scene, own) in enumerate(zip(scenes, checked)):
-            if len(scene) != len(own):
-                raise UserError(
-                    f"sketched scene {number} has {len(scene)} sketches and {len(own)} boxes: "
-                    "give one box for each sketch"
-                )
+        checked = scene_inputs.checked_boxes(boxes, len(scenes), "sketched scene")
+        scene_inputs.check_counts(scenes, checked)
         whole = isinstance(self.model, WholeSceneModel)
         encoder = None if whole else self._object_encoder()
         encoded = []
         for start in range(0, len(scenes), BLOCK):
-            own = checked[start : start + BLOCK]
+            scene_boxes = checked[start : start + BLOCK]
             sketches = [sketch for scene in scenes[start : start + BLOCK] for sketch in scene]
             pixels = self._sketch_pixels(sketches, fit)
             if whole:
-                joined, side = (np.concatenate(own), _owners(own)), self.model.scene_size
-                drawings = compose_drawings(pixels, *joined, len(own), side)
+                drawings = compose_drawings(
+                    pixels,
+                    np.concatenate(scene_boxes),
+                    _obj_to_img(scene_boxes),
+                    len(scene_boxes),
+                    self.model.scene_size,
+                )
                 encoded += self._whole_scenes(drawings.numpy(), self.model.embed_drawings)
             else:
-                encoded += self._scenes(own, encoder.embed_sketches(pixels))
+                encoded += self._scenes(scene_boxes, encoder.embed_sketches(pixels))
         return encoded
 
-    def encode_drawings(self, drawings: Sequence[np.ndarray | Image.Image]) -> list[EncodedScene]:
+    def encode_drawings(self, drawings: Sequence[ImageLike]) -> list[EncodedScene]:
         """Encode whole drawings, each a page with all its objects where they are drawn.
 
         drawings: as a sketch of `encode_sketches`; a page is scaled to a square. UsageError for a
@@ -292,10 +289,14 @@ class Run:
             )
         side = self.model.scene_size
         pages = [
-            np.asarray(Image.fromarray(_grey(page)).resize((side, side), Image.Resampling.BILINEAR))
-            for page in drawings
+            Image.fromarray(scene_inputs.grey_pixels(drawing)).resize(
+                (side, side), Image.Resampling.BILINEAR
+            )
+            for drawing in drawings
         ]
-        return self._whole_scenes([page[..., None] for page in pages], self.model.embed_drawings)
+        return self._whole_scenes(
+            [np.asarray(page)[..., None] for page in pages], self.model.embed_drawings
+        )
 
     def masks(self, scene: EncodedScene) -> np.ndarray:
         """Return the masks that the model makes of an encoded scene's objects: float32 (n, M, M),
@@ -328,11 +329,11 @@ class Run:
             raise UsageError(f"the model {self.model.name!r} encodes no photographs and sketches")
         return self.model
 
-    def _sketch_pixels(self, sketches: Sequence[np.ndarray | Image.Image], fit: bool) -> tf.Tensor:
+    def _sketch_pixels(self, sketches: Sequence[ImageLike], fit: bool) -> tf.Tensor:
         """Return sketches as the model sees them: uint8 (Q, H, W, 1)."""
-        grey = [_grey(sketch) for sketch in sketches]
+        grey = [scene_inputs.grey_pixels(sketch) for sketch in sketches]
         if fit:
-            canvases = [_fitted(sketch, self.sizes.sketch) for sketch in grey]
+            canvases = [scene_inputs.on_canvas(sketch, self.sizes.sketch) for sketch in grey]
             return self._resize(tf.constant(np.stack(canvases)[..., None]))
         side = self.image_size
         for sketch in grey:
@@ -352,7 +353,7 @@ class Run:
 
     def _scenes(self, boxes: Sequence[np.ndarray], encoded: Any) -> list[EncodedScene]:
         """Return the scenes of encoded objects. encoded: `EncodedObjects` of all their objects."""
-        ends = np.cumsum([len(own) for own in boxes])[:-1]
+        ends = np.cumsum([len(scene_boxes) for scene_boxes in boxes])[:-1]
         columns = (encoded.vector, encoded.embedding, tf.nn.softmax(encoded.logits))
         split = (np.split(column.numpy(), ends) for column in columns)
         scenes = [EncodedScene(*parts) for parts in zip(boxes, *split)]
@@ -368,16 +369,16 @@ class Run:
         if not isinstance(self.model, SceneGraphModel):
             raise UsageError(f"the model {self.model.name!r} makes no masks of scenes")
         boxes = [scene.boxes for scene in scenes]
-        joined, obj_to_img = tf.constant(np.concatenate(boxes)), tf.constant(_owners(boxes))
+        joined, obj_to_img = tf.constant(np.concatenate(boxes)), tf.constant(_obj_to_img(boxes))
         vectors = tf.constant(np.concatenate([scene.vectors for scene in scenes]))
         relations = triples(joined, obj_to_img)
         block = ObjectScenes(vectors, joined, obj_to_img, relations, len(scenes))
         return self.model.contextualise(block, with_masks)
 
 
-def _owners(boxes: Sequence[np.ndarray]) -> np.ndarray:
+def _obj_to_img(boxes: Sequence[np.ndarray]) -> np.ndarray:
     """Return which scene each object is in: int32 (O,)."""
-    return np.repeat(np.arange(len(boxes), dtype=np.int32), [len(own) for own in boxes])
+    return np.repeat(np.arange(len(boxes), dtype=np.int32), [len(each) for each in boxes])
 
 
 def _rows(vectors: dict[str, tf.Tensor]) -> list[dict[str, np.ndarray]]:
@@ -421,7 +422,7 @@ def _check_common_hparams(model: Model, settings: Settings, config: RunConfig, p
     """Raise UserError unless the hparams that both models have are equal, but for those that may
     differ."""
     there = hparams.to_dict(
-        hparams.from_dict(MODELS[config.model].HParams, config.model_hparams, str(path))
+        hparams.from_dict(MODELS[config.model].HParams, config.hparams.model, str(path))
     )
     here = hparams.to_dict(settings.model)
     differing = [
@@ -434,72 +435,3 @@ def _check_common_hparams(model: Model, settings: Settings, config: RunConfig, p
             f"{model.name} cannot start from {path.parent}: {'; '.join(sorted(differing))}; give "
             "the same values in --hparams"
         )
-
-
-def _checked_boxes(boxes: Sequence[np.ndarray], count: int, what: str) -> list[np.ndarray]:
-    """Return the boxes of each scene as float32 (n, 4); UserError naming the first wrong one."""
-    if len(boxes) != count:
-        raise UserError(f"{count} {what}s and boxes for {len(boxes)}: give boxes for each")
-    checked = []
-    for number, own in enumerate(boxes):
-        try:
-            array = np.asarray(own, np.float32)
-        except (TypeError, ValueError):
-            array = np.zeros(0, np.float32)
-        name = f"the boxes of {what} {number}"
-        if array.ndim != 2 or array.shape[1] != 4:
-            raise UserError(f"{name} must be numbers (n, 4): x0, y0, x1, y1 of each object")
-        if not 1 <= len(array) <= MAX_OBJECTS:
-            raise UserError(
-                f"{what} {number} has {len(array)} objects: give 1 to {MAX_OBJECTS}, the most "
-                "important ones"
-            )
-        inside = ((array >= -_ROUNDING) & (array <= 1 + _ROUNDING)).all()  # False for NaN
-        if not inside or (array[:, :2] >= array[:, 2:]).any():
-            raise UserError(
-                f"{name} must be x0, y0, x1, y1 in [0, 1] of the picture with x0 < x1 and y0 < y1: "
-                "divide pixels by its width and height, and turn widths and heights into corners"
-            )
-        checked.append(np.clip(array, 0.0, 1.0))
-    return checked
-
-
-def _photo_pixels(image: np.ndarray | Image.Image, side: int, number: int) -> np.ndarray:
-    """Return a photograph as preparation stores it: uint8 (side, side, 3)."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise UserError(
-                f"photograph {number} is {image.dtype} {image.shape}: give uint8 (height, width, "
-                "3), or a PIL image"
-            )
-        image = Image.fromarray(image)
-    if not isinstance(image, Image.Image):
-        raise UserError(f"photograph {number} is no NumPy array and no PIL image: open it first")
-    if image.size == (side, side):
-        return np.asarray(image.convert("RGB"))
-    return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-
-
-def _grey(sketch: np.ndarray | Image.Image) -> np.ndarray:
-    """Return a sketch as uint8 (h, w), 255 = white paper."""
-    if isinstance(sketch, Image.Image):
-        return images.grey_on_white(sketch)
-    if not isinstance(sketch, np.ndarray):
-        raise UserError("a sketch is no NumPy array and no PIL image: open it first")
-    grey = sketch[..., 0] if sketch.ndim == 3 and sketch.shape[2] == 1 else sketch
-    if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
-        raise UserError(
-            f"a sketch is {sketch.dtype} {sketch.shape}: give uint8 (height, width), 255 for white "
-            "paper, or a PIL image"
-        )
-    return grey
-
-
-def _fitted(grey: np.ndarray, side: int) -> np.ndarray:
-    """Return a sketch on the canvas of the training data's: uint8 (side, side)."""
-    try:
-        return images.normalise_drawing(grey, side)
-    except images.Skip:
-        raise UserError(
-            "a sketch shows nothing: leave its object out, or draw dark lines on white paper"
-        ) from None

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import json
@@ -21,7 +20,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TextIO, TypedDict
 
 import msgspec
 
@@ -39,8 +38,7 @@ class RunFolder:
     """Paths of one run. Making an instance touches no file."""
 
     def __init__(self, output_dir: str | Path, model_name: str, run_id: str) -> None:
-        """Name the paths of <output_dir>/<model_name>-<run_id>. UsageError for an id that cannot be
-        part of a folder's name."""
+        """Name the paths; UsageError for an id that cannot be part of a folder's name."""
         if not run_id or "/" in run_id or "\0" in run_id:
             raise UsageError(
                 f"the id {run_id!r} cannot name a run: use letters, digits, '-', '_' and '.'"
@@ -83,7 +81,16 @@ class RunFolder:
         The system drops the lock when the process ends, however it ends. The lock file is removed
         when the block fails and nothing else lies in the folder.
         """
-        with self._locked_file() as file:
+        deadline = time.monotonic() + _PATIENCE
+        while (file := self._open_locked()) is None:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"the run {self.root} is being written by process "
+                    f"{self.training_process() or 'unknown'}; wait for it, stop it, or train under "
+                    "another --id"
+                )
+            time.sleep(0.02)
+        with file:
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
@@ -95,41 +102,27 @@ class RunFolder:
                         self.lock_file.unlink()
                 raise
 
-    @contextlib.contextmanager
-    def _locked_file(self) -> Iterator[Any]:
-        while True:
-            with self.lock_file.open("a+", encoding="utf-8") as file:
-                self._acquire(file)
-                if self.lock_file.exists() and os.path.samestat(
-                    os.fstat(file.fileno()), self.lock_file.stat()
-                ):
-                    yield file
-                    return
-                # The holder has failed and removed the file, so this lock holds nothing: again.
-
-    def _acquire(self, file: Any) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    # Some network file systems have no locks: going on beats not training.
-                    log.warning("no lock on %s (%s): do not start a second run", self.root, error)
-                    return
-            if time.monotonic() > deadline:
-                file.seek(0)
-                raise UserError(
-                    f"the run {self.root} is being written by process "
-                    f"{file.read(20).strip() or 'unknown'}; wait for it, stop it, or train under "
-                    "another --id"
-                )
-            time.sleep(0.02)
+    def _open_locked(self) -> TextIO | None:
+        """Return the lock file, locked; None when another process holds it, or has failed and
+        removed it in the meantime."""
+        file = self.lock_file.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), self.lock_file.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                # Some network file systems have no locks: going on beats not training.
+                log.warning("no lock on %s (%s): do not start a second run", self.root, error)
+                return file
+        file.close()
+        return None
 
     def training_process(self) -> str | None:
-        """Return the number of the process that trains the run now, 'unknown' where the lock file
-        does not say, or None. A training that starts in the same moment waits for the answer."""
+        """Return the id of the process that trains the run now, None when there is none; 'unknown'
+        when the lock file does not say."""
         if not self.lock_file.is_file():
             return None
         with self.lock_file.open(encoding="utf-8", errors="replace") as file:
@@ -168,67 +161,41 @@ class HistoryEntry(TypedDict):
     changes: dict[str, list[Any]]
 
 
-class _HParamGroups(msgspec.Struct, forbid_unknown_fields=True):
+class HParamGroups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Hparams as plain values, which `core.hparams.from_dict` checks against their classes.
+
+    base, model: name -> value. data: loader name -> {name -> value}, for every loader the run was
+    trained with.
+    """
+
     base: dict[str, Any]
     model: dict[str, Any]
     data: dict[str, dict[str, Any]]
 
 
-class _ConfigFile(msgspec.Struct, forbid_unknown_fields=True):
-    """The layout of config.json."""
+class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of config.json.
 
-    schema: int
-    model: str
-    loader: str
-    hparams: _HParamGroups
-    history: list[HistoryEntry]
-    contents: dict[str, dict[str, dict[str, str]]] = {}
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """The content of config.json. Hparam groups are plain dicts: `core.hparams.from_dict` checks
-    them against the classes, which this module does not know.
-
-    model, loader: registered names; loader is the one of the last training. base, model_hparams:
-    name -> value. data: loader name -> {name -> value}, for every loader the run was trained with.
-    history: one entry a training start. contents: loader name -> {data hparam that names a folder
-    -> {file -> digest}}, as the last training with that loader found them.
+    model, loader: registered names; loader is the one of the last training. history: one entry a
+    training start. contents: loader name -> {data hparam that names a folder -> {file -> digest}},
+    as the last training with that loader found them.
     """
 
     model: str
     loader: str
-    base: dict[str, Any]
-    model_hparams: dict[str, Any]
-    data: dict[str, dict[str, Any]]
+    hparams: HParamGroups
     history: tuple[HistoryEntry, ...] = ()
-    contents: dict[str, dict[str, dict[str, str]]] = dataclasses.field(default_factory=dict)
+    contents: dict[str, dict[str, dict[str, str]]] = {}
+    schema: int = SCHEMA
 
     def write(self, path: Path) -> None:
         """Write the file atomically, with a fixed order of keys."""
-        groups = _HParamGroups(self.base, self.model_hparams, self.data)
-        content = _ConfigFile(
-            SCHEMA, self.model, self.loader, groups, list(self.history), self.contents
-        )
-        write_json(path, msgspec.to_builtins(content))
+        write_json(path, msgspec.to_builtins(self))
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
-        """Read a config.json. UserError naming the file and the place in it when it is missing, no
-        JSON, of another schema, or has unknown, missing or ill-typed keys."""
-        content = read_versioned_json(
-            path, _ConfigFile, SCHEMA, "open it with the version that wrote it"
-        )
-        groups = content.hparams
-        return cls(
-            content.model,
-            content.loader,
-            groups.base,
-            groups.model,
-            groups.data,
-            tuple(content.history),
-            content.contents,
-        )
+        """Read a config.json; UserError naming file and place when it is not of this layout."""
+        return read_versioned_json(path, cls, SCHEMA)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from core import hparams
 from core.dataset import Dataset
-from core.errors import HParamError, UsageError, UserError
+from core.errors import UsageError, UserError
 from core.provenance import circumstances, data_files, difference, digest, program
 from core.registry import LOADERS, MODELS
-from core.run_folder import RunConfig, RunFolder
+from core.run_folder import HParamGroups, RunConfig, RunFolder
 
 
 class HParamFlags(NamedTuple):
@@ -34,10 +34,8 @@ class HParamFlags(NamedTuple):
             flags = ("--base-hparams", "--hparams", "--data-hparams")
             return dict(zip(classes, zip(flags, (self.base, self.model, self.data))))
         flag = "--model-hparams"
-        try:
+        with hparams.located(flag):
             routed = hparams.route(self.mixed, classes)
-        except HParamError as error:
-            raise HParamError(f"{flag}: {error}") from None
         return {group: (flag, text) for group, text in routed.items()}
 
 
@@ -78,23 +76,20 @@ class Settings:
         if not loader_name:
             raise UsageError(f"--data-loader is missing; choose of {loaders_for(model_cls)}")
         loader_cls = LOADERS[loader_name]
-        if not takes_batches_of(model_cls, loader_cls):
-            raise UsageError(
-                f"{model_name} does not take the batches of the loader {loader_name!r}; choose of "
-                f"{loaders_for(model_cls)}"
-            )
+        _check_batches(model_name, loader_name)
         classes = {
             "base": hparams.BaseHParams, "model": model_cls.HParams, "data": loader_cls.HParams,
         }  # fmt: skip
         texts = flags.by_group(classes)
         before = {"base": None, "model": None, "data": None}
         if saved:
-            data = saved.data.get(loader_name)
-            before = {"base": saved.base, "model": saved.model_hparams, "data": data}
+            groups = saved.hparams
+            data = groups.data.get(loader_name)
+            before = {"base": groups.base, "model": groups.model, "data": data}
             if not new_data and data is None and not texts["data"][1]:
                 raise UserError(
                     f"the run {config.parent} never saw the loader {loader_name!r}: name its "
-                    f"folders with {texts['data'][0]} (it saw: {', '.join(saved.data)})"
+                    f"folders with {texts['data'][0]} (it saw: {', '.join(groups.data)})"
                 )
         places = {group: f"{config}, hparams.{group}" for group in classes}
         places["data"] += f".{loader_name}"
@@ -105,19 +100,12 @@ class Settings:
         return cls(model_name, loader_name, **merged, saved=saved)
 
     def with_data(self, loader_name: str | None, values: dict[str, Any]) -> Settings:
-        """Return the same settings for another loader or other data hparams.
-
-        values: override those that the run was last trained with."""
+        """Return these settings for another loader, or with other values of data hparams."""
         name = loader_name or self.loader_name
-        config = self.saved
-        known = config.data.get(name) if config else None
+        known = self.saved.hparams.data.get(name) if self.saved else None
         if known is None and name == self.loader_name:
             known = hparams.to_dict(self.data)
-        if not takes_batches_of(self.model_cls, LOADERS[name]):
-            raise UsageError(
-                f"{self.model_name} does not take the batches of the loader {name!r}; choose of "
-                f"{loaders_for(self.model_cls)}"
-            )
+        _check_batches(self.model_name, name)
         text = hparams.to_text(values)
         data = merge_hparams("data hparams", text, LOADERS[name].HParams, known, name)
         return dataclasses.replace(self, loader_name=name, data=data)
@@ -146,6 +134,10 @@ class Settings:
         """Return the files of each folder of data, see `core.provenance.data_files`."""
         return {name: data_files(folder) for name, folder in self.data_folders().items()}
 
+    def data_digests(self) -> dict[str, str]:
+        """Return one digest of each folder of data."""
+        return {name: digest(files) for name, files in self.data_files().items()}
+
     def shared_facts(self, checkpoint: Path | None) -> dict[str, str]:
         """Return what must be equal on all machines of a training, by what it is. Folders of data
         may lie at other places. checkpoint: that the training goes on from."""
@@ -154,11 +146,10 @@ class Settings:
         for name in self.data_folders():
             del data[name]
         state = checkpoint and (checkpoint.name, (checkpoint / "state.json").read_text("utf-8"))
-        digests = {name: digest(files) for name, files in self.data_files().items()}
         return {
             "program": program(),
             "hparams": json.dumps(groups, sort_keys=True),
-            "data": json.dumps(digests),
+            "data": json.dumps(self.data_digests()),
             "checkpoint": json.dumps(state),
         }
 
@@ -188,12 +179,11 @@ class Settings:
             "data": {name: digest(files) for name, files in now.items()},
             "changes": {**self.changes(), **data_changes},
         }
+        data = {**(saved.hparams.data if saved else {}), loader: groups[f"data.{loader}"]}
         RunConfig(
-            model=self.model_name,
-            loader=loader,
-            base=groups["base"],
-            model_hparams=groups["model"],
-            data={**(saved.data if saved else {}), loader: groups[f"data.{loader}"]},
+            self.model_name,
+            loader,
+            HParamGroups(groups["base"], groups["model"], data),
             history=(*(saved.history if saved else ()), entry),
             contents={**(saved.contents if saved else {}), loader: now},
         ).write(folder.config)
@@ -224,11 +214,10 @@ class Settings:
         config.json."""
         if self.saved is None:
             return {}
+        groups, data = self.saved.hparams, f"data.{self.loader_name}"
         saved = {
-            "base": self.saved.base,
-            "model": self.saved.model_hparams,
-            f"data.{self.loader_name}": self.saved.data.get(self.loader_name, {}),
-        }
+            "base": groups.base, "model": groups.model, data: groups.data.get(self.loader_name, {}),
+        }  # fmt: skip
         return {
             f"{group}.{name}": [saved[group][name], value]
             for group, values in self.groups().items()
@@ -251,6 +240,15 @@ def takes_batches_of(model_cls: type, loader_cls: type) -> bool:
     return model_cls.batch_type == loader_cls.batch_type.__name__
 
 
+def _check_batches(model_name: str, loader_name: str) -> None:
+    model_cls = MODELS[model_name]
+    if not takes_batches_of(model_cls, LOADERS[loader_name]):
+        raise UsageError(
+            f"{model_name} does not take the batches of the loader {loader_name!r}; choose of "
+            f"{loaders_for(model_cls)}"
+        )
+
+
 def loaders_for(model_cls: type) -> str:
     """Return the names of the loaders a model takes batches of, for a message."""
     names = [name for name in LOADERS if takes_batches_of(model_cls, LOADERS[name])]
@@ -258,14 +256,8 @@ def loaders_for(model_cls: type) -> str:
 
 
 def merge_hparams(flag: str, text: str, cls: type, saved: dict[str, Any] | None, where: str) -> Any:
-    """Return an instance of an hparams class: defaults < saved values < the comma string `text`.
-
+    """Return an instance of `cls`: defaults < saved values < the comma string `text` of `flag`.
     where: the file and group that `saved` was read from."""
-    values: dict[str, Any] = {}
-    if saved is not None:
-        checked = hparams.from_dict(cls, saved, where)
-        values = {field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)}
-    try:
+    values = {} if saved is None else vars(hparams.from_dict(cls, saved, where))
+    with hparams.located(flag):
         return hparams.parse(text, cls, **values)
-    except HParamError as error:
-        raise HParamError(f"{flag}: {error}") from None

@@ -69,15 +69,7 @@ def run_rows(folder: Path) -> list[dict[str, str]]:
     started = run.lock_file.exists() and not (run.root / "prep.json").exists()
     if not (started or run.checkpoints.exists() or run.metrics.exists()):
         return []
-    return [{"run": folder.name, **_checkpoint_cell(run), **_cells(run)}]
-
-
-def _checkpoint_cell(run: RunFolder) -> dict[str, str]:
-    steps = checkpoint_steps(run.checkpoints)
-    if not steps:
-        return {}
-    state = run.checkpoints / f"step-{steps[-1]:08d}" / "state.json"
-    return {"checkpoint": f"{steps[-1]}" if state.is_file() else f"{steps[-1]} (damaged)"}
+    return [{"run": folder.name, **_cells(run)}]
 
 
 def _cells(run: RunFolder) -> dict[str, str]:
@@ -85,12 +77,15 @@ def _cells(run: RunFolder) -> dict[str, str]:
     if not run.config.is_file():
         return {"state": f"starting (pid {writer})" if writer else "failed at its start"}
     config = RunConfig.read(run.config)
-    last = config.base.get("iterations")
+    last = config.hparams.base.get("iterations")
     if type(last) is not int or not 0 < last <= MOST_STEPS:
         raise UserError(f"{run.config}: hparams.base.iterations is no number of steps")
     lines = _last_lines(run.metrics)
     step = lines[-1]["step"] if lines else 0
     cells = {"state": _state(writer, saved, last), "step": f"{max(step, *saved, 0)}/{last}"}
+    if saved:
+        state = run.checkpoints / f"step-{saved[0]:08d}" / "state.json"
+        cells["checkpoint"] = f"{saved[0]}" if state.is_file() else f"{saved[0]} (damaged)"
     if lines:
         cells["losses"] = _losses_text(lines[-1]["losses"])
         cells["logged"] = f"{duration_text(max(time.time() - lines[-1]['wall'], 0))} ago"

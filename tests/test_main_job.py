@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -35,6 +34,7 @@ from prep_data import (
     quickdraw_to_tfrecord,
 )
 from prep_data.sample.__main__ import main as make_sample
+from tests.core.fakes import file_size_limit
 from tests.faults.harness import HPARAMS, LOADER, STAGE1, STAGE2
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -343,7 +343,7 @@ def flip(shard, record):
 @pytest.mark.parametrize(
     ("model", "which", "place"),
     # The first shard of a set is met when the loader is built, the last only in the first step.
-    [(STAGE1, "quickdraw", 0), (STAGE1, "crops", -1), (STAGE2, "scenes", -1)],
+    [(STAGE1, "quickdraw", 0), (STAGE2, "scenes", -1)],
 )
 def test_a_flipped_bit_is_named(own_sets, out, stage1, tmp_path, capsys, model, which, place):
     shard = shard_of(getattr(own_sets, which), place)
@@ -404,42 +404,7 @@ def test_unfit_sets_are_named_before_anything_starts(
     assert not RunFolder(out, STAGE2, tmp_path.name).config.exists()
 
 
-# ---- runs that do not fit --------------------------------------------------------------------
-
-
-def test_stage_2_without_its_stage_1(sets, out, stage1, capsys):
-    argv = flags(STAGE2, sets, out, "lonely")
-    told = refused(capsys, cli.train, [*argv, "--hparams", "pt_mdomain_id=07"], 2)
-    assert "given twice" in told
-    argv[argv.index("--hparams") + 1] = HPARAMS[STAGE2].replace("_id=01", "_id=07")
-    told = refused(capsys, cli.train, argv)
-    assert f"{out}/multidomain-representation-07, which has no checkpoint" in told
-    argv[argv.index("--hparams") + 1] = HPARAMS[STAGE2] + ",common_repr_size=64"
-    told = refused(capsys, cli.train, argv)
-    assert "common_repr_size is 128 there and 64 here" in told
-
-
-@pytest.mark.parametrize("command", [cli.train, cli.evaluate])
-def test_a_checkpoint_of_the_other_model(sets, out, stage1, capsys, command):
-    folder = RunFolder(out, STAGE1, "01").checkpoints / "step-00000006"
-    argv = [*flags(STAGE2, sets, out, "mixed"), "--resume", str(folder)]
-    told = refused(capsys, command, argv)
-    assert f"of the model '{STAGE1}', not '{STAGE2}'" in told
-    assert str(RunFolder(out, STAGE1, "01").root) in told
-
-
 # ---- output that cannot be written -----------------------------------------------------------
-
-
-@contextlib.contextmanager
-def file_size_limit(size):
-    """As a full disk: no file grows past `size` bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_full_disk_costs_no_checkpoint(out, stage1, tmp_path):

@@ -163,7 +163,7 @@ def test_what_they_left(world):
         (0, "coco-tfrecord"),
         (1, "sketchycoco-tf"),
     ]
-    assert set(config.data) == {"coco-tfrecord", "sketchycoco-tf"}
+    assert set(config.hparams.data) == {"coco-tfrecord", "sketchycoco-tf"}
     (report,) = run_dir.evaluation.glob("sketchycoco-tf-*.json")
     results = json.loads(report.read_text())["results"]
     asked = ["sbir-on-valid", "sbir-mAP", "sbir-top1", "sbir-top10", "sbir-top5", "generated-masks"]

@@ -87,14 +87,3 @@ def test_a_client_that_raises_with_the_token(commands, capfd, caplog, monkeypatc
     left = dict(everything(commands[1], capfd, caplog))
     assert b"a message to Slack was lost (RuntimeError: " in left["logs"]
     assert [where for where, data in left.items() for mark in MARKS if mark in data] == []
-
-
-@pytest.mark.parametrize(
-    "clauses", ["slack_config={}", "slack_config='{}'", "slack_config= {} ,seed=x"]
-)
-def test_a_token_in_the_place_of_its_file_is_not_repeated(tmp_path, capfd, caplog, clauses):
-    argv = ["fake-model", "--data-loader", "fake-loader", "-o", str(tmp_path), "--id", "1"]
-    clauses = clauses.format(TOKEN)
-    assert run_command(cli.train, [*argv, "--base-hparams", clauses]) == 2
-    left = dict(everything(tmp_path, capfd, caplog))
-    assert left["stderr"] and not [x for x, data in left.items() if b"MARKED" in data]

@@ -117,10 +117,10 @@ class Ablation:
         return self.evaluation.is_file() and bool(figure_files.read(self.evaluation))
 
     def _check_same(self) -> None:
-        saved = RunConfig.read(self.run.config)
+        saved = RunConfig.read(self.run.config).hparams
         pairs = (
             (saved.base, self.base),
-            (saved.model_hparams, self.model),
+            (saved.model, self.model),
             (saved.data.get(self.loader, {}), self.data),
         )
         differences = [
@@ -185,15 +185,16 @@ class Study:
         config = RunConfig.read(run.config)
         # Stage 3 may have followed on other data; the ablations are of stage 2.
         loader = config.history[0]["loader"] if config.history else config.loader
-        data, model = config.data.get(loader), config.model_hparams
-        seed = config.base["seed"] if seed is None else seed
-        ending = "" if seed == config.base["seed"] else f"-seed{seed}"
+        saved = config.hparams
+        data, model = saved.data.get(loader), saved.model
+        seed = saved.base["seed"] if seed is None else seed
+        ending = "" if seed == saved.base["seed"] else f"-seed{seed}"
         base = {
-            **config.base, "iterations": iterations, "seed": seed, "notify_every": NEVER,
+            **saved.base, "iterations": iterations, "seed": seed, "notify_every": NEVER,
             "save_every": NEVER, "slack_config": "", "goal": f"Ablations of {run_id}",
         }  # fmt: skip
         for hparams_cls, values, group in (
-            (hparams.BaseHParams, config.base, "base"),
+            (hparams.BaseHParams, saved.base, "base"),
             (MODELS[MODEL].HParams, model, "model"),
             (LOADERS[loader].HParams, data, f"data.{loader}"),
         ):

@@ -152,7 +152,7 @@ def _run_section(path: Path) -> Section:
         for file in files
     ]
     time = config.history[0]["time"] if config.history else ""
-    goal = str(config.base.get("goal", ""))
+    goal = str(config.hparams.base.get("goal", ""))
     return Section(folder.name, time, goal, [training, *evaluations])
 
 

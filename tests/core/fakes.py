@@ -1,6 +1,8 @@
 """A tiny model and dataset for tests of the machinery: no files to read, a step in microseconds."""
 
+import contextlib
 import os
+import resource
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +16,17 @@ from core.evaluation.figures import Figure, Picture
 from core.hparams import hp
 from core.model import PLAIN, Model
 from core.registry import LOADERS, METRICS, MODELS
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """As a full disk: no file grows past `size` bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 class FakeBatch(NamedTuple):

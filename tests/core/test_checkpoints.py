@@ -1,7 +1,6 @@
 """core.checkpoints: whole or not at all, and every restore verified."""
 
 import json
-import resource
 import shutil
 
 import msgspec
@@ -13,7 +12,7 @@ from core import checkpoints
 from core.checkpoints import Checkpoints, CheckpointState, DamagedError
 from core.dataset import Vocabulary
 from core.errors import UserError
-from tests.core.fakes import FakeBatch, FakeModel, FakeSecond
+from tests.core.fakes import FakeBatch, FakeModel, FakeSecond, file_size_limit
 
 NAMES = ("cat", "dog", "__image__")
 
@@ -88,13 +87,9 @@ def test_a_full_disk_is_an_error_and_keeps_what_is_there(trained, own):
     # A file size limit makes TensorFlow's writer raise OutOfRangeError, as a full disk can.
     own.save(trained, 3, False)
     wide = _model(width=5000)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(UserError, match=r"step 4 could not be written .*step-00000003"):
-            own.save(wide, 4, False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    full = pytest.raises(UserError, match=r"step 4 could not be written .*step-00000003")
+    with full, file_size_limit(4096):
+        own.save(wide, 4, False)
     assert [entry.name for entry in own.folder.iterdir()] == ["step-00000003"]
     checkpoints.resume(_model(), own.latest())
 
@@ -123,17 +118,6 @@ def test_find(trained, own):
 
 def _data_file(path):
     return next(path.glob("ckpt.data-*"))
-
-
-def test_a_truncated_file_is_named(trained, own):
-    path = own.save(trained, 3, False)
-    data = _data_file(path)
-    data.write_bytes(data.read_bytes()[:-7])
-    with pytest.raises(UserError, match=r"damaged: ckpt\.data-.* bytes instead of"):
-        checkpoints.load(_model(), path)
-    data.unlink()
-    with pytest.raises(UserError, match=r"ckpt\.data-.* is missing"):
-        checkpoints.load(_model(), path)
 
 
 def test_flipped_bits_are_found(trained, own):
@@ -197,7 +181,6 @@ DAMAGE = {
     "no state": (lambda path: (path / "state.json").unlink(), r"has no state\.json"),
     "no JSON": (lambda path: (path / "state.json").write_text("{"), "damaged: .*not valid JSON"),
     "edited": (lambda path: _edit_state(path, permanent=True), "is not as it was written"),
-    "of another step": (lambda path: _write_state(path, step=9), "is of step 9"),
     "a file it does not have": (
         lambda path: _write_state(path, files={"ckpt.data-9": 7}),
         r"ckpt\.data-9 is missing",

@@ -100,11 +100,6 @@ sys.exit(commands.run(command, []{options}))
     assert (process.returncode, err) == (code, said)
 
 
-def test_a_closed_stdout_is_no_error(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", None)
-    assert commands.run(lambda argv: None, []) == 0
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (61, "1 min 1 s"), (659, "10 min"), (3 * 3600 + 59, "3 h 0 min"),

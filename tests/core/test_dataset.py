@@ -2,13 +2,8 @@
 
 import pytest
 
-from core.dataset import Vocabulary
 from core.errors import UsageError
 from core.evaluation.query_protocols import QueryProtocol, main_protocol, standard_protocols
-
-
-def test_vocabulary_counts_its_names():
-    assert Vocabulary(("cat", "dog", "__image__"), objects=(0, 1)).num_classes == 3
 
 
 def test_protocol_reads_as_its_row_of_a_table():

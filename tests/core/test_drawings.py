@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from core.drawings import INK, compose_drawings
@@ -64,18 +63,3 @@ def test_scenes_without_objects_are_white_paper():
         np.zeros((0, 8, 8, 1), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int32), 2, 5
     )
     assert (empty.numpy() == 255).all() and empty.shape == (2, 5, 5, 1)
-
-
-def test_compiled_for_any_number_of_objects():
-    compiled = tf.function(
-        lambda *scenes: compose_drawings(*scenes, 16),
-        input_signature=[
-            tf.TensorSpec((None, 32, 32, 1), tf.uint8),
-            tf.TensorSpec((None, 4)),
-            tf.TensorSpec((None,), tf.int64),
-            tf.TensorSpec((), tf.int32),
-        ],
-    )
-    for seed in range(2):
-        scenes = random_scenes(seed, objects=10 + seed)
-        np.testing.assert_array_equal(compiled(*scenes), compose_drawings(*scenes, 16))

@@ -48,9 +48,3 @@ def test_jitter_stays_in_the_image_and_keeps_a_least_side():
     assert (moved >= 0).all() and (moved <= 1).all()
     least = np.minimum(boxes[:, 2:] - boxes[:, :2], geometry.MIN_SIDE)
     assert (moved[:, 2:] - moved[:, :2] >= least - 1e-6).all()
-
-
-def test_no_jitter_changes_nothing():
-    boxes = np.array([[0.1, 0.2, 0.5, 0.9], [0, 0, 1, 1]], np.float32)
-    ones = np.ones((2, 2), np.float32)
-    np.testing.assert_allclose(geometry.jitter(boxes, ones, ones, 0.0), boxes, atol=1e-7)

@@ -50,19 +50,6 @@ def test_a_table():
     ]
 
 
-def test_every_hparam_stands_under_the_name_that_takes_it(page):
-    sections = {section.splitlines()[0]: section for section in page.split("\n## ")[1:]}
-    owners = [(BaseHParams, "`--base-hparams`")]
-    for flag, registry in (
-        ("--hparams", MODELS), ("--data-hparams", LOADERS), ("--exp-hparams", EXPERIMENTS),
-    ):  # fmt: skip
-        owners += [(registry[name].HParams, f"`{flag}` of", f"`{name}`") for name in registry]
-    for cls, *words in owners:
-        (section,) = [s for head, s in sections.items() if all(word in head for word in words)]
-        for field in dataclasses.fields(cls):
-            assert f"\n| `{field.name}` |" in section
-
-
 def test_every_whole_number_has_limits():
     """Most of them are sizes of something that is allocated."""
     classes = [registry[name].HParams for registry in (MODELS, LOADERS, EXPERIMENTS)

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 
 from core.label_maps import BACKGROUND, PALETTE, coco_labels, label_maps
 
@@ -195,18 +194,6 @@ def test_none_hides_a_smaller_one_and_the_first_of_equals_is_in_front():
     expected[2:6, 2:6] = 2
     np.testing.assert_array_equal(instances[0], expected)
     assert set(np.unique(labels)) == {7, 8}
-
-
-@pytest.mark.parametrize("box", [[0.5, 0.2, 0.5, 0.8], [0.6, 0.2, 0.4, 0.8], [1.2, 0, 2, 1]])
-def test_a_box_without_pixels_shows_nothing(box):
-    labels, instances = layouts(np.ones((1, 4, 4)), [box], [3], [0], 1, 8)
-    assert (labels == BACKGROUND).all() and not instances.any()
-
-
-def test_no_objects_at_all():
-    labels, instances = layouts(np.ones((0, 4, 4)), [], np.zeros(0, int), [], 2, 8)
-    assert labels.shape == (2, 8, 8)
-    assert (labels == BACKGROUND).all() and not instances.any()
 
 
 def test_colours_are_told_apart():

@@ -4,12 +4,10 @@ import io
 import math
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from core import plots
-from core.errors import UserError
-from core.plots import learning_curves, running_mean
+from core.plots import learning_curves
 
 
 def test_learning_curves_draw_a_panel_for_every_loss(tmp_path):
@@ -21,30 +19,10 @@ def test_learning_curves_draw_a_panel_for_every_loss(tmp_path):
     path = tmp_path / "plots" / "losses.png"
     learning_curves(lines, path)
     image = np.asarray(Image.open(path).convert("RGB"))
-    rows, columns = image.shape[0] / 2, image.shape[1] / 3
-    inked = [
-        (
-            image[int(r * rows) : int((r + 1) * rows), int(c * columns) : int((c + 1) * columns)]
-            < 128
-        )
-        .any(-1)
-        .mean()
-        > 0.002
-        for r in range(2)
-        for c in range(3)
-    ]
-    assert inked == [True, True, True, True, False, False]
+    dark = (image < 128).any(-1)
+    panels = [part for row in np.array_split(dark, 2) for part in np.array_split(row, 3, axis=1)]
+    assert [panel.mean() > 0.002 for panel in panels] == [True, True, True, True, False, False]
     assert [entry.name for entry in path.parent.iterdir()] == ["losses.png"]
-
-
-def test_nothing_is_drawn_without_losses(tmp_path):
-    learning_curves([], tmp_path / "losses.png")
-    assert not (tmp_path / "losses.png").exists()
-
-
-def test_running_mean():
-    # windows of at most 2: [4], [4,2], [2,6], [6,0]
-    np.testing.assert_allclose(running_mean(np.array([4.0, 2, 6, 0]), 2), [4, 3, 4, 3])
 
 
 def figure(metric, value, labels=None, **more):
@@ -82,12 +60,6 @@ def test_chance_is_one_line_where_it_is_one_number():
     assert known(curves["chance, blank", "chance"]) == [(1, 0.3)]
 
 
-def test_only_controls_of_the_same_kind_are_drawn():
-    controls = {"class_mean": 0.7, "median_rank": 12.0}
-    curves = plots._curves([line(1, figure("m", 0.5, controls=controls))], "m")
-    assert {kind for _, kind in curves} == {"value", "class_mean"}
-
-
 def test_figure_curves_draw_a_panel_for_every_metric(tmp_path):
     lines = [line(s, figure("m", 0.1 * s, interval=(0, 1)), figure("n", 0.5)) for s in (1, 2)]
     plots.figure_curves(lines, tmp_path / "new" / "figures.png")
@@ -112,16 +84,9 @@ def test_embedding_map_tells_classes_by_colour_and_names_the_most_frequent():
     assert (204, 204, 204) in colours  # 0.8 x 255
 
 
-def test_saving_where_no_folder_can_be_is_a_user_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to the folder of pictures"):
-        plots.save(tmp_path / "file" / "x.png", b"")
-
-
 def test_recall_curves_dash_blank_sketches_in_the_colour_of_the_real_ones():
-    """Along both lines, across the axis from 100 to 1600: the dashed one has less blue."""
+    """Across the axis from 100 to 1600 the dashed line has less blue."""
     points = [(100 * 2**i, 0.8 - 0.1 * i, 0.8 - 0.1 * i, 0.8 - 0.1 * i) for i in range(5)]
-    lower = [(x, y - 0.35, y - 0.35, y - 0.35) for x, y, *_ in points]
 
     def image(curves):
         png = plots.recall_curves(
@@ -134,7 +99,3 @@ def test_recall_curves_dash_blank_sketches_in_the_colour_of_the_real_ones():
 
     solid, dashed = blue(image({"real": points})), blue(image({"blank": points}))
     assert dashed > 200 and solid > 1.2 * dashed
-    assert blue(image({"real": points, "blank": lower})) > 1.2 * solid
-    two = image({"real": points, "other": lower})
-    orange = (abs(two - (255, 127, 14)).sum(-1) < 30).sum()
-    assert orange > 200

@@ -8,20 +8,7 @@ import types
 import pytest
 
 from core.errors import UsageError
-from core.registry import EXPERIMENTS, LOADERS, METRICS, MODELS, Registry
-
-
-def test_register_and_look_up():
-    registry = Registry("thing")
-
-    @registry.register("one")
-    class One:
-        pass
-
-    assert registry["one"] is One
-    assert registry.names() == ["one"]
-    assert "one" in registry
-    assert "two" not in registry
+from core.registry import Registry
 
 
 def test_a_duplicate_names_both_places():
@@ -66,6 +53,7 @@ def test_modules_of_the_package_are_imported_on_the_first_lookup(tmp_path, monke
         """
     _package(tmp_path, monkeypatch, {"__init__.py": "", "a_module.py": source})
     assert registry["found"].__name__ == "Found"
+    assert registry.names() == ["found"] and "found" in registry and "two" not in registry
 
 
 def test_a_broken_module_is_not_swallowed(tmp_path, monkeypatch):
@@ -74,18 +62,6 @@ def test_a_broken_module_is_not_swallowed(tmp_path, monkeypatch):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="broken"):
             registry["anything"]
-
-
-def test_the_same_file_run_as_main_is_no_duplicate():
-    registry = Registry("thing")
-    for cls in (int, float):
-        registry.register("one")(cls)
-    assert registry["one"] is float
-
-
-def test_the_four_registries():
-    kinds = [registry.kind for registry in (MODELS, LOADERS, METRICS, EXPERIMENTS)]
-    assert kinds == ["model", "data loader", "metric", "experiment"]
 
 
 def test_importing_the_registry_does_not_import_tensorflow():

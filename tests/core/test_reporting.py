@@ -3,7 +3,6 @@
 import json
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from core.errors import EmptySplitError, UserError
@@ -33,13 +32,6 @@ def test_a_line_holds_the_losses_and_mean_times(run):
     assert (first["time"], first["data_time"]) == (0.3, 0.15)
     assert (second["time"], second["data_time"]) == (1.0, 0.0)
     assert set(first) == {"step", "losses", "time", "data_time", "wall"}
-
-
-def test_float32_losses_come_back_bit_for_bit(run):
-    value = float(np.float32(1) / np.float32(3))
-    with Reporter(run, 0, 10) as report:
-        report.losses(1, {"a": value})
-    assert read_metrics(run.metrics)[0]["losses"]["a"] == value
 
 
 def test_lines_after_the_resumed_step_and_half_lines_go(run):

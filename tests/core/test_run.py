@@ -144,6 +144,7 @@ def test_folders_that_cannot_be_opened(alone, tmp_path, caplog):
     damaged = shutil.copytree(alone, tmp_path / "damaged")
     newest = damaged / "checkpoints/step-00000009"
     shutil.copytree(damaged / "checkpoints/step-00000003", newest)
+    (newest / "state.json").write_text("{")
     assert Run.open(damaged).step == 3
     assert f"the checkpoint {newest} is damaged" in caplog.text
     with pytest.raises(UserError, match="step-00000009 is damaged"):

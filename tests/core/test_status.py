@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from core import commands, status
-from core.run_folder import RunConfig, RunFolder
+from core.run_folder import HParamGroups, RunConfig, RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = 1_000_000.0
@@ -24,7 +24,9 @@ def make(out, run_id="01", last=100, saved=(), lines=(), start=0):
         "step": start, "loader": "l", "command": [], "versions": {}, "git": None, "time": "",
         "seed": 0, "data": {}, "changes": {},
     }  # fmt: skip
-    RunConfig("fake-model", "l", {"iterations": last}, {}, {}, (entry,)).write(run.config)
+    RunConfig("fake-model", "l", HParamGroups({"iterations": last}, {}, {}), (entry,)).write(
+        run.config
+    )
     for step in saved:
         folder = run.checkpoints / f"step-{step:08d}"
         folder.mkdir(parents=True)

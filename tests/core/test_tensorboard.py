@@ -1,7 +1,6 @@
 """core.tensorboard: read back as TensorBoard reads it."""
 
 import io
-import resource
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing import plugin_event_accumulator as tensorboard
 
 from core.tensorboard import EventFiles
+from tests.core.fakes import file_size_limit
 
 
 def read(folder):
@@ -49,16 +49,11 @@ def test_after_a_resume_no_step_comes_twice(tmp_path):
 def test_trouble_with_the_disk_is_one_warning(tmp_path, caplog, at):
     if at == "start":
         (tmp_path / "tb").write_text("a file where the folder should be")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        events = EventFiles(tmp_path / "tb", 0)
-        if at != "start":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    events = EventFiles(tmp_path / "tb", 0)
+    with file_size_limit(100):
         for step in range(2 if at == "close" else 100):  # ten wait in memory
             events.write(step, {"a" * 50: 1.0})
         events.close()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (record,) = caplog.records
     assert f"{tmp_path / 'tb'}: nothing more is written for TensorBoard (" in record.getMessage()
     assert "function_node" not in record.getMessage()

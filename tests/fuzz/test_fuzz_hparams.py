@@ -90,7 +90,7 @@ def test_what_is_written_reads_back_equal(values):
     assert hparams.from_dict(Every, through_json, "file") == values
 
 
-@given(mutated_json(hparams.to_dict(Every())))
+@given(mutated_json(hparams.to_dict(Every())).filter(lambda content: isinstance(content, dict)))
 def test_a_saved_group_is_values_or_a_sentence(content):
     try:
         read = hparams.from_dict(Every, content, "file: hparams")

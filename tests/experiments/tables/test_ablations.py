@@ -1,6 +1,7 @@
 """The ablations: what is run, two of them in earnest, and what goes wrong on the way."""
 
 import dataclasses
+import json
 import signal
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from core.commands import run
 from core.errors import StoppedError, UserError
 from core.files import write_json
 from core.registry import LOADERS, MODELS
-from core.run_folder import RunConfig, RunFolder
+from core.run_folder import HParamGroups, RunConfig, RunFolder
 from experiments.tables.ablations import ABLATIONS, MODEL, NAMES, Study, main
 from tests.dataloaders import tiny_sets
 from tests.test_experiments import ENCODERS, SMALL, STAGE1, save_run
@@ -41,9 +42,12 @@ def own(out, tmp_path):
     return tmp_path
 
 
-def edit(out, **changes):
+def edit(out, model=(), **changes):
+    """Change the run's config.json. model: changes of the model's hparams."""
     path = RunFolder(out, MODEL, "SD01").config
-    dataclasses.replace(RunConfig.read(path), **changes).write(path)
+    content = {**json.loads(path.read_text()), **changes}
+    content["hparams"]["model"].update(model)
+    path.write_text(json.dumps(content))
 
 
 def argv(out, *more, iterations=2):
@@ -69,8 +73,8 @@ def planned(out, iterations=7, seed=None):
 
 
 def test_each_run_has_one_thing_changed(own):
-    config = RunConfig.read(RunFolder(own, MODEL, "SD01").config)
-    saved = hparams.from_dict(MODELS[MODEL].HParams, config.model_hparams, "")
+    config = RunConfig.read(RunFolder(own, MODEL, "SD01").config).hparams
+    saved = hparams.from_dict(MODELS[MODEL].HParams, config.model, "")
     study = planned(own)
     assert [ablation.name for ablation in study.ablations] == list(NAMES)
     for ablation in study.ablations:
@@ -121,8 +125,7 @@ def test_stage_2_is_ablated_where_stage_3_followed(own):
 
 
 def test_what_the_run_has_ablated_itself_is_left_out(own, capsys):
-    config = RunConfig.read(RunFolder(own, MODEL, "SD01").config)
-    edit(own, model_hparams={**config.model_hparams, "abbl_clas_loss": 0.0})
+    edit(own, model={"abbl_clas_loss": 0.0})
     names = [ablation.name for ablation in planned(own).ablations]
     assert names == [name for name in NAMES if name != "abbl_clas_loss"]
     assert "left out: the run SD01 has abbl_clas_loss=0.0 itself" in capsys.readouterr().err
@@ -169,7 +172,8 @@ def scripts(monkeypatch):
         left.met.append(own.run_id)
         own.root.mkdir(exist_ok=True)
         model, base, data = (hparams.to_dict(each) for each in given(argv).values())
-        RunConfig(MODEL, LOADER, base, model, {LOADER: data}).write(own.config)
+        groups = HParamGroups(base, model, {LOADER: data})
+        RunConfig(MODEL, LOADER, groups).write(own.config)
         name = own.run_id.split("-")[1]
         if name in left.errors:
             raise left.errors[name]
@@ -178,7 +182,7 @@ def scripts(monkeypatch):
         own = folder(argv)
         print("a table of the script")
         own.evaluation.mkdir(exist_ok=True)
-        step = left.step or RunConfig.read(own.config).base["iterations"]
+        step = left.step or RunConfig.read(own.config).hparams.base["iterations"]
         figure = {
             "metric": "sbir-top1", "split": "valid", "value": 0.5, "n": 4, "gallery": 4,
             "labels": {"boxes": "own", "sketches": "real"}, "chance": 0.25, "ceiling": None,
@@ -226,8 +230,7 @@ def test_a_signal_stops_with_the_table_of_what_is_done(own, scripts, capsys):
 
 def test_a_run_of_that_name_that_is_another(own, scripts, capsys):
     assert run(main, argv(own, "--only", "full")) == 0
-    config = RunConfig.read(RunFolder(own, MODEL, "SD01").config)
-    edit(own, model_hparams={**config.model_hparams, "dropout": 0.25})
+    edit(own, model={"dropout": 0.25})
     assert run(main, argv(own, "--only", "full")) == 1
     assert "is another one: dropout is 0.1 there and 0.25 here; move it away" in (
         capsys.readouterr().err
@@ -255,6 +258,6 @@ def test_what_cannot_be_done(own, scripts, capsys, change, piece, code):
 
 
 def test_a_run_of_another_version(own, capsys):
-    edit(own, model_hparams={"old_name": 1})
+    edit(own, model={"old_name": 1})
     assert run(main, argv(own)) == 1
     assert "config.json: hparams.model: unknown hparam 'old_name'" in capsys.readouterr().err

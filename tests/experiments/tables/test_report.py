@@ -9,7 +9,7 @@ from PIL import Image
 
 from core import cli, commands
 from core.errors import UserError
-from core.run_folder import RunConfig, RunFolder
+from core.run_folder import HParamGroups, RunConfig, RunFolder
 from experiments.tables.report import ReportHParams, ReportPage
 
 ABOUT = {
@@ -29,9 +29,8 @@ def out(tmp_path):
          "time": f"2026-01-0{step + 1}", "changes": {}}
         for step, loader in ((0, "coco-tfrecord"), (5, "sketchycoco-tf"))
     ]  # fmt: skip
-    RunConfig("graph-attention", "sketchycoco-tf", {"goal": "<i>mine</i>"}, {}, {}, history).write(
-        run.config
-    )
+    groups = HParamGroups({"goal": "<i>mine</i>"}, {}, {})
+    RunConfig("graph-attention", "sketchycoco-tf", groups, history).write(run.config)
     run.plots.mkdir()
     run.evaluation.mkdir()
     for name in ("losses.png", "tsne-step-900.png", "tsne-step-1000.png", "masks-step-1000.png"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.commands import run
-from core.run_folder import RunConfig
+from core.run_folder import HParamGroups, RunConfig
 from experiments.tables.table import main, markdown, read_sources
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -230,7 +230,7 @@ def test_a_run_that_has_not_been_evaluated(tmp_path, capsys):
     folder = tmp_path / "graph-attention-S D01"
     folder.mkdir()
     assert f"{folder}/config.json" in refused([folder], capsys)
-    RunConfig("graph-attention", LOADER, {}, {}, {}).write(folder / "config.json")
+    RunConfig("graph-attention", LOADER, HParamGroups({}, {}, {})).write(folder / "config.json")
     assert refused([folder], capsys).endswith(
         f"python evaluate-metrics.py graph-attention -o {tmp_path} --id 'S D01'"
     )
