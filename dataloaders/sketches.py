@@ -24,7 +24,7 @@ _CHUNK = 1000  # points handed to Agg at once: its cell store is finite, drawing
 
 
 class _Pen(NamedTuple):
-    """Positions of the pen: positions float64 (P, 2); line bool (P,), a line leads to position i;
+    """Path of the pen: positions float64 (P, 2); line bool (P,), a line leads to position i;
     low, high float64 (2,): the box of all lines."""
 
     positions: np.ndarray
