@@ -59,7 +59,7 @@ def world(tmp_path_factory):
 
 
 def made(folder):
-    experiment = report.Report(report.ReportHParams(results=str(folder)), folder / "report-1")
+    experiment = report.ReportPage(report.ReportHParams(results=str(folder)), folder / "report-1")
     experiment.run(None)
     return (folder / "report.html").read_text()
 
