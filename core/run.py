@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,7 +219,7 @@ class Run:
         if isinstance(self.model, WholeSceneModel):
             embed, side = self.model.embed_photographs, self.model.scene_size
             return self._whole_scenes(
-                [scene_inputs.photo_pixels(image, side, i) for i, image in enumerate(images)], embed
+                (scene_inputs.photo_pixels(image, side, i) for i, image in enumerate(images)), embed
             )
         encoder = self._object_encoder()
         if boxes is None:
@@ -287,16 +288,10 @@ class Run:
                 f"the model {self.model.name!r} sees objects, not whole drawings: give each "
                 "object's sketch and box to encode_sketches"
             )
-        side = self.model.scene_size
-        pages = [
-            Image.fromarray(scene_inputs.grey_pixels(drawing)).resize(
-                (side, side), Image.Resampling.BILINEAR
-            )
-            for drawing in drawings
-        ]
-        return self._whole_scenes(
-            [np.asarray(page)[..., None] for page in pages], self.model.embed_drawings
-        )
+        size = (self.model.scene_size, self.model.scene_size)
+        pages = (Image.fromarray(scene_inputs.grey_pixels(drawing)) for drawing in drawings)
+        pixels = (np.asarray(page.resize(size, Image.Resampling.BILINEAR)) for page in pages)
+        return self._whole_scenes((each[..., None] for each in pixels), self.model.embed_drawings)
 
     def masks(self, scene: EncodedScene) -> np.ndarray:
         """Return the masks that the model makes of an encoded scene's objects: float32 (n, M, M),
@@ -343,11 +338,11 @@ class Run:
                 )
         return tf.constant(np.stack(grey)[..., None])
 
-    def _whole_scenes(self, pictures: Sequence[np.ndarray], embed: Callable) -> list[EncodedScene]:
-        """Return the scenes of whole pictures, uint8 (S, S, c) each."""
-        scenes = []
-        for start in range(0, len(pictures), BLOCK):
-            vectors = embed(tf.constant(np.stack(pictures[start : start + BLOCK])))
+    def _whole_scenes(self, pictures: Iterable[np.ndarray], embed: Callable) -> list[EncodedScene]:
+        """Return the scenes of whole pictures, uint8 (S, S, c) each, read some at a time."""
+        scenes, pictures = [], iter(pictures)
+        while block := list(itertools.islice(pictures, BLOCK)):
+            vectors = embed(tf.constant(np.stack(block)))
             scenes += [EncodedScene(None, scene_vectors=row) for row in _rows(vectors)]
         return scenes
 

@@ -116,7 +116,7 @@ def test_tensorflow_addons_is_imported_in_one_place():
 
 
 def test_contracts_are_declared():
-    """What may be asked of models, hparams and data sets stands in core.model and core.dataset."""
+    """Contracts of models, hparams and data sets are declared in core.model and core.dataset."""
     for name, tree in _modules("core", "models", "dataloaders", "experiments").items():
         guesses = [
             ast.unparse(node)

@@ -247,7 +247,7 @@ def test_a_changed_architecture_is_named_on_resume(out):
 
 @pytest.fixture
 def evaluated(monkeypatch):
-    """What core.evaluation.report.run was asked for."""
+    """Return the calls of core.evaluation.report.run."""
     from core.evaluation import report
 
     calls = []

@@ -42,7 +42,7 @@ def rows(values, owners, scene):
 
 
 def test_encodes_what_evaluation_encodes(run, world):  # noqa: F811
-    """The same scenes through a loader and through arrays: vectors, scene vectors and masks."""
+    """Scenes through a loader and through arrays have equal vectors, scene vectors and masks."""
     dataset = Run.open(world.out / f"{STAGE2}-SD01").dataset()
     evaluation = Evaluation(run.model, dataset, "test", vectors=("token", "projection"))
     photos, queries = evaluation.photos, evaluation.queries(QueryProtocol())

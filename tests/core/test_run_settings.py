@@ -14,7 +14,7 @@ def facts(folder, text="", checkpoint=None):
 
 
 def test_facts_are_of_contents_not_of_places(tmp_path):
-    """The same data in another folder are the same; a file of another size, another hparam or
+    """Data in another folder count as the same; a file of another size, another hparam or
     checkpoint are not."""
     for place in ("here", "there"):
         for name in ("sketches", "crops"):

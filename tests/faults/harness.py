@@ -28,7 +28,7 @@ PATIENCE = 120  # seconds
 
 
 class Ended(NamedTuple):
-    """How a process ended. code: -9 of one that was killed."""
+    """The end of a process. code: -9 of one that was killed."""
 
     code: int
     stderr: str
@@ -45,7 +45,7 @@ class Ended(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a fault.
+    """The outcome of a fault.
 
     part: of the page. window: what the command was doing. left: what was found unfinished.
     struck: whether the fault struck. lost: steps of a training. error: '' when everything held.
