@@ -21,7 +21,7 @@ import numpy as np
 
 from core.commands import Parser, run
 from core.errors import UserError
-from core.files import make_folder
+from core.files import make_folder, regular_file
 from models.layers.semantic import CHANNELS
 from models.layers.spade import parameter_shapes
 from SPADE import weights
@@ -165,7 +165,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             "converting weights needs PyTorch: pip install -r SPADE/requirements.txt"
         ) from None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(regular_file(path), map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # damaged files show as many types, forged ones as UnpicklingError

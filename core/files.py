@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
 import shutil
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -137,6 +139,14 @@ def write_npz(path: Path, metadata: Any, arrays: Mapping[str, np.ndarray]) -> No
     write_arrays(path, {"metadata": text, **arrays})
 
 
+def regular_file(path: Path) -> Path:
+    """Return `path`; OSError for a pipe, a socket or a device: reading might wait for ever."""
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # to open a folder is an error of its own
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file", str(path))
+    return path
+
+
 class NpzReader:
     """An open .npz; reading what is missing or damaged raises an error that `open_npz` explains."""
 
@@ -167,7 +177,7 @@ def open_npz(path: Path, what: str, remedy: str) -> Iterator[NpzReader]:
     UserError for any error of the block. what: names the file in the message ('a features file');
     remedy: ends the message."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(regular_file(path), allow_pickle=False) as file:
             yield NpzReader(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from None
@@ -188,7 +198,7 @@ T = TypeVar("T")
 def read_json(path: Path, content_type: type[T] = Any) -> T:
     """Return the content of a JSON file as a `content_type`; UserError when it is not one."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=content_type)
+        return msgspec.json.decode(regular_file(path).read_bytes(), type=content_type)
     except OSError as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from None
     except msgspec.ValidationError as error:

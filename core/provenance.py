@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from core.errors import UserError, first_line
+from core.files import regular_file
 
 ROOT = Path(__file__).resolve().parents[1]
 _SOURCES = (".", "core", "models", "dataloaders", "prep_data", "experiments", "SPADE")
@@ -115,7 +116,7 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex. UserError when it cannot be read."""
     found = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with regular_file(path).open("rb") as file:
             while block := file.read(1 << 20):
                 found.update(block)
     except OSError as error:

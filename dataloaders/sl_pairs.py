@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from core.files import regular_file
 from dataloaders import images, sketches
 from dataloaders.images import Problem, Skip
 
@@ -96,7 +97,7 @@ def read_objects(
 
 def _rows(table: Path) -> list[list[str]]:
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
+        with regular_file(table).open(encoding="utf-8-sig", newline="") as file:
             header, *rows = csv.reader(file)
     except FileNotFoundError:
         raise Skip("features file missing") from None

@@ -18,7 +18,7 @@ from core.errors import UsageError, UserError, first_line
 from core.evaluation import ranking, retrieval
 from core.evaluation.figures import Figure
 from core.experiment import Experiment, ExperimentHParams, Trained
-from core.files import open_npz
+from core.files import open_npz, regular_file
 from core.hparams import hp
 from core.registry import EXPERIMENTS
 from experiments import common
@@ -158,7 +158,7 @@ def read_ids(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         return read_array(path)
     try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = regular_file(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from None
     except ValueError:
@@ -171,7 +171,7 @@ def read_ids(path: Path) -> np.ndarray:
 def read_array(path: Path) -> np.ndarray:
     """Map the array of a .npy into memory. UserError for a file that is none."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from None
     except Exception as error:  # a damaged file shows as any of half a dozen types

@@ -244,6 +244,8 @@ def _saved(what, tmp_path):
         path.write_text("<html>404</html>" if what == "page" else "")
     elif what == "folder":
         path.mkdir()
+    elif what == "device":
+        path.symlink_to("/dev/null")
     elif what != "nothing":
         content = contents[what.removeprefix("old ")]
         torch.save(content, path, _use_new_zipfile_serialization="old" not in what)
@@ -265,6 +267,7 @@ def _saved(what, tmp_path):
         ("page", "damaged"),
         ("empty", "damaged"),
         ("folder", "cannot read"),
+        ("device", "a device, not a file"),
         ("nothing", "cannot read"),
     ],
 )

@@ -3,6 +3,7 @@
 import gc
 import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,15 @@ import pytest
 from core.errors import UserError
 from core.files import (
     atomic_folder,
+    open_npz,
     read_json,
+    regular_file,
     write_atomic,
     write_json,
     write_npz,
 )
+from core.notifier import read_config
+from core.provenance import sha256
 from tests.core.fakes import file_size_limit
 
 
@@ -36,6 +41,21 @@ def test_a_json_file_of_another_type(tmp_path):
         read_json(tmp_path / "a.json", dict[str, int])
     with pytest.raises(UserError, match=r"cannot read .*none\.json: No such file"):
         read_json(tmp_path / "none.json")
+
+
+def _open_npz(path):
+    with open_npz(path, "a file", "make it again"):
+        pass
+
+
+@pytest.mark.parametrize("read", [read_json, _open_npz, sha256, lambda p: read_config(str(p))])
+def test_what_is_no_file_is_refused(tmp_path, read):
+    """A pipe would be waited for without end; of a device, this test would end."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a file"):
+        regular_file(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"/dev/null.*a device, not a file"):
+        read(Path("/dev/null"))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -220,6 +220,14 @@ def test_files_that_cannot_be_read(tmp_path, name, content, piece):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["ids.txt", "v.npy", "v.npz"])
+def test_what_is_no_file_is_refused(tmp_path, name):
+    path = tmp_path / name
+    path.symlink_to("/dev/null")
+    with pytest.raises(UserError, match="a device, not a file"):
+        score(tmp_path, queries=str(path)) if name == "v.npz" else read_ids(path)
+
+
 ARRAYS = {
     "ids that are floats": ("q.npz", np.arange(3.0), random(3), "expected integers or texts"),
     "vectors of integers": ("q.npz", np.arange(3), np.ones((3, 8), int), "expected float16"),
