@@ -1,6 +1,7 @@
 """'spade': photographs from layouts (Park et al. 2019).
 
 true masks and boxes of objects and stuff -> core.label_maps -> labels, instances (N, H, W)
+photographs with their layouts, in training half of them mirrored
 labels, instances -> semantic maps -> generator -> pictures (N, H, W, 3)
 photographs and pictures, each with the layout -> discriminators at two scales
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from core import label_maps
+from core import label_maps, replicas
 from core.dataset import Vocabulary
 from core.errors import UserError
 from core.hparams import hp
@@ -35,6 +36,7 @@ class SpadeHParams:
     learning_rate: float = hp(
         1e-4, "of the generator (discriminator: 4 times); falls in the second half", low=0.0
     )
+    flip: bool = hp(True, "mirror half of the photographs, with their layouts, in training")
     generator_width: int = hp(64, "channels of the generator's last block", low=1, high=1024)
     spade_hidden: int = hp(128, "channels between layout and modulation", low=1, high=4096)
     discriminator_width: int = hp(
@@ -164,7 +166,10 @@ class Spade(LayoutModel):
 
     @tf.autograph.experimental.do_not_convert  # no tensor decides a branch: tracing takes half
     def train_step(self, batch: Any, step: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        maps, photos = semantic_maps(*self.layouts(batch)), scale_photos(batch.images)
+        examples = (*self.layouts(batch), scale_photos(batch.images))
+        if self.hparams.flip:
+            examples = mirror_some(examples, tf.stack([tf.cast(seed, tf.int64), step]))
+        maps, photos = semantic_maps(*examples[:2]), examples[2]
         layouts, weights = maps.one_hot(), self.loss_weights()
         with tf.GradientTape() as tape:
             pictures = self.generator(maps, training=True)
@@ -188,3 +193,14 @@ class Spade(LayoutModel):
                 self.numerics.scales_losses,
             )
         return {**named, "d_loss": critic, "total_loss": total, **self.loss_scales()}
+
+
+def mirror_some(examples: tuple[tf.Tensor, ...], seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Return tensors (N, S, S, ...) with the same examples of all of them mirrored left to right,
+    each at even odds. seed: int (2,)."""
+    count = replicas.count() * tf.shape(examples[0])[0]
+    mirrored = replicas.replica_rows(tf.random.stateless_uniform([count], seed) < 0.5)
+    return tuple(
+        tf.where(tf.reshape(mirrored, [-1] + [1] * (each.shape.rank - 1)), each[:, :, ::-1], each)
+        for each in examples
+    )

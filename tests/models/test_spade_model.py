@@ -9,7 +9,7 @@ from core.errors import UsageError, UserError
 from core.hparams import parse
 from core.registry import EXPERIMENTS
 from models.optimizers import LateFallingRate
-from models.spade import Spade
+from models.spade import Spade, mirror_some
 from tests.models.helpers import build, compiled_step, scene_batch, step_args
 
 COLOURS = np.array([[230, 40, 40], [30, 200, 60], [40, 60, 220]], np.uint8)
@@ -123,6 +123,35 @@ def test_no_experiment_that_encodes_objects_takes_it():
             EXPERIMENTS[name].check_fit(Spade)
 
 
+def test_photographs_and_layouts_are_mirrored_together():
+    """Of 64 examples about half, the same of every tensor, and others at the next step."""
+    names = np.arange(64 * 9).reshape(64, 3, 3)
+    maps, photos = tf.constant(names), tf.constant(np.stack([names] * 3, axis=-1))
+    drawn = []
+    for step in (0, 1, 0):
+        found = mirror_some((maps, maps + 1, photos), tf.constant([7, step], tf.int64))
+        mirrored = found[0].numpy()[:, 0, 0] == names[:, 0, 2]
+        expected = np.where(mirrored[:, None, None], names[:, :, ::-1], names)
+        np.testing.assert_array_equal(found[0], expected)
+        np.testing.assert_array_equal(found[1], expected + 1)
+        np.testing.assert_array_equal(found[2], np.stack([expected] * 3, axis=-1))
+        assert 20 < mirrored.sum() < 44
+        drawn.append(mirrored.tolist())
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_step_on_a_mirrored_scene():
+    """Step 0 of seed 0 mirrors the first scene: it is the step on a scene mirrored beforehand."""
+    batch = _batch(1)._replace(stuff=None)
+    mirrored = batch._replace(images=batch.images[:, :, ::-1], masks=batch.masks[:, :, ::-1])
+    before, plain, drawn = (
+        _losses(_build(flip=flip).train_step, example)
+        for flip, example in ((False, mirrored), (False, batch), (True, batch))
+    )
+    assert drawn == pytest.approx(before, rel=1e-6)
+    assert abs(drawn["total_loss"] / plain["total_loss"] - 1) > 1e-4
+
+
 def test_learns_colours():
     """On a layout it has not seen, too, and only where it is asked for: a layout of other classes
     gives another picture."""
@@ -145,6 +174,19 @@ def test_rate_by_hand():
     rate = LateFallingRate(0.4, 200)
     for step, value in ((0, 0.4), (100, 0.4), (150, 0.2), (199, 0.004), (200, 0.0)):
         assert float(rate(tf.constant(step))) == pytest.approx(value, abs=1e-7)
+
+
+def test_rates_follow_the_saved_steps():
+    """So a resumed run goes on with the right ones; the discriminator's is four times as high."""
+    model = _build(learning_rate=0.4)
+    for name, part, rate in (
+        ("main", model.generator, 0.2),
+        ("discriminator", model.discriminator, 0.8),
+    ):
+        optimizer = model.optimizers[name].inner_optimizer
+        optimizer.iterations.assign(75)  # of 100
+        optimizer.apply_gradients((tf.zeros_like(v), v) for v in part.trainable_variables)
+        assert float(optimizer.learning_rate) == pytest.approx(rate)
 
 
 def test_perceptual_loss_with_given_weights(tmp_path):
