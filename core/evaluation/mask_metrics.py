@@ -6,16 +6,10 @@ of any size fits in memory and an intersection is one AND.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from core.evaluation.figures import Figure, macro_average, mean_difference, mean_figure
+from core.evaluation.figures import Figure, mean_difference, mean_figure
 from core.label_maps import BACKGROUND
-from core.registry import METRICS
-
-if TYPE_CHECKING:
-    from core.evaluation.embedded_split import ComparedMasks, Evaluation
 
 THRESHOLD = 0.5
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint16)
@@ -88,23 +82,3 @@ def iou_figure(
         **controls,
     }
     return mean_figure(metric, split, values, labels, scenes, seed=seed, controls=controls)
-
-
-@METRICS.register("mask-iou")
-def _mask_iou(evaluation: Evaluation, name: str) -> list[Figure]:
-    """Return the mean IoU of the predicted masks of each view with the photograph's true masks."""
-    views = ("photo", "sketch") if evaluation.dataset.has_queries else ("photo",)
-    return [
-        mask_iou_figure(name, evaluation, view, evaluation.compared_masks(view)) for view in views
-    ]
-
-
-def mask_iou_figure(name: str, evaluation: Evaluation, view: str, pairs: ComparedMasks) -> Figure:
-    """Return the mean IoU of masks predicted from one view."""
-    class_means, true = evaluation.class_mean_masks(), pairs.true
-    values = mask_iou(pairs.predicted, true)
-    all_ones = mask_iou(np.full((1, true.shape[1]), 255, np.uint8), true)
-    class_mean = mask_iou(class_means[pairs.classes], true)
-    macro = macro_average(values, pairs.classes)
-    overlaps = (values, all_ones, class_mean, pairs.scenes, evaluation.seed)
-    return iou_figure(name, evaluation.split, {"view": view}, *overlaps, macro=macro)

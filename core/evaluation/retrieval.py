@@ -6,21 +6,16 @@ against the query, so that an embedding collapsed to a point ranks every answer 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from core.evaluation import ranking
-from core.evaluation.figures import Figure, bootstrap_intervals, difference, mean_figure
-from core.evaluation.query_protocols import QueryProtocol, standard_protocols
-from core.registry import METRICS
-
-if TYPE_CHECKING:
-    from core.evaluation.embedded_split import Evaluation
+from core.evaluation.figures import Figure, bootstrap_intervals, difference
+from core.evaluation.query_protocols import QueryProtocol
 
 TOP = (1, 5, 10)
 
@@ -254,34 +249,3 @@ def rank_figures(
             )
             figures.append(figure)
     return figures
-
-
-def _scene_figures(evaluation: Evaluation, name: str, kind: str) -> list[Figure]:
-    """Return scene recall under the standard protocols, by each vector asked for."""
-    protocols = standard_protocols(evaluation.dataset.own_boxes)
-    gallery, split, seed = evaluation.photos.num_scenes, evaluation.split, evaluation.seed
-    figures = []
-    for vector in evaluation.vectors:
-        ranks = {protocol: evaluation.scene_ranks(protocol, vector) for protocol in protocols}
-        figures += scene_figures(ranks, {name: kind}, gallery, split, seed, vector=vector)
-    return figures
-
-
-def _object_figures(evaluation: Evaluation, name: str, kind: str) -> list[Figure]:
-    """Return the recall of each object's own crop among all of the split, as mean over classes."""
-    rank, classes, scenes = evaluation.object_ranks()
-    gallery = evaluation.photos.classes
-    values = scores(kind, rank)
-    figure = mean_figure(
-        name, evaluation.split, values, {"average": "macro"}, scenes, classes, evaluation.seed,
-        gallery=len(gallery),
-        chance=chance(kind, len(gallery)),
-        ceiling=classifier_ceiling(kind, classes, gallery),
-        controls={"classes": len(np.unique(classes)), "micro": float(values.mean())},
-    )  # fmt: skip
-    return [figure]
-
-
-for _kind in ("mAP", *(f"top{k}" for k in TOP)):
-    METRICS.register(f"sbir-{_kind}")(functools.partial(_scene_figures, kind=_kind))
-    METRICS.register(f"obj-sbir-{_kind}")(functools.partial(_object_figures, kind=_kind))

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.dataset import SceneDataset
 from core.errors import UserError
-from core.evaluation import mask_metrics, picture_grids
+from core.evaluation import mask_metrics, metrics, picture_grids
 from core.evaluation.embedded_split import (
     ComparedMasks,
     EmbeddedPhotos,
@@ -209,7 +209,7 @@ def _figures(
     overlaps: dict[tuple[str, str, str], np.ndarray],
 ) -> list[Figure]:
     figures = [
-        mask_metrics.mask_iou_figure("mask-iou", evaluation, view, of_view)
+        metrics.mask_iou_figure("mask-iou", evaluation, view, of_view)
         for view, of_view in pairs.items()
     ]
     for view in pairs:

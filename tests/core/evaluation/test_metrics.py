@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from core.evaluation import classification
+from core.evaluation import metrics
 
 
 def test_accuracy_worked_by_hand():
     classes = np.array([3, 3, 3, 3, 8, 8])
     predicted = np.array([3, 3, 3, 0, 8, 3])
-    macro, micro = classification.accuracy_figures(
+    macro, micro = metrics.accuracy_figures(
         "embedding-obj-accuracy", "valid", classes, predicted, np.arange(6)
     )
     assert macro.value == pytest.approx((3 / 4 + 1 / 2) / 2)
@@ -22,5 +22,5 @@ def test_accuracy_worked_by_hand():
 def test_always_naming_the_majority_scores_chance():
     classes = np.random.default_rng(0).integers(0, 5, 100)
     guess = np.full(100, np.bincount(classes).argmax())
-    for figure in classification.accuracy_figures("x", "valid", classes, guess, np.arange(100)):
+    for figure in metrics.accuracy_figures("x", "valid", classes, guess, np.arange(100)):
         assert figure.value == pytest.approx(figure.chance)
