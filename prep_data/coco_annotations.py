@@ -44,7 +44,7 @@ class _Image(msgspec.Struct):
 
 
 class _Category(msgspec.Struct):
-    id: _Positive
+    id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     name: str
 
 
@@ -158,19 +158,17 @@ def read_annotation_file(path: Path, report: Report) -> AnnotationFile:
         ) from None
     except msgspec.DecodeError as error:
         raise UserError(f"{path} is not whole, valid JSON ({error}): download it again") from None
-    return AnnotationFile(
-        path,
-        _images(content.images, path, report),
-        [_category(raw, path) for raw in content.categories],
-        _annotations(content.annotations, data, path, report),
-    )
+    images = _images(content.images, path, report)
+    annotations = _annotations(content.annotations, data, path, report)
+    return AnnotationFile(path, images, _categories(content, annotations, path), annotations)
 
 
 def _images(entries: list[msgspec.Raw], path: Path, report: Report) -> dict[int, ListedImage]:
     images: dict[int, ListedImage] = {}
     for raw in entries:
         try:
-            image = msgspec.json.decode(raw, type=_Image)
+            # Not strict: tools also write ids as text, and whole numbers as 640.0.
+            image = msgspec.json.decode(raw, type=_Image, strict=False)
         except msgspec.DecodeError:
             report.add("image listed without id, name or size", f"{_shown(raw)} of {path.name}")
         else:
@@ -182,17 +180,28 @@ def _shown(raw: msgspec.Raw) -> str:
     return " ".join(bytes(raw).decode(errors="replace").split())[:60]
 
 
-def _category(raw: msgspec.Raw, path: Path) -> tuple[int, str]:
-    try:
-        category = msgspec.json.decode(raw, type=_Category)
-    except msgspec.DecodeError:
-        raise UserError(f"{path}: category {_shown(raw)} needs a positive id and a name") from None
-    return category.id, category.name
+def _categories(content: _File, annotations: np.ndarray, path: Path) -> list[tuple[int, str]]:
+    found = []
+    for raw in content.categories:
+        try:
+            category = msgspec.json.decode(raw, type=_Category, strict=False)
+        except msgspec.DecodeError:
+            raise UserError(
+                f"{path}: category {_shown(raw)} needs a positive id and a name"
+            ) from None
+        if category.id:
+            found.append((category.id, category.name))
+        elif not annotations["category"].all():  # tools list the root of all classes as 0
+            raise UserError(
+                f"{path}: category {_shown(raw)} has annotations, but id 0 is the whole image's: "
+                "add 1 to each id of `categories` and to each `category_id` of all four files"
+            )
+    return found
 
 
 def _annotations(entries: list[msgspec.Raw], data: bytes, path: Path, report: Report) -> np.ndarray:
-    decode = msgspec.json.Decoder(_Annotation).decode
-    decode_ids = msgspec.json.Decoder(_AnnotationIds).decode
+    decode = msgspec.json.Decoder(_Annotation, strict=False).decode
+    decode_ids = msgspec.json.Decoder(_AnnotationIds, strict=False).decode
     ids, boxes, spans = array("q"), array("d"), array("q")
     end = 0
     for raw in entries:

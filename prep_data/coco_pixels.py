@@ -192,7 +192,10 @@ def _load(
 
 
 def make_scene(photo: Photo, hparams: CocoHParams) -> TaskResult:
-    """Return one payload for SceneRecord.encode (as keywords), or none; counts `objects`."""
+    """Return one payload for SceneRecord.encode (as keywords), or none.
+
+    Counts `objects`, and as `bare` the scenes without background stuff.
+    """
     problems: list[Problem] = []
     try:
         pixels, objects = _load(photo, hparams, problems)
@@ -210,7 +213,7 @@ def make_scene(photo: Photo, hparams: CocoHParams) -> TaskResult:
         "stuff_boxes": [v for each in stuff for v in each.box],
         "stuff_masks": _packed(stuff),
     }
-    return TaskResult([payload], problems, {"objects": len(objects)})
+    return TaskResult([payload], problems, {"objects": len(objects), "bare": not stuff})
 
 
 class PairedPhoto(NamedTuple):

@@ -95,8 +95,11 @@ class AnnotatedSet:
         rows = drop(
             ~is_used_class[class_index()], "annotation whose class is neither object nor material"
         )
-        repeated = np.ones(len(rows), bool)
-        repeated[np.unique(rows["id"], return_index=True)[1]] = False
+        # Ids are unique within a file only: many tools count from 1 in each.
+        order = np.lexsort([rows["id"], rows["source"]])
+        same_id, same_source = (np.diff(rows[name][order]) == 0 for name in ("id", "source"))
+        repeated = np.zeros(len(rows), bool)
+        repeated[order[1:][same_id & same_source]] = True
         rows = drop(repeated, "annotation with the id of an earlier one")
         no_box = ~np.isfinite(rows["box"]).all(1) | (rows["box"][:, 2:] <= 0).any(1)
         rows = drop(no_box, "annotation without a proper box")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from prep_data.coco_classes import ClassLists, CocoHParams, Vocabulary, read_cla
 from prep_data.coco_selection import AnnotatedSet, select_regions
 from prep_data.report import Report
 from prep_data.set_writer import SPLITS, Part, SetWriter, TaskResult, Totals, fingerprint
+
+log = logging.getLogger(__name__)
 
 
 class Tasks(NamedTuple):
@@ -45,6 +48,19 @@ def parser(module: str, description: str, n_chunks: int, cls: type) -> argparse.
     return result
 
 
+def check_val_size(val_size: int, n_val: int) -> None:
+    """Raise an error when valid or test has no photograph. n_val: photographs val2017 lists."""
+    if n_val < 2:
+        raise UserError(
+            f"val2017 lists {n_val} usable photographs, too few: valid and test need one each"
+        )
+    if not 1 <= val_size < n_val:
+        raise UsageError(
+            f"--val-size is {val_size}, but val2017 lists {n_val} photographs and both valid and "
+            f"test need some: choose 1 to {n_val - 1}"
+        )
+
+
 def split_photographs(
     sets: Mapping[str, AnnotatedSet], val_size: int, least: int, seed: int, report: Report
 ) -> dict[str, list[int]]:
@@ -52,15 +68,9 @@ def split_photographs(
 
     train is train2017 in a random order; val2017 in ascending id is cut after the first `val_size`
     PHOTOGRAPHS LISTED, so that filters do not move the border. Photographs with fewer than `least`
-    objects kept are left out (and reported). Raises UsageError when val_size leaves valid or test
-    without photographs, UserError when no photograph is left in a split.
+    objects kept are left out (and reported). Raises UserError when no photograph is left in a
+    split.
     """
-    n_val = len(sets["val2017"].image_ids)
-    if not 1 <= val_size < n_val:
-        raise UsageError(
-            f"--val-size is {val_size}, but val2017 lists {n_val} photographs and both valid and "
-            f"test need some: choose 1 to {n_val - 1}"
-        )
     border = sets["val2017"].image_ids[val_size]
     result = {}
     for split, name in (("train", "train2017"), ("valid", "val2017"), ("test", "val2017")):
@@ -77,7 +87,7 @@ def split_photographs(
         if not result[split]:
             raise UserError(
                 f"no photograph of {name} is left for {split}: none of {int(in_split.sum())} has "
-                f"{least} object(s) of the class lists larger than min_object_size"
+                f"{least} or more objects to keep"
             )
     result["train"] = shuffled(result["train"], seed)
     return result
@@ -93,6 +103,8 @@ def choose(
 ) -> Choice:
     """Choose all photographs that have objects, in COCO's own splits."""
     files = read_files(args.dataset_dir, report)
+    n_val = len(set().union(*(file.images for file in files["val2017"])))
+    check_val_size(args.val_size, n_val)
     vocabulary, sets = select_regions(
         args.dataset_dir, files, lists, hparams.min_object_size, report
     )
@@ -140,23 +152,26 @@ def prepare(
         if out.complete:
             return
         report = report or Report()
-        vocabulary, tasks = choose(lists, report)
+        with report.explaining_errors():
+            vocabulary, tasks = choose(lists, report)
         meta = {**vocabulary.meta(lists, PREDICATES), **options}
         out.write(
             _parts(tasks, flags.chunks(args)),
             make_work(vocabulary),
-            partial(_make_meta, meta, report),
+            partial(_make_meta, meta),
             workers=args.workers,
             report=report,
             unit="image",
         )
 
 
-def _make_meta(meta: Mapping[str, Any], report: Report, totals: Totals) -> dict[str, Any]:
+def _make_meta(meta: Mapping[str, Any], totals: Totals) -> dict[str, Any]:
     empty = [split for split in SPLITS if not totals.records[split]]
     if empty:
-        reasons = "; ".join(line.strip() for line in report.lines())
-        raise UserError(f"nothing is left in {' and '.join(empty)}: {reasons}")
+        raise UserError(f"nothing is left in {' and '.join(empty)}")
+    n_scenes = totals.records["train"]
+    if totals.counts["train"]["bare"] == n_scenes:
+        log.warning("no background stuff in %d of %d scenes of train", n_scenes, n_scenes)
     return {**meta, "train_total_objs": totals.counts["train"]["objects"]}
 
 

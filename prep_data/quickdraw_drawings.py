@@ -317,8 +317,7 @@ def prepare(args: argparse.Namespace, kind: str, grouped: bool) -> None:
 
     def make_meta(totals: Totals) -> dict[str, Any]:
         if not sum(totals.records.values()):
-            lines = "\n".join(report.lines())
-            raise UserError(f"no drawing of {args.dataset_dir} can be used:\n{lines}")
+            raise UserError(f"no drawing of {args.dataset_dir} can be used")
         return {
             **classes.meta(),
             "drawings": {

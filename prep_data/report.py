@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from core.errors import UserError
 from dataloaders.images import Problem
 
 _MAX_NAMES = 5  # of each reason
@@ -50,14 +52,25 @@ class Report:
             for reason in sorted(self._counts)
         }
 
-    def lines(self) -> list[str]:
-        """Return one line a reason for people, most frequent first."""
+    def lines(self, n_names: int = _MAX_NAMES) -> list[str]:
+        """Return one line a reason for people, most frequent first, with the first names."""
         ordered = sorted(self._counts, key=lambda reason: (-self._counts[reason], reason))
         return [
-            f"{self._counts[reason]:>8}  {reason}: {', '.join(self._names[reason])}"
-            + (", ..." if self._counts[reason] > len(self._names[reason]) else "")
+            f"{self._counts[reason]:>8}  {reason}: {', '.join(self._names[reason][:n_names])}"
+            + (", ..." if self._counts[reason] > len(self._names[reason][:n_names]) else "")
             for reason in ordered
         ]
+
+    @contextlib.contextmanager
+    def explaining_errors(self) -> Iterator[None]:
+        """Add what was left out so far to the message of a UserError of the block."""
+        try:
+            yield
+        except UserError as error:
+            if self._counts:
+                left_out = "; ".join(" ".join(line.split()) for line in self.lines(1))
+                error.args = (f"{error}. Left out: {left_out}",)
+            raise
 
     def print_summary(self, folder: Path, records: Mapping[str, int]) -> None:
         """Print the number of records of each split of a set, and what was left out."""

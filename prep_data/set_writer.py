@@ -274,12 +274,13 @@ class SetWriter:
         totals = self._write_index(parts, notes)
         for note in notes:
             report.merge(note.problems)
-        meta = {
-            "kind": self.kind,
-            "schema": self._settings["schema"],
-            **{f"n_{split}_samples": n for split, n in totals.records.items()},
-            **make_meta(totals),
-        }
+        with report.explaining_errors():
+            meta = {
+                "kind": self.kind,
+                "schema": self._settings["schema"],
+                **{f"n_{split}_samples": n for split, n in totals.records.items()},
+                **make_meta(totals),
+            }
         write_json(self.folder / "report.json", report.to_dict(), sort_keys=True)
         write_json(self.folder / "meta.json", meta, sort_keys=True)
         self.complete = True

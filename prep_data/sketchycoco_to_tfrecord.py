@@ -186,7 +186,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     options = hparams.parse(args.hparams, CocoHParams)
     report = Report()
-    folders = _list_folders(args.sketchycoco_dir, report)
+    with report.explaining_errors():
+        folders = _list_folders(args.sketchycoco_dir, report)
     coco_sets.prepare(
         args,
         options,

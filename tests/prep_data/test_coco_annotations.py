@@ -86,10 +86,37 @@ def test_files_that_are_no_annotations_are_named(tmp_path, content, message):
         read(tmp_path / "instances_train2017.json", content.encode())
 
 
-@pytest.mark.parametrize("category", [{"id": 0, "name": "zero"}, {"id": 7}, "cat"])
+@pytest.mark.parametrize("category", [{"id": -1, "name": "minus"}, {"id": 7}, "cat"])
 def test_categories_need_an_id_and_a_name(tmp_path, category):
     with pytest.raises(UserError, match=r"a.json: category .* needs a positive id and a name"):
         read(tmp_path / "a.json", {**CONTENT, "categories": [category]})
+
+
+def test_category_zero_is_left_out_where_nothing_is_annotated_with_it(tmp_path):
+    content = {**CONTENT, "categories": [{"id": 0, "name": "root"}, *CONTENT["categories"]]}
+    of_one = {"id": 5, "image_id": 1, "category_id": 1, "bbox": [0, 0, 3, 3]}
+    file, report = read(tmp_path / "a.json", {**content, "annotations": [of_one]})
+    assert (file.categories, report) == ([(1, "café"), (2, "日本")], {})
+    with pytest.raises(UserError, match=r'a.json: category .*"root".* has annotations.*: add 1'):
+        read(tmp_path / "a.json", {**content, "annotations": [{**of_one, "category_id": 0}]})
+
+
+def test_numbers_as_text_and_whole_floats_are_read(tmp_path):
+    content = {
+        "images": [{"id": "1", "file_name": "a.jpg", "width": 5.0, "height": "6"}],
+        "annotations": [{"id": "7", "image_id": 1.0, "category_id": "2", "bbox": ["0", 1, 2, 3]}],
+        "categories": [{"id": 2.0, "name": "cat"}],
+    }
+    file, report = read(tmp_path / "a.json", content)
+    assert report == {}
+    assert file.images == {1: coco.ListedImage("a.jpg", 5, 6)} and file.categories == [(2, "cat")]
+    row = file.annotations[0]
+    assert [row[name].tolist() for name in ("id", "image", "category", "box")] == [
+        7,
+        1,
+        2,
+        [0, 1, 2, 3],
+    ]
 
 
 def test_odd_entries_are_reported_and_spoil_no_others(tmp_path):
@@ -101,12 +128,12 @@ def test_odd_entries_are_reported_and_spoil_no_others(tmp_path):
             *CONTENT["images"],
         ],
         "annotations": [
-            {**good, "id": "7"},
+            {**good, "id": "seven"},
             {**good, "category_id": None},
             {**good, "image_id": 2**70},
             "text",
             good,
-            *({**good, "bbox": box} for box in ([0, 0, 60], None, ["0", 0, 60, 40])),
+            *({**good, "bbox": box} for box in ([0, 0, 60], None, ["x", 0, 60, 40])),
         ],
     }
     file, report = read(tmp_path / "a.json", content)

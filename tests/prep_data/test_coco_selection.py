@@ -35,8 +35,10 @@ def test_rules_of_keeping(tmp_path):
     ]
     stuff = [
         add("train2017", 7, 124, [0, 0, 1, 1]),  # stuff has no least size
-        add("train2017", 7, 183, [0, 0, 60, 40]),  # 'other' is a material, no object
+        # 'other' is a material, no object; ids of the other file do not count
+        add("train2017", 7, 183, [0, 0, 60, 40], id=kept[0]),
     ]
+    stuff.sort()
     too_small = add("train2017", 7, 3, [50, 30, 200, 100])  # 10 x 10 within
     add("train2017", 7, 1, [0, 0, 12, 10])  # exactly 5 %
     add("train2017", 7, 67, [0, 0, 60, 40])  # dining table: in neither list
@@ -92,6 +94,6 @@ def test_splits_cut_the_photographs_listed(tmp_path):
     assert coco_sets.split_photographs(sets, 2, 1, 1, Report())["train"] != ids["train"]
     for val_size in (0, 5, 1024):
         with pytest.raises(UsageError, match=rf"--val-size is {val_size}.*5 photographs.*1 to 4"):
-            coco_sets.split_photographs(sets, val_size, 1, 0, Report())
+            coco_sets.check_val_size(val_size, 5)
     with pytest.raises(UserError, match=r"no photograph of train2017 is left for train: none of"):
         coco_sets.split_photographs(sets, 2, 3, 0, Report())

@@ -1,5 +1,6 @@
 """The two COCO commands from photographs to records, on good and on bad input."""
 
+import itertools
 import json
 import os
 import resource
@@ -218,9 +219,38 @@ def test_nothing_left_is_an_error(tmp_path):
     world = plain(tmp_path / "coco")
     for path in (world.folder / "images" / "train2017").iterdir():
         path.write_bytes(b"no photograph")
-    with pytest.raises(UserError, match=r"nothing is left in train: 12  photograph broken: train"):
+    with pytest.raises(
+        UserError, match=r"nothing is left in train. Left out: 12 photograph broken: "
+    ):
         coco_to_tfrecord.main(flags(world.write(), tmp_path / "set"))
     assert not (tmp_path / "set" / "meta.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("entries", "change", "message"),
+    [
+        ("images", {"width": None}, "val2017 lists 0 usable photographs, too few: valid and test"
+         " need one each. Left out: 36 image listed without id, name or size: {"),
+        ("annotations", {"id": None}, "no photograph of train2017 is left for train: none of 12 "
+         "has 1 or more objects to keep. Left out: 54 annotation without usable ids: byte "),
+        ("annotations", {"bbox": None}, "Left out: 54 annotation without a proper box: 101 of "
+         "image 1 (train2017), ...; 12 image with fewer than 1 kept objects: "),
+    ],
+)  # fmt: skip
+def test_what_was_left_out_comes_with_the_error(tmp_path, entries, change, message):
+    world = plain(tmp_path / "coco")
+    for entry in itertools.chain(*getattr(world, entries).values()):
+        entry.update(change)
+    with pytest.raises(UserError) as caught:
+        coco_to_tfrecord.main(flags(world.write(), tmp_path / "set"))
+    assert message in str(caught.value)
+
+
+def test_scenes_that_all_lack_background_stuff_are_told(tmp_path, caplog):
+    world = plain(tmp_path / "coco")
+    world.annotations["stuff", "train2017"] = []
+    coco_to_tfrecord.main(flags(world.write(), tmp_path / "set"))
+    assert "no background stuff in 12 of 12 scenes of train" in caplog.text
 
 
 def test_bad_command_lines(source, tmp_path):
