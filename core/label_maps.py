@@ -134,19 +134,3 @@ def _weights(low: tf.Tensor, high: tf.Tensor, mask_side: int, side: int) -> tf.T
     distance = tf.abs(cell[..., None] - tf.range(mask_side, dtype=tf.float32))
     inside = (centres >= low) & (centres < high)
     return tf.nn.relu(1.0 - distance) * tf.cast(inside, tf.float32)[..., None]
-
-
-def _palette() -> np.ndarray:
-    """Return a colour for each class: uint8 (256, 3), neither near black nor near white.
-
-    They are points of the additive recurrence with the powers of 1/g, where g = 1.2207 is the real
-    root of x^4 = x + 1: evenly spread in the cube of colours, and neighbours are far apart.
-    """
-    steps = 1.2207440846057596 ** -np.arange(1.0, 4.0)
-    colours = np.round(20 + 215 * ((0.5 + np.arange(BACKGROUND)[:, None] * steps) % 1))
-    return np.concatenate([colours, [[255, 255, 255]]]).astype(np.uint8)
-
-
-# uint8 (256, 3): the red, green and blue of a class by its index in the vocabulary; the background
-# is white.
-PALETTE = _palette()

@@ -27,6 +27,7 @@ from core.evaluation import mask_metrics, picture_grids
 from core.evaluation.embedded_split import EmbeddedQueries, EmbeddedScenes, Evaluation
 from core.files import atomic_folder, make_folder
 from core.hparams import hp
+from core.label_colours import coco_names
 from core.registry import EXPERIMENTS
 from experiments import common
 from experiments.analysis import mixed_queries
@@ -99,6 +100,7 @@ class GenerateImages(common.SplitExperiment):
 
     def check_data(self, dataset: SceneDataset) -> None:
         self.labels = label_maps.coco_labels(dataset.vocabulary.ids)  # uint8 (K,), of each class
+        self.names = coco_names(dataset.vocabulary)
         if len(self.labels) != len(dataset.vocabulary.names):
             raise UserError(f"the classes of {dataset.name} have no COCO-Stuff ids: no layouts")
         if self.hparams.generate_from_gt and not dataset.has_masks:
@@ -133,7 +135,8 @@ class GenerateImages(common.SplitExperiment):
         if missing:
             objects = {kind: self._layout_objects(evaluation, kind) for kind in kinds}
             for row, pictures in self._draw_scenes(evaluation, objects, set(missing)):
-                _save_scene(missing[row], pictures, f"{self.origin}: {ids[row]}", settings)
+                title = f"{self.origin}: {ids[row]}"
+                _save_scene(missing[row], pictures, self.names, title, settings)
         others = [
             each for each in folder.glob(f"*/{RECORD}") if not _is_done(each.parent, settings)
         ]
@@ -142,7 +145,8 @@ class GenerateImages(common.SplitExperiment):
 
         shown = scenes[: picture_grids.ROWS]
         opened = [{each.stem: Image.open(each) for each in scene.glob("*.png")} for scene in shown]
-        rows, heads = _strips(opened, [scene.name for scene in shown])
+        captions = [scene.name for scene in shown]
+        rows, heads = _strips(opened, captions, self.names, picture_grids.TILE)
         title = f"{self.origin}: boxes={self.hparams.boxes}"
         pages = common.save_pages(self.path, rows, heads, title)
         common.save_report(
@@ -205,7 +209,9 @@ class GenerateImages(common.SplitExperiment):
                     label, instance = (both[place] for both in maps[kind])
                     pictures[f"{kind}-labels"] = Image.fromarray(label)
                     pictures[f"{kind}-instances"] = Image.fromarray(instance)
-                    pictures[f"{kind}-layout"] = Image.fromarray(label_maps.PALETTE[label])
+                    pictures[f"{kind}-layout"] = picture_grids.layout(
+                        label, self.names, label_maps.SIDE
+                    )
                     if self.generator:
                         made = self.generator.generate(label, instance, np.asarray(photo))
                         pixels = np.round((np.clip(made, -1, 1) + 1) * 127.5).astype(np.uint8)
@@ -279,9 +285,14 @@ def _drawing(
 
 
 def _save_scene(
-    folder: Path, pictures: dict[str, Image.Image], title: str, settings: Mapping[str, Any]
+    folder: Path,
+    pictures: dict[str, Image.Image],
+    names: Mapping[int, str],
+    title: str,
+    settings: Mapping[str, Any],
 ) -> None:
-    strip = picture_grids.grid(*_strips([pictures], [""]), title, label_maps.SIDE)
+    side = label_maps.SIDE
+    strip = picture_grids.grid(*_strips([pictures], [""], names, side), title, side)
     files = {
         f"{name}.png": picture_grids.image_bytes(picture) for name, picture in pictures.items()
     }
@@ -306,10 +317,13 @@ def _is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def _strips(
-    scenes: Sequence[Mapping[str, Image.Image]], captions: Sequence[str]
+    scenes: Sequence[Mapping[str, Image.Image]],
+    captions: Sequence[str],
+    names: Mapping[int, str],
+    side: int,
 ) -> tuple[list[list[tuple[Image.Image, str]]], list[str]]:
     """Return a row of tiles for each scene, and the heads of the columns: photograph, and of each
-    kind the drawing, the layout and the picture."""
+    kind the drawing, the layout and the picture. names: of labels. side: of the tiles."""
     heads = {"photo": "photo"}
     for kind, (source, _) in KINDS.items():
         heads[kind] = source
@@ -319,7 +333,12 @@ def _strips(
     rows = []
     for scene, caption in zip(scenes, captions):
         tiles = [
-            picture_grids.frame(scene[name].convert("RGB"), picture_grids.GREY, 1) for name in heads
+            picture_grids.frame(scene[name].convert("RGB"), picture_grids.GREY, 1)
+            if not name.endswith("-layout")  # drawn anew, for letters of the right size
+            else picture_grids.layout(
+                np.asarray(scene[name.replace("-layout", "-labels")]), names, side
+            )
+            for name in heads
         ]
         rows.append(list(zip(tiles, [caption] + [""] * len(tiles))))
     return rows, list(heads.values())

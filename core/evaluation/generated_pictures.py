@@ -12,7 +12,7 @@ from PIL import Image
 
 from core.evaluation import picture_grids
 from core.evaluation.figures import Figure, Picture, mean_difference, mean_figure
-from core.label_maps import PALETTE
+from core.label_colours import coco_names
 from core.registry import METRICS
 
 if TYPE_CHECKING:
@@ -61,11 +61,12 @@ def _compare(columns: dict, kind: str, pictures: np.ndarray, photos: np.ndarray)
 @METRICS.register("generated-pictures")
 def _generated_pictures(evaluation: Evaluation, name: str) -> list[Picture]:
     """Draw some photographs, their layouts and the pictures made of these."""
-    rows = []
+    rows, names = [], coco_names(evaluation.dataset.vocabulary)
     for photos, labels, pictures in _generate(evaluation, picture_grids.ROWS):
         for photo, label, picture in zip(photos, labels, pictures):
-            tiles = (_pixels(photo), PALETTE[label], _pixels(picture))
-            rows.append([(Image.fromarray(tile), "") for tile in tiles])
+            photo, picture = (Image.fromarray(_pixels(each)) for each in (photo, picture))
+            tiles = (photo, picture_grids.layout(label, names), picture)
+            rows.append([(tile, "") for tile in tiles])
     title = f"{picture_grids.page_title(evaluation)}: pictures of the true layouts"
     page = picture_grids.grid(rows, ["photo", "layout", "generated"], title)
     return picture_grids.save_picture(evaluation, name, picture_grids.image_bytes(page))

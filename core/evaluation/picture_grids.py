@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from core.drawings import compose_drawings
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Picture
 from core.evaluation.query_protocols import main_protocol
+from core.label_colours import PALETTE
 from core.registry import METRICS
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ MAP_POINTS = 300  # at most, of each view, in the map of the embedding
 TILE = 168  # pixels of a photograph or drawing
 GAP = 10
 CAPTION = 22
+LEGEND_LINE = 16
 GREEN, GREY, INK = (0, 150, 60), (190, 190, 190), (30, 30, 30)
 
 Tile = tuple[Image.Image, str]  # with its caption
@@ -35,22 +38,61 @@ Tile = tuple[Image.Image, str]  # with its caption
 
 def grid(rows: list[list[Tile]], heads: list[str], title: str, tile: int = TILE) -> Image.Image:
     """Return a page of tiles with captions, a head above each column and a title on top. tile:
-    their side in pixels."""
+    their height in pixels; a column is as wide as its widest tile."""
     font, small = ImageFont.load_default(size=15), ImageFont.load_default(size=12)
-    step_x, step_y = tile + GAP, tile + CAPTION + GAP
-    top = 2 * CAPTION + 2 * GAP
-    page = Image.new("RGB", (GAP + len(heads) * step_x, top + len(rows) * step_y), "white")
+    rows = [[(_scaled(image, tile), caption) for image, caption in row] for row in rows]
+    widths = [max(row[column][0].width for row in rows) for column in range(len(heads))]
+    lefts = np.cumsum([GAP, *(width + GAP for width in widths)]).tolist()
+    step_y, top = tile + CAPTION + GAP, 2 * CAPTION + 2 * GAP
+    width = max(lefts[-1], int(font.getlength(title)) + 2 * GAP)
+    page = Image.new("RGB", (width, top + len(rows) * step_y), "white")
     draw = ImageDraw.Draw(page)
     draw.text((GAP, GAP), title, INK, font)
-    for column, head in enumerate(heads):
-        draw.text((GAP + column * step_x, GAP + CAPTION + 4), head, INK, font)
+    for left, head in zip(lefts, heads):
+        draw.text((left, GAP + CAPTION + 4), head, INK, font)
     for row, tiles in enumerate(rows):
-        for column, (image, caption) in enumerate(tiles):
-            x, y = GAP + column * step_x, top + row * step_y
-            page.paste(image.resize((tile, tile), Image.Resampling.LANCZOS), (x, y))
-            if len(caption) > tile // 6:  # letters are 6 pixels wide on average
-                caption = f"{caption[: tile // 6 - 4]} ..."
-            draw.text((x, y + tile + 3), caption, INK, small)
+        y = top + row * step_y
+        for left, width, (image, caption) in zip(lefts, widths, tiles):
+            page.paste(image, (left, y))
+            if len(caption) > width // 6:  # letters are 6 pixels wide on average
+                caption = f"{caption[: width // 6 - 4]} ..."
+            draw.text((left, y + tile + 3), caption, INK, small)
+    return page
+
+
+def _scaled(image: Image.Image, height: int) -> Image.Image:
+    width = round(image.width * height / image.height)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def layout(
+    labels: np.ndarray, names: Mapping[int, str], side: int = TILE, colours: np.ndarray = PALETTE
+) -> Image.Image:
+    """Return a layout as a picture, and beside it the names of what it holds, the largest first.
+
+    labels: uint8 (S, S). names: of labels; the others are unlabelled. side: of the layout in
+    pixels, the height of the whole. colours: uint8 (256, 3), of labels."""
+    found, areas = np.unique(labels, return_counts=True)
+    entries = [
+        (tuple(colours[label].tolist()), names.get(label, "unlabelled"))
+        for label in found[np.argsort(-areas, kind="stable")].tolist()
+    ]
+    room = side // LEGEND_LINE
+    if len(entries) > room:
+        entries[room - 1 :] = [(None, f"{len(entries) - room + 1} more")]
+    font = ImageFont.load_default(size=12)
+    text = side + GAP // 2 + LEGEND_LINE
+    width = text + max(math.ceil(font.getlength(name)) for _, name in entries)
+    page = Image.new("RGB", (width, side), "white")
+    tile = Image.fromarray(colours[labels]).resize((side, side), Image.Resampling.NEAREST)
+    page.paste(frame(tile, GREY, 1), (0, 0))
+    draw = ImageDraw.Draw(page)
+    for line, (colour, name) in enumerate(entries):
+        y = line * LEGEND_LINE
+        if colour:
+            swatch = (side + GAP // 2, y + 2, text - 5, y + LEGEND_LINE - 3)
+            draw.rectangle(swatch, colour, GREY)
+        draw.text((text, y + LEGEND_LINE // 2), name, INK, font, anchor="lm")
     return page
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from core.dataset import SceneDataset
 from core.errors import UserError
@@ -32,14 +32,14 @@ from core.evaluation.embedded_split import (
 from core.evaluation.figures import Figure
 from core.files import make_folder, write_atomic
 from core.hparams import hp
-from core.label_maps import BACKGROUND, PALETTE, label_maps
+from core.label_colours import INSTANCE_PALETTE, class_palette
+from core.label_maps import BACKGROUND, label_maps
 from core.registry import EXPERIMENTS
 from experiments import common
 
 log = logging.getLogger(__name__)
 
 TILE = 224  # pixels of a layout on a page
-INSTANCE_PALETTE = np.roll(PALETTE, 1, axis=0)  # there 0 is the background
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class SceneLayouts(common.SplitExperiment):
             raise UserError(f"maps of labels hold {BACKGROUND} classes, {dataset.name} has {count}")
 
     def run_on(self, evaluation: Evaluation) -> None:
+        self.colours = class_palette(evaluation.dataset.vocabulary)
         self.folder = self.path.with_suffix("")
         make_folder(self.folder, "the folder of maps", "choose another results")
         dataset, photos = evaluation.dataset, evaluation.photos
@@ -145,7 +146,7 @@ class SceneLayouts(common.SplitExperiment):
         return Predictions(*concatenated, shown)
 
     def _save_maps(self, image_id: int, maps: dict[str, LayoutMaps]) -> None:
-        palettes = (PALETTE, INSTANCE_PALETTE)
+        palettes = (self.colours, INSTANCE_PALETTE)
         for kind, of_scene in maps.items():
             for name, values, palette in zip(LayoutMaps._fields, of_scene, palettes):
                 image = Image.fromarray(values)
@@ -162,7 +163,8 @@ class SceneLayouts(common.SplitExperiment):
             evaluation, queries, set(scenes), set(scenes), TILE
         )
         overlap = predictions.overlaps.get(("sketch", "drawn", "model"))
-        names, ids = evaluation.dataset.vocabulary.names, evaluation.photos.image_ids
+        names = dict(enumerate(evaluation.dataset.vocabulary.names))
+        ids = evaluation.photos.image_ids
         heads = ["photo", "sketches", "layout from sketches"]
         heads += ["layout of the true masks"] if overlap is not None else []
         rows = []
@@ -170,8 +172,10 @@ class SceneLayouts(common.SplitExperiment):
             drawing = picture_grids.frame(drawings[scene], picture_grids.GREY, 1)
             caption = "" if overlap is None else f"IoU {overlap[scene]:.2f}"
             row = [(images[scene], str(ids[scene])), (drawing, "")]
-            row += [(_tile(maps["sketch"], names), caption)]
-            row += [(_tile(maps["true"], names), "")] if overlap is not None else []
+            for kind, below in (("sketch", caption), ("true", "")):
+                if kind in maps:
+                    labels = maps[kind].labels
+                    row.append((picture_grids.layout(labels, names, TILE, self.colours), below))
             rows.append(row)
         title = f"{self.origin}: layouts in the boxes as drawn"
         return common.save_pages(self.path, rows, heads, title, TILE)
@@ -243,16 +247,3 @@ def _arrays(
     if pairs:
         arrays["true_masks"] = photos.masks
     return arrays
-
-
-def _tile(maps: LayoutMaps, names: Sequence[str]) -> Image.Image:
-    """Draw a layout in the colours of its classes, each object with its name where it shows."""
-    tile = Image.fromarray(PALETTE[maps.labels]).resize((TILE, TILE), Image.Resampling.NEAREST)
-    draw, font = ImageDraw.Draw(tile), ImageFont.load_default(size=13)
-    for instance in np.unique(maps.instances[maps.instances > 0]):
-        y, x = np.argwhere(maps.instances == instance).mean(axis=0) * TILE / len(maps.labels)
-        name = names[maps.labels[maps.instances == instance][0]]
-        draw.text(
-            (x, y), name, picture_grids.INK, font, anchor="mm", stroke_width=2, stroke_fill="white"
-        )
-    return picture_grids.frame(tile, picture_grids.GREY, 1)

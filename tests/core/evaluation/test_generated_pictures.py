@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from core.dataset import Vocabulary
 from core.evaluation import embedded_split, generated_pictures
+from core.label_colours import PALETTE
 
 SIDE = 32
 GREYS = np.array([0, 51, 102, 153, 204], np.uint8)  # of the photographs of the scenes
@@ -17,6 +19,7 @@ class Data:
     """Photographs of one grey each; label 7 on the left half of all, 9 on the right."""
 
     name, seed, has_masks = "grey", 0, True
+    vocabulary = Vocabulary(("truck", "traffic light"), ids=(8, 10))
 
     def eval_batches(self, split, limit=None):
         """Two scenes at a time. In the train split every right half is black."""
@@ -78,8 +81,17 @@ def test_one_scene_has_no_other(evaluated):
         assert figure.n == 1 and "other_scene" not in figure.controls
 
 
-def test_the_page(evaluated):
+def test_the_page(evaluated, monkeypatch):
+    written = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda *args, **how: (written.append(args[2]), text(*args, **how)),
+    )
     (found,) = generated_pictures._generated_pictures(evaluated, "generated-pictures")
     assert found.path.name == "generated-pictures-grey-step-3.png"
     colours = {colour for _, colour in Image.open(found.path).convert("RGB").getcolors(1 << 20)}
     assert {(204,) * 3, (153,) * 3} <= colours  # the last photograph, and its picture
+    assert {tuple(PALETTE[label].tolist()) for label in (7, 9)} <= colours
+    assert [written.count(name) for name in ("truck", "traffic light", "unlabelled")] == [5, 5, 0]

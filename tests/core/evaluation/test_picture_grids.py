@@ -6,8 +6,9 @@ from PIL import Image
 
 from core import plots
 from core.evaluation import embedded_split
-from core.evaluation.picture_grids import CAPTION, GAP, TILE, tsne
+from core.evaluation.picture_grids import CAPTION, GAP, TILE, grid, layout, tsne
 from core.evaluation.query_protocols import QueryProtocol
+from core.label_colours import PALETTE
 from tests.core.evaluation.fakes import SIDE, FakeModel, FakeScenes, evaluate
 
 
@@ -85,3 +86,42 @@ def test_pictures_of_the_test_split_have_their_own_name(tmp_path):
     pictures = evaluate(FakeModel(), names, tmp_path, dataset)
     assert [(p.metric, p.split) for p in pictures] == list(zip(names, ("valid", "test", "test")))
     assert [p.path.name for p in pictures] == [f"{name}-fake-scenes-step-7.png" for name in names]
+
+
+def _swatches(page, side):
+    """The colours beside a layout, from above."""
+    return [tuple(colour) for colour in page[8::16, side + 10].tolist()]
+
+
+def test_legend_names_the_largest_first(monkeypatch):
+    """Labels 0, 1, .. cover 1, 2, .. rows of 96; the last is unlabelled. Six lines have room."""
+    written = []
+    monkeypatch.setattr(
+        "PIL.ImageDraw.ImageDraw.text", lambda self, place, text, *a, **k: written.append(text)
+    )
+    names = {label: f"class {label}" for label in range(9)}
+    for count, more in ((3, []), (6, []), (7, ["2 more"]), (9, ["4 more"])):
+        rows = np.repeat(range(count), [*range(1, count), 96 - count * (count - 1) // 2])
+        labels = np.tile(rows[:, None], (1, 96)).astype(np.uint8)
+        labels[labels == count - 1] = 255
+        written.clear()
+        page = np.asarray(layout(labels, names, 96))
+        assert page.shape[0] == 96
+        np.testing.assert_array_equal(page[1:-1, 1:95], PALETTE[labels][1:-1, 1:-1])
+        order = [255, *range(count - 2, -1, -1)][: 5 if more else count]
+        assert written == ["unlabelled", *(names[label] for label in order[1:]), *more]
+        found = _swatches(page, 96)
+        assert found[: len(order)] == [tuple(PALETTE[label].tolist()) for label in order]
+
+
+def test_columns_are_as_wide_as_their_tiles():
+    """Tiles keep their proportions and cover neither each other nor the title."""
+    red, blue = Image.new("RGB", (30, 20), "red"), Image.new("RGB", (20, 20), "blue")
+    page = np.asarray(grid([[(blue, ""), (red, ""), (blue, "")]] * 2, ["a", "b", "c"], "t", 20))
+    assert page.shape[1] == 4 * GAP + 20 + 30 + 20
+    for colour, left, width in (("red", 2 * GAP + 20, 30), ("blue", GAP, 20)):
+        channel = (255, 0, 0) if colour == "red" else (0, 0, 255)
+        columns = np.flatnonzero((page == channel).all(axis=2).any(axis=0))
+        assert set(range(left, left + width)) <= set(columns)
+    long = "a title far longer than three tiles together can ever be"
+    assert grid([[(blue, "")]], ["a"], long, 20).width > 300

@@ -10,7 +10,8 @@ from core.evaluation import mask_metrics
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import QueryProtocol
 from core.experiment import Trained
-from core.label_maps import PALETTE, label_maps
+from core.label_colours import class_palette
+from core.label_maps import label_maps
 from experiments.analysis.scene_layouts import SceneLayouts
 from tests.core.evaluation.fakes import SIDE, FakeModel
 from tests.experiments.running import run_experiment
@@ -84,9 +85,8 @@ def test_everything_saved_is_that_of_the_scenes(tmp_path, monkeypatch):
                 np.testing.assert_array_equal(np.asarray(image), expected[0])
             if kind == "true":
                 labels = Image.open(folder / f"{image_id}-true-labels.png")
-                np.testing.assert_array_equal(
-                    np.asarray(labels.convert("RGB")), PALETTE[np.asarray(labels)]
-                )
+                colours = class_palette(Splits.vocabulary)[np.asarray(labels)]
+                np.testing.assert_array_equal(np.asarray(labels.convert("RGB")), colours)
 
 
 def by_labels(content):
