@@ -6,6 +6,7 @@
 Nothing in the file is executed (`weights_only`). Every key of it must be one that the generator
 has, and none may be missing, but for those in which older versions of PyTorch differ: before 1.0
 they saved normalised kernels in the place of `weight_v`. Spectral norm is folded into the kernels.
+Its SHA-256 is printed and kept, so that a copy that differs is noticed: it has no check sums.
 Those weights are under CC BY-NC-SA 4.0, and so is what is made of them.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 from core.commands import Parser, run
 from core.errors import UserError
 from core.files import make_folder, regular_file
+from core.provenance import sha256
 from models.layers.semantic import CHANNELS
 from models.layers.spade import parameter_shapes
 from SPADE import weights
@@ -171,8 +173,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # damaged files show as many types, forged ones as UnpicklingError
         log.debug("torch.load", exc_info=error)
         raise UserError(
-            f"{path} is damaged or holds more than tensors; a generator's weights are a "
-            "state_dict, as latest_net_G.pth"
+            f"{path} is no file of tensors alone: damaged, or of another kind; nothing in it was "
+            "run. A generator's weights are a state_dict, as latest_net_G.pth"
         ) from None
     try:
         return {key: _array(value) for key, value in state.items()}
@@ -193,13 +195,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     make_folder(args.out.parent, "the folder", "choose another")
     state = read_state_dict(args.weights)
+    source = sha256(args.weights)
     try:
         network = convert(state)
     except UserError as error:
         raise UserError(f"{args.weights}: {error}") from None
-    weights.write(args.out, *network)
+    weights.write(args.out, *network, source=source)
     count = sum(value.size for value in network.values.values())
     print(f"{args.out}: width {network.width}, {count / 1e6:.2f} M numbers")
+    print(f"{args.weights}: SHA-256 {source}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The generator's weights file: what inference needs, in one plain .npz without pickles.
 
-Its metadata are schema, width and hidden (of models.layers.spade.SpadeGenerator). Every other array
-is float32 and has name and shape as models.layers.spade.parameter_shapes lists them; kernels are
-(height, width, in, out) and divided by their spectral norms.
+Its metadata are schema, width and hidden (of models.layers.spade.SpadeGenerator), and source, the
+SHA-256 of the file that it was converted from, or ''. Every other array is float32 and has name and
+shape as models.layers.spade.parameter_shapes lists them; kernels are (height, width, in, out) and
+divided by their spectral norms. The archive's check sums are compared with each array that is read.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ class Metadata(msgspec.Struct, kw_only=True):
     schema: int = SCHEMA
     width: Width
     hidden: Width
+    source: str = ""
 
 
-def write(path: Path, width: int, hidden: int, values: Mapping[str, Any]) -> None:
+def write(path: Path, width: int, hidden: int, values: Mapping[str, Any], source: str = "") -> None:
     """Write a weights file atomically. values: by parameter_shapes' names. UserError when that
     fails."""
     arrays = {name: np.asarray(values[name], "<f4") for name in parameter_shapes(width, hidden)}
-    write_npz(path, msgspec.to_builtins(Metadata(width=width, hidden=hidden)), arrays)
+    metadata = Metadata(width=width, hidden=hidden, source=source)
+    write_npz(path, msgspec.to_builtins(metadata), arrays)
 
 
 def save_generator(path: Path, generator: SpadeGenerator) -> None:

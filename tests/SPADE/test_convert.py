@@ -1,6 +1,7 @@
 """Weights of PyTorch: keys, spectral norm, equal pictures, and files that are not what they say."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from core.commands import run
 from core.errors import UserError
+from core.provenance import sha256
 from models.layers.semantic import semantic_maps
 from SPADE import convert
 from SPADE.weights import load_generator
@@ -209,6 +211,10 @@ def test_pictures_equal_pytorch(reference, layout, tmp_path, capsys, age):
     if age == AGES[-1]:
         generator.load_state_dict(dict(state))  # PyTorch knows its old files
     assert _convert(tmp_path, state) == 0, capsys.readouterr().err
+    source = sha256(tmp_path / "latest_net_G.pth")
+    assert f"latest_net_G.pth: SHA-256 {source}" in capsys.readouterr().out
+    with np.load(tmp_path / "out.npz") as file:
+        assert json.loads(str(file["metadata"]))["source"] == source
     found = load_generator(tmp_path / "out.npz")(semantic_maps(*layout)).numpy()
     assert found.shape == (2, 128, 256, 3)
     with torch.no_grad():
@@ -257,8 +263,8 @@ def _saved(what, tmp_path):
 @pytest.mark.parametrize(
     "what, words",
     [
-        ("program", "holds more than tensors"),
-        ("old program", "holds more than tensors"),
+        ("program", "nothing in it was run"),
+        ("old program", "nothing in it was run"),
         ("list", "not a state_dict"),
         ("nested", "not a state_dict"),
         ("other network", "'conv_img.weight' is missing"),
