@@ -4,40 +4,55 @@
     python api.py [--host 127.0.0.1] [--port 5000] [options of the clone's test.py]
 
 Without options of the clone it takes the pretrained COCO-Stuff network (--name coco_pretrained), on
-the processor where there is no GPU (--gpu_ids -1).
+the processor where there is no GPU (--gpu_ids -1). It needs PyTorch 2.6 or later.
 
     POST /       {"layout": (256, 256), "instances": (256, 256), "real_image": (256, 256, 3)}
                  -> (1, 3, 256, 256): the photograph's red, green and blue, -1..1
-    GET /health  {"status": "ok"}
+    GET /health  {"status": "ok", "generator": its name, "weights": SHA-256 of their file,
+                  "queue": requests that wait or are computed, "limit": the most of these}
 
 All arrays are nested lists. layout: COCO-Stuff id - 1 of each pixel (0 person .. 181), 255 where it
 is unknown. instances: 0..255, different in each thing and piece of stuff that touch. real_image:
 0..255; may be left out, for a network without an encoder does not look at it. What is wrong with a
-request is answered as {"error": "a sentence"} with a status of 400 and more.
+request is answered as {"error": "a sentence"} with a status of 400 and more; 503 with Retry-After
+(seconds) when the queue is full. Requests whose client has left are not computed.
 """
 
 # It runs in the clone's environment: nothing of this project, and no Python or Flask newer than
 # SPADE needs.
 import argparse
+import contextlib
+import hashlib
 import json
 import logging
+import math
+import os
+import signal
+import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 
 try:
     import flask
-    from waitress import create_server
-    from werkzeug.exceptions import HTTPException
+    from waitress import create_server, utilities
+    from werkzeug.exceptions import (
+        BadRequest,
+        ClientDisconnected,
+        HTTPException,
+        ServiceUnavailable,
+    )
 except ImportError as error:
     raise SystemExit(f"error: {error}: pip install flask waitress") from None
 
 SIDE = 256
 LABELS = 182  # COCO-Stuff ids 1..182
 UNKNOWN = 255
-OF_CLONE = ("models", "models.pix2pix_model", "options", "options.test_options")
+LIMIT = 8  # requests in the queue: a slow processor takes some 10 s for each, clients wait 120 s
+POLL_SECONDS = 0.5  # between looks whether a client that waits has left
 MOST_BYTES = 8 * 2**20  # of a request; ours have 1.5 MB
 IDLE_SECONDS = 60  # after which a client that sends nothing is dropped
 MOST_CLIENTS = 1000  # connected at a time; those that send slowly keep their place
@@ -45,22 +60,19 @@ MOST_CLIENTS = 1000  # connected at a time; those that send slowly keep their pl
 log = logging.getLogger("spade")
 
 
-class BadRequestError(ValueError):
-    """A request that cannot be answered; the message is sent back."""
-
-
 def read_request(body):
-    """Parse a request: layout and instances uint8 (256, 256), image uint8 (256, 256, 3)."""
+    """Parse a request: layout and instances uint8 (256, 256), image uint8 (256, 256, 3). BadRequest
+    with what is wrong."""
     try:
         content = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise BadRequestError(f"the body is not JSON ({type(error).__name__})") from None
+        raise BadRequest(f"the body is not JSON ({type(error).__name__})") from None
     if not isinstance(content, dict):
-        raise BadRequestError("the body is not a JSON object with the keys layout and instances")
+        raise BadRequest("the body is not a JSON object with the keys layout and instances")
     layout = _array(content, "layout", (SIDE, SIDE))
     wrong = layout[(layout >= LABELS) & (layout != UNKNOWN)]
     if wrong.size:
-        raise BadRequestError(
+        raise BadRequest(
             f"layout holds {wrong[0]}: labels are COCO-Stuff ids less one, 0..{LABELS - 1}, or "
             f"{UNKNOWN} for unknown"
         )
@@ -72,7 +84,7 @@ def read_request(body):
 
 def _array(content, key, shape):
     if key not in content:
-        raise BadRequestError(f"{key} is missing")
+        raise BadRequest(f"{key} is missing")
     values = [content[key]]
     for length in shape:
         # Before an array is made of them: among texts numpy makes all as long as the longest.
@@ -83,46 +95,86 @@ def _array(content, key, shape):
         if set(map(type, values)) == {int}:
             wrong = min(values) if min(values) < 0 else max(values)
             if not 0 <= wrong <= 255:
-                raise BadRequestError(f"{key} holds {str(wrong)[:40]}: its values are 0..255")
+                raise BadRequest(f"{key} holds {str(wrong)[:40]}: its values are 0..255")
             return np.array(values, np.uint8).reshape(shape)
-    raise BadRequestError(f"{key} must be a nested list of integers of shape {shape}")
+    raise BadRequest(f"{key} must be a nested list of integers of shape {shape}")
 
 
-def create_app(generate):
+class Queue:
+    """The request that the generator works on and those that wait for it, in their order."""
+
+    def __init__(self):
+        self._places, self._changed = [], threading.Condition()
+        self._seconds = 1.0  # that the last one took
+
+    def __len__(self):
+        return len(self._places)
+
+    @contextlib.contextmanager
+    def turn(self, has_left):
+        """Wait for a request's turn, which lasts as long as the block. ServiceUnavailable where
+        LIMIT requests are; ClientDisconnected when its client, by has_left(), is gone."""
+        place = object()
+        with self._changed:
+            if len(self._places) >= LIMIT:
+                wait = math.ceil(LIMIT * self._seconds)
+                raise ServiceUnavailable(
+                    f"{LIMIT} requests wait for the generator: ask again in {wait} s",
+                    retry_after=wait,
+                )
+            self._places.append(place)
+        try:
+            with self._changed:
+                while self._places[0] is not place and not has_left():
+                    self._changed.wait(POLL_SECONDS)
+            if has_left():
+                raise ClientDisconnected
+            began = time.monotonic()
+            yield
+            self._seconds = time.monotonic() - began
+        finally:
+            with self._changed:
+                self._places.remove(place)
+                self._changed.notify_all()
+
+
+def create_app(generate, name, weights):
     """Return the Flask application. generate: a function of what read_request returns that makes a
-    float array (1, 3, 256, 256) in [-1, 1]; it is called by one thread at a time."""
+    float array (1, 3, 256, 256) in [-1, 1]; it is called by one thread at a time. name, weights: of
+    the generator, as /health tells them."""
     app = flask.Flask("spade")
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
-    # Reading too is for one at a time: as lists a body takes 25 times its bytes.
-    reading, lock = threading.Lock(), threading.Lock()
+    queue = Queue()
 
     def answer(content, status=200):
         return flask.Response(json.dumps(content), status, mimetype="application/json")
 
     @app.route("/", methods=["POST"])
     def post():
-        body = flask.request.get_data(cache=False)
-        with reading:
-            layout = read_request(body)
-        with lock:
+        has_left = flask.request.environ.get("waitress.client_disconnected", lambda: False)
+        # Reading too is for one at a time: as lists a body takes 25 times its bytes.
+        with queue.turn(has_left):
+            layout = read_request(flask.request.get_data(cache=False))
             picture = np.asarray(generate(*layout), np.float64)
-        if picture.shape != (1, 3, SIDE, SIDE) or not np.isfinite(picture).all():
-            log.error("the generator made an array %s, or values not finite", picture.shape)
-            return answer({"error": "the generator made no picture of it: see its weights"}, 500)
-        # Five digits are much finer than the 256 levels of a picture, and a third of the bytes.
-        return answer(np.round(np.clip(picture, -1, 1), 5).tolist())
+            if picture.shape != (1, 3, SIDE, SIDE) or not np.isfinite(picture).all():
+                log.error("the generator made an array %s, or values not finite", picture.shape)
+                return answer({"error": "the generator made no picture: see its weights"}, 500)
+            # Five digits are much finer than the 256 levels of a picture, a third of the bytes.
+            return answer(np.round(np.clip(picture, -1, 1), 5).tolist())
 
     @app.route("/health")
     def health():
-        return answer({"status": "ok"})
-
-    @app.errorhandler(BadRequestError)
-    def refuse(error):
-        return answer({"error": str(error)}, 400)
+        return answer({
+            "status": "ok", "generator": name, "weights": weights, "queue": len(queue),
+            "limit": LIMIT,
+        })  # fmt: skip
 
     @app.errorhandler(HTTPException)
     def explain(error):
-        return answer({"error": error.description or error.name}, error.code or 500)
+        response = error.get_response()  # for its headers: Allow, Retry-After
+        response.data = json.dumps({"error": error.description or error.name})
+        response.mimetype = "application/json"
+        return response
 
     @app.errorhandler(Exception)
     def fail(error):
@@ -134,8 +186,8 @@ def create_app(generate):
 
 def add_flags(parser):
     """Add the flags --host and --port."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    parser.add_argument("--port", type=_port, default=5000, help="0: any that is free")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
+    parser.add_argument("--port", type=_port, default=5000, help="%(default)s; 0: any that is free")
 
 
 def _port(text):
@@ -145,34 +197,59 @@ def _port(text):
     return int(text)
 
 
-def serve(app, host, port):
-    """Print the address and serve until the process ends. OSError when nothing can listen there."""
+def bind(host, port):
+    """Return a socket at an address where nothing listens yet. OSError when nothing can."""
     try:
-        # Clients that send slowly wait in its loop and take no thread.
-        server = create_server(
-            app, host=host, port=port, threads=8, ident="", channel_timeout=IDLE_SECONDS,
-            max_request_body_size=MOST_BYTES, connection_limit=MOST_CLIENTS, asyncore_use_poll=True,
-        )  # fmt: skip
+        # Of the addresses of a name, one of IPv4 where there is one: clients ask 127.0.0.1.
+        family, kind, _, _, address = min(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        return bound
     except (OSError, ValueError) as error:
-        raise OSError(f"cannot listen at {host}:{port} ({error}): choose another --port") from None
-    # A name of several addresses has no port of its own.
-    print(f"listening at http://{host}:{getattr(server, 'effective_port', port)}", flush=True)
+        raise _cannot_listen(host, port, error) from None
+
+
+def _cannot_listen(host, port, error):
+    return OSError(f"cannot listen at {host}:{port} ({error}): choose another --host or --port")
+
+
+def serve(app, bound):
+    """Listen at a bound socket, print the address, and serve until the process ends. OSError when
+    another process listens there by now."""
+    utilities.Error.to_response = _to_response
+    host, port = bound.getsockname()[:2]
+    try:
+        server = create_server(
+            app, sockets=[bound], threads=LIMIT + 4, ident="", channel_timeout=IDLE_SECONDS,
+            max_request_body_size=MOST_BYTES, asyncore_use_poll=True, log_socket_errors=False,
+            # Clients that send slowly wait in its loop and take no thread.
+            connection_limit=MOST_CLIENTS,
+            # It reads on while a request waits, and so sees that the client has left.
+            channel_request_lookahead=1,
+        )  # fmt: skip
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+    print(f"listening at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     server.run()
+
+
+def _to_response(error, ident=None):
+    """Return waitress' own answers, to what is no request or too large, as JSON."""
+    body = json.dumps({"error": f"{error.reason}: {error.body}"[:200]}).encode()
+    return f"{error.code} {error.reason}", [("Content-Type", "application/json")], body
 
 
 # ---- in a clone of NVlabs/SPADE ------------------------------------------------------------------
 
 
-def clone_arguments(arguments, has_gpu):
-    """Add the defaults of `python api.py` to the arguments of the clone's own parser."""
-
-    def given(flag):
-        return any(each == flag or each.startswith(flag + "=") for each in arguments)
-
-    added = [] if given("--name") else ["--name", "coco_pretrained"]
-    if not has_gpu and not given("--gpu_ids"):
-        added += ["--gpu_ids", "-1"]
-    return added + list(arguments)
+FOLDER = Path(__file__).resolve().parent
+OF_CLONE = ("models", "models.pix2pix_model", "options", "options.test_options")
+# Options whose network takes what a request holds: labels, unknown, and the instances' edges.
+FITTING = {
+    "label_nc": LABELS, "contain_dontcare_label": True, "no_instance": False, "crop_size": SIDE,
+    "aspect_ratio": 1.0,
+}  # fmt: skip
 
 
 def _line(error):
@@ -180,31 +257,91 @@ def _line(error):
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def load_clone(arguments):
-    """Load the clone's network; return it as a function for create_app."""
+def read_options(own, others):
+    """Return the clone's class of networks, and the options that its parser makes of the command
+    line. SystemExit unless the clone is whole and the network fits what requests hold."""
     try:
         import torch
 
-        sys.argv[1:] = clone_arguments(arguments, torch.cuda.is_available())
+        sys.path.insert(0, str(FOLDER))
         from models.pix2pix_model import Pix2PixModel
         from options.test_options import TestOptions
     except ImportError as error:
         if error.name not in OF_CLONE:
             raise SystemExit(f"error: {error}: finish the installation of SPADE") from None
-        folder = Path(__file__).resolve().parent
         raise SystemExit(
-            f"error: {folder} is no clone of NVlabs/SPADE: drop api.py beside its test.py"
+            f"error: {FOLDER} is no clone of NVlabs/SPADE: drop api.py beside its test.py"
         ) from None
+    if [int(each) for each in torch.__version__.split(".")[:2]] < [2, 6]:
+        raise SystemExit(
+            f"error: PyTorch {torch.__version__} may run what a weights file holds: install 2.6 or "
+            "later"
+        )
+    has_gpu = torch.cuda.is_available()
+    gpus = own.gpu_ids or ("0" if has_gpu else "-1")
+    if not has_gpu and not gpus.startswith("-"):
+        raise SystemExit(
+            f"error: --gpu_ids {gpus}: PyTorch finds no GPU; leave it out to take the processor"
+        )
+    sys.argv[1:] = ["--name", own.name, "--checkpoints_dir", own.checkpoints_dir]
+    sys.argv += ["--gpu_ids", gpus, *others]
     try:
         options = TestOptions().parse()
     except Exception as error:  # argparse ends the process itself
         raise SystemExit(f"error: SPADE does not take these options ({_line(error)})") from None
+    for name, value in FITTING.items():
+        found = getattr(options, name)
+        if found != value:
+            raise SystemExit(
+                f"error: the network {options.name} does not fit: its {name} is {found}, not "
+                f"{value} as that of one trained on COCO-Stuff at {SIDE} pixels"
+            )
+    return Pix2PixModel, options
+
+
+def check_weights(options):
+    """Return the path of the generator's weights. SystemExit unless they are tensors alone."""
+    import torch
+
+    paths = [
+        Path(options.checkpoints_dir, options.name, f"{options.which_epoch}_net_{net}.pth")
+        for net in ("GE" if options.use_vae else "G")
+    ]
+    for path in paths:
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged files show as many types
+            reason = (
+                "is no file of tensors alone: damaged, or of another kind; nothing in it was run"
+            )
+            if isinstance(error, OSError):
+                reason = f"cannot be read ({_line(error)})"
+            raise SystemExit(
+                f"error: {path} {reason}. Unpack SPADE's pretrained weights into checkpoints"
+            ) from None
+    return paths[0]
+
+
+def sha256(path):
+    """Return the SHA-256 of a file, in hex."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            found.update(block)
+    return found.hexdigest()
+
+
+def load_network(network, options):
+    """Load a network of the clone; return it as a function for create_app. SystemExit when it does
+    not take its weights."""
+    import torch
+
     try:
-        model = Pix2PixModel(options)
-    except Exception as error:  # damaged and other networks' weights show as many types
+        model = network(options)
+    except Exception as error:  # other networks' weights show as many types
         raise SystemExit(
-            f"error: the network {options.name} cannot be loaded ({_line(error)}): unpack SPADE's "
-            "pretrained weights into its folder checkpoints"
+            f"error: the network {options.name} cannot be loaded ({_line(error)}): are these the "
+            "weights of the network that the options describe?"
         ) from None
     model.eval()
 
@@ -223,13 +360,28 @@ def load_clone(arguments):
 
 def main():
     """Run `python api.py`."""
+    # Not by KeyboardInterrupt: it would wait for the network and tell where each thread stood.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        usage="python api.py [--host HOST] [--port PORT] [options of the clone's test.py]",
+        description="Serve the generator of a SPADE clone over HTTP.",
+        add_help=False, allow_abbrev=False,
+    )  # fmt: skip
     add_flags(parser)
+    parser.add_argument("--name", default="coco_pretrained", help="the network (%(default)s)")
+    folder = str(FOLDER / "checkpoints")
+    parser.add_argument("--checkpoints_dir", default=folder, help="of all networks (%(default)s)")
+    parser.add_argument("--gpu_ids", help="-1: the processor, which is taken where no GPU is")
     own, others = parser.parse_known_args()
-    app = create_app(load_clone(others))
+    if {"-h", "--help"} & set(others):
+        parser.print_help()  # and the clone's parser the rest
+    network, options = read_options(own, others)
+    weights = check_weights(options)
     try:
-        serve(app, own.host, own.port)
+        bound = bind(own.host, own.port)
+        generate = load_network(network, options)
+        serve(create_app(generate, options.name, sha256(weights)), bound)
     except OSError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from core.commands import Parser, run
-from core.errors import UserError
+from core.provenance import sha256
 from SPADE import api
 from SPADE.generators import LocalGenerator
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serve until the process is stopped. UserError for what a user can mend."""
+    """Serve until the process is stopped. UserError and OSError for what a user can mend."""
     parser = Parser(prog="python -m SPADE.serve", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--weights", type=Path, required=True, help="what python -m SPADE.convert wrote"
@@ -27,16 +27,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     api.add_flags(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    weights = sha256(args.weights)
+    bound = api.bind(args.host, args.port)
     generator = LocalGenerator(args.weights)
     generator.open()
 
     def generate(*layout: np.ndarray) -> np.ndarray:
         return generator.generate(*layout).transpose(2, 0, 1)[None]
 
-    try:
-        api.serve(api.create_app(generate), args.host, args.port)
-    except OSError as error:
-        raise UserError(str(error)) from None
+    api.serve(api.create_app(generate, args.weights.name, weights), bound)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 import contextlib
 import http.client
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import tensorflow as tf
@@ -27,14 +29,23 @@ class TestOptions:
         parser = argparse.ArgumentParser()
         parser.add_argument("--name", default="label2coco")
         parser.add_argument("--gpu_ids", default="0")
-        parser.add_argument("--how_many", type=int, default=0)
+        parser.add_argument("--checkpoints_dir", default="./checkpoints")
+        parser.add_argument("--which_epoch", default="latest")
+        parser.add_argument("--dataset_mode", default="coco")
+        parser.add_argument("--aspect_ratio", type=float, default=1.0)
+        parser.add_argument("--crop_size", type=int, default=256)
+        parser.add_argument("--no_instance", action="store_true")
+        parser.add_argument("--use_vae", action="store_true")
         options = parser.parse_args()
+        options.label_nc = {"coco": 182, "ade20k": 150}[options.dataset_mode]
+        options.contain_dontcare_label = True
         options.gpu_ids = [int(each) for each in options.gpu_ids.split(",") if int(each) >= 0]
         if options.gpu_ids:
             torch.cuda.set_device(options.gpu_ids[0])
         return options
 """
 NETWORK = """
+import pathlib
 import time
 
 import torch
@@ -46,11 +57,10 @@ class Pix2PixModel(torch.nn.Module):
 
     def __init__(self, options):
         super().__init__()
-        if options.name != "coco_pretrained":
-            raise FileNotFoundError(2, "No such file", f"checkpoints/{options.name}")
-        if options.how_many == 3:
-            raise RuntimeError("Error(s) in loading state_dict:\\n  size mismatch for fc.weight")
-        self.weight = torch.nn.Parameter(torch.ones(1))
+        print("the network is loaded")
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        folder = pathlib.Path(options.checkpoints_dir) / options.name
+        self.load_state_dict(torch.load(folder / f"{options.which_epoch}_net_G.pth"))
 
     def forward(self, data, mode):
         assert mode == "inference" and not self.training and set(data) == {
@@ -72,8 +82,26 @@ class Pix2PixModel(torch.nn.Module):
 """
 
 
+class Program:
+    """What a pickle must not do."""
+
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
 def make_clone(folder: Path) -> Path:
-    """A folder that api.py takes for a clone."""
+    """A folder that api.py takes for a clone, with weights that fit and others in checkpoints."""
+    import torch
+
+    for name, state in {
+        "coco_pretrained": {"weight": torch.ones(1)},
+        "wide": {"weight": torch.ones(2)},
+        "program": {"weight": Program()},
+    }.items():
+        weights_of(folder, name).parent.mkdir(parents=True)
+        torch.save(state, weights_of(folder, name))
+    weights_of(folder, "text").parent.mkdir()
+    weights_of(folder, "text").write_text("<html>404</html>")
     for name, text in (
         ("options/test_options", OPTIONS),
         ("models/pix2pix_model", NETWORK),
@@ -84,6 +112,11 @@ def make_clone(folder: Path) -> Path:
         path.write_text(text)
     (folder / "api.py").write_bytes((ROOT / "SPADE" / "api.py").read_bytes())
     return folder
+
+
+def weights_of(clone: Path, name: str) -> Path:
+    """The file that holds a network's weights."""
+    return clone / "checkpoints" / name / "latest_net_G.pth"
 
 
 def write_weights(path: Path) -> Path:
@@ -97,19 +130,24 @@ def write_weights(path: Path) -> Path:
 
 @contextlib.contextmanager
 def started(*arguments, cwd=ROOT):
-    """The port that `python <arguments> --port 0` says it listens at, while it runs."""
-    process = subprocess.Popen(
+    """The port that `python <arguments> --port 0` says it listens at, while it runs. Ctrl-C ends it
+    without a traceback."""
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
         [sys.executable, *map(str, arguments), "--port", "0"], cwd=cwd, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        line = process.stdout.readline().strip()
-        assert line.startswith("listening at http://127.0.0.1:"), line
-        yield int(line.rpartition(":")[2])
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        stdout=subprocess.PIPE, stderr=errors,
+    ) as process:  # fmt: skip
+        try:
+            place = "listening at http://127.0.0.1:"
+            line = next((each for each in process.stdout if each.startswith(place)), "")
+            assert line, errors.seek(0) or errors.read()
+            yield int(line.rpartition(":")[2])
+            before = errors.seek(0, 2)
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+            errors.seek(before)
+            assert "Traceback" not in errors.read()
+        finally:
+            process.kill()
 
 
 def ask(port, body=None, method="POST", path="/"):

@@ -23,7 +23,8 @@ from tests.SPADE import servers
 CODE = """
 import numpy as np
 from SPADE import api
-api.serve(api.create_app(lambda *layout: np.zeros((1, 3, 256, 256))), "127.0.0.1", 0)
+app = api.create_app(lambda *layout: np.zeros((1, 3, 256, 256)), "zeros", "0" * 64)
+api.serve(app, api.bind("127.0.0.1", 0))
 """
 ROWS = np.zeros((256, 256), int).tolist()
 BODY = json.dumps({"layout": ROWS, "instances": ROWS}).encode()
@@ -51,17 +52,19 @@ def memory(port):
 
 def healthy(port):
     began = time.monotonic()
-    assert servers.ask(port, method="GET", path="/health") == (200, {"status": "ok"})
+    assert servers.ask(port, method="GET", path="/health")[0] == 200
     assert time.monotonic() - began < 10
 
 
-def answer(port, data, seconds=2.0):
-    """All that the server says to `data`, after which nothing more is sent."""
+def answer(port, data, seconds=2.0, leaves=False):
+    """All that the server says to `data`. leaves: the client says that nothing more is sent, for
+    which servers that wait for more hang up, and may do so before they answer."""
     said = b""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
         with contextlib.suppress(OSError):  # it may hang up in the middle
             connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
+            if leaves:
+                connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(OSError):
             while part := connection.recv(1 << 16):
                 said += part
@@ -92,7 +95,7 @@ LINES = st.sampled_from([
 
 @given(data=st.lists(LINES, max_size=8).map(b"\r\n".join) | mutated(REQUEST) | st.binary())
 def test_garbage_in_place_of_requests(server, data):
-    said = answer(server, data)
+    said = answer(server, data, leaves=True)
     assert status(said) in (None, 100) or (200 <= status(said) < 600 and status(said) != 500)
     assert b"Traceback" not in said
 
