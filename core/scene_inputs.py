@@ -64,24 +64,29 @@ def photo_pixels(image: ImageLike, side: int, number: int) -> np.ndarray:
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise UserError(f"photograph {number} is no NumPy array and no PIL image: open it first")
-    if image.size == (side, side):
-        return np.asarray(image.convert("RGB"))
-    return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+    try:
+        rgb = images.rgb_picture(image, f"photograph {number}")
+    except images.Skip as reason:
+        raise UserError(f"{reason}: give a whole picture of 8 or 16 bits") from None
+    return np.asarray(rgb.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def grey_pixels(sketch: ImageLike) -> np.ndarray:
     """Return a sketch as uint8 (h, w), 255 = white paper."""
-    if isinstance(sketch, Image.Image):
-        return images.grey_on_white(sketch)
-    if not isinstance(sketch, np.ndarray):
+    if isinstance(sketch, np.ndarray):
+        grey = sketch[..., 0] if sketch.ndim == 3 and sketch.shape[2] == 1 else sketch
+        if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
+            raise UserError(
+                f"a sketch is {sketch.dtype} {sketch.shape}: give uint8 (height, width), 255 for "
+                "white paper, or a PIL image"
+            )
+        sketch = grey
+    elif not isinstance(sketch, Image.Image):
         raise UserError("a sketch is no NumPy array and no PIL image: open it first")
-    grey = sketch[..., 0] if sketch.ndim == 3 and sketch.shape[2] == 1 else sketch
-    if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
-        raise UserError(
-            f"a sketch is {sketch.dtype} {sketch.shape}: give uint8 (height, width), 255 for white "
-            "paper, or a PIL image"
-        )
-    return grey
+    try:
+        return images.grey_drawing(sketch)
+    except images.Skip as reason:
+        raise UserError(f"a {reason}: give dark lines on white paper") from None
 
 
 def on_canvas(grey: np.ndarray, side: int) -> np.ndarray:

@@ -5,13 +5,16 @@ No TensorFlow here: preparation's workers import this module.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from core.errors import first_line
+from core.files import regular_file
 from dataloaders import sketches
 
 # Mean record on 751 photographs of COCO: scene 37 kB at 43 dB, crop 4.7 kB at 40 dB (12 and 10
@@ -21,9 +24,9 @@ CROP_QUALITY = 90
 # Pixels a side, known before anything is decoded: a huge file could fill the memory.
 MAX_PHOTO_SIDE = 8192
 MAX_SIDE = 2048  # of a drawing; official ones have some hundreds
-# All that the sets have. Pillow knows many more, some by seldom used decoders, and gives PostScript
-# to an interpreter.
-_FORMATS = ("JPEG", "PNG")
+# Told by content, whatever the name. Pillow knows many more, some by seldom used decoders, and
+# gives PostScript to an interpreter.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _MIN_INK = 16  # of 255: fainter than this is paper
 _MIN_EXTENT = 3  # pixels: anything smaller is a dot, and would become a black square
 
@@ -47,6 +50,61 @@ class Photo(NamedTuple):
     height: int
 
 
+# ---- picture files ---------------------------------------------------------------------------
+
+
+def _open(path: Path, what: str, max_side: int) -> Image.Image:
+    """Open a picture, not decoded yet: of several, the first. Raises Skip, which names it `what`,
+    when it is missing, of another format or too large."""
+    try:
+        data = regular_file(path).read_bytes()
+    except FileNotFoundError as error:
+        raise Skip(f"{what} missing") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise Skip(f"{what} that cannot be read ({first_line(error)})") from error
+    too_large = Skip(f"{what} of more than {max_side} pixels a side")
+    try:
+        # From memory, where a forged length reads no more than there is: from a file Pillow asks
+        # for all that it states.
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        known = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+        raise Skip(f"{what} that is no whole {known}" if data else f"{what} broken") from error
+    except Image.DecompressionBombError as error:
+        raise too_large from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+        raise Skip(f"{what} broken") from error
+    if max(image.size) > max_side:
+        raise too_large
+    return image
+
+
+def rgb_picture(image: Image.Image, what: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """Return a picture of any of Pillow's modes as 8-bit RGB, turned upright as its EXIF data say.
+
+    What is transparent shows white paper; embedded colour profiles are not applied. size: of the
+    picture that its annotations are for, which is left as it is stored if only so it has this size.
+    Raises Skip, which names the picture `what`, when it is damaged or its white is not known.
+    """
+    try:
+        image.load()
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+        raise Skip(f"{what} broken") from error
+    with contextlib.suppress(Exception):  # and so does this on damaged EXIF data
+        upright = ImageOps.exif_transpose(image)
+        if not size == image.size != upright.size:
+            image = upright
+    if image.mode.startswith("I;16"):  # Pillow would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise Skip(f"{what} of 32 bits a channel, whose white is not known")
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        paper.alpha_composite(image.convert("RGBA"))
+        image = paper
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
 # ---- photographs -----------------------------------------------------------------------------
 
 
@@ -56,28 +114,11 @@ def load_photo(path: Path, side: int, size: tuple[int, int] | None = None) -> Ph
     size: width and height that its annotations are for, where they say so. Raises Skip when it is
     missing, broken, too large, or of another size.
     """
-    try:
-        with _opened(path) as image:
-            if size is not None and image.size != size:
-                raise Skip("photograph of another size than its annotation says")
-            if max(image.size) > MAX_PHOTO_SIDE:
-                raise Skip(f"photograph of more than {MAX_PHOTO_SIDE} pixels a side")
-            # Grey, CMYK and palette photographs become RGB here.
-            rgb = image.convert("RGB")
-    except Skip:
-        raise
-    except FileNotFoundError as error:
-        raise Skip("photograph missing") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        raise Skip("photograph broken") from error
+    rgb = rgb_picture(_open(path, "photograph", MAX_PHOTO_SIDE), "photograph", size)
+    if size not in (None, rgb.size):
+        raise Skip("photograph of another size than its annotation says")
     resized = rgb.resize((side, side), Image.Resampling.BILINEAR)
     return Photo(np.asarray(resized), rgb.width, rgb.height)
-
-
-def _opened(path: Path) -> Image.Image:
-    # From memory, where a forged length reads no more than there is: from a file Pillow asks for
-    # all that it states.
-    return Image.open(io.BytesIO(path.read_bytes()), formats=_FORMATS)
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
@@ -102,30 +143,29 @@ def load_sketch(path: Path, side: int) -> np.ndarray:
 def load_drawing(path: Path) -> np.ndarray:
     """Read a drawing as it is: uint8 (h, w), 255 = white paper.
 
-    Grey, palette and RGB of 1 to 16 bits; what is transparent shows white paper. Raises Skip when
-    the file is missing, broken or too large.
+    Raises Skip when the file is missing, broken or too large, or its paper is not white.
     """
-    try:
-        with _opened(path) as image:
-            if max(image.size) > MAX_SIDE:
-                raise Skip(f"sketch of more than {MAX_SIDE} pixels a side")
-            return grey_on_white(image)
-    except Skip:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        raise Skip("sketch broken") from error
+    return grey_drawing(_open(path, "sketch", MAX_SIDE))
 
 
-def grey_on_white(image: Image.Image) -> np.ndarray:
-    """Return a picture on white paper: uint8 (h, w)."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-        return (np.asarray(image) >> 8).astype(np.uint8)
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("L"))
-    rgba = image.convert("RGBA")
-    paper = Image.new("RGBA", rgba.size, "white")
-    paper.alpha_composite(rgba)
-    return np.asarray(paper.convert("L"))
+def grey_drawing(drawing: Image.Image | np.ndarray) -> np.ndarray:
+    """Return a drawing as uint8 (h, w), as an array of which it may come. Raises Skip when it is
+    damaged or its paper is not white."""
+    if isinstance(drawing, Image.Image):
+        drawing = np.asarray(rgb_picture(drawing, "sketch").convert("L"))
+    dark = _dark(drawing)
+    # Dense lines fill a small page, and a square drawn up to the edges fills its frame: not both.
+    frame = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
+    if dark.mean() > 0.5 and frame.mean() > 0.5:
+        raise Skip("sketch whose paper is not white")
+    return drawing
+
+
+def _dark(grey: np.ndarray) -> np.ndarray:
+    """Return bool (h, w), what is darker than a quarter of the darkest: edges of lines and specks
+    of compression are no ink."""
+    ink = 255 - grey
+    return ink > max(int(ink.max()) // 4, _MIN_INK)
 
 
 def normalise_drawing(grey: np.ndarray, side: int) -> np.ndarray:
@@ -137,9 +177,7 @@ def normalise_drawing(grey: np.ndarray, side: int) -> np.ndarray:
     darkest ink becomes black: pencil is grey, and a thin line pales when it is made smaller. How
     wide lines are is left as drawn. Raises Skip when there is nothing but paper or a dot.
     """
-    ink = 255 - grey
-    # A quarter of the darkest: edges of lines and specks of compression are no part of the box.
-    dark = ink > max(int(ink.max()) // 4, _MIN_INK)
+    dark = _dark(grey)
     rows, columns = np.flatnonzero(dark.any(axis=1)), np.flatnonzero(dark.any(axis=0))
     if not len(rows):
         raise Skip("sketch shows nothing")
@@ -152,7 +190,7 @@ def normalise_drawing(grey: np.ndarray, side: int) -> np.ndarray:
     half = longest * side / (side - 2 * sketches.MARGIN) / 2
     pad = int(np.ceil(half))
     middle = (low + high) / 2 + pad
-    padded = Image.fromarray(np.pad(ink, pad).astype(np.float32))  # no rounding on the way
+    padded = Image.fromarray(np.pad(255 - grey, pad).astype(np.float32))  # no rounding on the way
     window = (*(middle - half).tolist(), *(middle + half).tolist())
     small = np.asarray(padded.resize((side, side), Image.Resampling.BILINEAR, window))
     return 255 - np.rint(small * (255 / small.max())).astype(np.uint8)

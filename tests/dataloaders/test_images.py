@@ -1,15 +1,16 @@
 """Photographs of any picture file, and sketches on the canvas of our own raster."""
 
 import csv
+import io
+import os
 import struct
 import zlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dataloaders import images, sketches
 from dataloaders.images import MAX_SIDE, Skip, load_sketch
@@ -115,7 +116,7 @@ def test_looks_like_our_own_raster():
 
 
 def png16(values):
-    """A grey PNG of 16 bits a pixel, as bytes. values: uint16 (h, w)."""
+    """A PNG of 16 bits a channel, as bytes. values: uint16 (h, w), or (h, w, 3)."""
 
     def chunk(name, data):
         return (
@@ -123,7 +124,8 @@ def png16(values):
         )
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 0, 0, 0, 0)
+    colour = 0 if values.ndim == 2 else 2
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
@@ -162,7 +164,8 @@ def test_every_mode_shows_the_same_drawing(tmp_path):
 
 def test_odd_sizes(tmp_path):
     for shape in ((700, 31), (3, 5), (96, 96), (1, 3)):
-        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / "sketch.png")
+        ink = np.pad(np.zeros(shape, np.uint8), 1, constant_values=255)
+        Image.fromarray(ink).save(tmp_path / "sketch.png")
         canvas = load_sketch(tmp_path / "sketch.png", 96)
         assert canvas.shape == (96, 96) and canvas.min() == 0
     assert load_sketch(tmp_path / "sketch.png", 32).shape == (32, 32)
@@ -175,7 +178,9 @@ def test_odd_sizes(tmp_path):
         (np.full((90, 90), 245, np.uint8), "sketch shows nothing"),
         (page(90, 90, 5, 5, 2, 2), "sketch shows nothing"),
         (np.zeros((2, MAX_SIDE + 1), np.uint8), "more than 2048 pixels"),
-        (b"no picture", "sketch broken"),
+        (255 - page(90, 90, 5, 5, 40, 3), "sketch whose paper is not white"),
+        (page(90, 90, 5, 5, 40, 3) - 70, "sketch whose paper is not white"),  # a dim photograph
+        (b"no picture", "sketch that is no whole JPEG"),
         (b"", "sketch broken"),
     ],
 )
@@ -189,52 +194,165 @@ def test_what_cannot_be_used(tmp_path, content, reason):
         load_sketch(path, 96)
 
 
+def test_dense_drawings_that_fill_their_page(tmp_path):
+    frame = np.pad(np.full((30, 30), 255, np.uint8), 3)
+    disc = np.hypot(*np.mgrid[-15.5:16, -15.5:16]) > 16
+    for drawing in (frame, np.where(disc, 255, 0).astype(np.uint8)):
+        Image.fromarray(drawing).save(tmp_path / "sketch.png")
+        assert load_sketch(tmp_path / "sketch.png", 96).min() == 0
+
+
 def test_cut_short(tmp_path):
     path = tmp_path / "sketch.png"
     Image.fromarray(sketches.rasterise(HOUSE, 96)).save(path)
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(Skip, match="sketch broken"):
         load_sketch(path, 96)
-    with pytest.raises(Skip, match="sketch broken"):
+    with pytest.raises(Skip, match="sketch missing"):
         load_sketch(tmp_path / "gone.png", 96)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_photographs_of_every_colour_mode(tmp_path, mode):
-    path = tmp_path / "a.jpg"
-    Image.new("RGB", (50, 30), (120, 120, 120)).convert(mode).save(path, quality=95)
-    pixels = images.load_photo(path, 16, (50, 30)).pixels
-    assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
-    assert abs(pixels.astype(int) - 120).max() <= 3
+RAMP = np.arange(0, 256, 4, np.uint8).reshape(8, 8)
+GREY = Image.fromarray(RAMP)
+COLOUR = GREY.convert("RGB")
+OTHER = {"save_all": True, "append_images": [Image.new("RGB", (8, 8), "red")]}
+PICTURES = {  # name -> the ramp in a mode, format, options
+    "16 bits": (RAMP.astype(np.uint16) * 257, "PNG", {}),
+    "16 bits, TIFF": (RAMP.astype(np.uint16) * 257, "TIFF", {}),
+    "16 bits, big-endian": (RAMP.astype(">u2") * 257, "TIFF", {}),
+    "grey": (GREY, "PNG", {}),
+    "grey, opaque": (GREY.convert("LA"), "PNG", {}),
+    "grey JPEG": (GREY, "JPEG", {"quality": 100}),
+    "palette": (COLOUR.convert("P", palette=Image.Palette.ADAPTIVE), "PNG", {}),
+    "CMYK": (COLOUR.convert("CMYK"), "TIFF", {}),
+    "CMYK JPEG": (COLOUR.convert("CMYK"), "JPEG", {"quality": 100}),
+    "LAB": (COLOUR.convert("LAB"), "TIFF", {}),
+    "WEBP": (COLOUR, "WEBP", {"lossless": True}),
+    "BMP": (COLOUR, "BMP", {}),
+    "GIF": (GREY, "GIF", {}),
+    "first frame of a GIF": (COLOUR, "GIF", OTHER),
+    "first frame of a PNG": (COLOUR, "PNG", OTHER),
+    "first frame of a WEBP": (COLOUR, "WEBP", {"lossless": True, **OTHER}),
+    "first page of a TIFF": (COLOUR, "TIFF", OTHER),
+    "first picture of a camera": (COLOUR, "MPO", {"quality": 100, **OTHER}),
+}
 
 
-def test_unusable_photographs_say_why(tmp_path):
-    load = partial(images.load_photo, side=16, size=(50, 30))
-    noise = np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)
-    good = tmp_path / "a.jpg"
-    Image.fromarray(noise).save(good)
-    with pytest.raises(images.Skip, match="missing"):
-        load(tmp_path / "none.jpg")
-    with pytest.raises(images.Skip, match="another size"):
-        images.load_photo(good, 16, (30, 50))
-    good.write_bytes(good.read_bytes()[:900])
-    with pytest.raises(images.Skip, match="broken"):
-        load(good)
-    for content in (b"", b"<html>not found</html>"):
-        good.write_bytes(content)
-        with pytest.raises(images.Skip, match="broken"):
-            load(good)
+@pytest.mark.parametrize("name", PICTURES)
+def test_photographs_of_every_mode_and_format(tmp_path, name):
+    """Whatever the file is called: formats are told by the content."""
+    picture, kind, options = PICTURES[name]
+    path = tmp_path / "a.JPG"
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
+    picture.save(path, kind, **options)
+    pixels = images.load_photo(path, 8, (8, 8)).pixels
+    assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
+    assert abs(pixels.astype(int) - RAMP[..., None]).max() <= 5
 
 
-def test_a_photograph_that_would_fill_the_memory(tmp_path):
-    """Its header is enough: there are no pixels in the file."""
-    side = images.MAX_PHOTO_SIDE + 1
-    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+def test_a_photograph_of_16_bits_a_colour(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 9) + b"IDAT")
-    with pytest.raises(Skip, match="more than 8192 pixels"):
-        images.load_photo(path, 16)
+    values = np.stack([RAMP, RAMP.T, 255 - RAMP], -1)
+    path.write_bytes(png16(values.astype(np.uint16) * 257))
+    np.testing.assert_array_equal(images.load_photo(path, 8).pixels, values)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "RGB"])
+def test_what_is_transparent_shows_white_paper(tmp_path, mode):
+    path = tmp_path / "a.png"
+    options = {"P": {"transparency": 0}, "RGB": {"transparency": (0, 0, 0)}}.get(mode, {})
+    picture = Image.new("P", (4, 4)) if mode == "P" else Image.new("RGBA", (4, 4)).convert(mode)
+    picture.save(path, **options)
+    assert (images.load_photo(path, 4).pixels == 255).all()
+
+
+HALVES = {"left": [[0, 255], [0, 255]], "right": [[255, 0], [255, 0]], "top": [[0, 0], [255, 255]]}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    ("orientation", "size", "dark"),
+    [
+        (1, None, "left"),
+        (3, None, "right"),
+        (3, (40, 20), "right"),  # as every viewer shows it
+        (6, None, "top"),
+        (6, (20, 40), "top"),
+        (6, (40, 20), "left"),  # only as it is stored has it the size of its annotations
+        (6, (20, 20), None),
+        (b"Exif\0\0damaged", None, "left"),
+    ],
+)
+def test_photographs_are_turned_upright(tmp_path, kind, orientation, size, dark):
+    exif = orientation
+    if not isinstance(exif, bytes):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+    pixels = np.repeat(np.uint8([0, 255]), 20)[None].repeat(20, 0)
+    path = tmp_path / "a"
+    Image.fromarray(pixels).convert("RGB").save(path, kind, exif=exif, quality=100)
+    if dark is None:
+        with pytest.raises(Skip, match="another size"):
+            images.load_photo(path, 2, size)
+        return
+    photo = images.load_photo(path, 2, size)
+    assert (photo.width, photo.height) == ((20, 40) if dark == "top" else (40, 20))
+    assert abs(photo.pixels[..., 0].astype(int) - HALVES[dark]).max() < 50
+
+
+def encoded(picture, kind):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def png_of_size(width, height):
+    """A PNG's header, without pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 9) + b"IDAT"
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8))
+JPEG = encoded(NOISE, "JPEG")
+OTHER_FORMAT = "photograph that is no whole JPEG, PNG, WEBP, BMP, GIF or TIFF"
+LARGE = "photograph of more than 8192 pixels a side"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "photograph missing"),
+        (b"", "photograph broken"),
+        (JPEG[:900], "photograph broken"),
+        (JPEG[:9], "photograph broken"),
+        (b"<html>not found</html>", OTHER_FORMAT),
+        (encoded(NOISE, "EPS"), OTHER_FORMAT),
+        (encoded(Image.new("F", (50, 30)), "TIFF"), "photograph of 32 bits a channel, whose white"),
+        (encoded(Image.new("I", (50, 30)), "TIFF"), "photograph of 32 bits a channel, whose white"),
+        (encoded(NOISE.rotate(90, expand=True), "PNG"), "photograph of another size"),
+        (png_of_size(8193, 1), LARGE),
+        (png_of_size(30_000, 20_000), LARGE),  # beyond what Pillow itself opens
+        (png_of_size(0, 9), OTHER_FORMAT),
+        ("folder", r"photograph that cannot be read \(Is a directory\)"),
+        ("pipe", r"photograph that cannot be read \(it is a pipe, a socket or a device"),
+        ("name", r"photograph that cannot be read \(embedded null byte\)"),
+    ],
+    ids=range(15),
+)
+def test_unusable_photographs_say_why(tmp_path, content, reason):
+    path = tmp_path / "a.jpg"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "folder":
+        path.mkdir()
+    elif content == "pipe":
+        os.mkfifo(path)
+    elif content == "name":
+        path = tmp_path / "a\0.jpg"
+    with pytest.raises(Skip, match=reason):
+        images.load_photo(path, 16, (50, 30))
 
 
 def test_jpeg_of_a_smooth_picture_is_close():

@@ -258,7 +258,7 @@ def test_what_cannot_be_used_is_left_out_and_told_once(spoiled, crops, caplog):
     names = sorted(path.stem for path in (image / "Image").iterdir())
     truncated = image / "Image" / f"{names[0]}.jpg"
     truncated.write_bytes(truncated.read_bytes()[:-300])
-    (sketch / "Image" / f"{names[1]}.png").write_bytes(b"no picture")
+    (sketch / "Image" / f"{names[1]}.png").write_bytes(b"")
     (sketch / "Image" / f"{names[2]}.png").unlink()
     (image / "GraphFeatures" / f"{int(names[3])}.csv").unlink()
     (sketch / "GraphFeatures" / f"{int(names[4])}.csv").write_text("id,class\n0,7\n")

@@ -220,7 +220,7 @@ def test_nothing_left_is_an_error(tmp_path):
     for path in (world.folder / "images" / "train2017").iterdir():
         path.write_bytes(b"no photograph")
     with pytest.raises(
-        UserError, match=r"nothing is left in train. Left out: 12 photograph broken: "
+        UserError, match=r"nothing is left in train. Left out: 12 photograph that is no whole JPEG"
     ):
         coco_to_tfrecord.main(flags(world.write(), tmp_path / "set"))
     assert not (tmp_path / "set" / "meta.json").exists()
