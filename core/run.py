@@ -86,14 +86,23 @@ class Run:
     """A model with all that was known when it was trained.
 
     model: a `core.model.Model`. settings: its hparams. vocabulary: names, ids and predicates of
-    classes. sizes: of the pictures and masks of its data. step: steps it was trained.
+    classes. sizes: of the pictures and masks of its data. step: steps it was trained. folder: that
+    it was opened from, or None.
     """
 
-    def __init__(self, model: Model, settings: Settings, sizes: DataSizes, step: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        sizes: DataSizes,
+        step: int,
+        folder: Path | None = None,
+    ) -> None:
         self.model = model
         self.settings = settings
         self.sizes = sizes
         self.step = step
+        self.folder = folder
         resize = functools.partial(image_ops.resize_images, side=self.image_size)
         # Of any number of pictures, traced once.
         self._resize = tf.function(resize, autograph=False, reduce_retracing=True)
@@ -124,7 +133,9 @@ class Run:
                 "(safety_save, or Ctrl-C)"
             )
         name = RunConfig.read(config).model
-        return cls.load(Settings.merge(name, None, HParamFlags(), config), path)
+        run = cls.load(Settings.merge(name, None, HParamFlags(), config), path)
+        run.folder = Path(folder).absolute()
+        return run
 
     @classmethod
     def load(cls, settings: Settings, checkpoint: Path) -> Run:
@@ -243,7 +254,8 @@ class Run:
 
         sketches: dark lines on white paper, uint8 (h, w) or (h, w, 1), or PIL images. Each is
         cropped to its lines, scaled and centred as the training data's sketches are; fit=False
-        takes them as they are, `image_size` square, as in a batch. boxes: (n, 4), [x0, y0, x1, y1]
+        takes them as they are: `image_size` square, as in a batch, or `sizes.sketch` square, as in
+        a prepared set. boxes: (n, 4), [x0, y0, x1, y1]
         in [0, 1] of the scene. UserError for anything else, and for a sketch that shows nothing.
         """
         return self.encode_sketched_scenes([sketches], [boxes], fit)[0]
@@ -276,6 +288,20 @@ class Run:
             else:
                 encoded += self._scenes(scene_boxes, encoder.embed_sketches(pixels))
         return encoded
+
+    def replace_objects(
+        self, scene: EncodedScene, rows: Sequence[int], others: Sequence[EncodedScene]
+    ) -> EncodedScene:
+        """Return the scene with the objects `rows` as others show them, each a scene of one object:
+        a query half sketched, half cut out of photographs. Boxes stay."""
+        columns = [
+            np.array(each) for each in (scene.vectors, scene.embeddings, scene.class_probabilities)
+        ]
+        for row, other in zip(rows, others, strict=True):
+            shown = (other.vectors, other.embeddings, other.class_probabilities)
+            for column, values in zip(columns, shown):
+                column[row] = values[0]
+        return self._contextual([EncodedScene(scene.boxes, *columns)])[0]
 
     def encode_drawings(self, drawings: Sequence[ImageLike]) -> list[EncodedScene]:
         """Encode whole drawings, each a page with all its objects where they are drawn.
@@ -330,13 +356,15 @@ class Run:
         if fit:
             canvases = [scene_inputs.on_canvas(sketch, self.sizes.sketch) for sketch in grey]
             return self._resize(tf.constant(np.stack(canvases)[..., None]))
-        side = self.image_size
-        for sketch in grey:
-            if sketch.shape != (side, side):
-                raise UserError(
-                    f"a sketch is {sketch.shape}: with fit=False give ({side}, {side}) pixels"
-                )
-        return tf.constant(np.stack(grey)[..., None])
+        sides = (self.image_size, self.sizes.sketch)
+        shapes = {sketch.shape for sketch in grey}
+        if len(shapes) > 1 or shapes.isdisjoint((side, side) for side in sides):
+            raise UserError(
+                f"sketches are {', '.join(map(str, shapes))}: with fit=False give all of "
+                f"({sides[0]}, {sides[0]}) or of ({sides[1]}, {sides[1]}) pixels"
+            )
+        pixels = tf.constant(np.stack(grey)[..., None])
+        return pixels if shapes == {(sides[0],) * 2} else self._resize(pixels)
 
     def _whole_scenes(self, pictures: Iterable[np.ndarray], embed: Callable) -> list[EncodedScene]:
         """Return the scenes of whole pictures, uint8 (S, S, c) each, read some at a time."""
@@ -352,6 +380,10 @@ class Run:
         columns = (encoded.vector, encoded.embedding, tf.nn.softmax(encoded.logits))
         split = (np.split(column.numpy(), ends) for column in columns)
         scenes = [EncodedScene(*parts) for parts in zip(boxes, *split)]
+        return self._contextual(scenes)
+
+    def _contextual(self, scenes: list[EncodedScene]) -> list[EncodedScene]:
+        """Return scenes with the scene vectors of their objects, of a model that has any."""
         if not isinstance(self.model, SceneGraphModel):
             return scenes
         outputs = self._contextualise(scenes, with_masks=False)

@@ -53,7 +53,7 @@ class Photo(NamedTuple):
 # ---- picture files ---------------------------------------------------------------------------
 
 
-def _open(path: Path, what: str, max_side: int) -> Image.Image:
+def open_picture(path: Path, what: str, max_side: int) -> Image.Image:
     """Open a picture, not decoded yet: of several, the first. Raises Skip, which names it `what`,
     when it is missing, of another format or too large."""
     try:
@@ -62,6 +62,11 @@ def _open(path: Path, what: str, max_side: int) -> Image.Image:
         raise Skip(f"{what} missing") from error
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise Skip(f"{what} that cannot be read ({first_line(error)})") from error
+    return decode_picture(data, what, max_side)
+
+
+def decode_picture(data: bytes, what: str, max_side: int) -> Image.Image:
+    """Return the picture of a file's bytes as `open_picture`."""
     too_large = Skip(f"{what} of more than {max_side} pixels a side")
     try:
         # From memory, where a forged length reads no more than there is: from a file Pillow asks
@@ -114,7 +119,7 @@ def load_photo(path: Path, side: int, size: tuple[int, int] | None = None) -> Ph
     size: width and height that its annotations are for, where they say so. Raises Skip when it is
     missing, broken, too large, or of another size.
     """
-    rgb = rgb_picture(_open(path, "photograph", MAX_PHOTO_SIDE), "photograph", size)
+    rgb = rgb_picture(open_picture(path, "photograph", MAX_PHOTO_SIDE), "photograph", size)
     if size not in (None, rgb.size):
         raise Skip("photograph of another size than its annotation says")
     resized = rgb.resize((side, side), Image.Resampling.BILINEAR)
@@ -145,7 +150,7 @@ def load_drawing(path: Path) -> np.ndarray:
 
     Raises Skip when the file is missing, broken or too large, or its paper is not white.
     """
-    return grey_drawing(_open(path, "sketch", MAX_SIDE))
+    return grey_drawing(open_picture(path, "sketch", MAX_SIDE))
 
 
 def grey_drawing(drawing: Image.Image | np.ndarray) -> np.ndarray:

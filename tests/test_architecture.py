@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "dataloaders": {"core"},
     "experiments": {"core", "SPADE"},
     "SPADE": {"core", "models"},
-    "search": {"core", "SPADE", "dataloaders.scene_graph", "dataloaders.sketches"},
+    "search": {"core", "SPADE", "dataloaders.images", "dataloaders.sketches"},
     # Workers of preparation start without TensorFlow: records and pictures, never a loader.
     "prep_data": {
         "core.commands", "core.errors", "core.files", "core.geometry", "core.hparams",

@@ -110,7 +110,7 @@ LINE = 255 - SKETCH
         ("encode_photos", ([PHOTO], []), "1 photographs and boxes for 0"),
         ("encode_photo", (PHOTO,), "encodes objects: give their boxes"),
         ("encode_drawings", ([LINE],), "sees objects, not whole drawings"),
-        ("encode_sketches", ([LINE], BOX, False), r"is \(8, 8\): with fit=False give"),
+        ("encode_sketches", ([LINE], BOX, False), r"are \(8, 8\): with fit=False give"),
         ("encode_sketches", ([LINE, LINE], BOX), "has 2 sketches and 1 boxes"),
         ("encode_sketches", ([np.full((9, 9), 255, np.uint8)], BOX), "shows nothing"),
         ("encode_sketches", ([255 - LINE], BOX), "paper is not white: give dark lines on white"),

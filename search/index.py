@@ -1,0 +1,499 @@
+"""An index of photographs: what a run and a detector make of each, to search with drawn scenes.
+
+    photographs -> objects (detector, annotation file, or the whole picture) -> run.encode_photos
+                -> blocks on disk, so that a stopped build goes on -> one array of each kind
+
+An index is a folder: `photos/index.json` (names, sizes and times of the files, the run, the source
+of objects) beside an .npy of each of KINDS. Its paths are relative to itself, so that it can be
+moved together with the photographs and the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from PIL import Image
+from scipy.spatial.distance import cdist
+from tqdm import tqdm
+
+from core.errors import UsageError, UserError, first_line
+from core.files import (
+    atomic_folder,
+    make_folder,
+    open_npz,
+    read_versioned_json,
+    remove_folder,
+    write_json,
+    write_npz,
+)  # fmt: skip
+from core.model import SceneGraphModel
+from core.registry import closest
+from core.run import EncodedScene, Run
+from dataloaders import images
+from search import matching
+from search.detector import WHOLE, Detector, FoundObjects
+from search.matching import LayoutObjects, Match
+from search.scene import Scene
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+PHOTOS, BLOCKS, NAME = "photos", "blocks", "index.json"
+BLOCK = 64  # photographs encoded and saved at a time
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SIDE = 640  # pixels that a detector and the run see of a photograph's longer side
+LABELS = 5  # classes told of a drawn object
+WEIGHTS = {"learned": 1.0, "layout": 1.0}  # of the rankings
+
+# Kinds of rows; those of OBJECT_ARRAYS have one for each object, the others for each photograph.
+PHOTO_ARRAYS = {
+    "counts": np.int64,  # (N,): objects of each photograph
+    "learned": np.float32,  # (N, D): the scene vector that ranks
+}
+OBJECT_ARRAYS = {
+    "boxes": np.float32,  # (O, 4)
+    "labels": np.int16,  # (O,): vocabulary index that the detector says, -1 = none
+    "scores": np.float16,  # (O,): of the detector
+    "vectors": np.float16,  # (O, E): as the run encodes each
+    "probabilities": np.float16,  # (O, K): of each class, by detector and run
+}
+KINDS = {**PHOTO_ARRAYS, **OBJECT_ARRAYS}
+Arrays = dict[str, np.ndarray]
+
+
+class ObjectSource(Protocol):
+    """Finds the objects of photographs. identity: tells it from other sources."""
+
+    identity: str
+
+    def find(self, path: str, image: np.ndarray) -> FoundObjects:
+        """Return the objects of a photograph. path: relative to the folder. image: uint8
+        (H, W, 3)."""
+
+
+class WholePicture:
+    """Takes each photograph for one object of any class."""
+
+    identity = "whole pictures"
+
+    def find(self, path: str, image: np.ndarray) -> FoundObjects:
+        """Return one object."""
+        return WHOLE
+
+
+class File(NamedTuple):
+    """A photograph's file, to see whether it has changed."""
+
+    path: str  # relative to the folder of photographs, with /
+    size: int  # bytes
+    modified: int  # ns
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    """What tells an index from others, and its files."""
+
+    schema: int
+    folder: str  # of the photographs, relative to the index
+    run: str  # folder of the run, relative to the index
+    weights: str  # SHA-256 of the run's variables
+    objects: str  # identity of the source of objects
+    vocabulary: list[str]
+    files: list[File] = []
+    broken: list[tuple[File, str]] = []  # pictures that cannot be read, and why
+
+
+class _Part(NamedTuple):
+    """Some photographs of an index. arrays: those of PHOTO_ARRAYS and OBJECT_ARRAYS."""
+
+    saved: _Saved
+    arrays: Arrays
+
+
+class Hit(NamedTuple):
+    """A photograph that was found."""
+
+    path: Path
+    rank: int  # from 1
+    score: float  # sum of the rankings' z-scores over the gallery, weighted
+    parts: dict[str, float]  # ranking -> its own score, the more the better
+    matches: list[Match]  # drawn objects and those they were assigned to
+    boxes: np.ndarray  # float32 (n, 4), of the photograph's objects
+
+
+class PhotoIndex:
+    """Photographs to search with the run that they were encoded by."""
+
+    def __init__(self, run: Run, part: _Part, home: Path) -> None:
+        self.run, self.home = run, home
+        self.folder = Path(os.path.normpath(home / part.saved.folder))
+        self.files = part.saved.files
+        self.broken = part.saved.broken
+        self.learned = part.arrays["learned"]
+        self.ends = np.cumsum(part.arrays["counts"])
+        self.objects = LayoutObjects(
+            part.arrays["boxes"], np.asarray(part.arrays["probabilities"], np.float32)
+        )
+        self._part = part
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    # ---- building and opening --------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        run: Run,
+        photographs: str | Path,
+        home: str | Path,
+        detector: str | Path | None = None,
+        objects: ObjectSource | None = None,
+    ) -> PhotoIndex:
+        """Index the photographs in a folder and below; return the index, open.
+
+        home: folder of the index. What it holds already of files that have not changed is kept,
+        also after a build that was stopped; deleted files are left out. detector: folder of a
+        SavedModel. objects: another source of objects; without both a photograph is one object.
+
+        Pictures that cannot be read are listed in `broken`, and told in one warning. UserError for
+        a folder without pictures.
+        """
+        if not isinstance(run.model, SceneGraphModel):
+            raise UserError(
+                f"the model {run.model.name!r} makes no scenes of objects: index photographs with "
+                "a run of graph-attention"
+            )
+        photographs, home = Path(photographs), Path(home)
+        make_folder(home / BLOCKS, "the folder of the index", "choose another")
+        files = list(photograph_files(photographs))
+        if not files:
+            raise UserError(
+                f"{photographs} has no pictures, nor has any folder in it; these are looked for: "
+                f"{', '.join(ENDINGS)}"
+            )
+        if detector is not None:
+            objects = Detector(detector, run.vocabulary.ids)
+        objects = objects or WholePicture()
+        saved = _Saved(
+            schema=SCHEMA,
+            folder=os.path.relpath(photographs, home),
+            run=os.path.relpath(run.folder, home),
+            weights=run.model.weights_digest(),
+            objects=objects.identity,
+            vocabulary=list(run.vocabulary.names),
+        )
+        parts = _known_parts(home, saved)
+        known = {file for part in parts for file in _seen(part.saved)}
+        new = [file for file in files if file not in known]
+        with tqdm(total=len(new), desc="photographs", disable=None) as progress:
+            for part in _encoded_parts(run, photographs, new, objects, saved):
+                path = home / BLOCKS / f"{time.time_ns()}.npz"
+                write_npz(path, msgspec.to_builtins(part.saved), part.arrays)
+                parts.append(part)
+                progress.update(len(_seen(part.saved)))
+        part = _merged(parts, files, saved)
+        _write(home, part)
+        if part.saved.broken:
+            file, why = part.saved.broken[0]
+            log.warning("%d pictures left out, as %s: %s", len(part.saved.broken), file.path, why)
+        return cls(run, part, home)
+
+    @classmethod
+    def open(cls, home: str | Path, run: Run | None = None) -> PhotoIndex:
+        """Open the index in a folder. run: by default the one it was built with, from where it was
+        then. UserError for a folder without an index, and for another run."""
+        home = Path(home)
+        if not (home / PHOTOS / NAME).is_file():
+            raise UserError(f"{home} is no index: build one with python -m search.build")
+        part = _read(home)
+        run = run or Run.open(os.path.normpath(home / part.saved.run))
+        if run.model.weights_digest() != part.saved.weights:
+            raise UserError(
+                f"the index {home} was built with other weights than this run's: build it anew, or "
+                "open it with the run and the checkpoint that built it"
+            )
+        return cls(run, part, home)
+
+    # ---- searching -------------------------------------------------------------------------------
+
+    def search(
+        self, scene: Scene, k: int = 20, weights: Mapping[str, float] = WEIGHTS
+    ) -> list[Hit]:
+        """Return the k photographs that fit a drawn scene best, the best first.
+
+        weights: of the rankings 'learned' and 'layout', whose scores are brought to mean 0 and
+        standard deviation 1 over the gallery and added; one left out weighs nothing. UserError for
+        a scene that cannot be encoded or names a class that the run does not know.
+        """
+        encoded = encode(self.run, scene)
+        return self._ranked(encoded, self.layout_objects(scene, encoded), k, weights)
+
+    def more_like(
+        self, path: str | Path, k: int = 20, weights: Mapping[str, float] = WEIGHTS
+    ) -> list[Hit]:
+        """Return the k photographs most like one of the index, without that one. path: relative to
+        the folder of photographs. UserError for a photograph that is not in the index."""
+        row = next((i for i, file in enumerate(self.files) if file.path == str(path)), None)
+        if row is None:
+            raise UserError(f"{path} is no photograph of the index {self.home}")
+        encoded = EncodedScene(None, scene_vectors={_LEARNED: self.learned[row]})
+        hits = self._ranked(encoded, self._photographed(row), k + 1, weights)
+        return [hit for hit in hits if hit.path != self.folder / path][:k]
+
+    def labels(self, scene: Scene) -> list[list[tuple[str, float]]]:
+        """Return of each drawn object the classes that it most likely is, and how likely."""
+        found = encode(self.run, scene).class_probabilities
+        order = np.argsort(-found, axis=1)[:, :LABELS]
+        names = self.run.vocabulary.names
+        return [[(names[c], float(row[c])) for c in best] for best, row in zip(order, found)]
+
+    def layout_objects(self, scene: Scene, encoded: EncodedScene) -> LayoutObjects:
+        """Return the drawn objects for layout match: of the label given, else as the run sees."""
+        names = self.run.vocabulary.names
+        probabilities = np.array(encoded.class_probabilities, np.float32)
+        for number, each in enumerate(scene.objects):
+            if each.label is None:
+                continue
+            if each.label not in names:
+                raise UserError(
+                    f"object {number}: the run knows no class {each.label!r}."
+                    f"{closest(each.label, names)}"
+                )
+            probabilities[number] = np.arange(len(names)) == names.index(each.label)
+        return LayoutObjects(scene.boxes, probabilities)
+
+    def scores(self, encoded: EncodedScene, drawn: LayoutObjects) -> dict[str, np.ndarray]:
+        """Return the score of every photograph by each ranking: float (N,), the more the better."""
+        learned = encoded.scene_vectors.get(_LEARNED)
+        if learned is None:
+            learned = self.run.ranking_vectors([encoded])[0]
+        return {
+            "learned": -cdist(learned[None], self.learned)[0],
+            "layout": matching.layout_scores(drawn, self.objects, self.ends),
+        }
+
+    def _ranked(
+        self, encoded: EncodedScene, drawn: LayoutObjects, k: int, weights: Mapping[str, float]
+    ) -> list[Hit]:
+        for name, weight in weights.items():
+            if name not in WEIGHTS:
+                raise UsageError(f"there is no ranking {name!r}: {', '.join(WEIGHTS)}")
+            if not 0 <= weight < np.inf:
+                raise UsageError(f"the weight of {name!r} is {weight}: give one from 0 on")
+        scores = self.scores(encoded, drawn)
+        fused = sum(weights.get(name, 0.0) * z_scores(each) for name, each in scores.items())
+        best = np.argsort(-fused, kind="stable")[:k]
+        hits = []
+        for rank, row in enumerate(best.tolist(), 1):
+            there = self._photographed(row)
+            hits.append(
+                Hit(
+                    self.folder / self.files[row].path,
+                    rank,
+                    float(fused[row]),
+                    {name: float(each[row]) for name, each in scores.items()},
+                    matching.match(drawn, there),
+                    there.boxes,
+                )
+            )
+        return hits
+
+    def _photographed(self, row: int) -> LayoutObjects:
+        """Return the objects of a photograph."""
+        rows = slice(self.ends[row - 1] if row else 0, self.ends[row])
+        return LayoutObjects(*(column[rows] for column in self.objects))
+
+
+_LEARNED = "the ranking vector"
+
+
+def z_scores(scores: np.ndarray) -> np.ndarray:
+    """Return scores with mean 0 and standard deviation 1; zeros where all are equal."""
+    spread = scores.std()
+    return (scores - scores.mean()) / spread if spread > 0 else np.zeros(len(scores))
+
+
+def encode(run: Run, scene: Scene) -> EncodedScene:
+    """Encode a drawn scene; its cut-outs of photographs as photographs."""
+    drawn = run.encode_sketches(list(scene.sketches(run.sizes.sketch)), scene.boxes, fit=False)
+    cut_outs = [each.is_photo for each in scene.objects]
+    if not any(cut_outs):
+        return drawn
+    photos = [each.picture for each in scene.objects if each.is_photo]
+    whole = np.array([[0, 0, 1, 1]], np.float32)
+    encoded = run.encode_photos(photos, [whole] * len(photos))
+    return run.replace_objects(drawn, np.flatnonzero(cut_outs), encoded)
+
+
+# ---- building ------------------------------------------------------------------------------------
+
+
+def photograph_files(folder: Path) -> Iterator[File]:
+    """Yield the pictures in a folder and below, by path, without hidden ones. UserError for what is
+    no folder."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(each for each in folders if each[0] not in ".@")
+        for name in sorted(names):
+            path = Path(place) / name
+            if name[0] == "." or path.suffix.lower() not in ENDINGS:
+                continue
+            try:
+                found = path.stat()
+            except OSError:  # gone meanwhile
+                continue
+            yield File(path.relative_to(folder).as_posix(), found.st_size, found.st_mtime_ns)
+
+
+def _encoded_parts(
+    run: Run, folder: Path, files: Sequence[File], source: ObjectSource, saved: _Saved
+) -> Iterator[_Part]:
+    """Yield what is saved of photographs, BLOCK at a time; the next are read meanwhile."""
+    with ThreadPoolExecutor(2) as pool:
+        blocks = [files[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
+        # One block is read ahead, not all of them.
+        pending: list = []
+        for block in itertools.chain(blocks, [None]):
+            if block is not None:
+                pending.append((block, [pool.submit(_read_photo, folder / f.path) for f in block]))
+            if len(pending) > 1 or (block is None and pending):
+                done, futures = pending.pop(0)
+                yield _encoded_part(run, done, [each.result() for each in futures], source, saved)
+
+
+def _read_photo(path: Path) -> np.ndarray | str:
+    """Read a photograph, made smaller: uint8 (H, W, 3), or a text that says why not."""
+    try:
+        image = images.rgb_picture(
+            images.open_picture(path, "photograph", images.MAX_PHOTO_SIDE), "photograph"
+        )
+    except images.Skip as error:
+        return str(error)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def _encoded_part(
+    run: Run,
+    files: Sequence[File],
+    photographs: Sequence[np.ndarray | str],
+    source: ObjectSource,
+    saved: _Saved,
+) -> _Part:
+    broken = [(f, photo) for f, photo in zip(files, photographs) if isinstance(photo, str)]
+    shown = [(f, photo) for f, photo in zip(files, photographs) if not isinstance(photo, str)]
+    found = [source.find(file.path, photo) for file, photo in shown]
+    found = [each if len(each.boxes) else WHOLE for each in found]
+    scenes = run.encode_photos([photo for _, photo in shown], [each.boxes for each in found])
+    arrays = {}
+    if scenes:
+        labels = np.concatenate([each.labels for each in found])
+        scores = np.concatenate([each.scores for each in found])
+        probabilities = np.concatenate([scene.class_probabilities for scene in scenes])
+        arrays = {
+            "counts": [len(each.boxes) for each in found],
+            "learned": run.ranking_vectors(scenes),
+            "boxes": np.concatenate([each.boxes for each in found]),
+            "labels": labels,
+            "scores": scores,
+            "vectors": np.concatenate([scene.vectors for scene in scenes]),
+            "probabilities": class_probabilities(labels, scores, probabilities),
+        }
+        arrays = {name: np.asarray(values, KINDS[name]) for name, values in arrays.items()}
+    names = [file for file, _ in shown]
+    return _Part(msgspec.structs.replace(saved, files=names, broken=broken), arrays)
+
+
+def class_probabilities(
+    labels: np.ndarray, scores: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """Return what is known of the classes of n objects: float32 (n, K), rows of sum 1.
+
+    A detector's label counts as much as its score says, the run's own guess for the rest.
+    labels: int (n,), -1 = none. scores: float (n,). probabilities: (n, K), of the run.
+    """
+    trust = np.where(labels < 0, 0.0, scores).astype(np.float32)
+    mixed = probabilities * (1 - trust[:, None])
+    mixed[np.arange(len(labels)), labels] += trust  # a label of -1 has no trust
+    return mixed
+
+
+def _seen(saved: _Saved) -> list[File]:
+    return [*saved.files, *(file for file, _ in saved.broken)]
+
+
+def _known_parts(home: Path, saved: _Saved) -> list[_Part]:
+    """Return what the index and the blocks of a stopped build hold that would be made alike."""
+    parts = [_read(home)] if (home / PHOTOS / NAME).is_file() else []
+    for path in sorted((home / BLOCKS).glob("*.npz")):
+        with open_npz(path, "a block of an index", "delete it") as file:
+            part = _Part(file.metadata(_Saved, SCHEMA), {})
+            for name in KINDS if part.saved.files else ():
+                part.arrays[name] = file.array(name)
+        parts.append(part)
+
+    def made_by(each: _Saved) -> tuple:
+        return each.weights, each.objects, each.folder
+
+    return [part for part in parts if made_by(part.saved) == made_by(saved)]
+
+
+def _merged(parts: Sequence[_Part], files: Iterable[File], saved: _Saved) -> _Part:
+    """Return the parts' photographs that are among `files`, in their order. UserError for none."""
+    files = list(files)
+    broken = {file: why for part in parts for file, why in part.saved.broken}
+    broken = [(file, broken[file]) for file in files if file in broken]
+    parts = [part for part in parts if part.saved.files]
+    places = {file: i for i, file in enumerate(f for part in parts for f in part.saved.files)}
+    files = [file for file in files if file in places]
+    if not files:
+        raise UserError(
+            f"none of {len(broken)} pictures can be read; {broken[0][0].path}: {broken[0][1]}"
+        )
+    rows = np.array([places[file] for file in files])
+    joined = {name: np.concatenate([part.arrays[name] for part in parts]) for name in KINDS}
+    counts = joined["counts"]
+    starts, ends = np.cumsum(counts) - counts, np.cumsum(counts[rows])
+    object_rows = np.arange(ends[-1]) + np.repeat(starts[rows] - ends + counts[rows], counts[rows])
+    arrays = {name: joined[name][rows] for name in PHOTO_ARRAYS}
+    arrays |= {name: joined[name][object_rows] for name in OBJECT_ARRAYS}
+    return _Part(msgspec.structs.replace(saved, files=files, broken=broken), arrays)
+
+
+# ---- the folder ----------------------------------------------------------------------------------
+
+
+def _write(home: Path, part: _Part) -> None:
+    with atomic_folder(home / PHOTOS, flush=True) as folder:
+        for name, array in part.arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        write_json(folder / NAME, msgspec.to_builtins(part.saved))
+    remove_folder(home / BLOCKS)
+
+
+def _read(home: Path) -> _Part:
+    folder = home / PHOTOS
+    saved = read_versioned_json(folder / NAME, _Saved, SCHEMA)
+    try:
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in KINDS
+        }
+        photographs, objects = len(saved.files), int(arrays["counts"].sum())
+        lengths = {name: photographs if name in PHOTO_ARRAYS else objects for name in KINDS}
+        damaged = [name for name, array in arrays.items() if len(array) != lengths[name]]
+    except (OSError, ValueError) as error:
+        damaged = [first_line(error)]
+    if damaged:
+        raise UserError(f"the index {home} is damaged ({damaged[0]}): delete it and build it anew")
+    return _Part(saved, arrays)
