@@ -13,8 +13,13 @@ Three restores: `resume` the same run, `warm_start` parts of another model, `loa
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,7 @@ import msgspec
 import tensorflow as tf
 
 from core.dataset import STANDARD_SIZES, DataSizes, Vocabulary
-from core.errors import UserError, first_line
+from core.errors import UserError, file_error, first_line
 from core.files import (
     atomic_folder,
     read_versioned_json,
@@ -35,7 +40,7 @@ from core.run_folder import CHECKPOINT, checkpoint_steps
 log = logging.getLogger(__name__)
 
 KEEP_SAFETY = 2
-_PREFIX = "ckpt"
+_PREFIX = "ckpt"  # to write; read by `_readable_prefix`
 _STATE = "state.json"
 SCHEMA = 1  # of state.json
 
@@ -77,13 +82,13 @@ class CheckpointState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         path = folder / _STATE
         if not path.is_file():
             raise DamagedError(
-                f"{folder} is not a checkpoint: it has no {_STATE}; --resume takes a folder like "
+                f"{folder} is not a checkpoint: it has no {_STATE}; name a folder like "
                 "<run>/checkpoints/step-00000100"
             )
         try:
             state = read_versioned_json(path, cls, SCHEMA)
         except UserError as error:
-            raise DamagedError(f"the checkpoint {folder} is damaged: {error}") from None
+            raise _damaged(folder, str(error)) from None
         if state.checksum != state._digest():
             raise _damaged(folder, f"{_STATE} is not as it was written")
         for name, size in state.files.items():
@@ -155,14 +160,12 @@ class Checkpoints:
                     sizes=sizes,
                 )
                 state.write(temporary)
-        # OutOfRangeError is what a full disk (or a file size limit) gives from TensorFlow's
-        # writers, the very exception that elsewhere means the end of a dataset.
         except (tf.errors.OpError, OSError, UserError) as error:
             kept = self.latest()
             last = f"the last complete one is {kept}" if kept else "there is none before it"
             raise UserError(
                 f"the checkpoint of step {step} could not be written to {self.folder} "
-                f"({first_line(error)}); {last}. Free some space and go on with --resume latest"
+                f"({file_error(error)}); {last}. Go on with --resume latest"
             ) from None
         self._prune()
         return final
@@ -197,7 +200,10 @@ def find(resume: str, checkpoints: Checkpoints) -> Path | None:
         if newest:
             path = newest
     if not path.is_dir():
-        raise UserError(f"--resume {resume}: there is no such checkpoint folder")
+        raise UserError(
+            f"there is no such checkpoint folder: {resume}; name one like "
+            "<run>/checkpoints/step-00000100, or latest"
+        )
     verify(path)
     return path
 
@@ -226,12 +232,13 @@ def verify(folder: Path) -> CheckpointState:
     """Return a checkpoint's state; DamagedError when any checksum of its values does not fit."""
     state = CheckpointState.read(folder)
     try:
-        reader = tf.train.load_checkpoint(str(folder / _PREFIX))
-        for name in reader.get_variable_to_shape_map():
-            reader.get_tensor(name)
+        with _readable_prefix(folder) as prefix:
+            reader = tf.train.load_checkpoint(prefix)
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
     # What TensorFlow makes of a damaged file: any of these, by the place of the damage.
     except (tf.errors.OpError, OSError, RuntimeError, ValueError, IndexError) as error:
-        raise _damaged(folder, f"its files cannot be read ({first_line(error)})") from None
+        raise _damaged(folder, f"its files cannot be read ({file_error(error)})") from None
     return state
 
 
@@ -267,8 +274,8 @@ def load(model: Any, folder: Path, hint: str = "") -> CheckpointState:
             f"the checkpoint {folder} is of the model {state.model!r}, not {model.name!r}"
         )
     check_vocabulary(state.vocabulary, model.vocabulary, f"the checkpoint {folder}")
-    with _explained(folder, hint):
-        status = _root(model).read(str(folder / _PREFIX))
+    with _explained(folder, hint), _readable_prefix(folder) as prefix:
+        status = _root(model).read(prefix)
         try:
             status.assert_consumed()
         except AssertionError:
@@ -283,14 +290,36 @@ def warm_start(model: Any, folder: Path, source: str) -> CheckpointState:
     if state.model != source:
         raise UserError(f"the checkpoint {folder} is of the model {state.model!r}, not {source!r}")
     check_vocabulary(state.vocabulary, model.vocabulary, f"the checkpoint {folder}")
-    with _explained(folder, ""):
+    with _explained(folder, ""), _readable_prefix(folder) as prefix:
         root = tf.train.Checkpoint(model=tf.train.Checkpoint(**model.warm_start_parts()))
-        status = root.read(str(folder / _PREFIX)).expect_partial()
+        status = root.read(prefix).expect_partial()
         status.assert_existing_objects_matched()
     return state
 
 
-def _damaged(folder: Path, what: str) -> DamagedError:
+@contextlib.contextmanager
+def _readable_prefix(folder: Path) -> Iterator[str]:
+    """Yield the prefix by which TensorFlow reads a checkpoint.
+
+    It takes a prefix for a pattern, without an escape, so a folder with brackets or the like in its
+    path is read through a link."""
+    if not re.search(r"[][*?\\]", str(folder)):
+        yield str(folder / _PREFIX)
+        return
+    with tempfile.TemporaryDirectory() as plain:
+        link = Path(plain) / "checkpoint"
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield str(link / _PREFIX)
+
+
+# Causes outside a checkpoint, which may be whole.
+_OUTSIDE = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.EACCES)))
+
+
+def _damaged(folder: Path, what: str) -> UserError:
+    """Return the error of a checkpoint that cannot be read: a DamagedError, if it is its own."""
+    if any(cause in what for cause in _OUTSIDE):
+        return UserError(f"the checkpoint {folder} cannot be read: {what}")
     return DamagedError(f"the checkpoint {folder} is damaged: {what}")
 
 
@@ -341,7 +370,4 @@ def _explained(folder: Path, hint: str):
         because = hint or first_line(error)
         raise UserError(f"the checkpoint {folder} does not fit this model: {because}") from None
     except (tf.errors.OpError, OSError) as error:
-        raise UserError(
-            f"the checkpoint {folder} cannot be read ({first_line(error)}): it is damaged; "
-            "use another with --resume PATH"
-        ) from None
+        raise _damaged(folder, f"its files cannot be read ({file_error(error)})") from None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from core.errors import UsageError, UserError, first_line
+from core.errors import UsageError, UserError, file_error
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,8 +84,8 @@ def run(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        place = f": {error.filename}" if error.filename else ""
-        print(f"error: {first_line(error)}{place}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{file_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

@@ -1,5 +1,7 @@
 """The errors a user can cause or mend. Scripts print them as one sentence, without a traceback."""
 
+import errno
+import os
 import re
 import signal
 
@@ -36,8 +38,28 @@ class StoppedError(UserError):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, cut to 300 characters, or its type's name.
 
-    TensorFlow's prefix with the name of an operation, `{{node ...}}`, is left out.
+    The names of operations, which TensorFlow puts around it, are left out.
     """
     text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    text = re.sub(r"\{\{.*?\}\}", "", text).strip()
+    text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", text).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+_REMEDIES = {
+    errno.EMFILE: "raise the limit of open files, ulimit -n",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit of a file's size, ulimit -f",
+}
+
+
+def file_error(error: BaseException, otherwise: str = "") -> str:
+    """Return the first line of an error of a file, and the remedy of its cause, where that has one.
+
+    error: an OSError, or one of TensorFlow, whose message ends with the same words. otherwise: the
+    remedy of other causes.
+    """
+    reason = first_line(error)
+    found = (what for number, what in _REMEDIES.items() if os.strerror(number) in reason)
+    remedy = next(found, otherwise)
+    return f"{reason}; {remedy}" if remedy and remedy not in reason else reason

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from core.errors import UserError, first_line
+from core.errors import UserError, file_error, first_line
 
 
 def make_folder(folder: Path, what: str, remedy: str) -> None:
@@ -29,7 +29,7 @@ def make_folder(folder: Path, what: str, remedy: str) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"cannot write to {what} {folder}: {first_line(error)}; {remedy}") from None
+        raise UserError(f"cannot write to {what} {folder}: {file_error(error, remedy)}") from None
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def _temporary(path: Path) -> Iterator[Path]:
         remove_leftovers(path.parent, glob.escape(path.name))
         yield temporary
     except OSError as error:
-        raise UserError(f"cannot write {path}: {first_line(error)}") from None
+        raise UserError(f"cannot write {path}: {file_error(error)}") from None
     finally:
         _remove(temporary)
 
@@ -180,7 +180,7 @@ def open_npz(path: Path, what: str, remedy: str) -> Iterator[NpzReader]:
         with np.load(regular_file(path), allow_pickle=False) as file:
             yield NpzReader(file)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {first_line(error)}") from None
+        raise UserError(f"cannot read {path}: {file_error(error)}") from None
     except Exception as error:  # a damaged zip shows as any of half a dozen types
         raise UserError(f"{path} is not {what} ({first_line(error)}); {remedy}") from None
 
@@ -200,7 +200,7 @@ def read_json(path: Path, content_type: type[T] = Any) -> T:
     try:
         return msgspec.json.decode(regular_file(path).read_bytes(), type=content_type)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {first_line(error)}") from None
+        raise UserError(f"cannot read {path}: {file_error(error)}") from None
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:

@@ -270,6 +270,10 @@ def _legend_below(panel: Any) -> None:
 
 
 def _png(figure: Any) -> bytes:
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):  # an id such as 'a$b$' is no formula
+        text.set_parse_math(False)
     file = io.BytesIO()
     figure.canvas.print_figure(file, format="png", dpi=110)
     return file.getvalue()

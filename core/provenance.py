@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from core.errors import UserError, first_line
+from core.errors import UserError, file_error
 from core.files import regular_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,7 +109,7 @@ def _identity(path: Path) -> str:
 
 
 def _refuse(error: OSError) -> NoReturn:
-    raise UserError(f"cannot read {error.filename}: {first_line(error)}") from None
+    raise UserError(f"cannot read {error.filename}: {file_error(error)}") from None
 
 
 def sha256(path: Path) -> str:

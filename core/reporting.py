@@ -22,7 +22,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from core import plots
 from core.commands import duration_text
-from core.errors import EmptySplitError, UserError
+from core.errors import EmptySplitError, UserError, file_error
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.figures import Figure, Picture
 from core.evaluation.report import metrics_of
@@ -200,7 +200,7 @@ def _append(path: Path, line: dict[str, Any]) -> None:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror}; free some space and go on with --resume latest"
+            f"cannot write {path}: {file_error(error)}; go on with --resume latest"
         ) from None
 
 

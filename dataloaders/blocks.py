@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from core.errors import EmptySplitError, UserError, first_line
+from core.errors import EmptySplitError, UserError, file_error
 from dataloaders import prepared_sets, random_draws
 
 WINDOW = prepared_sets.BLOCK  # steps of a window: a window reads exactly batch_size blocks
@@ -178,15 +178,14 @@ def reading_errors_explained(folders: Iterable[str | Path]) -> Iterator[None]:
             raise
         raise UserError(re.search(rf"\d+ [^\n]* {_NONE_USABLE}", error.message)[0]) from None
     except (
-        tf.errors.NotFoundError, tf.errors.PermissionDeniedError, tf.errors.UnknownError,
+        tf.errors.NotFoundError, tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError,
+        tf.errors.UnknownError,
     ) as error:  # fmt: skip
-        reason = first_line(error)
+        remedy = "look at its permissions and at the disk, or prepare the set again"
+        reason = file_error(error, remedy)
         if ".tfrecord" not in reason:
             raise
-        raise UserError(
-            f"a shard cannot be read ({reason}): look at its permissions and at the disk, or "
-            "prepare the set again"
-        ) from None
+        raise UserError(f"a shard cannot be read: {reason}") from None
 
 
 def _is_readable(shard: Path) -> bool:

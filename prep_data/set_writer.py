@@ -27,7 +27,7 @@ import msgspec
 from tqdm import tqdm
 
 from core import provenance
-from core.errors import UserError, first_line
+from core.errors import UserError, file_error
 from core.files import atomic_file, make_folder, read_json, write_json
 from dataloaders import prepared_sets
 from dataloaders.images import Problem
@@ -133,10 +133,9 @@ def _new_shard(folder: Path, note: ShardNote) -> Iterator[Callable[[bytes], None
                 raise
             writer.close()
         except errors.OpError as error:
-            # A full disk shows as OutOfRangeError, the exception that elsewhere ends a dataset.
-            raise OSError(f"disk full or folder not writable ({first_line(error)})") from error
+            raise OSError(file_error(error)) from error
         if temporary.stat().st_size != note.bytes:  # not every failed write raises
-            raise OSError("disk full: the file came out too short")
+            raise OSError("the file came out too short, as on a full disk")
 
 
 def _record_class(kind: str) -> Any:
@@ -187,7 +186,7 @@ class SetWriter:
             raise UserError(f"another run is preparing {self.folder} right now") from error
         except OSError as error:
             raise UserError(
-                f"cannot write to {self.folder}: {first_line(error)}; choose another --target-dir"
+                f"cannot write to {self.folder}: {file_error(error, 'choose another --target-dir')}"
             ) from error
         for partial_file in self.folder.rglob("*.partial"):  # of a killed run
             partial_file.unlink()

@@ -249,7 +249,7 @@ def test_checkpoints_that_are_not_there_or_of_another_model(world):
     assert "runs/graph-attention-SD07 has no checkpoint" in told
     assert "check -o and --model-id" in told
     told = refused(extract(world, "--resume", "/no/where"), 1)
-    assert "--resume /no/where: there is no such checkpoint" in told
+    assert "there is no such checkpoint folder: /no/where" in told
     told = refused(extract(world, "--resume", world.checkpoint(STAGE1, "01")), 1)
     assert f"of the model '{STAGE1}', not '{STAGE2}'" in told
     told = refused(extract(world, "--resume", world.out), 1)

@@ -1,7 +1,9 @@
 """core.checkpoints: whole or not at all, and every restore verified."""
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -87,8 +89,8 @@ def test_a_full_disk_is_an_error_and_keeps_what_is_there(trained, own):
     # A file size limit makes TensorFlow's writer raise OutOfRangeError, as a full disk can.
     own.save(trained, 3, False)
     wide = _model(width=5000)
-    full = pytest.raises(UserError, match=r"step 4 could not be written .*step-00000003")
-    with full, file_size_limit(4096):
+    words = r"step 4 could not be written .*File too large; raise the limit .*step-00000003"
+    with pytest.raises(UserError, match=words), file_size_limit(4096):
         own.save(wide, 4, False)
     assert [entry.name for entry in own.folder.iterdir()] == ["step-00000003"]
     checkpoints.resume(_model(), own.latest())
@@ -116,6 +118,21 @@ def test_find(trained, own):
         checkpoints.find(str(own.folder / "empty"), own)
 
 
+@pytest.mark.parametrize("name", ["lr[1e-3]", "b[2", "a\\b", "what?", "all*"])
+def test_a_folder_whose_name_looks_like_a_pattern(trained, tmp_path, name):
+    """TensorFlow takes a prefix for a pattern when it reads, not when it writes."""
+    own = Checkpoints(tmp_path / name / "checkpoints")
+    path = own.save(trained, 3, False)
+    assert checkpoints.find("latest", own) == path
+    assert checkpoints.resume(_model(), path).step == 3
+    second = _model(FakeSecond)
+    checkpoints.warm_start(second, path, "fake-model")
+    np.testing.assert_array_equal(second.hidden.kernel, trained.hidden.kernel)
+    _flip(path)
+    with pytest.raises(DamagedError, match="its files cannot be read"):
+        checkpoints.find(str(path), own)
+
+
 def _data_file(path):
     return next(path.glob("ckpt.data-*"))
 
@@ -126,8 +143,26 @@ def test_flipped_bits_are_found(trained, own):
     content = bytearray(data.read_bytes())
     content[40] ^= 0x10
     data.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot be read .*damaged"):
+    with pytest.raises(DamagedError, match="its files cannot be read"):
         checkpoints.load(_model(), path)
+
+
+@pytest.mark.parametrize("name", ["state.json", "ckpt.index"])
+def test_what_may_not_be_read_is_not_called_damaged(trained, own, monkeypatch, name):
+    """Nor passed over: the run would go on from an older one and put this one aside."""
+    own.save(trained, 3, False)
+    path = own.save(trained, 4, False)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    if name == "state.json":
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+    else:
+        monkeypatch.setattr(tf.train, "load_checkpoint", refuse)
+    with pytest.raises(UserError, match=r"cannot be read: .*Permission denied") as caught:
+        checkpoints.find("latest", own)
+    assert not isinstance(caught.value, DamagedError)
 
 
 def _values(path):

@@ -27,7 +27,7 @@ def _raising(error):
     [
         (UserError("no such thing"), 1, "error: no such thing"),
         (UsageError("no such flag"), 2, "error: no such flag"),
-        (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "error: No space left: /x/y"),
+        (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "error: /x/y: No space left"),
         (KeyboardInterrupt(), 130, "stopped by SIGINT"),
     ],
 )

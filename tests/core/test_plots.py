@@ -72,12 +72,12 @@ def test_figure_curves_draw_a_panel_for_every_metric(tmp_path):
 
 
 def test_embedding_map_tells_classes_by_colour_and_names_the_most_frequent():
-    """Thirteen classes: twelve have colours, the rarest is grey."""
+    """Thirteen classes: twelve have colours, the rarest is grey. A run's id is no formula."""
     classes = np.repeat(np.arange(13), [3] * 12 + [2])
     points = np.stack([np.arange(len(classes)), classes], 1)
     names = [f"c{i}" for i in range(13)]
     sketched = np.arange(len(classes)) % 2 == 0
-    png = plots.embedding_map(points, classes, sketched, names, "title")
+    png = plots.embedding_map(points, classes, sketched, names, r"run $\no$")
     colours = set(map(tuple, np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)))
     for colour in plots._COLOURS:
         assert tuple(bytes.fromhex(colour[1:])) in colours

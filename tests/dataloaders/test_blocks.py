@@ -103,15 +103,23 @@ def test_a_damaged_shard_is_named(crops):
 def test_a_shard_that_vanishes_is_named(crops):
     split = blocks.PreparedSplit(Path(crops), "train")
     (Path(crops) / "train" / "cat-00000-of-00001.tfrecord").unlink()
-    expected = pytest.raises(UserError, match=r"a shard cannot be read .*cat-00000-of-00001")
+    expected = pytest.raises(UserError, match=r"a shard cannot be read: .*cat-00000-of-00001")
     with expected, blocks.reading_errors_explained([crops]):
         list(split.sequential())
+
+
+def test_too_many_open_files_are_no_lack_of_memory(crops):
+    error = tf.errors.ResourceExhaustedError(None, None, "cat.tfrecord; Too many open files")
+    expected = pytest.raises(UserError, match=r"cat\.tfrecord; Too many open files; raise the")
+    with expected, blocks.reading_errors_explained([crops]):
+        raise error
 
 
 def test_other_errors_are_not_explained_away(crops):
     for error in (
         tf.errors.InvalidArgumentError(None, None, "something else"),
         tf.errors.NotFoundError(None, None, "a checkpoint"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating a tensor"),
         ValueError("no"),
     ):
         with pytest.raises(type(error)), blocks.reading_errors_explained([crops]):
