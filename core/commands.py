@@ -67,6 +67,8 @@ def run(
     interrupted: said after Ctrl-C. clean_up: the command has something to clean up, so SIGINT and
     SIGTERM raise KeyboardInterrupt and SystemExit in it; otherwise they end the process at once.
     """
+    with contextlib.suppress(AttributeError):  # closed, or a notebook's
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that are no text
     try:
         with handle_signals(_raise_on_signals() if clean_up else _end_on_interrupt(interrupted)):
             command(argv)

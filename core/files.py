@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import glob
 import json
 import os
+import re
 import shutil
 import stat
 import zipfile
@@ -147,6 +149,15 @@ def regular_file(path: Path) -> Path:
     return path
 
 
+def read_utf8(path: Path) -> bytes:
+    """Return the bytes of a text file, without the byte order mark that Windows may begin it with.
+    OSError when it cannot be read, or is UTF-16."""
+    data = regular_file(path).read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise OSError(errno.EINVAL, "it is UTF-16 text: save it as UTF-8", str(path))
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
 class NpzReader:
     """An open .npz; reading what is missing or damaged raises an error that `open_npz` explains."""
 
@@ -187,8 +198,9 @@ def open_npz(path: Path, what: str, remedy: str) -> Iterator[NpzReader]:
 
 def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:
     """Write `content` as JSON atomically; UserError when that fails. sort_keys: equal contents give
-    equal bytes."""
+    equal bytes. Names of files that are not UTF-8 have backslash escapes there."""
     text = json.dumps(content, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    text = re.sub("[\ud800-\udfff]", lambda found: rf"\\u{ord(found[0]):x}", text)
     write_atomic(path, (text + "\n").encode())
 
 
@@ -198,7 +210,7 @@ T = TypeVar("T")
 def read_json(path: Path, content_type: type[T] = Any) -> T:
     """Return the content of a JSON file as a `content_type`; UserError when it is not one."""
     try:
-        return msgspec.json.decode(regular_file(path).read_bytes(), type=content_type)
+        return msgspec.json.decode(read_utf8(path), type=content_type)
     except OSError as error:
         raise UserError(f"cannot read {path}: {file_error(error)}") from None
     except msgspec.ValidationError as error:

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from core.errors import UsageError, UserError
-from core.files import read_json, regular_file, write_json
+from core.files import read_json, read_utf8, write_json
 from core.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ def read_config(path: str) -> SlackConfig | None:
     if not path:
         return None
     try:
-        with regular_file(Path(path)).open(encoding="utf-8") as file:
-            lines = [line.strip() for line in file.read(4096).strip().splitlines()][:2]
+        lines = [line.decode().strip() for line in read_utf8(Path(path)).strip().splitlines()[:2]]
     except FileNotFoundError:
         log.info("no Slack messages: slack_config=%s is not there (slack_config= is silent)", path)
         return None

@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 
 from core.dataset import Vocabulary
-from core.errors import UserError
-from core.files import write_arrays
+from core.errors import UserError, file_error
+from core.files import open_npz, read_utf8, write_arrays
 from dataloaders.scene_graph import PREDICATES
 
 SCHEMA = 2  # raised whenever a key or its meaning changes; loaders refuse other schemas
@@ -94,7 +94,7 @@ def read_meta(folder: str | Path, *kinds: str) -> SketchSetMeta | PhotoSetMeta:
             "was not finished (run the same prep_data command again)"
         )
     try:
-        content = path.read_bytes()
+        content = read_utf8(path)
         heading = msgspec.json.decode(content, type=_Heading)
         if heading.kind not in kinds:
             raise UserError(f"{folder} is a {heading.kind} set where a {wanted} set was expected")
@@ -104,7 +104,9 @@ def read_meta(folder: str | Path, *kinds: str) -> SketchSetMeta | PhotoSetMeta:
                 f"{SCHEMA}: prepare the set again"
             )
         return msgspec.json.decode(content, type=_KINDS[heading.kind])
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {file_error(error)}") from error
+    except msgspec.DecodeError as error:
         raise UserError(f"{path} cannot be read ({error}): prepare the set again") from error
 
 
@@ -218,11 +220,8 @@ def read_index(folder: str | Path, split: str) -> BlockIndex:
     path = folder / f"{split}.index.npz"
     if not path.is_file():
         raise UserError(f"{path} is missing: the set has no split {split!r}; prepare it again")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            index = BlockIndex(*(arrays[name] for name in BlockIndex._fields))
-    except Exception as error:  # a damaged zip shows as any of half a dozen types
-        raise UserError(f"{path} cannot be read ({error}): {REMEDY}") from error
+    with open_npz(path, "an index", REMEDY) as file:
+        index = BlockIndex(*(file.array(name) for name in BlockIndex._fields))
     for shard, expected in zip(index.shards.tolist(), index.shard_bytes.tolist()):
         file = folder / shard
         if not file.is_file():

@@ -16,7 +16,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from core.errors import UserError, first_line
+from core.errors import UserError, file_error
+from core.files import read_utf8
 from prep_data.report import Report
 
 SOURCES = ("instances", "stuff")
@@ -72,24 +73,34 @@ class _Segmented(msgspec.Struct):
     segmentation: Polygons | Rle | None = None
 
 
-_NOT_JSON = re.compile(rb"(?<=[\s\[,:])-?(?:NaN|Infinity)(?=[\s\],}])")
+_NOT_JSON = re.compile(
+    rb"(?<=[\s\[,:])-?(?:NaN|Infinity)(?=[\s\],}])"
+    rb"|(?<!\\)(?<!\\ud[89ab][0-9a-f]{2})\\udc([89a-f][0-9a-f])"
+)
+# From what `_decode` makes of them to the bytes of a file's name that are not UTF-8.
+_BYTES = {0xE300 + byte: 0xDC00 + byte for byte in range(128, 256)}
 
 
 def _decode(data: bytes, cls: type) -> tuple[Any, bytes]:
     """Decode JSON into `cls`; return that and the JSON.
 
-    Python writes numbers that are no JSON: NaN, Infinity. They become empty lists of the same
-    length, which no field of numbers accepts. Raises msgspec.DecodeError.
+    Python writes what is no JSON: NaN, Infinity, and as "\\udce9" the byte 0xe9 of a file's name
+    that is not UTF-8. The numbers become empty lists of the same length, which no field of numbers
+    accepts, and the byte "\\ue3e9", of private use. Raises msgspec.DecodeError.
     """
     try:
         return msgspec.json.decode(data, type=cls), data
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        data = _NOT_JSON.sub(lambda found: b"[%s]" % (b" " * (len(found[0]) - 2)), data)
+        data = _NOT_JSON.sub(_as_json, data)
         return msgspec.json.decode(data, type=cls), data
     except RecursionError as error:
         raise msgspec.DecodeError("it is nested too deeply") from error
+
+
+def _as_json(found: re.Match) -> bytes:
+    return rb"\ue3" + found[1] if found[1] else b"[%s]" % (b" " * (len(found[0]) - 2))
 
 
 def read_segmentation(path: Path, offset: int, length: int) -> Polygons | Rle | None:
@@ -148,18 +159,19 @@ def read_annotation_file(path: Path, report: Report) -> AnnotationFile:
     Raises UserError when it is missing, damaged or not of COCO's form.
     """
     try:
-        content, data = _decode(path.read_bytes(), _File)
+        content, data = _decode(read_utf8(path), _File)
     except OSError as error:
-        raise UserError(f"cannot read annotation file {path}: {first_line(error)}") from None
+        raise UserError(f"cannot read annotation file {path}: {file_error(error)}") from None
     except msgspec.ValidationError as error:
         raise UserError(
-            f"{path} is not a COCO annotation file, a JSON object with lists of images, "
-            f"annotations and categories: {error}"
+            f"{path} is not a COCO annotation file: a JSON object with images, annotations and "
+            f"categories was expected ({error})"
         ) from None
     except msgspec.DecodeError as error:
         raise UserError(f"{path} is not whole, valid JSON ({error}): download it again") from None
     images = _images(content.images, path, report)
     annotations = _annotations(content.annotations, data, path, report)
+    annotations["offset"] += path.stat().st_size - len(data)  # a byte order mark, left out
     return AnnotationFile(path, images, _categories(content, annotations, path), annotations)
 
 
@@ -172,7 +184,8 @@ def _images(entries: list[msgspec.Raw], path: Path, report: Report) -> dict[int,
         except msgspec.DecodeError:
             report.add("image listed without id, name or size", f"{_shown(raw)} of {path.name}")
         else:
-            images.setdefault(image.id, ListedImage(image.file_name, image.width, image.height))
+            name = image.file_name.translate(_BYTES)
+            images.setdefault(image.id, ListedImage(name, image.width, image.height))
     return images
 
 

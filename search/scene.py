@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from core.errors import UserError, first_line
-from core.files import regular_file, write_atomic
+from core.files import read_utf8, write_atomic
 from core.scene_inputs import MAX_OBJECTS
 from dataloaders import images, sketches
 
@@ -143,7 +143,6 @@ class Scene:
         """Read a scene from a file: .json, .svg or .ndjson. UserError for what is none."""
         path = Path(path)
         try:
-            regular_file(path)
             if path.stat().st_size > MOST_BYTES:
                 raise UserError(f"it has more than {MOST_BYTES >> 20} MB")
             reader = {".json": cls.from_json, ".svg": read_svg, ".ndjson": read_quickdraw}.get(
@@ -151,7 +150,7 @@ class Scene:
             )
             if reader is None:
                 raise UserError("a scene is a .json, .svg or .ndjson file")
-            return reader(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+            return reader(read_utf8(path))
         except OSError as error:
             raise UserError(f"cannot read {path}: {first_line(error)}") from None
         except UserError as error:

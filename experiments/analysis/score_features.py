@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.errors import UsageError, UserError, first_line
+from core.errors import UsageError, UserError, file_error, first_line
 from core.evaluation import ranking, retrieval
 from core.evaluation.figures import Figure
 from core.experiment import Experiment, ExperimentHParams, Trained
-from core.files import open_npz, regular_file
+from core.files import open_npz, read_utf8, regular_file
 from core.hparams import hp
 from core.registry import EXPERIMENTS
 from experiments import common
@@ -158,9 +158,9 @@ def read_ids(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         return read_array(path)
     try:
-        lines = regular_file(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = read_utf8(path).decode().replace("\r\n", "\n").removesuffix("\n").split("\n")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {first_line(error)}") from None
+        raise UserError(f"cannot read {path}: {file_error(error)}") from None
     except ValueError:
         raise UserError(f"{path} is neither .npy nor UTF-8 text") from None
     if max(map(len, lines)) > MAX_ID_LENGTH:
@@ -173,7 +173,7 @@ def read_array(path: Path) -> np.ndarray:
     try:
         array = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {first_line(error)}") from None
+        raise UserError(f"cannot read {path}: {file_error(error)}") from None
     except Exception as error:  # a damaged file shows as any of half a dozen types
         raise UserError(f"{path} is not a .npy ({first_line(error)}); {FORMAT}") from None
     if not isinstance(array, np.ndarray):

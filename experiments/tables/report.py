@@ -64,7 +64,7 @@ class ReportPage(Experiment):
                 "name another folder with -o"
             )
         path = self.results / "report.html"
-        write_atomic(path, render(sections).encode())
+        write_atomic(path, render(sections).encode("utf-8", "backslashreplace"))
         print(f"saved: {path}")
 
 

@@ -60,6 +60,11 @@ def test_words_that_are_no_text():
     assert parser.parse_args(["--folder", "/home/café"]).folder == "/home/café"
 
 
+def test_a_name_that_is_no_text_is_printed_with_escapes(capsys):
+    assert commands.run(lambda argv: print(os.fsdecode(b"caf\xe9")), []) == 0
+    assert capsys.readouterr().out == "caf\\udce9\n"
+
+
 def test_a_reader_that_has_gone_is_no_error():
     code = (
         "import sys; from core import commands\n"

@@ -34,6 +34,24 @@ def test_a_file_that_is_no_json(tmp_path, text):
         read_json(tmp_path / "half.json")
 
 
+def test_a_json_file_written_on_windows(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": "é"}', encoding="utf-8-sig")
+    assert read_json(path) == {"a": "é"}
+    path.write_text('{"a": "é"}', encoding="utf-16")
+    with pytest.raises(
+        UserError, match=r"cannot read .*a\.json: it is UTF-16 text: save it as UTF-8"
+    ):
+        read_json(path)
+
+
+def test_a_name_that_is_no_text_is_written_with_escapes(tmp_path):
+    """Such as os.listdir returns; msgspec reads no lone surrogates."""
+    path = tmp_path / "a.json"
+    write_json(path, [os.fsdecode(b"caf\xe9 \\ .jpg"), "📩"])
+    assert read_json(path) == [r"caf\udce9 \ .jpg", "📩"]
+
+
 def test_a_json_file_of_another_type(tmp_path):
     (tmp_path / "a.json").write_text('{"b": "x"}')
     assert read_json(tmp_path / "a.json", dict[str, str]) == {"b": "x"}

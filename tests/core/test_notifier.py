@@ -155,7 +155,7 @@ def test_a_hanging_slack_does_not_keep_the_process(slack, tmp_path):
 
 def test_the_file_holds_token_and_channel(tmp_path, caplog):
     path = tmp_path / "token.secret"
-    path.write_bytes(f"{TOKEN}\r\nscenes \r\n# of our bot\r\n".encode())
+    path.write_bytes(f"\ufeff{TOKEN}\r\nscenes \r\n# of our bot\r\n".encode())
     config = read_config(str(path))
     assert config == SlackConfig(TOKEN, "scenes")
     assert TOKEN not in repr(config)

@@ -82,10 +82,14 @@ def test_bad_index_files_are_named(indexed):
         prepared_sets.read_index(indexed, "valid")
     path = indexed / "train.index.npz"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"train.index.npz cannot be read"):
+    with pytest.raises(
+        UserError, match=r"train.index.npz is not an index .*run the preparation again"
+    ):
         prepared_sets.read_index(indexed, "train")
     np.savez(path, shards=np.array([{"a": 1}], dtype=object))  # would need pickle
-    with pytest.raises(UserError, match=r"train.index.npz cannot be read"):
+    with pytest.raises(
+        UserError, match=r"train.index.npz is not an index .*run the preparation again"
+    ):
         prepared_sets.read_index(indexed, "train")
 
 

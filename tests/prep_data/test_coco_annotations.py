@@ -1,6 +1,8 @@
 """Reading annotation files: whole ones, damaged ones, and ones with odd entries."""
 
+import codecs
 import json
+import os
 
 import msgspec
 import numpy as np
@@ -25,8 +27,9 @@ def read(path, content) -> tuple[coco.AnnotationFile, dict]:
     return coco.read_annotation_file(path, report), report.to_dict()
 
 
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
 @pytest.mark.parametrize("options", [{}, {"ensure_ascii": False}, {"indent": 2}])
-def test_numbers_and_segmentations_are_those_of_the_file(tmp_path, options):
+def test_numbers_and_segmentations_are_those_of_the_file(tmp_path, options, mark):
     rng = np.random.default_rng(0)
     annotations = [
         {
@@ -43,7 +46,7 @@ def test_numbers_and_segmentations_are_those_of_the_file(tmp_path, options):
     content = {"info": {"n": [1, [2]]}, "annotations": annotations, **CONTENT, "last": 12.5}
     content["annotations"] = annotations
     path = tmp_path / "a.json"
-    file, report = read(path, json.dumps(content, **options).encode())
+    file, report = read(path, mark + json.dumps(content, **options).encode())
     assert report == {}
     assert file.categories == [(1, "café"), (2, "日本")]
     assert file.images == {1: coco.ListedImage("é.jpg", 5, 6)}
@@ -68,22 +71,31 @@ def test_numbers_that_python_writes_and_json_has_not(tmp_path):
         coco.read_segmentation(path, row["offset"], row["length"])
 
 
+def test_names_that_are_no_text(tmp_path):
+    """As json.dumps writes what os.listdir returns."""
+    names = [os.fsdecode(b"caf\xe9.jpg"), "📩.jpg", r"\udce9.jpg"]
+    images = [{**CONTENT["images"][0], "id": i, "file_name": name} for i, name in enumerate(names)]
+    file, report = read(tmp_path / "a.json", {**CONTENT, "images": images})
+    assert (report, [image.file_name for image in file.images.values()]) == ({}, names)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "not whole, valid JSON"),
-        ("{", "not whole, valid JSON"),
-        ('{"images": [', "not whole, valid JSON"),
-        ('{"images": [{]}', "not whole, valid JSON"),
-        ("<html>", "not whole, valid JSON"),
-        ("[]", "not a COCO annotation file"),
-        ('{"images": [], "annotations": []}', "not a COCO annotation file.*categories"),
-        ('{"images": [], "annotations": [], "categories": null}', "not a COCO annotation file"),
+        (b"", "not whole, valid JSON"),
+        (b"{", "not whole, valid JSON"),
+        (b'{"images": [', "not whole, valid JSON"),
+        (b'{"images": [{]}', "not whole, valid JSON"),
+        (b"<html>", "not whole, valid JSON"),
+        ("[]".encode("utf-16"), "it is UTF-16 text"),
+        (b"[]", "file: a JSON object with images, annotations and categories was expected"),
+        (b'{"images": [], "annotations": []}', "not a COCO annotation file.*categories"),
+        (b'{"images": [], "annotations": [], "categories": null}', "not a COCO annotation file"),
     ],
 )
 def test_files_that_are_no_annotations_are_named(tmp_path, content, message):
     with pytest.raises(UserError, match=rf"instances_train2017.json.*{message}"):
-        read(tmp_path / "instances_train2017.json", content.encode())
+        read(tmp_path / "instances_train2017.json", content)
 
 
 @pytest.mark.parametrize("category", [{"id": -1, "name": "minus"}, {"id": 7}, "cat"])

@@ -201,7 +201,7 @@ FILES = [
     ("v.npy", b"", NO_ARRAY),
     ("v.npy", bytes(1000), NO_ARRAY),
     ("v.npy", zipped(), r"is an archive, not a \.npy"),
-    ("ids.txt", b"\xff\xfe\x00", "neither .npy nor UTF-8"),
+    ("ids.txt", b"\xff\x00", "neither .npy nor UTF-8"),
     ("ids.txt", b"a\n" * 5 + b"b" * 1000, "more than 250 characters"),
     ("ids.txt", None, "cannot read"),
     ("v.npz", None, "No such file"),
@@ -218,6 +218,15 @@ def test_files_that_cannot_be_read(tmp_path, name, content, piece):
     with pytest.raises(UserError, match=piece) as caught:
         score(tmp_path, queries=str(path)) if name == "v.npz" else read_ids(path)
     assert str(path) in str(caught.value)
+
+
+def test_ids_written_on_windows(tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_bytes("\ufeffa\r\né\r\n".encode())
+    assert read_ids(path).tolist() == ["a", "é"]
+    path.write_text("a\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"ids\.txt: it is UTF-16 text: save it as UTF-8"):
+        read_ids(path)
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "v.npy", "v.npz"])

@@ -239,7 +239,7 @@ def test_a_run_that_has_not_been_evaluated(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("spoil", "piece"),
     [
-        (lambda path: path.write_bytes(b"\xff\xfe"), "is not valid JSON"),
+        (lambda path: path.write_bytes(b"\xff"), "is not valid JSON"),
         (lambda path: save(path.parents[1], [SEARCH[0]] * 2), "has sbir-mAP twice under boxes=sh"),
         (lambda path: save(path.parents[1], []), "no figures in "),
     ],
