@@ -48,14 +48,16 @@ def hp(
     choices: tuple[Any, ...] = (),
     low: float | None = None,
     high: float | None = None,
-    folder: bool = False,
+    folder: bool | tuple[str, ...] = False,
 ) -> Any:
     """Return a dataclass field with what `describe` prints and `parse` checks.
 
     default: left out, the hparam is required. choices: the values allowed. low, high: inclusive
     limits of a number (or of every number of a list). folder: a path, which `parse` makes absolute,
-    so that a saved run finds its data from wherever it is resumed.
+    so that a saved run finds its data from wherever it is resumed; patterns say which of its files
+    are the data, True means all (see `core.provenance.data_files`).
     """
+    folder = ("**",) if folder is True else folder
     metadata = {"help": help, "choices": choices, "low": low, "high": high, "folder": folder}
     return dataclasses.field(default=default, metadata=metadata)
 

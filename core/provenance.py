@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import hashlib
 import os
 import platform
@@ -16,8 +17,6 @@ from core.files import regular_file
 
 ROOT = Path(__file__).resolve().parents[1]
 _SOURCES = (".", "core", "models", "dataloaders", "prep_data", "experiments", "SPADE")
-# Files that no loader reads: what preparation tells people, and what operating systems leave.
-_IGNORED = ("prep.json", "report.json", "Thumbs.db", "desktop.ini", "@eaDir")
 
 
 def circumstances(script: str, argv: Sequence[str]) -> dict[str, Any]:
@@ -77,26 +76,23 @@ def git() -> dict[str, Any] | None:
     return {"commit": oid, "dirty": any(not line.startswith("#") for line in lines)}
 
 
-def data_files(folder: Path) -> dict[str, str]:
-    """Return what tells the files below a data folder apart: path -> size or SHA-256, by path.
+def data_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
+    """Return what tells the files of a data folder apart: path -> size or SHA-256, by path.
 
-    The meta.json and the indices of a prepared set are hashed; of its shards, and of the files of a
-    published set, the size counts, so that a large set costs nothing. Hidden files, and names that
-    operating systems and preparation leave for people, are skipped. Paths are relative to `folder`,
-    so a set that has moved is the same. UserError naming what cannot be read.
+    patterns: as of glob.glob, of the files that count, which hidden ones never do. Others may come
+    and go: operating systems leave their own in every folder. The meta.json and the indices of a
+    prepared set are hashed; of its shards, and of the files of a published set, the size counts, so
+    that a large set costs nothing. Paths are relative to `folder`, so a set that has moved is the
+    same. UserError naming what cannot be read.
     """
-    files = {}
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
-        folders[:] = [name for name in folders if not _is_ignored(name)]
-        for name in names:
-            if not _is_ignored(name):
-                path = Path(place, name)
-                files[path.relative_to(folder).as_posix()] = _identity(path)
-    return dict(sorted(files.items()))
-
-
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name in _IGNORED
+    found = {
+        name
+        for pattern in patterns
+        for name in glob.iglob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 (hidden)
+    }
+    return {
+        name: _identity(folder / name) for name in sorted(found) if not (folder / name).is_dir()
+    }
 
 
 def _identity(path: Path) -> str:
@@ -138,6 +134,6 @@ def difference(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, 
     for names, what in ((changed, "has changed"), (gone, "is missing"), (new, "is new")):
         if names:
             others = len(changed) + len(gone) + len(new) - 1
-            more = f" (and {others} more differ)" if others else ""
+            more = f" (and {others} more)" if others else ""
             return min(names), what + more
     return None

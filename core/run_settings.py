@@ -132,7 +132,10 @@ class Settings:
 
     def data_files(self) -> dict[str, dict[str, str]]:
         """Return the files of each folder of data, see `core.provenance.data_files`."""
-        return {name: data_files(folder) for name, folder in self.data_folders().items()}
+        patterns = {field.name: field.metadata["folder"] for field in dataclasses.fields(self.data)}
+        return {
+            name: data_files(folder, patterns[name]) for name, folder in self.data_folders().items()
+        }
 
     def data_digests(self) -> dict[str, str]:
         """Return one digest of each folder of data."""

@@ -166,7 +166,7 @@ def reading_errors_explained(folders: Iterable[str | Path]) -> Iterator[None]:
     except tf.errors.DataLossError:
         # TensorFlow does not name the file, so every shard is read once more.
         for folder in folders:
-            for shard in sorted(Path(folder).glob("*/*.tfrecord")):
+            for shard in sorted(Path(folder).glob("*/[!.]*.tfrecord")):
                 if not _is_readable(shard):
                     raise UserError(f"{shard} is damaged: {prepared_sets.REMEDY}") from None
         raise UserError(

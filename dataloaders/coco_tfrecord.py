@@ -15,7 +15,7 @@ from dataloaders import samples, scene_batches, scene_graph
 from dataloaders.batches import SceneBatch
 from dataloaders.blocks import PreparedSplits
 from dataloaders.class_pools import ClassSet
-from dataloaders.prepared_sets import check_same_vocabulary, read_meta
+from dataloaders.prepared_sets import FILES, check_same_vocabulary, read_meta
 from dataloaders.queries import query_objects
 
 
@@ -23,9 +23,11 @@ from dataloaders.queries import query_objects
 class HParams:
     """Folders of prepared sets, and how queries are made in training."""
 
-    coco_dir: str = hp(help="scenes (prep_data.coco_to_tfrecord)", folder=True)
-    qdraw_dir: str = hp(help="sketches by class (prep_data.index_quickdrawtf)", folder=True)
-    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=True)
+    coco_dir: str = hp(help="scenes (prep_data.coco_to_tfrecord)", folder=FILES)
+    qdraw_dir: str = hp(help="sketches by class (prep_data.index_quickdrawtf)", folder=FILES)
+    crops_dir: str = hp(
+        help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=FILES
+    )
     query_jitter: float = hp(0.0, "training: jitter of query boxes, in box sizes", low=0, high=0.9)
     query_dropped: float = hp(0.0, "training: share of query objects left out", low=0, high=0.9)
 

@@ -21,7 +21,9 @@ from dataloaders.samples import SplitSamples
 class HParams:
     """Folder of the prepared set."""
 
-    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=True)
+    crops_dir: str = hp(
+        help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=prepared_sets.FILES
+    )
 
 
 @LOADERS.register("cococrops-tfrecord")

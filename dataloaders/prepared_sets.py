@@ -24,6 +24,7 @@ from core.errors import UserError, file_error
 from core.files import open_npz, read_utf8, write_arrays
 from dataloaders.scene_graph import PREDICATES
 
+FILES = ("meta.json", "*.index.npz", "*/*.tfrecord")  # patterns of all that a set is made of
 SCHEMA = 2  # raised whenever a key or its meaning changes; loaders refuse other schemas
 BLOCK = 64  # records of a block: the unit in which loaders read
 REMEDY = "delete it and run the preparation again, which makes this part anew"

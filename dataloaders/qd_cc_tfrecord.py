@@ -21,7 +21,7 @@ from dataloaders.batches import TripletBatch
 from dataloaders.blocks import PreparedSplits
 from dataloaders.class_pools import ClassPools, ClassSet, report_missing
 from dataloaders.image_ops import decode_images, resize_images
-from dataloaders.prepared_sets import check_same_vocabulary, read_meta
+from dataloaders.prepared_sets import FILES, check_same_vocabulary, read_meta
 from dataloaders.random_draws import Stream
 
 
@@ -30,9 +30,11 @@ class HParams:
     """Folders of prepared sets."""
 
     qdraw_dir: str = hp(
-        help="sketches in random order (prep_data.quickdraw_to_tfrecord)", folder=True
+        help="sketches in random order (prep_data.quickdraw_to_tfrecord)", folder=FILES
     )
-    crops_dir: str = hp(help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=True)
+    crops_dir: str = hp(
+        help="object crops by class (prep_data.cococrops_to_tfrecord)", folder=FILES
+    )
 
 
 @LOADERS.register("quickdraw-cococrops-tf")

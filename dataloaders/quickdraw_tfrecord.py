@@ -22,7 +22,8 @@ class HParams:
     """Folder of the prepared set."""
 
     qdraw_dir: str = hp(
-        help="sketches (prep_data.quickdraw_to_tfrecord or index_quickdrawtf)", folder=True
+        help="sketches (prep_data.quickdraw_to_tfrecord or index_quickdrawtf)",
+        folder=prepared_sets.FILES,
     )
 
 

@@ -45,10 +45,12 @@ log = logging.getLogger(__name__)
 class HParams:
     """Folders of the published set and of crops, and what happens to queries in training."""
 
-    sl_dir: str = hp(help="SketchyCOCO-SL as published: holds test/, perhaps train/", folder=True)
+    sl_dir: str = hp(
+        help="SketchyCOCO-SL as published: holds test/, perhaps train/", folder=sl_pairs.FILES
+    )
     crops_dir: str = hp(
         help="object crops by class (prep_data.cococrops_to_tfrecord): negatives and vocabulary",
-        folder=True,
+        folder=prepared_sets.FILES,
     )
     query_jitter: float = hp(0.0, "training: jitter of query boxes, in box sizes", low=0, high=0.9)
     query_dropped: float = hp(0.0, "training: share of query objects left out", low=0, high=0.9)
@@ -70,7 +72,7 @@ class PairTensors:
         files = sl_pairs.list_pairs(folder, problems)
         read = functools.partial(sl_pairs.read_pair, folder, labels=labels, sketch_side=sketch_side)
         with ThreadPoolExecutor(4) as pool:  # decoding and resizing leave Python's lock
-            results = list(pool.map(read, *zip(*files))) if files else []
+            results = list(pool.map(read, files))
         pairs = [pair for pair, _ in results if pair]
         problems += [problem for _, left_out in results for problem in left_out]
         if not pairs:

@@ -23,6 +23,7 @@ CLASSES = {
     7: "cat", 8: "dog", 9: "horse", 10: "sheep", 11: "cow", 12: "elephant", 14: "zebra",
     15: "giraffe",
 }  # fmt: skip
+FILES = ("*/*/*/[0-9]*",)  # pattern of all that a set is made of: pictures and tables by number
 COLUMNS = ["id", "className", "bboxleft", "bboxtop", "bboxright", "bboxbottom"]
 SCENE_SIDE = 256  # pixels of a stored photograph, as prepared sets have them
 MAX_OBJECTS = 8  # of a side, as in prepared sets and in the Transformer's table of slots
@@ -46,6 +47,15 @@ class PictureObjects(NamedTuple):
         return self._replace(classes=self.classes[rows], boxes=self.boxes[rows])
 
 
+class PairFiles(NamedTuple):
+    """The files of a pair; a table of objects may be missing."""
+
+    photo: Path
+    sketch: Path
+    photo_table: Path | None
+    sketch_table: Path | None
+
+
 class Pair(NamedTuple):
     """A photograph and the drawing of it, encoded as prepared sets store them."""
 
@@ -58,12 +68,14 @@ class Pair(NamedTuple):
 
 
 def read_objects(
-    table: Path, width: int, height: int, labels: Mapping[int, int], problems: list[Problem]
+    table: Path | None, width: int, height: int, labels: Mapping[int, int], problems: list[Problem]
 ) -> PictureObjects:
     """Read the objects of a features file, at most MAX_OBJECTS; others go to `problems`.
 
-    labels: class number -> vocabulary index. Raises Skip for a file that is none.
+    labels: class number -> vocabulary index. Raises Skip for a file that is none, or missing.
     """
+    if table is None:
+        raise Skip("features file missing")
     where = "/".join(table.parts[-4:])
 
     def left_out(reason: str) -> None:
@@ -99,8 +111,6 @@ def _rows(table: Path) -> list[list[str]]:
     try:
         with regular_file(table).open(encoding="utf-8-sig", newline="") as file:
             header, *rows = csv.reader(file)
-    except FileNotFoundError:
-        raise Skip("features file missing") from None
     except (OSError, ValueError, csv.Error):  # ValueError: no text, or an empty file
         raise Skip("features file cannot be read") from None
     if header != COLUMNS:
@@ -126,20 +136,19 @@ def match_objects(photo: PictureObjects, query: PictureObjects) -> np.ndarray:
 
 
 def read_pair(
-    folder: Path, photo_file: Path, sketch_file: Path, labels: Mapping[int, int], sketch_side: int
+    folder: Path, files: PairFiles, labels: Mapping[int, int], sketch_side: int
 ) -> tuple[Pair | None, list[Problem]]:
     """Read one pair of a split's folder. Returns None for a pair that cannot be used, and what was
     left out of it."""
-    image_id = int(photo_file.stem)
+    image_id = int(files.photo.stem)
     problems: list[Problem] = []
-    tables = [folder / side / "GraphFeatures" / f"{image_id}.csv" for side in ("image", "sketch")]
     try:
-        stored = images.load_photo(photo_file, SCENE_SIDE)
-        drawing = images.load_drawing(sketch_file)
+        stored = images.load_photo(files.photo, SCENE_SIDE)
+        drawing = images.load_drawing(files.sketch)
         height, width = drawing.shape
-        photo = read_objects(tables[0], stored.width, stored.height, labels, problems)
-        query = read_objects(tables[1], width, height, labels, problems)
-        name = f"{folder.name}/sketch/{sketch_file.name}"
+        photo = read_objects(files.photo_table, stored.width, stored.height, labels, problems)
+        query = read_objects(files.sketch_table, width, height, labels, problems)
+        name = f"{folder.name}/sketch/{files.sketch.name}"
         query, cut = _cut_sketches(drawing, query, sketch_side, name, problems)
         if not len(photo.classes) or not cut:
             raise Skip("pair without objects on both sides")
@@ -166,25 +175,36 @@ def _cut_sketches(
     return query.select(rows), cut
 
 
-def list_pairs(folder: Path, problems: list[Problem]) -> list[tuple[Path, Path]]:
-    """Return photograph and drawing of each pair of a split's folder, by ascending id. What has no
-    partner goes to `problems`."""
-    found: list[dict[int, Path]] = []
-    for side in ("image", "sketch"):
-        files: dict[int, Path] = {}
-        for path in sorted((folder / side / "Image").glob("[!.]*")):
-            known = re.fullmatch(r"[0-9]{1,18}", path.stem) and int(path.stem) not in files
-            if not known or path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-                reason = "file that is not <number>.jpg or .png, or has the number of another"
-                problems.append(Problem(reason, "/".join(path.parts[-4:])))
-            else:
-                files[int(path.stem)] = path
-        found.append(files)
-    photos, drawings = found
+def list_pairs(folder: Path, problems: list[Problem]) -> list[PairFiles]:
+    """Return the pairs of a split's folder, by ascending id. What has no partner goes to
+    `problems`."""
+    pictures, tables = (
+        [_by_number(folder / side / kind, suffixes, problems) for side in ("image", "sketch")]
+        for kind, suffixes in (("Image", (".jpg", ".jpeg", ".png")), ("GraphFeatures", (".csv",)))
+    )
+    photos, drawings = pictures
     for id_ in sorted(photos.keys() ^ drawings.keys()):
         what = "photograph without a drawing" if id_ in photos else "drawing without a photograph"
         problems.append(Problem(what, f"{folder.name}/{id_}"))
-    return [(photos[id_], drawings[id_]) for id_ in sorted(photos.keys() & drawings.keys())]
+    return [
+        PairFiles(photos[id_], drawings[id_], *(of_side.get(id_) for of_side in tables))
+        for id_ in sorted(photos.keys() & drawings.keys())
+    ]
+
+
+def _by_number(folder: Path, suffixes: Sequence[str], problems: list[Problem]) -> dict[int, Path]:
+    """Return number -> file; a number may have leading zeros. Others go to `problems`."""
+    files: dict[int, Path] = {}
+    for path in sorted(folder.glob("[!.]*")):
+        known = re.fullmatch(r"[0-9]{1,18}", path.stem) and int(path.stem) not in files
+        if not known or path.suffix.lower() not in suffixes:
+            reason = (
+                f"file that is not <number>{' or '.join(suffixes)}, or has the number of another"
+            )
+            problems.append(Problem(reason, "/".join(path.parts[-4:])))
+        else:
+            files[int(path.stem)] = path
+    return files
 
 
 def summary(problems: Sequence[Problem]) -> str:

@@ -6,11 +6,13 @@ The official files are half a gigabyte each. The parent process keeps of an anno
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from array import array
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -29,10 +31,13 @@ _Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Positive = Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)]
 
 
-class _File(msgspec.Struct):
-    """An annotation file, its entries undecoded: a broken one does not spoil the others."""
+class _Listing(msgspec.Struct):
+    """What an annotation file lists, undecoded: a broken entry does not spoil the others."""
 
     images: list[msgspec.Raw]
+
+
+class _File(_Listing):
     annotations: list[msgspec.Raw]
     categories: list[msgspec.Raw]
 
@@ -119,7 +124,7 @@ def read_segmentation(path: Path, offset: int, length: int) -> Polygons | Rle | 
 class ListedImage(NamedTuple):
     """A photograph as an annotation file lists it."""
 
-    file_name: str
+    file_name: str  # with / between folders
     width: int  # pixels
     height: int
 
@@ -183,9 +188,18 @@ def _images(entries: list[msgspec.Raw], path: Path, report: Report) -> dict[int,
             image = msgspec.json.decode(raw, type=_Image, strict=False)
         except msgspec.DecodeError:
             report.add("image listed without id, name or size", f"{_shown(raw)} of {path.name}")
+            continue
+        file_name = image.file_name.translate(_BYTES)
+        parsed = PureWindowsPath(file_name)  # takes both / and \
+        if "://" in file_name:  # what follows ? may be a key
+            shown = file_name.split("?")[0]
+            report.add("image named by a URL, not by its file", f"{shown} of {path.name}")
+        elif parsed.anchor or ".." in parsed.parts:
+            reason = "image whose file_name leads out of the data set"
+            report.add(reason, f"{file_name} of {path.name}")
         else:
-            name = image.file_name.translate(_BYTES)
-            images.setdefault(image.id, ListedImage(name, image.width, image.height))
+            listed = ListedImage(parsed.as_posix(), image.width, image.height)
+            images.setdefault(image.id, listed)
     return images
 
 
@@ -265,10 +279,36 @@ def check_layout(dataset_dir: Path) -> None:
             raise UserError(f"annotation file {path} is missing: COCO-Stuff needs all four of them")
 
 
-def photographs(dataset_dir: Path) -> list[Path]:
-    """Return all files of the image folders."""
-    folders = (dataset_dir / "images" / name for name in SETS)
-    return [path for folder in folders for path in folder.iterdir() if path.is_file()]
+def find_photograph(images_dir: Path, file_name: str) -> Path:
+    """Return where a photograph lies. images_dir: the folder `images/<set>` of its data set.
+
+    A name with folders may also start at `images`, or at the data set's folder. The path in
+    `images_dir` when it lies nowhere.
+    """
+    usual = images_dir / file_name
+    if "/" not in file_name:
+        return usual
+    paths = (place / file_name for place in (images_dir, *images_dir.parents[:2]))
+    # Not by Path.is_file, which raises for a name that is too long.
+    return next((path for path in paths if os.path.isfile(path)), usual)  # noqa: PTH113
+
+
+def photographs(dataset_dir: Path) -> set[Path]:
+    """Return the photographs that the annotation files name, be they there or not.
+
+    Files that cannot be read name none: the command says so when it needs them.
+    """
+    found = set()
+    for source in SOURCES:
+        for name in SETS:
+            path = _annotation_path(dataset_dir, source, name)
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                entries = _decode(read_utf8(path), _Listing)[0].images
+                found.update(
+                    find_photograph(dataset_dir / "images" / name, image.file_name)
+                    for image in _images(entries, path, Report()).values()
+                )
+    return found
 
 
 def read_files(dataset_dir: Path, report: Report) -> dict[str, list[AnnotationFile]]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prep_data.coco_annotations import AnnotationFile, ListedImage
+from prep_data.coco_annotations import AnnotationFile, ListedImage, find_photograph
 from prep_data.coco_classes import ClassLists, Vocabulary, make_vocabulary
 from prep_data.report import Report
 
@@ -28,16 +28,12 @@ class Photo(NamedTuple):
     """The task of a worker: one photograph and its regions, objects in ascending id."""
 
     image_id: int
+    name: str  # in a report: its path in the data set
     path: Path
     width: int  # pixels
     height: int
     objects: tuple[Region, ...]
     stuff: tuple[Region, ...]
-
-    @property
-    def name(self) -> str:
-        """The photograph's name in a report."""
-        return f"{self.path.parent.name}/{self.path.name}"
 
 
 class AnnotatedSet:
@@ -142,8 +138,10 @@ class AnnotatedSet:
                 int(row["length"]),
             )
             (objects if self._is_object[i] else stuff).append(region)
-        path = self._dir / image.file_name
-        return Photo(image_id, path, image.width, image.height, tuple(objects), tuple(stuff))
+        path = find_photograph(self._dir, image.file_name)
+        name = path.relative_to(self._dir.parents[1]).as_posix()
+        size = image.width, image.height
+        return Photo(image_id, name, path, *size, tuple(objects), tuple(stuff))
 
 
 def _areas(rows: np.ndarray) -> np.ndarray:

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 _STEMS = {"quickdraw": "sketches", "coco-scenes": "scenes", "sketchycoco-scenes": "scenes"}
 SPOOL = ".spool"  # in a set's folder: what a command keeps there until the set is complete
+# Patterns of what a run has written, whole or not.
+_WRITTEN = ("meta.json", ".progress/[!.]*.json", f"{SPOOL}/[!.]*.json", "*/[!.]*.tfrecord")
 
 
 class TaskResult(NamedTuple):
@@ -80,7 +82,8 @@ def file_stem(name: str) -> str:
 def fingerprint(files: Iterable[Path], images: Iterable[Path]) -> str:
     """Return a SHA-256 of a downloaded set, wherever it lies.
 
-    Of the contents of `files`, and of names and sizes of `images`, too many to be read for this.
+    Of the contents of `files`, and of names and sizes of those `images` that are there, too many to
+    be read for this.
     """
     lines = []
     for path in files:
@@ -88,7 +91,9 @@ def fingerprint(files: Iterable[Path], images: Iterable[Path]) -> str:
             lines.append(f"{provenance.sha256(path)}  {path.name}")
         except UserError:  # the command decides later whether it can do without the file
             lines.append(f"unreadable  {path.name}")
-    lines += [f"{path.stat().st_size}  {path.parent.name}/{path.name}" for path in images]
+    for path in images:
+        with contextlib.suppress(OSError, ValueError):
+            lines.append(f"{path.stat().st_size}  {path.parent.name}/{path.name}")
     return hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()
 
 
@@ -191,8 +196,7 @@ class SetWriter:
         for partial_file in self.folder.rglob("*.partial"):  # of a killed run
             partial_file.unlink()
         # Settings bind once something was written with them: a mistyped flag can be mended.
-        own_files = ("prep.json", ".lock")
-        if any(p.is_file() and p.name not in own_files for p in self.folder.rglob("*")):
+        if any(next(self.folder.glob(pattern), None) for pattern in _WRITTEN):
             self._check_settings(read_json(settings_file))
         else:
             write_json(settings_file, self._settings, sort_keys=True)
@@ -209,7 +213,7 @@ class SetWriter:
         strangers = sorted(
             path.name
             for path in self.folder.iterdir()
-            if path.name != ".lock" and path.suffix != ".partial"
+            if not (path.is_file() and path.name.startswith("."))
         )
         if strangers and not settings_file.is_file():
             raise UserError(
@@ -273,13 +277,19 @@ class SetWriter:
         totals = self._write_index(parts, notes)
         for note in notes:
             report.merge(note.problems)
-        with report.explaining_errors():
-            meta = {
-                "kind": self.kind,
-                "schema": self._settings["schema"],
-                **{f"n_{split}_samples": n for split, n in totals.records.items()},
-                **make_meta(totals),
-            }
+        try:
+            with report.explaining_errors():
+                own_keys = make_meta(totals)
+        except UserError:  # the settings no longer bind, so that the data can be mended
+            for name in (".progress", SPOOL, *SPLITS):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            raise
+        meta = {
+            "kind": self.kind,
+            "schema": self._settings["schema"],
+            **{f"n_{split}_samples": n for split, n in totals.records.items()},
+            **own_keys,
+        }
         write_json(self.folder / "report.json", report.to_dict(), sort_keys=True)
         write_json(self.folder / "meta.json", meta, sort_keys=True)
         self.complete = True

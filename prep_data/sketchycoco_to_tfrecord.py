@@ -12,6 +12,7 @@ first run of digits of the file's name). Paper: section 4.1.
 from __future__ import annotations
 
 import argparse
+import glob
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -58,9 +59,11 @@ def _list_folders(sketchycoco_dir: Path, report: Report) -> dict[str, Folder]:
 
 def _list_folder(path: Path, report: Report) -> Folder:
     folder: Folder = {}
+    # Not by Path.glob, which also takes what is hidden.
+    visible = map(path.joinpath, glob.iglob("**", root_dir=path, recursive=True))  # noqa: PTH207
     # In an order that depends on the names alone; '12.png' comes before '12_2.png'.
-    for file in sorted(path.rglob("*"), key=lambda p: (len(p.name), p.as_posix())):
-        if file.name.startswith(".") or not file.is_file():  # .DS_Store and the like
+    for file in sorted(visible, key=lambda p: (len(p.name), p.as_posix())):
+        if not file.is_file():
             continue
         number = re.search(r"\d+", file.stem, re.ASCII)
         if file.suffix.lower() != ".png" or not number or len(number[0]) > 18:

@@ -74,25 +74,28 @@ EXPECTED = {
 }
 
 
+PATTERNS = ("meta.json", "*.index.npz", "*/*.tfrecord")
+
+
 def test_a_set_is_its_meta_json_its_indices_and_the_sizes_of_its_shards(folder):
-    assert provenance.data_files(folder) == EXPECTED
-    for name in ("prep.json", "report.json", ".lock", "train/.DS_Store", "train/Thumbs.db"):
-        (folder / name).write_text("not the set's")
+    assert provenance.data_files(folder, PATTERNS) == EXPECTED
+    assert provenance.data_files(folder, ["**"]) == EXPECTED
     (folder / "@eaDir").mkdir()
-    (folder / "@eaDir/meta.json").write_text("not the set's")
+    for name in ("prep.json", ".lock", "train/._a.tfrecord", "train/Thumbs.db", "@eaDir/meta.json"):
+        (folder / name).write_text("not the set's")
     moved = folder.rename(folder.with_name("moved"))
-    assert provenance.data_files(moved) == EXPECTED
+    assert provenance.data_files(moved, PATTERNS) == EXPECTED
+    others = {"prep.json", "train/Thumbs.db", "@eaDir/meta.json"}
+    assert provenance.data_files(moved, ["**"]).keys() - EXPECTED.keys() == others
     (moved / "train").rename(folder.with_name("elsewhere"))
     (moved / "train").symlink_to(folder.with_name("elsewhere"))
-    assert provenance.data_files(moved) == EXPECTED
+    assert provenance.data_files(moved, PATTERNS) == EXPECTED
 
 
-def test_a_folder_or_file_that_cannot_be_read(folder):
-    with pytest.raises(UserError, match=r"cannot read .*nothing: No such file"):
-        provenance.data_files(folder / "nothing")
-    (folder / "train/gone").symlink_to("nowhere")
-    with pytest.raises(UserError, match=r"cannot read .*gone: No such file"):
-        provenance.data_files(folder)
+def test_a_file_that_cannot_be_read(folder):
+    (folder / "train/gone.tfrecord").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"cannot read .*gone.tfrecord: No such file"):
+        provenance.data_files(folder, PATTERNS)
     with pytest.raises(UserError, match=r"cannot read .*set: Is a directory"):
         provenance.sha256(folder)
 
@@ -111,7 +114,7 @@ def test_the_digest_is_that_of_sha256sum(folder):
         ({"a": "1", "b": "1"}, {"a": "2", "b": "1"}, ("a", "has changed")),
         ({"a": "1", "b": "1"}, {"b": "1"}, ("a", "is missing")),
         ({"b": "1"}, {"a": "1", "b": "1"}, ("a", "is new")),
-        ({"a": "1", "b": "1"}, {"b": "2"}, ("b", "has changed (and 1 more differ)")),
+        ({"a": "1", "b": "1"}, {"b": "2"}, ("b", "has changed (and 1 more)")),
     ],
 )
 def test_differences(before, now, expected):

@@ -1,5 +1,6 @@
 """Prepared sets as folders: the block index by hand, meta.json, and damaged files by name."""
 
+import dataclasses
 import json
 import struct
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from core import provenance
 from core.errors import UserError
+from core.registry import LOADERS
 from dataloaders import prepared_sets
 from dataloaders.prepared_sets import PhotoSetMeta, SketchSetMeta, read_meta
 
@@ -160,3 +163,21 @@ def test_vocabularies_of_sets_used_together(metas, message):
     else:
         with pytest.raises(UserError, match=message):
             prepared_sets.check_same_vocabulary(metas)
+
+
+@pytest.mark.parametrize("loader", sorted(LOADERS))
+def test_files_that_no_loader_reads_are_no_part_of_its_data(tmp_path, loader):
+    """What Explorer, Finder and network storage leave in folders."""
+    set_files = ["meta.json", "train.index.npz", "train/a.tfrecord"]
+    published = [f"test/image/{name}" for name in ("Image/001.jpg", "GraphFeatures/1.csv")]
+    junk = ["Thumbs.db", "train/desktop.ini", "@eaDir/meta.json", "train/@eaDir/a.tfrecord/x",
+            "train/._a.tfrecord", "test/image/Image/Thumbs.db", "test/image/Image/._001.jpg",
+            "test/image/Image/@eaDir/001.jpg/x.jpg",
+            "lost+found/x", ".thumbnails/1.jpg"]  # fmt: skip
+    for name in (*set_files, *published, *junk):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for field in dataclasses.fields(LOADERS[loader].HParams):
+        if patterns := field.metadata["folder"]:
+            expected = published if field.name == "sl_dir" else set_files
+            assert set(provenance.data_files(tmp_path, patterns)) == set(expected)

@@ -291,6 +291,16 @@ def test_what_cannot_be_used_is_left_out_and_told_once(spoiled, crops, caplog):
     assert ".hidden" not in told[0]
 
 
+def test_tables_with_leading_zeros(pairs, spoiled, crops):
+    for side in ("image", "sketch"):
+        for table in list((spoiled / "test" / side / "GraphFeatures").iterdir()):
+            table.rename(table.with_name(f"{int(table.stem):012d}.csv"))
+    equal(
+        collect(make(pairs, crops).eval_batches("test")),
+        collect(make(spoiled, crops).eval_batches("test")),
+    )
+
+
 def test_nothing_left(spoiled, crops):
     for path in (spoiled / "test" / "image" / "Image").iterdir():
         path.write_bytes(b"")

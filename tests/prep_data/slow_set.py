@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from dataloaders.images import Problem
 from prep_data.flags import run_script
 from prep_data.report import Report
-from prep_data.set_writer import SPLITS, Part, SetWriter, TaskResult
+from prep_data.set_writer import SPLITS, Part, SetWriter, TaskResult, Totals
 
 PER_PART, PARTS = 6, 4
 
@@ -34,7 +34,18 @@ def die(task: int, seconds: float) -> TaskResult:
     os._exit(1)
 
 
-def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int = 1, work=work):
+def make_meta(totals: Totals) -> dict:
+    return {"coco_classes": [], "records": totals.records, "seen": totals.counts["test"]["seen"]}
+
+
+def prepare(
+    folder: Path,
+    seconds: float = 0.0,
+    workers: int = 0,
+    settings: int = 1,
+    work=work,
+    make_meta=make_meta,
+):
     """The whole set into `folder`."""
     report = Report()
     with SetWriter(folder, "quickdraw-indexed", {"settings": settings}) as out:
@@ -48,11 +59,7 @@ def prepare(folder: Path, seconds: float = 0.0, workers: int = 0, settings: int 
         out.write(
             parts,
             partial(work, seconds=seconds),
-            lambda totals: {
-                "coco_classes": [],
-                "records": totals.records,
-                "seen": totals.counts["test"]["seen"],
-            },
+            make_meta,
             workers=workers,
             report=report,
             unit="task",

@@ -86,7 +86,7 @@ def test_splits_cut_the_photographs_listed(tmp_path):
     assert report.to_dict() == {
         "image with fewer than 1 kept objects": {
             "count": 1,
-            "first": ["val2017/000000000020.jpg"],
+            "first": ["images/val2017/000000000020.jpg"],
         }
     }
     assert sorted(ids["train"]) == list(range(1, 31)) != ids["train"]

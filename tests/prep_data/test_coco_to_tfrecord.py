@@ -150,6 +150,74 @@ def test_a_complete_set_of_another_source(source, scene_set, tmp_path, capsys):
         coco_to_tfrecord.main(flags(same, scene_set, "--n-chunks", "2"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["images/train2017/.DS_Store", "images/val2017/Thumbs.db", "images/val2017/@eaDir/501.jpg",
+     "images/train2017/not annotated.jpg", "annotations/desktop.ini"],
+)  # fmt: skip
+def test_files_that_no_annotation_names_are_no_part_of_the_source(source, tmp_path, capsys, name):
+    same = shutil.copytree(source, tmp_path / "coco")
+    coco_to_tfrecord.main(flags(same, tmp_path / "set"))
+    (same / name).parent.mkdir(exist_ok=True)
+    (same / name).touch()
+    coco_to_tfrecord.main(flags(same, tmp_path / "set"))
+    assert "already complete" in capsys.readouterr().out
+
+
+def test_photographs_with_folders_in_their_name(tmp_path):
+    world = plain(tmp_path / "coco")
+    for k, image in enumerate(world.images["train2017"]):
+        prefix = ["", "train2017/", "images/train2017/", "train2017\\", ".\\", "more/"][k % 6]
+        image["file_name"] = prefix + image["file_name"]
+    deeper = world.folder / "images/train2017/more"
+    deeper.mkdir()
+    for name in ("000000000006.jpg", "000000000012.jpg"):
+        (deeper.parent / name).rename(deeper / name)
+    coco_to_tfrecord.main(flags(world.write(), tmp_path / "set"))
+    assert read_json(tmp_path / "set/report.json") == {}
+    assert len(scenes(tmp_path / "set", "train").image) == 12
+    (deeper / "000000000012.jpg").write_bytes(b"changed")
+    with pytest.raises(UserError, match="prepared from other files than these"):
+        coco_to_tfrecord.main(flags(world.folder, tmp_path / "set"))
+
+
+@pytest.mark.parametrize(
+    ("file_name", "reason", "shown"),
+    [
+        ("a/1.jpg", "photograph missing", "images/train2017/a/1.jpg"),
+        ("x/1.jpg?alt=media", "photograph missing", "images/train2017/x/1.jpg?alt=media"),
+        ("x\\1.jpg", "photograph missing", "images/train2017/x/1.jpg"),
+        ("n" * 300 + "/1.jpg", "photograph broken", f"images/train2017/{'n' * 300}/1.jpg"),
+        ("https://x.org/1.jpg?key=SECRET", "image named by a URL, not by its file",
+         "https://x.org/1.jpg of instances_train2017.json"),
+        *((name, "image whose file_name leads out of the data set",
+           f"{name} of instances_train2017.json")
+          for name in ("../train2017/000000000001.jpg", "C:\\data\\1.jpg", "/data/1.jpg")),
+    ],
+)  # fmt: skip
+def test_names_of_photographs_that_are_not_there(tmp_path, file_name, reason, shown):
+    world = plain(tmp_path / "coco")
+    world.images["train2017"][0]["file_name"] = file_name
+    coco_to_tfrecord.main(flags(world.write(), tmp_path / "set"))
+    assert read_json(tmp_path / "set/report.json")[reason]["first"][0] == shown
+    assert len(scenes(tmp_path / "set", "train").image) == 11
+
+
+def test_data_can_be_mended_after_nothing_was_left(tmp_path):
+    world = plain(tmp_path / "coco")
+    folder = world.folder / "images" / "train2017"
+    folder.rename(tmp_path / "elsewhere")
+    folder.mkdir()
+    with pytest.raises(
+        UserError, match=r"nothing is left in train. Left out: 12 photograph missing"
+    ):
+        coco_to_tfrecord.main(flags(world.write(), tmp_path / "set"))
+    folder.rmdir()
+    (tmp_path / "elsewhere").rename(folder)
+    coco_to_tfrecord.main(flags(world.folder, tmp_path / "set"))
+    assert len(scenes(tmp_path / "set", "train").image) == 12
+
+
 def test_sizes_are_hparams(source, tmp_path):
     target = tmp_path / "set"
     hparams = "image_size=32,mask_size=16,min_object_size=0.22,max_objects_per_image=1"
@@ -185,17 +253,19 @@ def test_what_is_skipped_is_counted_and_named(tmp_path, capsys):
     coco_to_tfrecord.main(flags(world.write(), target))
     report = read_json(target / "report.json")
     assert {reason: entry["first"] for reason, entry in report.items()} == {
-        "photograph missing": ["train2017/000000000001.jpg"],
-        "photograph broken": ["train2017/000000000002.jpg"],
-        "photograph of another size than its annotation says": ["train2017/000000000003.jpg"],
-        "segmentation empty or degenerate": [f"{empty[0]} of train2017/000000000004.jpg"],
-        "segmentation missing": [f"{empty[1]} of train2017/000000000005.jpg"],
+        "photograph missing": ["images/train2017/000000000001.jpg"],
+        "photograph broken": ["images/train2017/000000000002.jpg"],
+        "photograph of another size than its annotation says": [
+            "images/train2017/000000000003.jpg"
+        ],
+        "segmentation empty or degenerate": [f"{empty[0]} of images/train2017/000000000004.jpg"],
+        "segmentation missing": [f"{empty[1]} of images/train2017/000000000005.jpg"],
         "segmentation outside its box or too thin for a mask": [
-            f"{empty[2]} of train2017/000000000006.jpg"
+            f"{empty[2]} of images/train2017/000000000006.jpg"
         ],
         "annotation of an image that is not listed": [f"{unlisted} of image 999 (train2017)"],
-        "image with more than 8 kept objects": ["train2017/000000000007.jpg"],
-        "image with fewer than 1 kept objects": ["train2017/000000000020.jpg"],
+        "image with more than 8 kept objects": ["images/train2017/000000000007.jpg"],
+        "image with fewer than 1 kept objects": ["images/train2017/000000000020.jpg"],
     }
     assert all(entry["count"] == 1 for entry in report.values())
     printed = capsys.readouterr().out

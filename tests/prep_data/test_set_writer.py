@@ -143,9 +143,33 @@ def test_other_sources_are_an_error(tmp_path):
     assert not begin("b")  # nothing is written yet: what was begun by mistake can be mended
     (tmp_path / "set/meta.json").write_text("{}")
     assert not begin("b")  # no shard is there
-    (tmp_path / "set/shard").touch()
+    (tmp_path / "set/train").mkdir()
+    (tmp_path / "set/train/x.tfrecord").touch()
     with pytest.raises(UserError, match="was prepared from other files than these"):
         begin("a")
+
+
+def test_what_operating_systems_leave_is_no_content(whole, tmp_path):
+    (tmp_path / ".DS_Store").touch()  # a new folder, looked at
+    with SetWriter(tmp_path, "quickdraw-indexed", {"settings": 5}):
+        pass
+    for name in ("Thumbs.db", "@eaDir/meta.json", "lost+found/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    slow_set.prepare(tmp_path)  # other settings: nothing was written with those before
+    assert contents(tmp_path).keys() - contents(whole).keys() == {
+        "Thumbs.db", "@eaDir/meta.json", "lost+found/x"
+    }  # fmt: skip
+
+
+def test_a_set_of_which_nothing_is_left_binds_to_nothing(whole, tmp_path):
+    def no_meta(totals):
+        raise UserError("nothing is left")
+
+    with pytest.raises(UserError, match=r"nothing is left. Left out: 15 divisible by five: 0, "):
+        slow_set.prepare(tmp_path, settings=2, make_meta=no_meta)
+    slow_set.prepare(tmp_path)
+    assert contents(tmp_path) == contents(whole)
 
 
 def test_two_runs_at_once_are_an_error(tmp_path):

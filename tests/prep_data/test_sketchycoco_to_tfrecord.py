@@ -138,6 +138,9 @@ def test_a_complete_set_of_other_sketches(tmp_path, capsys):
     prepare(tmp_path)
     prepare(tmp_path)
     assert "already complete" in capsys.readouterr().out
+    hidden = world.sketch("train", 101, ".thumbnails")  # of another program
+    hidden.write_bytes(b"no sketch")
+    prepare(tmp_path)
     world.sketch("train", 999)
     with pytest.raises(UserError, match="prepared from other files than these"):
         prepare(tmp_path)
@@ -223,11 +226,11 @@ def test_what_is_skipped_is_counted_and_named(tmp_path):
     assert {reason: entry["first"] for reason, entry in report.items()} == {
         "sketch broken": ["train/1/101.png"],
         "object without a sketch": [
-            "104 of train2017/000000000002.jpg",
-            *(f"{id_} of train2017/000000000003.jpg" for id_ in gone),
+            "104 of images/train2017/000000000002.jpg",
+            *(f"{id_} of images/train2017/000000000003.jpg" for id_ in gone),
         ],
-        "image with fewer than 1 kept objects": ["train2017/000000000003.jpg"],
-        "photograph missing": ["train2017/000000000004.jpg"],
+        "image with fewer than 1 kept objects": ["images/train2017/000000000003.jpg"],
+        "photograph missing": ["images/train2017/000000000004.jpg"],
         "sketch without annotation": ["val/5/77.png"],
         "sketch of an object outside the scenes": ["val/1/104.png"],
         "object too small": [f"{small} of image 1 (train2017)"],
@@ -238,7 +241,7 @@ def test_what_is_skipped_is_counted_and_named(tmp_path):
         "scene image without photograph in the annotations of train2017": [train],
         "scene image without photograph in the annotations of val2017": [val],
         "file that is not <number>.png": ["GT/val/readme.txt", "train/1/cat.png"],
-        "image with more than 8 kept objects": ["train2017/000000000005.jpg"],
+        "image with more than 8 kept objects": ["images/train2017/000000000005.jpg"],
     }
     assert all(entry["count"] == len(entry["first"]) for entry in report.values())
     found = annotation_ids(tmp_path / "set")
