@@ -53,6 +53,12 @@ def _seconds_a_batch(iterator: Iterator[Any], seconds: float) -> float:
             return passed / count
 
 
+def peak_megabytes(who: int) -> float:
+    """Return the most memory that was used. who: RUSAGE_SELF or RUSAGE_CHILDREN of `resource`."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return resource.getrusage(who).ru_maxrss * unit / 2**20
+
+
 def main(name: str, noun: str, argv: Sequence[str] | None = None) -> int:
     """Prints the figures of the loader `name`, whose samples are called `noun`. Exit code."""
     command = functools.partial(_report, name, noun)
@@ -86,7 +92,7 @@ def _report(name: str, noun: str, argv: Sequence[str]) -> None:
     folders = [value for value in to_dict(hparams).values() if isinstance(value, str)]
     with reading_errors_explained(folders):
         speed = measure(loader(hparams, base, args.image_size, args.seed), args.seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_megabytes(resource.RUSAGE_SELF)
     print(
         f"{name}: {speed.batches_per_second:.1f} batches/s of {args.batch_size}, "
         f"{speed.batches_per_second * args.batch_size:.0f} {noun}/s, "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core import commands, hparams
 from core.errors import UsageError, UserError
+from prep_data.workers import usable_cores
 
 MAX_CHUNKS = 10_000  # shards of a split, or of a class and split
 MAX_WORKERS = 256
@@ -45,7 +45,7 @@ def add_workers_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=int,
-        default=len(os.sched_getaffinity(0)),
+        default=min(usable_cores(), MAX_WORKERS),
         help="processes (default: one a core; 0: none but this one)",
     )
 

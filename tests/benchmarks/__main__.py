@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from prep_data.workers import usable_cores
 from tests.benchmarks import data, evaluation, layouts, models, scale, search, spade, start
 from tests.benchmarks.harness import Row, Setting, markdown, peak_megabytes, run_part
 
@@ -57,7 +58,7 @@ def run(setting: Setting, names: list[str]) -> int:
         numbers[name] = found
         rows += BENCHES[name].rows(found)
     machine = {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "load_before": before,
         "load_after": os.getloadavg(),
         "seconds": time.time() - started,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from prep_data.workers import usable_cores
 from tests.benchmarks.harness import (
     Bench,
     Numbers,
@@ -387,7 +388,7 @@ def _preparation_rows(noun: str, floats: int, aim_rate: int, size_aim: str):
 
     def rows(found: dict[str, Numbers]) -> list[Row]:
         large, small, naive = found["large"], found["small"], found["naive"]
-        workers = len(os.sched_getaffinity(0))
+        workers = usable_cores()
         peak, before = (n["peak"] + workers * n["largest_child"] for n in (large, small))
         return [
             faster(

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
+from dataloaders import throughput
+
 Numbers = dict[str, float]
 
 
@@ -108,8 +110,7 @@ def rate(step: Callable[[], int], warm_up: int, rounds: int, seconds: float) -> 
 def peak_megabytes() -> Numbers:
     """Peak memory of this process, and with it the largest of its children."""
     own, children = (
-        resource.getrusage(who).ru_maxrss / 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        throughput.peak_megabytes(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     return {"peak": own, "largest_child": children}
 

@@ -40,3 +40,10 @@ assert state() == before, (state(), before)
 assert tf.keras.mixed_precision.global_policy().name == policy
 """
     _stderr(code)
+
+
+def test_windows_is_told_in_one_sentence():
+    code = "import sys; sys.platform = 'win32'; import core"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: Scene Designer runs on Linux")

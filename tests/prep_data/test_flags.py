@@ -1,10 +1,24 @@
 """Flags of all preparation commands."""
 
+import os
+
 import pytest
 
 from core.errors import UsageError, UserError
 from prep_data import flags
 from prep_data.coco_classes import CropHParams
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(3, 3), (384, flags.MAX_WORKERS)])
+@pytest.mark.parametrize("system", ["Linux", "macOS"])
+def test_as_many_workers_as_cores(monkeypatch, system, cores, expected):
+    if system == "macOS":  # it has no such function
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    else:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    parser = flags.base_parser("x", "", 5, CropHParams)
+    assert parser.parse_args(["--dataset-dir", "d", "--target-dir", "t"]).workers == expected
 
 
 def test_flags_out_of_range(tmp_path):
