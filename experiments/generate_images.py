@@ -144,7 +144,9 @@ class GenerateImages(common.SplitExperiment):
             log.warning("%s has %d other scenes, made with other settings", folder, len(others))
 
         shown = scenes[: picture_grids.ROWS]
-        opened = [{each.stem: Image.open(each) for each in scene.glob("*.png")} for scene in shown]
+        opened = [
+            {each.stem: Image.open(each) for each in scene.glob("[!.]*.png")} for scene in shown
+        ]
         captions = [scene.name for scene in shown]
         rows, heads = _strips(opened, captions, self.names, picture_grids.TILE)
         title = f"{self.origin}: boxes={self.hparams.boxes}"

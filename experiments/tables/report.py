@@ -141,7 +141,7 @@ def _run_section(path: Path) -> Section:
         for entry in config.history
     ]
     training = Block("Training", commands, pictures=_newest_plots(folder))
-    files = filter(None, map(_read_figures, sorted((folder / "evaluation").glob("*.json"))))
+    files = filter(None, map(_read_figures, sorted((folder / "evaluation").glob("[!.]*.json"))))
     evaluations = [
         Block(
             f"Evaluation on {file.loader}, {file.split}, after step {file.step}",
@@ -160,7 +160,8 @@ def _newest_plots(run: Path) -> list[Path]:
     """Return the newest picture of each kind in plots/ (those made at several steps have the step
     in their name), without those that an evaluation has made too."""
     newest: dict[str, Path] = {}
-    for path in sorted((run / "plots").glob("*.png"), key=lambda path: (_step(path), path.name)):
+    plots = (run / "plots").glob("[!.]*.png")
+    for path in sorted(plots, key=lambda path: (_step(path), path.name)):
         newest[_STEP.sub("", path.stem)] = path
     return [path for path in newest.values() if not (run / "evaluation" / path.name).exists()]
 
@@ -176,7 +177,7 @@ def _experiment_section(path: Path, record: _ExperimentRecord) -> Section:
         file = _read_figures(result) if result.is_file() else None
         if file:
             notes = (file.featsfile or result.stem, *file.notes)
-            first_page = sorted(result.with_suffix("").glob("*.jpg"))[:1]
+            first_page = sorted(result.with_suffix("").glob("[!.]*.jpg"))[:1]
             pictures = [*_existing(file.pictures), *first_page]
             blocks.append(Block(notes=notes, figures=file.figures, pictures=pictures))
     return Section(path.parent.name, record.time, "", blocks)

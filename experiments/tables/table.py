@@ -82,7 +82,7 @@ def _read_files(real: Path, path: Path) -> list[FigureFile]:
     if not real.is_dir():
         return [figure_files.read(path)]
     newest: dict[tuple[str, str], FigureFile] = {}
-    for each in sorted((path / "evaluation").glob("*.json")):
+    for each in sorted((path / "evaluation").glob("[!.]*.json")):
         file = figure_files.read(each)
         key = file.loader, file.split
         if key not in newest or (file.step or 0) > (newest[key].step or 0):

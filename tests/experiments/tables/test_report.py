@@ -50,6 +50,8 @@ def out(tmp_path):
         "results": [figure, blank, masks, {"path": "masks-step-1000.png"}],
     }  # fmt: skip
     (run.evaluation / "coco-tfrecord-valid-step-1000.json").write_text(json.dumps(report))
+    for name in ("plots/._losses.png", "evaluation/._coco-tfrecord-valid-step-1000.json"):
+        (run.root / name).write_bytes(b"what Finder leaves on a network disk")
     return tmp_path / "runs"
 
 

@@ -53,6 +53,7 @@ def save(folder, results, step=100, loader=LOADER, split="valid", **changes):
         "loader": loader, "split": split, "results": results, **changes,
     }  # fmt: skip
     path.write_text(json.dumps(content))
+    path.with_name(f"._{path.name}").write_bytes(b"what Finder leaves on a network disk")
     return path
 
 
