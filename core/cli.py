@@ -141,7 +141,8 @@ def evaluate(argv: Sequence[str]) -> None:
 
     folder, model_cls = args.folder, MODELS[args.model]
     names = report.check_metrics(args.metrics or model_cls.metrics, model_cls)
-    with console(), folder.created():
+    # A run that is there need not be writable.
+    with console(), contextlib.nullcontext() if folder.config.is_file() else folder.created():
         with _opened(folder, args, args.flags, "--id") as (run, dataset, _):
             base = run.settings.base
             slack = notifier.read_config(base.slack_config)
@@ -214,20 +215,28 @@ def run_experiment(argv: Sequence[str]) -> None:
         "hparams": hparams.to_dict(exp_hparams),
         **circumstances("run-experiment.py", argv),
     }
-    with console(), exp_folder.created():
+    with console(), contextlib.ExitStack() as stack:
+        record_path = exp_folder.config
+        try:
+            stack.enter_context(exp_folder.created())
+        except UserError as error:  # runs of someone else
+            if experiment.results == exp_folder.root:
+                raise UserError(f"{error}, or with --exp-hparams results=FOLDER") from None
+            record_path = experiment.results / f"{exp_folder.root.name}.json"
+            log.warning("%s: what is run is recorded in %s", error, record_path)
         if experiment_cls.needs_model:
-            _run_on_model(experiment, exp_folder, args, record)
+            _run_on_model(experiment, record_path, args, record)
             return
         if args.model_name or args.model_id or args.mixed:
             log.info("%s reads files only: no model is loaded", args.experiment)
         devices.setup(args.gpu, seed=0, deterministic=False)
         experiment.prepare()
-        write_json(exp_folder.config, record)
+        write_json(record_path, record)
         experiment.run(None)
 
 
 def _run_on_model(
-    experiment: Experiment, exp_folder: RunFolder, args: Namespace, record: dict[str, Any]
+    experiment: Experiment, record_path: Path, args: Namespace, record: dict[str, Any]
 ) -> None:
     experiment.check_fit(MODELS[args.model_name])
     folder = RunFolder(args.output_dir, args.model_name, args.model_id)
@@ -243,7 +252,7 @@ def _run_on_model(
             "loader": run.settings.loader_name,
             "data": run.settings.data_digests(),
         }
-        write_json(exp_folder.config, record)
+        write_json(record_path, record)
         experiment.run(Trained(run.model, dataset, args.model_id, run.step))
 
 

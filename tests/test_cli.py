@@ -274,6 +274,14 @@ def test_evaluation_needs_model_id_and_folder_only(out, evaluated):
     assert (evaluated[1][1].hparams.folder, evaluated[1][3:]) == ("y", (("fake-metric",), 4))
 
 
+def test_evaluation_of_a_run_that_may_only_be_read(out, evaluated, monkeypatch):
+    """It makes nothing in the run's folder itself."""
+    train(out)
+    monkeypatch.setattr(RunFolder, "create", lambda run: pytest.fail("not to be written"))
+    cli.evaluate(["fake-model", "-o", str(out), "--id", "01"])
+    assert len(evaluated) == 1
+
+
 def test_precision_and_clipping_reach_the_model_and_stay_with_the_run(out, evaluated):
     train(out, base=BASE + ",mixed_precision=bfloat16,clip_norm=2.5")
     for more in ([], ["--base-hparams", "mixed_precision=none"]):

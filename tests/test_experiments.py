@@ -266,7 +266,10 @@ def test_folders_that_cannot_be_written(world, extracted, tmp_path):
     search = ["sbir-on-features-file", "--id", "x", "-o"]
     feats = f"featsfile={extracted}/SD01_sketchycoco_tf_test_feats.npz"
     told = refused([*search, file, "--exp-hparams", feats], 1)
-    assert "cannot write to the run folder" in told
+    assert "cannot write to the run folder" in told and "--exp-hparams results=FOLDER" in told
+    cli.run_experiment([*search, str(file), "--exp-hparams", f"{feats},results={tmp_path}/mine"])
+    record = json.loads((tmp_path / "mine/sbir-on-features-file-x.json").read_text())
+    assert record["hparams"]["results"] == f"{tmp_path}/mine"
     assert file.read_text() == "mine"
 
 

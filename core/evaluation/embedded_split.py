@@ -121,11 +121,11 @@ class Evaluation:
         vectors: Sequence[str] | None = None,
         mirrored: bool = False,
     ):
-        """limit: at most so many scenes (or triplets) of the split. folder: for pictures. step: of
-        the checkpoint. vectors: names of the scene vectors that rank photographs, by default the
-        model's first. mirrored: photographs and queries turned left to right, each query as a
-        whole, after all that is drawn for it. The loader's seed also draws the bootstrap and
-        chooses what is pictured."""
+        """limit: at most so many scenes (or triplets) of the split. folder: for pictures; without
+        one, none are made. step: of the checkpoint. vectors: names of the scene vectors that rank
+        photographs, by default the model's first. mirrored: photographs and queries turned left to
+        right, each query as a whole, after all that is drawn for it. The loader's seed also draws
+        the bootstrap and chooses what is pictured."""
         self.model, self.dataset, self.split, self.limit = model, dataset, split, limit
         self.folder, self.step, self.seed, self.mirrored = folder, step, dataset.seed, mirrored
         names = model.vector_names if isinstance(model, SceneModel) else ()

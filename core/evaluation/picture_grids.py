@@ -163,7 +163,10 @@ def page_title(evaluation: Evaluation) -> str:
 def save_picture(
     evaluation: Evaluation, name: str, png: bytes, labels: dict[str, str] | None = None
 ) -> list[Picture]:
-    """Save the picture of a metric in the evaluation's folder, and return it."""
+    """Save the picture of a metric in the evaluation's folder, and return it; none without a
+    folder."""
+    if evaluation.folder is None:
+        return []
     path = evaluation.folder / f"{name}-{evaluation.dataset.name}-step-{evaluation.step}.png"
     plots.save(path, png)
     return [Picture(name, evaluation.split, path, labels or {})]

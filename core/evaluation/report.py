@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from core.dataset import Dataset, SceneDataset
-from core.errors import UsageError
+from core.errors import UsageError, UserError
 from core.evaluation.embedded_split import Evaluation, plain_name
 from core.evaluation.figure_files import EVALUATION_SCHEMA
 from core.evaluation.figures import Figure, Picture, Result, summary, table
-from core.files import write_json
+from core.files import make_folder, write_json
 from core.model import Model
 from core.provenance import git, versions
 from core.registry import METRICS
@@ -85,7 +85,8 @@ def run(
     """Compute metrics, save them to `<folder>/<loader>-<split>-step-<step>.json` (replacing that
     file) and print them. Return the figures and pictures.
 
-    folder: `<run>/evaluation`. names: None: all metrics that fit. command, data: to be saved too,
+    folder: `<run>/evaluation`; where it cannot be written, all figures are printed and no pictures
+    made, with a warning. names: None: all metrics that fit. command, data: to be saved too,
     what was asked for and a digest of each folder of data. whole_table: print every
     figure with all its controls, not only those that count. The other arguments are as of
     `Evaluation`. '<metric>-test' goes to a file of the split test.
@@ -93,8 +94,13 @@ def run(
     UsageError for metrics that do not fit, UserError for an empty split or a diverged model.
     """
     names = check_metrics(metrics_of(model, dataset) if names is None else names, model, dataset)
-    folder.mkdir(parents=True, exist_ok=True)
-    evaluation = Evaluation(model, dataset, split, limit, folder, step, vectors)
+    try:
+        make_folder(folder, "the folder of evaluations", "")
+        pictures = folder
+    except UserError as error:  # a run of someone else
+        log.warning("%s; the figures are printed, not saved, and no pictures made", error)
+        pictures = None
+    evaluation = Evaluation(model, dataset, split, limit, pictures, step, vectors)
     results: list[Result] = []
     for name in names:
         started = time.monotonic()
@@ -102,26 +108,29 @@ def run(
         log.info("%s: %.1f s", name, time.monotonic() - started)
     # Saved before they are printed: whoever reads the output may have gone.
     saved = []
-    for part in sorted({result.split for result in results}):
-        saved.append(folder / f"{dataset.name}-{part}-step-{step}.json")
-        content = {
-            "schema": EVALUATION_SCHEMA,
-            "model": model.name,
-            "loader": dataset.name,
-            "split": part,
-            "seed": evaluation.seed,
-            "run": folder.parent.name,
-            "command": list(command),
-            "step": step,
-            "limit": limit,
-            "data": dict(data),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": versions(),
-            "git": git(),
-            "results": [result.to_json() for result in results if result.split == part],
-        }
-        write_json(saved[-1], content)
-    _print(results, saved, whole_table)
+    try:
+        for part in sorted({result.split for result in results}) if pictures else ():
+            path = folder / f"{dataset.name}-{part}-step-{step}.json"
+            content = {
+                "schema": EVALUATION_SCHEMA,
+                "model": model.name,
+                "loader": dataset.name,
+                "split": part,
+                "seed": evaluation.seed,
+                "run": folder.parent.name,
+                "command": list(command),
+                "step": step,
+                "limit": limit,
+                "data": dict(data),
+                "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "versions": versions(),
+                "git": git(),
+                "results": [result.to_json() for result in results if result.split == part],
+            }
+            write_json(path, content)
+            saved.append(path)
+    finally:
+        _print(results, saved, whole_table or not saved)
     return results
 
 

@@ -1,6 +1,8 @@
 """Metrics by name: computed, printed, saved; and those that do not fit."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,31 @@ def test_report_is_printed_and_saved(tmp_path, capsys):
     assert [r["value"] for r in saved["results"]] == [f.value for f in figures]
     assert saved["results"][0]["labels"]["boxes"] == "shared"
     assert len(list((tmp_path / "evaluation").iterdir())) == 1  # nothing half-written
+
+
+def test_a_run_that_may_only_be_read(tmp_path, capsys, caplog, monkeypatch):
+    def refuse(path):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    results = evaluate(FakeModel("boxes"), ["sbir-top1", "sbir-on-valid"], tmp_path)
+    assert {result.metric for result in results} == {"sbir-top1"}  # no picture
+    assert capsys.readouterr().out.count("sbir-top1") == 6  # the whole table
+    (warning,) = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert f"{tmp_path}: Read-only file system; the figures are printed, not saved" in warning
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_that_cannot_be_saved_are_printed(tmp_path, capsys, monkeypatch):
+    """The disk has become full meanwhile."""
+
+    def refuse(path, content):
+        raise UserError("No space left on device")
+
+    monkeypatch.setattr(report, "write_json", refuse)
+    with pytest.raises(UserError, match="No space left"):
+        evaluate(FakeModel(), ["mask-iou"], tmp_path)
+    assert "mask-iou" in capsys.readouterr().out
 
 
 def test_test_variants_read_the_test_split(tmp_path):
