@@ -90,8 +90,10 @@ def data_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
         for pattern in patterns
         for name in glob.iglob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 (hidden)
     }
-    return {
-        name: _identity(folder / name) for name in sorted(found) if not (folder / name).is_dir()
+    return {  # a name that is no UTF-8 as `core.files.write_json` writes it
+        name.encode("utf-8", "backslashreplace").decode(): _identity(folder / name)
+        for name in sorted(found)
+        if not (folder / name).is_dir()
     }
 
 
@@ -134,6 +136,10 @@ def difference(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, 
     for names, what in ((changed, "has changed"), (gone, "is missing"), (new, "is new")):
         if names:
             others = len(changed) + len(gone) + len(new) - 1
-            more = f" (and {others} more)" if others else ""
+            more = (
+                f" ({others} other file{'s differ' if others > 1 else ' differs'})"
+                if others
+                else ""
+            )
             return min(names), what + more
     return None

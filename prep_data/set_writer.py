@@ -79,22 +79,33 @@ def file_stem(name: str) -> str:
     return name.replace(" ", "_").replace("/", "_")
 
 
-def fingerprint(files: Iterable[Path], images: Iterable[Path]) -> str:
-    """Return a SHA-256 of a downloaded set, wherever it lies.
-
-    Of the contents of `files`, and of names and sizes of those `images` that are there, too many to
-    be read for this.
-    """
-    lines = []
+def fingerprint(files: Iterable[Path], images: Iterable[Path]) -> dict[str, str]:
+    """Return SHA-256s of a downloaded set, wherever it lies: of the contents of each of `files`, by
+    name, and one of names and sizes of those `images` that are there, too many to be read."""
+    found = {}
     for path in files:
         try:
-            lines.append(f"{provenance.sha256(path)}  {path.name}")
+            found[path.name] = provenance.sha256(path)
         except UserError:  # the command decides later whether it can do without the file
-            lines.append(f"unreadable  {path.name}")
+            found[path.name] = "unreadable"
+    sizes = []
     for path in images:
         with contextlib.suppress(OSError, ValueError):
-            lines.append(f"{path.stat().st_size}  {path.parent.name}/{path.name}")
-    return hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()
+            sizes.append(f"{path.stat().st_size}  {path.parent.name}/{path.name}")
+    digest = hashlib.sha256(os.fsencode("\n".join(sorted(sizes)))).hexdigest()
+    return {**found, "name or size of a picture": digest}
+
+
+def _first_difference(name: str, old: Any, new: Any) -> str:
+    """Return '<name> was <old>, now <new>' of the first entry in which two JSON values differ."""
+    old, new = (
+        {f"entry {i}": entry for i, entry in enumerate(each)} if isinstance(each, list) else each
+        for each in (old, new)
+    )
+    if isinstance(old, dict) and isinstance(new, dict):
+        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
+        return _first_difference(f"{key} of {name}", old.get(key), new.get(key))
+    return f"{name} was {json.dumps(old):.60}, now {json.dumps(new):.60}"
 
 
 class ShardNote(msgspec.Struct):
@@ -164,7 +175,7 @@ class SetWriter:
     """
 
     def __init__(
-        self, folder: Path, kind: str, settings: Mapping[str, Any], source: str | None = None
+        self, folder: Path, kind: str, settings: Mapping[str, Any], source: Mapping[str, str] = {}
     ) -> None:
         """kind: see docs/data_formats.md; a kind without a stem is grouped, one file a class.
         settings: all else the bytes depend on, JSON values only; no paths of the machine.
@@ -223,18 +234,18 @@ class SetWriter:
 
     def _check_settings(self, before: dict[str, Any]) -> None:
         for name in sorted({*before, *self._settings} - {"source"}):
-            old, new = (
-                json.dumps(each.get(name), sort_keys=True) for each in (before, self._settings)
-            )
-            if old != new:
+            values = before.get(name), self._settings.get(name)
+            if values[0] != values[1]:
                 raise UserError(
-                    f"{self.folder} was prepared with other settings ({name} was {old:.60}, now "
-                    f"{new:.60}): choose another --target-dir or remove that folder"
+                    f"{self.folder} was prepared with other settings "
+                    f"({_first_difference(name, *values)}): choose another --target-dir or remove "
+                    "that folder"
                 )
-        if before.get("source") != self._settings["source"]:
+        found = provenance.difference(before.get("source", {}), self._settings["source"])
+        if found:
             raise UserError(
-                f"{self.folder} was prepared from other files than these (names, sizes or contents "
-                "differ): choose another --target-dir or remove that folder"
+                f"{self.folder} was prepared from other files than these ({' '.join(found)}): "
+                "choose another --target-dir or remove that folder"
             )
 
     def _is_complete(self) -> bool:

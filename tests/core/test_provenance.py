@@ -1,12 +1,14 @@
 """core.provenance: which program, which commit, which data."""
 
 import hashlib
+import os
 import subprocess
 
 import pytest
 
 from core import provenance
 from core.errors import UserError
+from core.files import read_json, write_json
 
 
 @pytest.fixture
@@ -92,6 +94,15 @@ def test_a_set_is_its_meta_json_its_indices_and_the_sizes_of_its_shards(folder):
     assert provenance.data_files(moved, PATTERNS) == EXPECTED
 
 
+def test_a_name_that_is_no_text_is_the_one_that_config_json_gives_back(folder):
+    (folder / os.fsdecode(b"train/\xe9.tfrecord")).write_text("x")
+    found = provenance.data_files(folder, PATTERNS)
+    assert found == {**EXPECTED, r"train/\udce9.tfrecord": "1 bytes"}
+    write_json(folder / "config.json", found)
+    assert read_json(folder / "config.json") == found
+    assert provenance.digest(found) != provenance.digest(EXPECTED)
+
+
 def test_a_file_that_cannot_be_read(folder):
     (folder / "train/gone.tfrecord").symlink_to("nowhere")
     with pytest.raises(UserError, match=r"cannot read .*gone.tfrecord: No such file"):
@@ -114,7 +125,8 @@ def test_the_digest_is_that_of_sha256sum(folder):
         ({"a": "1", "b": "1"}, {"a": "2", "b": "1"}, ("a", "has changed")),
         ({"a": "1", "b": "1"}, {"b": "1"}, ("a", "is missing")),
         ({"b": "1"}, {"a": "1", "b": "1"}, ("a", "is new")),
-        ({"a": "1", "b": "1"}, {"b": "2"}, ("b", "has changed (and 1 more)")),
+        ({"a": "1", "b": "1"}, {"b": "2"}, ("b", "has changed (1 other file differs)")),
+        ({"a": "1"}, {"b": "2", "c": "2"}, ("a", "is missing (2 other files differ)")),
     ],
 )
 def test_differences(before, now, expected):

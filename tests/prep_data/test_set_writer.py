@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -119,6 +120,26 @@ def test_other_settings_are_an_error(whole):
         slow_set.prepare(whole, settings=2)
 
 
+def _settings(last="z", lists=(), size=388):
+    return {"lists": {"a": ["name"] * 20, "b": ["name"] * 20 + [last], **dict(lists)}, "size": size}
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (_settings(size=390), "size was 388, now 390"),
+        (_settings(last="y"), 'entry 20 of b of lists was "z", now "y"'),
+        (_settings(lists={"b": ["name"]}), 'entry 1 of b of lists was "name", now null'),
+        (_settings(lists={"c": 1}), "c of lists was null, now 1"),
+    ],
+)
+def test_of_long_settings_what_differs_is_told(tmp_path, other, told):
+    with SetWriter(tmp_path, "quickdraw", _settings()):
+        (tmp_path / "meta.json").write_text("{}")
+    with pytest.raises(UserError, match=re.escape(f"other settings ({told}): choose")):
+        SetWriter(tmp_path, "quickdraw", other).__enter__()
+
+
 def test_settings_bind_only_once_something_is_written(whole, tmp_path):
     with SetWriter(tmp_path, "quickdraw-indexed", {"settings": 5}):
         pass  # and here the command finds that a flag cannot be
@@ -139,14 +160,14 @@ def test_other_sources_are_an_error(tmp_path):
         with SetWriter(tmp_path / "set", "quickdraw", {}, source) as out:
             return out.complete
 
-    assert not begin("a")
-    assert not begin("b")  # nothing is written yet: what was begun by mistake can be mended
+    assert not begin({"a": "1"})
+    assert not begin({"a": "2"})  # nothing is written yet: what was begun by mistake can be mended
     (tmp_path / "set/meta.json").write_text("{}")
-    assert not begin("b")  # no shard is there
+    assert not begin({"a": "2"})  # no shard is there
     (tmp_path / "set/train").mkdir()
     (tmp_path / "set/train/x.tfrecord").touch()
-    with pytest.raises(UserError, match="was prepared from other files than these"):
-        begin("a")
+    with pytest.raises(UserError, match=r"prepared from other files than these \(a has changed\)"):
+        begin({"a": "1"})
 
 
 def test_what_operating_systems_leave_is_no_content(whole, tmp_path):
