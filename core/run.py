@@ -338,7 +338,8 @@ class Run:
         return np.stack([scene.scene_vectors[name] for scene in scenes])
 
     def distances(self, query: EncodedScene, gallery: Sequence[EncodedScene]) -> np.ndarray:
-        """Return the distance of each scene of the gallery from the query: float64 (N,)."""
+        """Return the distance of each scene of the gallery from the query: float64 (N,). All are
+        encoded by this run: distances between vectors of two runs mean nothing."""
         return cdist(self.ranking_vectors([query]), self.ranking_vectors(gallery))[0]
 
     def rank(self, query: EncodedScene, gallery: Sequence[EncodedScene]) -> np.ndarray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -347,6 +348,9 @@ def photograph_files(folder: Path) -> Iterator[File]:
         for name in sorted(names):
             path = Path(place) / name
             if name[0] == "." or path.suffix.lower() not in ENDINGS:
+                continue
+            if re.search("[\ud800-\udfff]", str(path)):  # no index could hold it
+                log.warning("left out, for its name is not UTF-8: %s", path)
                 continue
             try:
                 found = path.stat()

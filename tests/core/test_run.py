@@ -152,6 +152,10 @@ def test_folders_that_cannot_be_opened(alone, tmp_path, caplog):
     assert f"the checkpoint {newest} is damaged" in caplog.text
     with pytest.raises(UserError, match="step-00000009 is damaged"):
         Run.open(damaged, newest)
+    with pytest.raises(UserError, match=r"no such checkpoint folder: 9; name one .* or latest$"):
+        Run.open(damaged, "9")
+    with pytest.raises(UserError, match=r"has no state\.json; name a folder like <run>/[^ ]*$"):
+        Run.open(damaged, tmp_path)
 
 
 def test_an_hparam_added_since_has_its_default(alone, tmp_path, caplog):

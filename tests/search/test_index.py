@@ -1,6 +1,7 @@
 """The index of photographs: what it holds, how it is kept up to date, what it finds."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -84,6 +85,13 @@ def test_holds_what_the_run_makes_of_each_photograph(run, photographs, tmp_path)
         np.testing.assert_allclose(
             opened.objects.probabilities[2 * row : 2 * row + 2], expected, atol=1e-3
         )
+
+
+def test_a_name_that_is_no_text_is_left_out(tmp_path, caplog):
+    for name in (os.fsdecode(b"caf\xe9.png"), "café.png"):
+        (tmp_path / name).touch()
+    assert [file.path for file in index.photograph_files(tmp_path)] == ["café.png"]
+    assert "its name is not UTF-8" in caplog.text
 
 
 def test_only_new_and_changed_photographs_are_looked_at_again(run, photographs, tmp_path):
