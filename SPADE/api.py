@@ -218,6 +218,7 @@ def serve(app, bound):
     """Listen at a bound socket, print the address, and serve until the process ends. OSError when
     another process listens there by now."""
     utilities.Error.to_response = _to_response
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # ours tells who comes too soon
     host, port = bound.getsockname()[:2]
     try:
         server = create_server(
@@ -315,7 +316,7 @@ def check_weights(options):
                 "is no file of tensors alone: damaged, or of another kind; nothing in it was run"
             )
             if isinstance(error, OSError):
-                reason = f"cannot be read ({_line(error)})"
+                reason = f"cannot be read ({error.strerror or error})"
             raise SystemExit(
                 f"error: {path} {reason}. Unpack SPADE's pretrained weights into checkpoints"
             ) from None

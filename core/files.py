@@ -193,7 +193,9 @@ def open_npz(path: Path, what: str, remedy: str) -> Iterator[NpzReader]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {file_error(error)}") from None
     except Exception as error:  # a damaged zip shows as any of half a dozen types
-        raise UserError(f"{path} is not {what} ({first_line(error)}); {remedy}") from None
+        # Of other files numpy says that pickles are not allowed, as if it were wise to allow them.
+        reason = first_line(error) if zipfile.is_zipfile(path) else "no whole .npz archive"
+        raise UserError(f"{path} is not {what} ({reason}); {remedy}") from None
 
 
 def write_json(path: Path, content: Any, sort_keys: bool = False) -> None:

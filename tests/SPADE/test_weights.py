@@ -1,5 +1,6 @@
 """The weights file: there and back, and files that are not whole."""
 
+import io
 import json
 
 import numpy as np
@@ -80,10 +81,12 @@ def test_damage_is_seen(written, tmp_path):
     data, path = written[1].read_bytes(), tmp_path / "broken.npz"
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 1
-    cuts = (0, 1, 100, len(data) // 3, len(data) - 1)
-    for content in (flipped, *(data[:length] for length in cuts)):
+    cuts = (data[:length] for length in (0, 1, 100, len(data) // 3, len(data) - 1))
+    np.save(npy := io.BytesIO(), np.zeros(3))
+    for content in (flipped, *cuts, npy.getvalue(), b"<html>404</html>"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=str(path)):
+        reason = "Bad CRC-32" if content is flipped else "no whole .npz archive"
+        with pytest.raises(UserError, match=rf"{path} is not .* \({reason}"):
             weights.load_generator(path)
     with pytest.raises(UserError, match="No such file"):
         weights.load_generator(tmp_path / "none.npz")
