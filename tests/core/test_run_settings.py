@@ -19,7 +19,7 @@ def test_facts_are_of_contents_not_of_places(tmp_path):
     for place in ("here", "there"):
         for name in ("sketches", "crops"):
             (tmp_path / place / name).mkdir(parents=True)
-            (tmp_path / place / name / "train-0.tfrecord").write_bytes(b"123")
+            (tmp_path / place / name / "meta.json").write_bytes(b"123")
     here, there = tmp_path / "here", tmp_path / "there"
     (here / "state.json").write_text("{}")
     first = facts(here)
@@ -32,5 +32,5 @@ def test_facts_are_of_contents_not_of_places(tmp_path):
     assert different() == []
     assert different(text="seed=1") == ["hparams"]
     assert different(checkpoint=here) == ["checkpoint"]
-    (there / "crops" / "train-0.tfrecord").write_bytes(b"1234")
+    (there / "crops" / "meta.json").write_bytes(b"1234")
     assert different() == ["data"]
