@@ -1,0 +1,325 @@
+// The page: puts canvas, server and results together.
+
+import { Api, Latest } from "./api.js";
+import { Canvas, drawing } from "./canvas.js";
+import { Combobox } from "./combobox.js";
+import { byId, element, svg } from "./dom.js";
+import { EXAMPLES } from "./examples.js";
+import { exportPng, loadScene, mirroredPicture, saveScene } from "./files.js";
+import { PhotoView } from "./photo.js";
+import { Results } from "./results.js";
+import {
+  HEIGHT, Scene, WIDTH, extent, mirroredStrokes, moved, newObject, toJson,
+} from "./scene.js";
+
+const WAIT = 250; // ms of rest before a changed scene is searched
+const HINT = "Draw what you look for, where you want it in the picture.";
+const STATES = {
+  ready: "",
+  busy: "The server is busy. Trying again in a moment\u2026",
+  gone: "The server does not answer. Trying again until it is back\u2026",
+};
+const KEYS = {
+  d: "draw", s: "select", e: "erase", n: "new", m: "mirror", c: "copy", "]": "forward",
+  "[": "backward", Delete: "delete", Backspace: "delete", "?": "help",
+};
+
+const scene = new Scene();
+const api = new Api(showState);
+const labelling = new Latest();
+let about = { classes: [], most_objects: 8, weights: {} };
+let guesses = new Map(); // key of an object -> [[class, probability], ...]
+let liked = null; // the hit that others are compared with, instead of the drawing
+let timer = null;
+
+const canvas = new Canvas(byId("canvas"), scene, {
+  nameOf,
+  say,
+  onLabel: () => byId("label").focus(),
+});
+const results = new Results(
+  {
+    list: byId("hits"), title: byId("found-title"), status: byId("found-status"), more: byId("more"),
+  },
+  (place) => view.open(results.hits, place, results.question.drawn),
+);
+const view = new PhotoView(byId("photo"), { onLike: showLike, onTake: takeObject });
+
+// ---- telling -------------------------------------------------------------------------------------
+
+function say(text) {
+  byId("said").textContent = text;
+}
+
+function showState(state) {
+  if (byId("notice").textContent !== STATES[state]) byId("notice").textContent = STATES[state];
+}
+
+function nameOf(object) {
+  const guess = guesses.get(object.key)?.[0];
+  return object.label ?? (guess ? `${guess[0]}?` : "object");
+}
+
+// ---- searching -----------------------------------------------------------------------------------
+
+function weights() {
+  const sliders = [...byId("sliders").querySelectorAll("input")];
+  return Object.fromEntries(sliders.map((slider) => [slider.name, Number(slider.value)]));
+}
+
+function search() {
+  const { objects } = scene;
+  byId("back").hidden = !liked;
+  if (liked) {
+    const { id, name } = liked;
+    const ask = (page, signal) => api.like(id, page, weights(), signal);
+    results.show({ title: `More like ${name}`, drawn: null, ask });
+  } else if (objects.length) {
+    const json = toJson(objects);
+    const drawn = objects.map((object) => ({ colour: object.colour, name: nameOf(object) }));
+    const ask = (page, signal) => api.search(json, page, weights(), signal);
+    results.show({ title: "Photographs", drawn, ask });
+    guess(objects, json);
+  } else {
+    labelling.stop();
+    results.clear(HINT);
+  }
+}
+
+/** Search when nothing has changed for a while. hit: more like it; else what is drawn. */
+function searchSoon(hit) {
+  liked = hit;
+  clearTimeout(timer);
+  timer = setTimeout(search, WAIT);
+}
+
+function showLike(hit) {
+  searchSoon(hit);
+  byId("found-title").focus();
+}
+
+async function guess(objects, json) {
+  // What cannot be guessed has no guess; the search says why.
+  const answer = await labelling.run((signal) => api.labels(json, signal)).catch(() => null);
+  if (!answer) return;
+  guesses = new Map(objects.map((object, i) => [object.key, answer.labels[i]]));
+  scene.select(scene.selected); // shows them
+}
+
+async function takeObject(hit, number) {
+  if (isFull()) return;
+  try {
+    const picture = await api.cutOut(hit.id, number);
+    const box = hit.boxes[number].map((value, i) => value * (i % 2 ? HEIGHT : WIDTH));
+    const label = about.classes.includes(hit.labels[number]) ? hit.labels[number] : null;
+    scene.add(newObject({ picture, isPhoto: true, box, label }, scene.objects));
+    setTool("select");
+    byId("canvas").focus();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+function isFull() {
+  const full = scene.objects.length >= about.most_objects;
+  if (full) say(`A scene has at most ${about.most_objects} objects: delete one first.`);
+  return full;
+}
+
+// ---- actions -------------------------------------------------------------------------------------
+
+const ACTIONS = {
+  draw: () => setTool("draw"),
+  select: () => setTool("select"),
+  erase: () => setTool("erase"),
+  undo: () => scene.undo(),
+  redo: () => scene.redo(),
+  help: () => byId("help").showModal(),
+  save: () => saveScene(scene.objects),
+  open: () => byId("file").click(),
+  png: () => exportPng(scene.objects),
+  back: () => searchSoon(null),
+  new() {
+    scene.select(null);
+    setTool("draw");
+    say("The next line begins a new object.");
+  },
+  clear() {
+    if (scene.objects.length) scene.commit([]);
+  },
+  async mirror() {
+    const object = scene.current;
+    const picture = object.picture && (await mirroredPicture(object.picture));
+    if (scene.objects.includes(object)) {
+      scene.replace({ ...object, picture, strokes: mirroredStrokes(object) });
+    }
+  },
+  copy() {
+    if (!isFull()) scene.add(moved(newObject(scene.current, scene.objects), 16, 12));
+  },
+  forward: () => scene.raise(scene.current, 1),
+  backward: () => scene.raise(scene.current, -1),
+  delete: () => scene.remove(scene.current),
+};
+const OF_AN_OBJECT = ["mirror", "copy", "forward", "backward", "delete"];
+
+function act(name) {
+  if (!OF_AN_OBJECT.includes(name) || scene.current) ACTIONS[name]();
+}
+
+function setTool(tool) {
+  canvas.tool = tool;
+  for (const button of document.querySelectorAll("[data-tool]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+  }
+}
+
+function setLabel(label) {
+  if (scene.current && label !== scene.current.label) scene.replace({ ...scene.current, label });
+  else showObject();
+  byId("canvas").focus({ preventScroll: true });
+}
+
+async function open(file) {
+  try {
+    scene.commit(await loadScene(file, about.most_objects));
+    say(`${file.name} is open.`);
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+function onKey(event) {
+  const { target } = event;
+  const types = target.matches("input:not([type=range]), dialog *, dialog");
+  if (types || event.defaultPrevented || event.altKey) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  let name = KEYS[key];
+  if (event.ctrlKey || event.metaKey) {
+    name = { z: event.shiftKey ? "redo" : "undo", y: "redo" }[key];
+  }
+  if (!name) return;
+  event.preventDefault();
+  act(name);
+}
+
+// ---- showing -------------------------------------------------------------------------------------
+
+function showScene() {
+  const { objects, current } = scene;
+  byId("objects").replaceChildren(
+    ...objects.map((object, i) => {
+      const dot = element("span", { class: "dot" });
+      dot.style.setProperty("--colour", object.colour);
+      const pressed = String(object === current);
+      const button = element(
+        "button", { type: "button", class: "chip", "aria-pressed": pressed },
+        dot, `${i + 1} ${nameOf(object)}`,
+      );
+      button.addEventListener("click", () => {
+        scene.select(object.key);
+        byId("canvas").focus({ preventScroll: true });
+      });
+      return element("li", {}, button);
+    }),
+  );
+  const enabled = { undo: scene.canUndo, redo: scene.canRedo };
+  for (const name of OF_AN_OBJECT) enabled[name] = Boolean(current);
+  for (const name of ["save", "png", "clear"]) enabled[name] = objects.length > 0;
+  for (const [name, can] of Object.entries(enabled)) {
+    document.querySelector(`[data-action=${name}]`).disabled = !can;
+  }
+  byId("start").hidden = objects.length > 0;
+  showObject();
+}
+
+function showObject() {
+  const { current } = scene;
+  const input = byId("label");
+  input.disabled = !current;
+  if (document.activeElement !== input || !current) input.value = current?.label ?? "";
+  const found = current ? (guesses.get(current.key) ?? []).slice(0, 3) : [];
+  byId("guesses").replaceChildren(
+    ...found.map(([name, probability]) => {
+      const button = element("button", { type: "button", class: "chip" }, name);
+      button.append(element("small", {}, percent(probability)));
+      button.addEventListener("click", () => setLabel(name));
+      return button;
+    }),
+  );
+  byId("guess").hidden = !found.length;
+}
+
+function percent(probability) {
+  return `${Math.round(100 * probability)} %`;
+}
+
+function labelOptions(text) {
+  const wanted = text.trim().toLowerCase();
+  const guessed = guesses.get(scene.selected) ?? [];
+  const likely = guessed.map(([value, p]) => ({ value, note: `looks like it, ${percent(p)}` }));
+  const names = new Set(guessed.map(([value]) => value));
+  const others = about.classes.filter((value) => !names.has(value)).map((value) => ({ value }));
+  const found = [...likely, ...others].filter(({ value }) => value.toLowerCase().includes(wanted));
+  return wanted ? found : [{ value: null }, ...found];
+}
+
+function showExamples() {
+  const buttons = EXAMPLES.map(({ name, objects }) => {
+    const filled = objects.reduce((all, { label, strokes }) => {
+      const known = about.classes.includes(label) ? label : null;
+      return [...all, newObject({ strokes, label: known, box: extent(strokes) }, all)];
+    }, []);
+    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" });
+    picture.append(...filled.map(drawing));
+    const button = element("button", { type: "button", title: name, "aria-label": name }, picture);
+    button.addEventListener("click", () => {
+      scene.select(null);
+      scene.commit(filled);
+    });
+    return button;
+  });
+  byId("examples").replaceChildren(...buttons);
+}
+
+function showSliders() {
+  byId("sliders").replaceChildren(
+    ...Object.entries(about.weights).map(([name, value]) => {
+      const settings = { type: "range", min: 0, max: 2, step: 0.1, name, id: `weight-${name}`, value };
+      const shown = element("output", { for: settings.id }, value.toFixed(1));
+      const slider = element("input", settings);
+      slider.addEventListener("input", () => {
+        shown.textContent = Number(slider.value).toFixed(1);
+        searchSoon(liked);
+      });
+      return element("label", {}, element("span", {}, name), slider, shown);
+    }),
+  );
+}
+
+async function start() {
+  setTool("draw");
+  results.clear(HINT);
+  say("Draw one object after the other: New object begins the next.");
+  showExamples();
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-action], [data-tool]");
+    if (button) act(button.dataset.action ?? button.dataset.tool);
+  });
+  scene.addEventListener("draw", showScene);
+  scene.addEventListener("commit", () => searchSoon(null));
+  byId("file").addEventListener("change", ({ target }) => {
+    if (target.files[0]) open(target.files[0]);
+    target.value = ""; // the same file can be opened again
+  });
+  new Combobox(byId("label"), byId("labels"), labelOptions, setLabel);
+  showScene();
+  about = await api.about();
+  canvas.most = about.most_objects;
+  byId("about").textContent = `${about.photographs.toLocaleString("en")} photographs \u00b7 ${about.run}`;
+  showExamples();
+  showSliders();
+}
+
+start().catch((error) => results.clear(error.message));

@@ -1,0 +1,158 @@
+// The photographs found: ranked, page after page, with the boxes that match what was drawn.
+
+import { Latest, Refused, thumbnail } from "./api.js";
+import { element, showPicture } from "./dom.js";
+import { COLOURS } from "./scene.js";
+
+const PAGE = 24;
+
+/** Return a score as text, with a true minus. */
+export function number(value) {
+  return value.toFixed(2).replace("-", "\u2212");
+}
+
+/** Return the parts of a hit's score as text. */
+export function partsOf(hit) {
+  return Object.entries(hit.parts).map(([name, value]) => `${name} ${number(value)}`);
+}
+
+/** Return [drawn object, object of the photograph, score] of each match. drawn: {colour, name} of
+ * each drawn object; those of a photograph that others are compared with have colours of their
+ * own. */
+export function matchesOf(hit, drawn) {
+  return hit.matches.map(([from, to, score]) => {
+    const colour = COLOURS[from % COLOURS.length];
+    return [{ number: from + 1, ...(drawn?.[from] ?? { colour, name: "object" }) }, to, score];
+  });
+}
+
+/** Return the boxes of a photograph's objects, to be laid over it: those matched in the colour of
+ * what was drawn, others with `all`. */
+export function boxesOver(hit, drawn, all = false) {
+  const matched = new Map(matchesOf(hit, drawn).map(([object, to]) => [to, object]));
+  const boxes = hit.boxes.flatMap(([x0, y0, x1, y1], i) => {
+    const object = matched.get(i);
+    if (!object && !all) return [];
+    const name = [object?.number, hit.labels[i]].filter(Boolean).join(" ");
+    const box = element("span", { class: object ? "box matched" : "box" });
+    if (name) box.append(element("b", {}, name));
+    const [left, top] = [x0, y0].map((value) => `${100 * value}%`);
+    const [width, height] = [x1 - x0, y1 - y0].map((value) => `${100 * value}%`);
+    Object.assign(box.style, { left, top, width, height });
+    if (object) box.style.setProperty("--colour", object.colour);
+    return [box];
+  });
+  return element("span", { class: "boxes", "aria-hidden": "true" }, ...boxes);
+}
+
+export class Results {
+  #parts;
+  #onOpen;
+  #latest = new Latest();
+  question = null; // {title, drawn, ask} of what is shown
+  hits = [];
+
+  /** parts: elements {list, title, status, more}. onOpen: gets the place of a hit that is chosen. */
+  constructor(parts, onOpen) {
+    this.#parts = parts;
+    this.#onOpen = onOpen;
+    parts.more.addEventListener("click", () => this.#more());
+  }
+
+  /** Show the answer to a question, and until it comes what was there. ask: returns a page of hits
+   * for ({first, count}, signal). */
+  async show(question) {
+    this.#busy(true);
+    const answer = await this.#ask(question, 0);
+    if (!answer) return;
+    this.question = question;
+    this.hits = [];
+    this.#parts.title.textContent = question.title;
+    this.#parts.list.replaceChildren();
+    this.#add(answer);
+  }
+
+  /** Show nothing but a line of text. */
+  clear(text) {
+    this.#latest.stop();
+    this.#busy(false);
+    this.question = null;
+    this.hits = [];
+    this.#parts.list.replaceChildren();
+    this.#parts.title.textContent = "Photographs";
+    this.#parts.more.hidden = true;
+    this.#tell(text);
+  }
+
+  async #more() {
+    this.#busy(true);
+    const first = this.hits.length;
+    const answer = await this.#ask(this.question, first);
+    if (!answer) return;
+    this.#add(answer);
+    this.#parts.list.children[first]?.querySelector("button").focus();
+  }
+
+  async #ask(question, first) {
+    try {
+      const page = { first, count: PAGE };
+      const answer = await this.#latest.run((signal) => question.ask(page, signal));
+      if (answer) this.#busy(false);
+      return answer;
+    } catch (error) {
+      this.#busy(false);
+      const text = error instanceof Refused ? error.message : "The server's answer cannot be read.";
+      this.#tell(text, true);
+      return null;
+    }
+  }
+
+  #add({ total, hits }) {
+    const { drawn } = this.question;
+    this.#parts.list.append(
+      ...hits.map((hit, i) => this.#shown(hit, this.hits.length + i, drawn)),
+    );
+    this.hits.push(...hits);
+    this.#parts.more.hidden = this.hits.length >= total || !hits.length;
+    const count = this.hits.length.toLocaleString("en");
+    this.#tell(
+      total
+        ? `The best ${count} of ${total.toLocaleString("en")} photographs`
+        : "Nothing found: draw something else, or fewer objects.",
+    );
+  }
+
+  #shown(hit, place, drawn) {
+    const image = element("img", { alt: "", loading: "lazy", width: hit.width, height: hit.height });
+    showPicture(image, thumbnail(hit.id));
+    const matches = matchesOf(hit, drawn).map(
+      ([object, to]) => `${object.number} ${object.name}: ${hit.labels[to] ?? "object"}`,
+    );
+    const label = `${hit.rank}: ${hit.name}, score ${number(hit.score)}, ${partsOf(hit).join(", ")}; `
+      + `matches ${matches.join(", ") || "none"}`;
+    const button = element(
+      "button", { type: "button", class: "photo", "aria-label": label },
+      image, boxesOver(hit, drawn),
+    );
+    button.addEventListener("click", () => this.#onOpen(place));
+    const caption = element(
+      "p", { class: "scores", "aria-hidden": "true" },
+      element("span", { class: "rank" }, String(hit.rank)),
+      element("b", {}, number(hit.score)),
+      ...partsOf(hit).map((part) => element("span", {}, part)),
+    );
+    const item = element("li", { class: "hit" }, button, caption);
+    item.style.setProperty("--ratio", hit.width / hit.height);
+    return item;
+  }
+
+  #tell(text, isError = false) {
+    this.#parts.status.textContent = text;
+    this.#parts.status.classList.toggle("error", isError);
+  }
+
+  #busy(busy) {
+    this.#parts.list.setAttribute("aria-busy", String(busy));
+    this.#parts.more.disabled = busy;
+  }
+}

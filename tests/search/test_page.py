@@ -1,0 +1,494 @@
+"""The page in a real browser, before a server of made-up photographs."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from search.scene import Scene, SceneObject
+from tests.search.page_server import BOXES, CLASSES, PageServer
+
+SQUARE = [(40, 60), (140, 60), (140, 160), (40, 160), (40, 60)]
+TICK = [(220, 180), (260, 240), (360, 120)]
+SQUARE_BOX = [0.1, 0.2, 0.35, 160 / 300]
+TICK_BOX = [0.55, 0.4, 0.9, 0.8]
+WITHIN = 0.006  # of the canvas: a pixel of the screen
+
+
+@pytest.fixture
+def server():
+    server = PageServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the page in a window of its own. What it complains of fails the test, as does a request
+    to another host; but a server that `fails` is allowed to."""
+    contexts, complaints, hosts = [], [], set()
+
+    def visit(width=1280, height=800, fails=False, **settings):
+        context = browser.new_context(viewport={"width": width, "height": height}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(8000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: hosts.add(request.url.partition(":")[2].split("/")[2]))
+
+        def heard(message):
+            expected = fails and message.text.startswith("Failed to load resource")
+            if message.type in ("error", "warning") and not expected:
+                complaints.append(message.text)
+
+        page.on("console", heard)
+        page.goto(server.url)
+        expect(page.locator("#sliders input")).to_have_count(2)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not complaints
+    assert hosts == {server.url.partition("//")[2]}
+
+
+def on_screen(page, point):
+    box = page.locator("#canvas").bounding_box()
+    return box["x"] + point[0] / 400 * box["width"], box["y"] + point[1] / 300 * box["height"]
+
+
+def drag(page, points, steps=4):
+    """Press, move and lift the mouse: points in units of the canvas."""
+    page.mouse.move(*on_screen(page, points[0]))
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*on_screen(page, point), steps=steps)
+    page.mouse.up()
+
+
+def draw_two(page):
+    drag(page, SQUARE)
+    page.keyboard.press("n")
+    drag(page, TICK)
+
+
+def expect_hits(page, name):
+    """Wait for the answer of this name."""
+    expect(page.locator(".photo").first).to_have_attribute("aria-label", re.compile(f"1: {name}/"))
+
+
+def last_objects(server):
+    return server.searches[-1]["scene"]["objects"]
+
+
+def until(page, condition):
+    """Wait until a condition holds, of what the server was asked."""
+    for _ in range(100):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("not within 5 s")
+
+
+def expect_boxes(server, page, boxes):
+    """Wait until just these boxes are searched."""
+
+    def searched():
+        found = [each["box"] for each in last_objects(server)] if server.searches else []
+        return len(found) == len(boxes) and np.allclose(found, boxes, atol=WITHIN)
+
+    until(page, searched)
+
+
+def test_what_is_drawn_is_searched(visit, server):
+    page = visit()
+    draw_two(page)
+    expect_hits(page, "2 drawn")
+    expect(page.locator(".photo")).to_have_count(24)
+    expect_boxes(server, page, [SQUARE_BOX, TICK_BOX])
+    body = server.searches[-1]
+    assert (body["first"], body["count"]) == (0, 24)
+    assert body["weights"] == {"learned": 1.0, "layout": 1.0}
+    (stroke,) = body["scene"]["objects"][1]["strokes"]
+    for corner in TICK:  # every corner was passed
+        assert np.abs(np.array(stroke) - corner).max(axis=1).min() < 1.5, corner
+    scene = Scene.from_json(json.dumps(body["scene"]).encode())  # as the server reads it
+    assert (scene.sketches(64) < 128).sum(axis=(1, 2)).min() > 30
+    colours = page.locator("#canvas .strokes[stroke]").evaluate_all(
+        "all => all.filter(e => e.tagName == 'g').map(e => e.getAttribute('stroke'))"
+    )
+    assert len(set(colours)) == 2
+    # A line more for the object that is selected, not a third one.
+    drag(page, [(230, 130), (260, 130)])
+    until(page, lambda: [len(each["strokes"]) for each in last_objects(server)] == [1, 2])
+
+
+def test_undo_and_redo_over_everything(visit, server):
+    page = visit()
+    draw_two(page)
+    page.keyboard.press("c")
+    page.keyboard.press("Delete")
+    for count in (3, 2, 1, 0):
+        page.keyboard.press("Control+z")
+        expect(page.locator("#objects li")).to_have_count(count)
+    expect(page.locator("[data-action=undo]")).to_be_disabled()
+    for count in (1, 2, 3, 2):
+        page.keyboard.press("Control+y")
+        expect(page.locator("#objects li")).to_have_count(count)
+    expect(page.locator("[data-action=redo]")).to_be_disabled()
+    expect_boxes(server, page, [SQUARE_BOX, TICK_BOX])
+
+
+def test_moved_and_resized_by_pointer(visit, server):
+    page = visit()
+    draw_two(page)
+    page.keyboard.press("s")
+    drag(page, [(90, 60), (130, 90)])  # by its line
+    moved = np.add(SQUARE_BOX, 0.1)
+    expect_boxes(server, page, [moved, TICK_BOX])
+    drag(page, [(184, 194), (224, 224)])  # the handle below right
+    expect_boxes(server, page, [np.add(moved, [0, 0, 0.1, 0.1]), TICK_BOX])
+    assert np.allclose(np.max(last_objects(server)[0]["strokes"][0], axis=0), [220, 220], atol=2)
+    drag(page, [(150, 86), (150, 26)])  # the handle above
+    expect_boxes(server, page, [np.add(moved, [0, -0.2, 0.1, 0.1]), TICK_BOX])
+    drag(page, [(110, 220), (110, -900)])  # some of it stays on the canvas
+    until(page, lambda: 0 < last_objects(server)[0]["box"][3] < 0.1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "boxes"),
+    [
+        ("c", [SQUARE_BOX, TICK_BOX, np.add(TICK_BOX, [0.04, 0.04, 0.04, 0.04])]),
+        ("[", [TICK_BOX, SQUARE_BOX]),
+        ("[]", [SQUARE_BOX, TICK_BOX]),
+        ("m", [SQUARE_BOX, TICK_BOX]),
+    ],
+)
+def test_actions_on_an_object(visit, server, keys, boxes):
+    page = visit()
+    draw_two(page)
+    expect_boxes(server, page, [SQUARE_BOX, TICK_BOX])
+    drawn = last_objects(server)[1]["strokes"][0][0]
+    for key in keys:
+        page.keyboard.press(key)
+    if keys == "m":  # round the middle of its box
+        mirrored = [580 - drawn[0], drawn[1]]
+        until(page, lambda: np.allclose(last_objects(server)[1]["strokes"][0][0], mirrored, atol=2))
+    expect_boxes(server, page, boxes)
+
+
+def test_eraser_takes_the_lines_it_touches(visit, server):
+    page = visit()
+    drag(page, SQUARE)
+    drag(page, [(60, 200), (200, 200)])
+    page.keyboard.press("n")
+    drag(page, TICK)
+    page.keyboard.press("e")
+    drag(page, [(180, 190), (180, 210)])  # the second line of the first object
+    expect_boxes(server, page, [SQUARE_BOX, TICK_BOX])
+    drag(page, [(300, 20), (300, 280)], steps=1)  # quickly
+    expect_boxes(server, page, [SQUARE_BOX])
+    page.keyboard.press("Control+z")
+    expect_boxes(server, page, [SQUARE_BOX, TICK_BOX])
+
+
+def test_labels_are_guessed_and_chosen(visit, server):
+    page = visit()
+    drag(page, SQUARE)
+    expect(page.locator("#canvas .tag")).to_have_text("1 cat?")
+    expect(page.locator("#guesses button")).to_have_text(["cat61 %", "dog20 %", "tree10 %"])
+    page.locator("#guesses button").nth(1).click()
+    expect(page.locator("#canvas .tag")).to_have_text("1 dog")
+    label = page.get_by_role("combobox")
+    label.click()
+    expect(page.get_by_role("option")).to_have_count(len(CLASSES) + 1)
+    label.fill("tr")
+    expect(page.get_by_role("option")).to_have_text([re.compile("tree"), "traffic light"])
+    label.press("ArrowDown")
+    label.press("Enter")
+    expect(page.locator("#canvas .tag")).to_have_text("1 traffic light")
+    expect(page.locator("#canvas")).to_be_focused()
+    until(page, lambda: last_objects(server)[0]["label"] == "traffic light")
+    label.click()
+    page.get_by_role("option", name="No label").click()
+    until(page, lambda: last_objects(server)[0]["label"] is None)
+
+
+def test_answers_that_come_late_are_dropped(visit, server):
+    page = visit()
+    server.delays = [0, 1.2, 0]
+    drag(page, SQUARE)
+    expect_hits(page, "1 drawn")
+    page.keyboard.press("n")
+    drag(page, TICK)
+    until(page, lambda: len(server.searches) == 2)  # and not answered: what was there stays
+    expect(page.locator(".photo")).to_have_count(24)
+    page.keyboard.press("c")
+    expect_hits(page, "3 drawn")
+    page.wait_for_timeout(1300)
+    expect_hits(page, "3 drawn")
+
+
+def test_hits_say_why_and_go_on(visit, server):
+    page = visit()
+    draw_two(page)
+    expect_hits(page, "2 drawn")
+    hit = page.locator(".hit").nth(1)
+    expect(hit.locator(".scores")).to_have_text(re.compile(r"2\s*2\.40.*0\.81"))
+    expect(page.locator("#found-status")).to_have_text("The best 24 of 60 photographs")
+    expect(hit.locator(".boxes")).to_have_css("opacity", "0")
+    hit.hover()
+    expect(hit.locator(".boxes")).to_have_css("opacity", "1")
+    photo, box = hit.locator("img").bounding_box(), hit.locator(".box").nth(1).bounding_box()
+    place = [(box["x"] - photo["x"]) / photo["width"], (box["y"] - photo["y"]) / photo["height"]]
+    assert np.allclose(place, BOXES[1][:2], atol=0.02)
+    drawn = page.locator("#canvas polyline").nth(1).evaluate("e => getComputedStyle(e).stroke")
+    expect(hit.locator(".box").nth(1)).to_have_css("border-color", drawn)
+    for count in (48, 60):
+        page.get_by_role("button", name="More").click()
+        expect(page.locator(".photo")).to_have_count(count)
+    expect(page.locator("#more")).to_be_hidden()
+    expect(page.locator(".rank")).to_have_text([str(i + 1) for i in range(60)])
+
+
+def test_full_view_more_like_this_and_back(visit, server):
+    page = visit()
+    drag(page, SQUARE)
+    page.locator(".photo").nth(2).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading")).to_have_text("1 drawn/2.jpg")
+    page.keyboard.press("ArrowRight")
+    expect(dialog.get_by_role("heading")).to_have_text("1 drawn/3.jpg")
+    expect(dialog.locator(".box")).to_have_text(["1 cat", "dog"])
+    dialog.get_by_role("button", name="More like this").click()
+    expect(page.locator("#found-title")).to_have_text("More like 1 drawn/3.jpg")
+    expect_hits(page, "like")
+    page.get_by_role("button", name="Back to the drawing").click()
+    expect_hits(page, "1 drawn")
+
+
+def test_photographed_object_joins_the_query(visit, server):
+    page = visit()
+    drag(page, SQUARE)
+    page.locator(".photo").nth(1).click()
+    page.get_by_role("button", name="Put dog 2 into the drawing").click()
+    expect_boxes(server, page, [SQUARE_BOX, BOXES[1]])
+    added = last_objects(server)[1]
+    assert added["is_photo"] is True
+    assert added["label"] == "dog"
+    assert added["picture"].startswith("data:image/jpeg;base64,")
+    scene = Scene.from_json(json.dumps(server.searches[-1]["scene"]).encode())
+    assert scene.objects[1].picture.size == (90, 60)
+    page.keyboard.press("m")
+    until(page, lambda: last_objects(server)[1]["picture"].startswith("data:image/png;base64,"))
+    page.keyboard.press("d")
+    drag(page, TICK)  # beside a picture a line is an object of its own
+    expect_boxes(server, page, [SQUARE_BOX, BOXES[1], TICK_BOX])
+
+
+def test_rankings_are_weighed(visit, server):
+    page = visit()
+    drag(page, SQUARE)
+    expect_hits(page, "1 drawn")
+    page.get_by_role("slider", name="learned").fill("0")
+    until(page, lambda: server.searches[-1]["weights"] == {"learned": 0.0, "layout": 1.0})
+
+
+def test_saved_opened_and_exported(visit, server, tmp_path):
+    page = visit()
+    draw_two(page)
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save").click()
+    saved.value.save_as(tmp_path / "scene.json")
+    scene = Scene.read(tmp_path / "scene.json")
+    assert np.allclose(scene.boxes, [SQUARE_BOX, TICK_BOX], atol=WITHIN)
+    with page.expect_download() as exported:
+        page.get_by_role("button", name="Export PNG").click()
+    exported.value.save_as(tmp_path / "scene.png")
+    pixels = np.asarray(Image.open(tmp_path / "scene.png").convert("L"))
+    assert pixels.shape == (1200, 1600)
+    assert pixels[240, 200] < 200 < pixels[10, 10]
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#objects li")).to_have_count(0)
+    page.locator("#file").set_input_files(tmp_path / "scene.json")
+    expect_boxes(server, page, [SQUARE_BOX, TICK_BOX])
+    assert Scene.from_json(json.dumps(server.searches[-1]["scene"]).encode()).width == 400
+
+
+def test_opens_a_scene_of_another_canvas(visit, server, tmp_path):
+    """The box stays, and the proportions of the drawing, which say what it is."""
+    strokes = [np.array([[0, 0], [1, 0], [1, 0.5]])]
+    Scene([SceneObject(strokes, box=(0.2, 0.1, 0.4, 0.9), label="cat")]).save(
+        tmp_path / "scene.json"
+    )
+    page = visit()
+    page.locator("#file").set_input_files(tmp_path / "scene.json")
+    expect_boxes(server, page, [[0.2, 0.1, 0.4, 0.9]])
+    (found,) = last_objects(server)
+    assert found["label"] == "cat"
+    width, height = np.ptp(found["strokes"][0], axis=0)
+    assert width == pytest.approx(80)
+    assert height == pytest.approx(40)
+
+
+def test_files_that_are_no_scenes(visit, tmp_path):
+    page = visit()
+    drag(page, SQUARE)
+    head = '{"format": "scene-designer scene", "version": 1, "canvas": [4, 3], "objects": '
+    for text, told in [
+        ("no", "it is not JSON"),
+        ('{"format": "other"}', "does not say"),
+        (head + "[]}", "has 0 objects"),
+        (head + '[{"picture": "http://127.0.0.1:1/a.png", "box": [0, 0, 1, 1]}]}', "Object 1"),
+        (head + '[{"strokes": [[[1, "<b>"]]]}]}', "Object 1"),
+        (head + '[{"strokes": [[[1, 2]]], "box": [0.5, 0.5, 0.2, 0.9]}]}', "Object 1"),
+        (head + '[{"picture": "data:image/png;base64,AAAA", "box": [0, 0, 1, 1]}]}', "A picture"),
+    ]:
+        (tmp_path / "scene.json").write_text(text)
+        page.locator("#file").set_input_files(tmp_path / "scene.json")
+        expect(page.locator("#said")).to_contain_text(told)
+    expect(page.locator("#objects li")).to_have_count(1)
+
+
+def test_touch(visit, server):
+    page = visit(820, 1180, has_touch=True)
+    touch = page.context.new_cdp_session(page)
+
+    def finger(kind, *points):
+        points = [dict(zip("xy", on_screen(page, point))) for point in points]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    finger("touchStart", SQUARE[0])
+    for corner in SQUARE[1:]:
+        finger("touchMove", corner)
+    finger("touchMove", SQUARE[-1], (300, 200))  # a second finger draws nothing
+    finger("touchEnd")
+    expect_boxes(server, page, [SQUARE_BOX])
+    assert len(last_objects(server)[0]["strokes"]) == 1
+    assert page.evaluate("scrollY") == 0
+    page.get_by_role("button", name="Select").tap()
+    finger("touchStart", (148, 165))  # near the handle: fingers are broad
+    finger("touchMove", (188, 195))
+    finger("touchEnd")
+    expect_boxes(server, page, [np.add(SQUARE_BOX, [0, 0, 0.1, 0.1])])
+
+
+def test_keyboard_alone(visit, server):
+    page = visit()
+
+    def press(*keys):
+        for key in keys:
+            page.keyboard.press(key)
+
+    for _ in range(12):
+        press("Tab")
+        if page.evaluate("document.activeElement.id") == "canvas":
+            break
+    expect(page.locator("#canvas")).to_be_focused()
+    press("Space", *["ArrowRight"] * 10, *["ArrowDown"] * 5, "Space")  # the pen: 6 units a key
+    box = np.array([0.5, 0.5, 0.65, 0.6])
+    expect_boxes(server, page, [box])
+    press("s", *["ArrowLeft"] * 10, "Shift+ArrowUp")
+    moved = box - [0.15, 1 / 300, 0.15, 1 / 300]
+    expect_boxes(server, page, [moved])
+    press("+", "+")
+    grown = moved + 0.105 * np.array([-0.15, -0.1, 0.15, 0.1])
+    expect_boxes(server, page, [grown])
+    press("Control+z")  # keys of a moment are one step
+    expect_boxes(server, page, [moved])
+    press("c", "PageUp")
+    expect(page.locator("#said")).to_contain_text("Object 1 of 2, cat?")
+    expect(page.locator("#canvas")).to_have_attribute(
+        "aria-activedescendant", re.compile("object-")
+    )
+    press("Enter")
+    page.keyboard.type("giraf")
+    press("Enter", "PageDown", "Delete")
+    until(page, lambda: [each["label"] for each in last_objects(server)] == ["giraffe"])
+    press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("arrow keys")
+    press("Escape")
+    page.locator(".photo").first.focus()
+    expect(page.locator(".hit .boxes").first).to_have_css("opacity", "1")
+    press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("More like this")
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (820, 1180), (1280, 800)])
+def test_fits_the_screen(visit, width, height):
+    page = visit(width, height)
+    page.locator("#examples button").first.click()
+    expect_hits(page, "3 drawn")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    canvas, hits = (page.locator(name).bounding_box() for name in ("#canvas", "#hits"))
+    assert canvas["y"] + canvas["height"] < height
+    wide = width > 1000
+    assert (hits["x"] > canvas["x"] + canvas["width"]) == wide
+    assert (hits["y"] > canvas["y"] + canvas["height"]) != wide
+    page.locator(".photo").first.click()
+    dialog = page.get_by_role("dialog").bounding_box()
+    assert dialog["x"] >= 0 and dialog["x"] + dialog["width"] <= width
+
+
+@pytest.mark.parametrize(
+    ("number", "labels"),
+    [(0, ["airplane", "clouds", "clouds"]), (1, ["boat", "boat"]), (2, ["car", "traffic light"])],
+)
+def test_examples_to_start_from(visit, server, number, labels):
+    page = visit()
+    page.locator("#examples button").nth(number).click()
+    expect_hits(page, f"{len(labels)} drawn")
+    assert [each["label"] for each in last_objects(server)] == labels
+    scene = Scene.from_json(json.dumps(server.searches[-1]["scene"]).encode())
+    assert (scene.boxes > 0).all() and (scene.boxes < 1).all()
+
+
+def test_server_restarted_in_the_middle(visit, server):
+    page = visit(fails=True)
+    drag(page, SQUARE)
+    expect_hits(page, "1 drawn")
+    server.close()
+    page.keyboard.press("c")
+    expect(page.locator("#notice")).to_contain_text("does not answer")
+    expect(page.locator(".photo")).to_have_count(24)
+    server.start()
+    expect_hits(page, "2 drawn")
+    expect(page.locator("#notice")).to_be_empty()
+
+
+def test_busy_server_is_asked_again(visit, server):
+    page = visit(fails=True)
+    server.busy = 2  # the search and the guess
+    drag(page, SQUARE)
+    expect(page.locator("#notice")).to_contain_text("busy")
+    expect_hits(page, "1 drawn")
+    expect(page.locator("#notice")).to_be_empty()
+
+
+def test_nothing_found_and_refusals_are_told(visit, server):
+    page = visit(fails=True)
+    server.total = 0
+    drag(page, SQUARE)
+    expect(page.locator("#found-status")).to_contain_text("Nothing found")
+    server.refusal = "object 0: <b>it shows nothing</b>"
+    page.keyboard.press("c")
+    expect(page.locator("#found-status")).to_have_text(server.refusal)
+    server.refusal, server.total = None, 60
+    page.keyboard.press("c")
+    expect_hits(page, "3 drawn")
+
+
+def test_no_more_objects_than_can_be_searched(visit, server):
+    page = visit()
+    drag(page, SQUARE)
+    for _ in range(8):
+        page.keyboard.press("c")
+    expect(page.locator("#said")).to_contain_text("at most 8 objects")
+    page.keyboard.press("n")
+    drag(page, TICK)
+    expect(page.locator("#said")).to_contain_text("at most 8 objects")
+    expect_hits(page, "8 drawn")
