@@ -1,8 +1,8 @@
 """Colours of classes in pictures of layouts, for people to read.
 
 Well-known stuff and things have the colours they have in photographs: sky is light blue, grass
-green, a road grey. All others are as far from those, and from each other, as the cube of colours
-allows.
+green, a road grey. All others look as different from those, and from each other, as
+can be.
 """
 
 from __future__ import annotations
@@ -113,18 +113,37 @@ NATURAL = {
 }
 
 
+def oklab(colours: np.ndarray) -> np.ndarray:
+    """Return colours in Oklab (Ottosson 2020), where distances are as large as they look: float
+    (n, 3). colours: (n, 3) of 0..255, red, green and blue."""
+    shares = np.asarray(colours) / 255
+    light = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    cones = light @ np.array([
+        [0.4122214708, 0.2119034982, 0.0883024619],
+        [0.5363325363, 0.6806995451, 0.2817188376],
+        [0.0514459929, 0.1073969566, 0.6299787005],
+    ])  # fmt: skip
+    return np.cbrt(cones) @ np.array([
+        [0.2104542553, 1.9779984951, 0.0259040371],
+        [0.7936177850, -2.4285922050, 0.7827717662],
+        [-0.0040720468, 0.4505937099, -0.8086757660],
+    ])  # fmt: skip
+
+
 def spread(colours: Sequence[tuple[int, int, int]], count: int) -> np.ndarray:
-    """Return `count` more colours, each as far as can be from `colours` and those before it: uint8
-    (count, 3), red, green and blue."""
+    """Return `count` more colours, each looking as different as can be from `colours` and those
+    before it: uint8 (count, 3), red, green and blue."""
     steps = np.arange(0, 256, 17)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
-    nearest, found = np.full(len(cube), np.inf), []
-    for colour in [*colours, *[None] * count]:
-        if colour is None:
-            colour = cube[nearest.argmax()]
-            found.append(colour)
-        nearest = np.minimum(nearest, ((cube - colour) ** 2).sum(axis=1))
-    return np.array(found, np.uint8)
+    cube = cube[cube.max(axis=1) > 100]  # the darkest look alike on screens
+    places, found = oklab(cube), []
+    nearest = np.full(len(cube), np.inf)
+    for place in oklab(colours):
+        nearest = np.minimum(nearest, ((places - place) ** 2).sum(axis=1))
+    for _ in range(count):
+        found.append(nearest.argmax())
+        nearest = np.minimum(nearest, ((places - places[found[-1]]) ** 2).sum(axis=1))
+    return cube[found].astype(np.uint8)
 
 
 def _palette() -> np.ndarray:

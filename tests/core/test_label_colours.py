@@ -11,6 +11,7 @@ from core.label_colours import (
     PALETTE,
     class_palette,
     coco_names,
+    oklab,
     spread,
 )
 from core.label_maps import BACKGROUND
@@ -19,9 +20,15 @@ from core.label_maps import BACKGROUND
 @pytest.mark.parametrize("palette", [PALETTE, INSTANCE_PALETTE], ids=["classes", "instances"])
 def test_colours_are_told_apart(palette):
     assert palette.shape == (256, 3) and palette.dtype == np.uint8
-    apart = np.linalg.norm(palette.astype(int)[:, None] - palette, axis=-1)
+    assert _apart(palette).min() > 0.025
+
+
+def _apart(colours):
+    """How different each colour looks from the others; black and white: 1."""
+    places = oklab(colours)
+    apart = np.linalg.norm(places[:, None] - places, axis=-1)
     np.fill_diagonal(apart, np.inf)
-    assert apart.min() > 18
+    return apart
 
 
 # COCO-Stuff ids of what photographs show beside each other.
@@ -34,9 +41,7 @@ TOGETHER = {
 
 @pytest.mark.parametrize("ids", TOGETHER.values(), ids=TOGETHER)
 def test_neighbours_are_far_apart(ids):
-    colours = PALETTE[np.array(ids) - 1].astype(int)
-    apart = np.linalg.norm(colours[:, None] - colours, axis=-1)
-    assert apart[np.triu_indices(len(ids), 1)].min() > 30
+    assert _apart(PALETTE[np.array(ids) - 1]).min() > 0.055
 
 
 @pytest.mark.parametrize(
@@ -49,12 +54,18 @@ def test_hues_of_photographs(number, hue):
     assert found == pytest.approx(hue, abs=12)
 
 
-def test_spread_by_hand():
-    """Farthest from black is white; from both, the middle of an edge between two others."""
-    found = spread([(0, 0, 0)], 2)
-    assert found[0].tolist() == [255] * 3
-    low, middle, high = sorted(found[1].tolist())
-    assert (low, high) == (0, 255) and middle in (119, 136)
+def test_each_is_the_farthest_there_is():
+    """White from black; after that none is farther from those before it than the last one was."""
+    found = np.concatenate([[[0, 0, 0]], spread([(0, 0, 0)], 20)])
+    assert found[1].tolist() == [255] * 3
+    distances = [_apart(found[: n + 1])[n].min() for n in range(1, 21)]
+    assert distances == sorted(distances, reverse=True)
+
+
+def test_oklab_of_known_colours():
+    found = oklab(np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0]]))
+    expected = [[0, 0, 0], [1, 0, 0], [0.6280, 0.2249, 0.1258]]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_classes_have_the_colours_of_their_ids():
