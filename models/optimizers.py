@@ -107,7 +107,7 @@ class FallingRate(tf.keras.optimizers.schedules.LearningRateSchedule):
 
 class LateFallingRate(FallingRate):
     """The rate for the first half of T optimizer steps, then along a line to zero (Park et al.
-    2019, section 4)."""
+    2019, appendix A, on ADE20K and Cityscapes)."""
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         fraction = tf.cast(step, tf.float32) / self.iterations

@@ -80,7 +80,8 @@ class Spade(LayoutModel):
         perceptual = hparams.vgg19_weights != "none" and hparams.perceptual_weight
         self.perceptual = PerceptualFeatures() if perceptual else None
 
-        # Park et al. 2019, section 4: Adam with beta_1 0, and the two time-scales of Heusel et al.
+        # Park et al. 2019, section 4: Adam with beta_1 0 and beta_2 0.999 (their code: 0.9), and
+        # the two time-scales of Heusel et al.
         self.optimizers = {}
         for name, part, rate in (
             ("main", self.generator, 1),
@@ -173,7 +174,9 @@ class Spade(LayoutModel):
         layouts, weights = maps.one_hot(), self.loss_weights()
         with tf.GradientTape() as tape:
             pictures = self.generator(maps, training=True)
-            # One pass serves both optimizers: this inner tape sees nothing before it.
+            # Paper (its code): the discriminators learn from pictures made anew; here: one pass
+            # serves both optimizers, because that saves one of the generator and one of the
+            # discriminators. This inner tape sees nothing before it.
             with tf.GradientTape() as critic_tape:
                 both = tf.concat([pictures, photos], axis=0)
                 judged = self.discriminator(both, layouts, training=True)

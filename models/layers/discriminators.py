@@ -8,9 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.layers.normalization import NORMS, InstanceNorm, SpectralConv
+from models.layers.normalization import NORMS, InstanceNorm, SpectralConv, xavier_small
 from models.layers.semantic import CHANNELS
 
+PADDING = ((0, 0), (2, 2), (2, 2), (0, 0))  # of PatchDiscriminator's convolutions
 ARCHITECTURES = {"big": (64, 3), "small": (32, 3), "verysmall": (16, 2)}  # filters, stride-2 layers
 
 
@@ -126,8 +127,8 @@ class LayoutConv(SpectralConv):
         kernel = tf.cast(self.normalized_kernel(training), inputs.dtype)
         of_layouts, of_pictures = kernel[:, :, :CHANNELS], kernel[:, :, CHANNELS:]
         layouts = tf.cast(layouts, inputs.dtype)
-        shared = tf.nn.conv2d(layouts, of_layouts, self.stride, "SAME") + self.bias
-        outputs = tf.nn.conv2d(inputs, of_pictures, self.stride, "SAME")
+        shared = tf.nn.conv2d(layouts, of_layouts, self.stride, self.padding) + self.bias
+        outputs = tf.nn.conv2d(inputs, of_pictures, self.stride, self.padding)
         shape = tf.shape(outputs)
         by_layout = tf.reshape(outputs, [-1, *tf.unstack(tf.shape(shared))])
         return tf.reshape(by_layout + shared, shape)
@@ -138,19 +139,23 @@ class PatchDiscriminator(tf.keras.layers.Layer):
     2019, appendix A).
 
     Three convolutions of stride 2, doubling in width from `filters`, a fourth and the scores at
-    stride 1; 4x4 kernels; instance norm on all but the first and the last.
+    stride 1; 4x4 kernels, two pixels of padding; spectral norm and instance norm, without
+    parameters, on all but the first and the last.
     """
+
+    # Paper: spectral norm on all layers; here: not on the first and the last, as in its code.
 
     def __init__(self, filters: int, **kwargs: Any):
         super().__init__(**kwargs)
-        conv = functools.partial(SpectralConv, kernel_size=4)
-        self.joined = LayoutConv(filters, stride=2, kernel_size=4, name="joined")
+        options = {"kernel_size": 4, "padding": PADDING, "initializer": xavier_small}
+        conv = functools.partial(SpectralConv, **options)
+        self.joined = LayoutConv(filters, stride=2, normalize=False, name="joined", **options)
         self.convs = [
             conv(filters * 2**i, stride=2 if i < 3 else 1, use_bias=False, name=f"conv_{i}")
             for i in (1, 2, 3)
         ]
-        self.norms = [InstanceNorm() for _ in self.convs]
-        self.scores = conv(1, name="scores")
+        self.norms = [InstanceNorm(learned=False) for _ in self.convs]
+        self.scores = conv(1, normalize=False, name="scores")
 
     def call(
         self, pictures: tf.Tensor, layouts: tf.Tensor, training: bool = False

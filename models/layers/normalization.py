@@ -21,10 +21,12 @@ SAME_ON_REPLICAS = {"aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
 
 
 class InstanceNorm(tf.keras.layers.GroupNormalization):
-    """Normalises each channel of each sample over its pixels, with a learned scale and offset."""
+    """Normalises each channel of each sample over its pixels; `learned`: with a scale and offset
+    that are learned."""
 
-    def __init__(self):
-        super().__init__(groups=-1, epsilon=1e-5, dtype="float32", autocast=False)
+    def __init__(self, learned: bool = True):
+        numerics = {"epsilon": 1e-5, "dtype": "float32", "autocast": False}
+        super().__init__(groups=-1, center=learned, scale=learned, **numerics)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         # Keras would take the moments of bfloat16 maps in bfloat16.
@@ -94,6 +96,12 @@ def _no_norm(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
 NORMS = {"batch": batch_norm, "instance": InstanceNorm, "none": lambda: _no_norm}
 
 
+def xavier_small() -> tf.keras.initializers.Initializer:
+    """Return the kernels' start in the published code of SPADE: Xavier normal times 0.02. A kernel
+    that is divided by its spectral norm turns the faster for being small."""
+    return tf.keras.initializers.VarianceScaling(0.02**2, "fan_avg", "untruncated_normal")
+
+
 class ConvBatchNorm(tf.keras.layers.Layer):
     """'same' convolution without bias, batch norm, activation: (B, H, W, in) -> (B, H', W', out).
 
@@ -160,7 +168,7 @@ class ConvBatchNorm(tf.keras.layers.Layer):
 
 
 class SpectralConv(tf.keras.layers.Layer):
-    """'same' convolution whose kernel is divided by its spectral norm (Miyato et al. 2018).
+    """Convolution whose kernel is divided by its spectral norm (Miyato et al. 2018).
 
     One step of power iteration a training call; the vector it moves is saved with the weights.
     Own code, because the wrappers of Keras and TensorFlow Addons overwrite the kernel by its
@@ -175,19 +183,24 @@ class SpectralConv(tf.keras.layers.Layer):
         use_bias: bool = True,
         normalize: bool = True,
         kernel_size: int = 3,
+        padding: Any = "SAME",
+        initializer: Callable = tf.keras.initializers.GlorotUniform,
         **kwargs,
     ):
+        """padding: as of tf.nn.conv2d. initializer: called without arguments for the kernel's."""
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
         self.stride = stride
         self.use_bias = use_bias
         self.normalize = normalize
+        self.padding = padding
+        self.initializer = initializer
 
     def build(self, input_shape):
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
         self.kernel = self.add_weight(
-            "kernel", shape, initializer="glorot_uniform", experimental_autocast=False
+            "kernel", shape, initializer=self.initializer(), experimental_autocast=False
         )
         self.bias = None
         if self.use_bias:
@@ -204,7 +217,7 @@ class SpectralConv(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         kernel = tf.cast(self.normalized_kernel(training), inputs.dtype)
-        outputs = tf.nn.conv2d(inputs, kernel, self.stride, "SAME")
+        outputs = tf.nn.conv2d(inputs, kernel, self.stride, self.padding)
         return outputs if self.bias is None else tf.nn.bias_add(outputs, self.bias)
 
     def normalized_kernel(self, training: bool) -> tf.Tensor:

@@ -16,7 +16,13 @@ import operator
 
 import tensorflow as tf
 
-from models.layers.normalization import MOMENTUM, SAME_ON_REPLICAS, SpectralConv, moments
+from models.layers.normalization import (
+    MOMENTUM,
+    SAME_ON_REPLICAS,
+    SpectralConv,
+    moments,
+    xavier_small,
+)
 from models.layers.semantic import (
     CHANNELS,
     CLASSES,
@@ -62,7 +68,7 @@ class SpadeNorm(tf.keras.layers.Layer):
 
         def conv(name: str, inputs: int, outputs: int):
             shape = (3, 3, inputs, outputs)
-            kernel = weight(f"{name}_kernel", shape, initializer="glorot_uniform")
+            kernel = weight(f"{name}_kernel", shape, initializer=xavier_small())
             return kernel, weight(f"{name}_bias", (outputs,), initializer="zeros")
 
         self.shared_kernel, self.shared_bias = conv("shared", CHANNELS, self.hidden)
@@ -119,16 +125,15 @@ class SpadeBlock(tf.keras.layers.Layer):
 
     def __init__(self, inputs: int, outputs: int, hidden: int, spectral_norm: bool, **kwargs):
         super().__init__(**kwargs)
+        conv = functools.partial(SpectralConv, normalize=spectral_norm, initializer=xavier_small)
         self.norm_0 = SpadeNorm(hidden, name="norm_0")
-        self.conv_0 = SpectralConv(min(inputs, outputs), normalize=spectral_norm, name="conv_0")
+        self.conv_0 = conv(min(inputs, outputs), name="conv_0")
         self.norm_1 = SpadeNorm(hidden, name="norm_1")
-        self.conv_1 = SpectralConv(outputs, normalize=spectral_norm, name="conv_1")
+        self.conv_1 = conv(outputs, name="conv_1")
         self.widens = inputs != outputs
         if self.widens:
             self.norm_s = SpadeNorm(hidden, name="norm_s")
-            self.conv_s = SpectralConv(
-                outputs, kernel_size=1, use_bias=False, normalize=spectral_norm, name="conv_s"
-            )
+            self.conv_s = conv(outputs, kernel_size=1, use_bias=False, name="conv_s")
 
     @property
     def convs(self) -> dict[str, SpectralConv]:
@@ -158,11 +163,12 @@ class SpadeGenerator(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.width = width
         self.hidden = hidden
-        self.fc = tf.keras.layers.Conv2D(16 * width, 3, padding="same", name="fc")
+        plain_conv = functools.partial(tf.keras.layers.Conv2D, kernel_size=3, padding="same")
+        self.fc = plain_conv(16 * width, kernel_initializer=xavier_small(), name="fc")
         for name, (inputs, outputs, _) in BLOCKS.items():
             block = SpadeBlock(inputs * width, outputs * width, hidden, spectral_norm, name=name)
             setattr(self, name, block)
-        self.conv_img = tf.keras.layers.Conv2D(3, 3, padding="same", name="conv_img")
+        self.conv_img = plain_conv(3, kernel_initializer=xavier_small(), name="conv_img")
 
     def call(self, maps: SemanticMaps, training: bool = False) -> tf.Tensor:
         step = SCALE

