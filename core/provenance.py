@@ -128,6 +128,9 @@ def digest(files: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+SHOWN = 32  # characters of what tells a file apart: its bytes, and the first digits of a digest
+
+
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, str] | None:
     """Return the first file that differs and what became of it, or None. Both: of `data_files`."""
     changed = [name for name in before if name in now and before[name] != now[name]]
@@ -136,10 +139,9 @@ def difference(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, 
     for names, what in ((changed, "has changed"), (gone, "is missing"), (new, "is new")):
         if names:
             others = len(changed) + len(gone) + len(new) - 1
-            more = (
-                f" ({others} other file{'s differ' if others > 1 else ' differs'})"
-                if others
-                else ""
-            )
-            return min(names), what + more
+            more = f" ({others} other file{'s differ' if others > 1 else ' differs'})"
+            name = min(names)
+            if names is changed:
+                what += f" from {before[name]:.{SHOWN}} to {now[name]:.{SHOWN}}"
+            return name, what + more * (others > 0)
     return None

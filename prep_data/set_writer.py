@@ -80,12 +80,14 @@ def file_stem(name: str) -> str:
 
 
 def fingerprint(files: Iterable[Path], images: Iterable[Path]) -> dict[str, str]:
-    """Return SHA-256s of a downloaded set, wherever it lies: of the contents of each of `files`, by
-    name, and one of names and sizes of those `images` that are there, too many to be read."""
+    """Return what tells a downloaded set apart, wherever it lies: of each of `files`, by name, the
+    size and the SHA-256 of its content; of those `images` that are there, too many to be read,
+    their number and one SHA-256 of names and sizes."""
     found = {}
     for path in files:
         try:
-            found[path.name] = provenance.sha256(path)
+            digest = provenance.sha256(path)
+            found[path.name] = f"{path.stat().st_size} bytes, {digest}"
         except UserError:  # the command decides later whether it can do without the file
             found[path.name] = "unreadable"
     sizes = []
@@ -93,7 +95,7 @@ def fingerprint(files: Iterable[Path], images: Iterable[Path]) -> dict[str, str]
         with contextlib.suppress(OSError, ValueError):
             sizes.append(f"{path.stat().st_size}  {path.parent.name}/{path.name}")
     digest = hashlib.sha256(os.fsencode("\n".join(sorted(sizes)))).hexdigest()
-    return {**found, "name or size of a picture": digest}
+    return {**found, "name or size of a picture": f"{len(sizes)} pictures, {digest}"}
 
 
 def _first_difference(name: str, old: Any, new: Any) -> str:

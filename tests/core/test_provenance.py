@@ -122,10 +122,10 @@ def test_the_digest_is_that_of_sha256sum(folder):
     ("before", "now", "expected"),
     [
         ({"a": "1"}, {"a": "1"}, None),
-        ({"a": "1", "b": "1"}, {"a": "2", "b": "1"}, ("a", "has changed")),
+        ({"a": "1", "b": "1"}, {"a": "2", "b": "1"}, ("a", "has changed from 1 to 2")),
         ({"a": "1", "b": "1"}, {"b": "1"}, ("a", "is missing")),
         ({"b": "1"}, {"a": "1", "b": "1"}, ("a", "is new")),
-        ({"a": "1", "b": "1"}, {"b": "2"}, ("b", "has changed (1 other file differs)")),
+        ({"a": "1", "b": "1"}, {"b": "2"}, ("b", "has changed from 1 to 2 (1 other file differs)")),
         ({"a": "1"}, {"b": "2", "c": "2"}, ("a", "is missing (2 other files differ)")),
     ],
 )

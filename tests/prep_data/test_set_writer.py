@@ -166,7 +166,9 @@ def test_other_sources_are_an_error(tmp_path):
     assert not begin({"a": "2"})  # no shard is there
     (tmp_path / "set/train").mkdir()
     (tmp_path / "set/train/x.tfrecord").touch()
-    with pytest.raises(UserError, match=r"prepared from other files than these \(a has changed\)"):
+    with pytest.raises(
+        UserError, match=r"prepared from other files than these \(a has changed from 2 to 1\)"
+    ):
         begin({"a": "1"})
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.errors import UsageError, UserError
 from core.run import Run
-from search import index
+from search import index, matching
 from search.detector import Detector, FoundObjects
 from search.index import PhotoIndex, z_scores
 from search.scene import Scene, SceneObject
