@@ -52,8 +52,9 @@ def train(argv: Sequence[str]) -> None:
     from core.run import Run
 
     folder, checkpoints = args.folder, Checkpoints(args.folder.checkpoints)
+    distribute = _settings(args).base.distribute  # what it notices is logged below, once
     with console(), contextlib.ExitStack() as stack:
-        cluster = distribution.Cluster.from_environment(_settings(args).base.distribute)
+        cluster = distribution.Cluster.from_environment(distribute)
         writes = cluster is None or cluster.chief  # the other machines leave the folder alone
         if writes:
             stack.enter_context(folder.created())

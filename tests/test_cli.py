@@ -1,6 +1,7 @@
 """The scripts end to end: what goes in wrong comes out as one sentence and an exit code."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -81,6 +82,16 @@ def test_resume_latest_takes_the_saved_hparams_and_records_changes(out):
         "base.iterations": [6, 8],
         "model.learning_rate": [0.2, 0.3],
     }
+
+
+def test_a_config_of_an_older_version_is_noticed_once(out, capsys):
+    run = train(out)
+    config = json.loads(run.config.read_text())
+    del config["hparams"]["base"]["clip_norm"]
+    run.config.write_text(json.dumps(config))
+    capsys.readouterr()
+    train(out, "--resume", "latest")
+    assert capsys.readouterr().err.count("older version: clip_norm=0.0 by default") == 1
 
 
 def test_latest_with_nothing_there_starts_at_step_0_with_a_notice(out, capsys):
