@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from core import geometry
 from core.dataset import Dataset
@@ -30,6 +29,7 @@ from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Result
 from core.evaluation.query_protocols import DrawnScenes, QueryProtocol
 from core.model import Attention, EncodedObjects, Model, ObjectScenes, SceneModel, WholeSceneModel
+from core.progress import progress
 from core.registry import METRICS
 
 log = logging.getLogger(__name__)
@@ -172,9 +172,7 @@ class Evaluation:
         """Yield the split's batches in order, with a progress bar; EmptySplitError without any."""
         data = self.dataset.eval_batches(self.split, limit or self.limit)
         empty = True
-        for batch in tqdm(
-            data, f"{self.split}: {what}", unit=" batches", leave=False, disable=None
-        ):
+        for batch in progress(data, f"{self.split}: {what}", unit="batches"):
             empty = False
             yield batch
         if empty:
