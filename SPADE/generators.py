@@ -10,25 +10,30 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
-from urllib3.util import Retry, parse_url
+from requests.adapters import Retry
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
+from urllib3.util import parse_url
 
 from core.errors import UsageError, UserError
+from core.provenance import sha256
 
 SIDE = 256
 NONE = "none"
 DEFAULT = "http://127.0.0.1:5000"
-TIMEOUT = 120.0  # seconds for one attempt: a slow processor takes some 10
+TIMEOUT = 120.0  # seconds for one attempt: a slow processor takes some 10, times those that wait
 RETRIES = 4
-BACKOFF = 1.0  # seconds: waits are 0, 2, 4, 8 of these
-RETRIED_STATUSES = (408, 425, 429, *range(500, 600))  # that say: later
+PAUSE = 1.0  # seconds before the first retry; later ones wait twice as long, up to 64
+CONNECT_SECONDS = 10.0  # until a host that is silent counts as not there
+START_SECONDS = 60.0  # while nobody listens: a server takes up to 40 s to load its weights
+BUSY_SECONDS = 3600.0  # while a server that computes has no place for one more request
+LATER_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 MAX_ANSWER = 16 * 2**20  # bytes; with all digits of a float64 a picture has 5 MB
+LATE = "its answer takes too long"
 START = (
     "start it with `python api.py` in a SPADE clone (SPADE/api.py), or with "
     "`python -m SPADE.serve --weights FILE`; or take generator=none for layouts alone"
@@ -38,7 +43,8 @@ log = logging.getLogger(__name__)
 
 
 class Generator(Protocol):
-    """Makes pictures of layouts. identity: tells it from other generators."""
+    """Makes pictures of layouts. identity: tells it from other generators; known when it is open:
+    the SHA-256 of its weights file, or the address of a server that does not tell."""
 
     identity: str
 
@@ -53,22 +59,27 @@ class Generator(Protocol):
         encoder. UserError when there is none to be had."""
 
 
-def find(text: str) -> Generator | None:
+def find(text: str, timeout: float = TIMEOUT, retries: int = RETRIES) -> Generator | None:
     """Return the generator that an hparam names: an address, a weights file, or 'none' (None).
-    UsageError for what looks like an address and is none."""
+    timeout, retries: of a server. UsageError for what looks like an address and is none."""
     if text == NONE:
         return None
-    return RemoteGenerator(text) if "://" in text else LocalGenerator(Path(text))
+    return RemoteGenerator(text, timeout, retries) if "://" in text else LocalGenerator(Path(text))
 
 
-class LoggedRetry(Retry):
-    """Retries that say on the console why they wait."""
+class Health(msgspec.Struct):
+    """What /health says, None where a server does not say it. queue: requests before ours."""
 
-    def increment(self, method=None, url=None, response=None, error=None, *args, **kwargs) -> Retry:
-        reason = f"status {response.status}" if response else _reason(error)
-        following = super().increment(method, url, response, error, *args, **kwargs)
-        log.warning("the generator: %s; again in %g s", reason, following.get_backoff_time())
-        return following
+    weights: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    queue: int | None = None
+
+
+class Trouble(NamedTuple):
+    """An attempt that may do better later."""
+
+    kind: str  # 'down': nobody listens; 'busy': it says so, and lives; 'late'; 'failed': the rest
+    sentence: str
+    retry_after: float = 0.0  # seconds, as the server asks
 
 
 class RemoteGenerator:
@@ -79,32 +90,35 @@ class RemoteGenerator:
         address: str,
         timeout: float = TIMEOUT,
         retries: int = RETRIES,
-        backoff: float = BACKOFF,
+        pause: float = PAUSE,
+        start_seconds: float = START_SECONDS,
+        busy_seconds: float = BUSY_SECONDS,
     ) -> None:
-        """timeout: seconds for an attempt. backoff: seconds that waits between attempts are made
-        of. UsageError for what is no address."""
+        """timeout: seconds for an attempt. retries: of attempts that fail while somebody listens.
+        The others are as the constants. UsageError for what is no address."""
         try:
             url = parse_url(address)
         except HTTPError:
             url = None
         if url is None or url.scheme not in ("http", "https") or not url.host:
             raise UsageError(f"{address!r} is no address as {DEFAULT}")
-        self.identity = address
-        self._timeout, self._attempts = timeout, retries + 1
+        self._url = url.url.rstrip("/")
+        self.identity = self._name = url._replace(auth=None).url.rstrip("/")  # without a password
+        self._timeout, self._retries, self._pause = timeout, retries, pause
+        self._limits = {"down": start_seconds, "busy": busy_seconds}
+        self._weights: str | None = None
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy would be asked for 127.0.0.1 too
-        retry = LoggedRetry(
-            retries, backoff_factor=backoff, status_forcelist=RETRIED_STATUSES,
-            allowed_methods=None, raise_on_status=False, respect_retry_after_header=False,
-        )  # fmt: skip
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retry))
 
     def check(self) -> None:
-        try:
-            self._request("GET", "/health")
-        except RefusedError:
-            log.debug("%s has no /health", self.identity)  # and is there
+        self._weights = self._ask_health().weights
+        if self._weights:
+            self.identity = self._weights
+        else:
+            log.warning(
+                "the generator at %s does not tell its weights: it is known by its address alone, "
+                "and another network behind that would not be noticed", self._name,
+            )  # fmt: skip
 
     def open(self) -> None:
         pass
@@ -114,39 +128,127 @@ class RemoteGenerator:
             "layout": label.tolist(), "instances": instance.tolist(), "real_image": photo.tolist(),
         }  # fmt: skip
         try:
-            return _picture(self._request("POST", "/", content))
+            picture = _picture(self._request("POST", "/", content))
         except ValueError as error:
-            raise UserError(f"the generator at {self.identity} answered {error}: {START}") from None
+            raise UserError(f"the generator at {self._name} answered {error}: {START}") from None
+        if self._weights and self._ask_health().weights != self._weights:
+            raise UserError(
+                f"the generator at {self._name} has other weights than at the start; start it with "
+                "the earlier ones and run the command again, or choose another results"
+            )
+        return picture
+
+    def _ask_health(self) -> Health:
+        try:
+            return _health(self._request("GET", "/health"))
+        except RefusedError:
+            log.debug("%s has no /health", self._name)  # and is there
+            return Health()
 
     def _request(self, method: str, path: str, content: Any = None) -> bytes:
-        """Return the body of the answer. UserError when there is none or the request is refused."""
-        url = self.identity.rstrip("/") + path
+        """Return the body of the answer, waiting for a server that starts or is busy. UserError
+        when there is none or the request is refused."""
+        failures, last, since = 0, Trouble("", ""), 0.0
+        while True:
+            answer = self._attempt(method, path, content)
+            if isinstance(answer, bytes):
+                if last.kind:
+                    log.info("the generator at %s answers again", self._name)
+                return answer
+            if answer.kind != last.kind:
+                since = time.monotonic()
+            waited = time.monotonic() - since
+            limit = self._limits.get(answer.kind)
+            failures += limit is None
+            backoff = self._pause * 2 ** min(max(failures - 1, 0), 6)
+            wait = max(answer.retry_after, backoff)
+            if limit is None:
+                done, tried = failures > self._retries, f"tried {failures} times"
+            else:
+                done, tried = waited >= limit, f"for {waited:.0f} s"
+                wait = max(min(wait, limit - waited), self._pause)
+            if done:
+                raise UserError(self._explain(answer, tried))
+            if answer.sentence != last.sentence or limit is None:
+                log.warning("%s; again in %.3g s", answer.sentence, wait)
+            last = answer
+            time.sleep(wait)
+
+    def _explain(self, trouble: Trouble, tried: str) -> str:
+        """Return the sentence with which a request is given up."""
+        if trouble.kind == "busy":
+            return f"{trouble.sentence}, {tried}: run the command again when it has less to do"
+        if trouble.kind == "late" and (queue := self._queue()):
+            return (
+                f"{trouble.sentence}, {tried}; it lives and is busy with {queue} requests: give it "
+                "more time with a larger timeout"
+            )
+        return f"{trouble.sentence}, {tried}: {START}"
+
+    def _attempt(self, method: str, path: str, content: Any = None) -> bytes | Trouble:
+        """Ask once; return the body of the answer. RefusedError for an answer that stays."""
         try:
             with self._session.request(
-                method, url, json=content, timeout=self._timeout, stream=True, allow_redirects=False
-            ) as answer:
+                method, self._url + path, json=content, stream=True, allow_redirects=False,
+                timeout=(min(self._timeout, CONNECT_SECONDS), self._timeout),
+            ) as answer:  # fmt: skip
                 body = _read(answer, time.monotonic() + self._timeout)
         # Addresses and headers of strangers break urllib3 in more ways than requests translates.
-        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-            raise UserError(
-                f"the generator at {self.identity} cannot be reached ({_reason(error)}), tried "
-                f"{self._attempts} times: {START}"
-            ) from None
-        if answer.status_code in RETRIED_STATUSES:
-            raise UserError(
-                f"the generator at {self.identity} failed with status {answer.status_code}"
-                f"{_message(body)}, {self._attempts} times: {START}"
-            )
-        if answer.status_code != 200:
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            cause = f"the generator at {self._name} cannot be reached"
+            if _nobody_listens(error):
+                return Trouble("down", f"{cause}: nobody listens there ({_reason(error)})")
+            late = any(text in _reason(error) for text in ("timed out", LATE))
+            return Trouble("late" if late else "failed", f"{cause} ({_reason(error)})")
+        status = answer.status_code
+        if status == 200:
+            return body
+        # A stranger may fail at /health, which it does not know.
+        if status not in LATER_STATUSES or (path, status) == ("/health", 500):
             raise RefusedError(
-                f"the generator at {self.identity} refused the request with status "
-                f"{answer.status_code}{_message(body) or '; if it is another server, ' + START}"
+                f"the generator at {self._name} refused the request with status "
+                f"{status}{_message(body) or '; if it is another server, ' + START}"
             )
-        return body
+        retry_after = _retry_after(answer.headers.get("Retry-After"))
+        queue = self._queue() if retry_after is not None and path == "/" else None
+        if queue is not None:
+            return Trouble("busy", f"the generator at {self._name} is busy: {queue} requests "
+                           "before ours", retry_after)  # fmt: skip
+        cause = f"the generator at {self._name} failed with status {status}{_message(body)}"
+        return Trouble("failed", cause, retry_after or 0.0)
+
+    def _queue(self) -> int | None:
+        """Return how many requests a server says that it has; None when it does not say so."""
+        try:
+            answer = self._attempt("GET", "/health")
+        except RefusedError:
+            return None
+        return _health(answer).queue if isinstance(answer, bytes) else None
 
 
 class RefusedError(UserError):
     """A server answered, but not with what was asked for."""
+
+
+def _health(body: bytes) -> Health:
+    """Read an answer of /health; that of another server says nothing."""
+    try:
+        return msgspec.json.decode(body, type=Health)
+    except (ValueError, RecursionError):
+        return Health()
+
+
+def _nobody_listens(error: Exception) -> bool:
+    reason = getattr(next(iter(error.args), None), "reason", None)
+    return isinstance(reason, NewConnectionError) and not isinstance(reason, NameResolutionError)
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Return the seconds in a Retry-After, at most 5 min; None without one."""
+    try:
+        return None if text is None else min(Retry().parse_retry_after(text), 300.0)
+    except (HTTPError, ValueError, OverflowError):
+        return None
 
 
 def _read(answer: requests.Response, deadline: float) -> bytes:
@@ -158,7 +260,7 @@ def _read(answer: requests.Response, deadline: float) -> bytes:
         if len(body) > MAX_ANSWER:
             raise ValueError(f"it answered more than {MAX_ANSWER >> 20} MB")
         if time.monotonic() > deadline:
-            raise ValueError("its answer takes too long")
+            raise ValueError(LATE)
     return body
 
 
@@ -199,14 +301,10 @@ def _picture(body: bytes) -> np.ndarray:
 class LocalGenerator:
     """A weights file, as `python -m SPADE.convert` writes."""
 
+    identity = ""
+
     def __init__(self, path: Path):
         self._path, self._network = path, None
-
-    @property
-    def identity(self) -> str:
-        """Path, size and time of the file as it is now."""
-        stat = self._path.stat()
-        return f"{self._path.resolve()}, {stat.st_size} bytes, {stat.st_mtime_ns}"
 
     def check(self) -> None:
         if not self._path.is_file():
@@ -218,7 +316,11 @@ class LocalGenerator:
     def open(self) -> None:
         from SPADE import weights  # here, because it imports TensorFlow
 
-        self._network = self._network or weights.load_generator(self._path)
+        if self._network is None:
+            self.identity = sha256(self._path)
+            self._network = weights.load_generator(self._path)
+            if sha256(self._path) != self.identity:
+                raise UserError(f"{self._path} was replaced while it was read: start again")
 
     def generate(self, label: np.ndarray, instance: np.ndarray, photo: np.ndarray) -> np.ndarray:
         from models.layers import semantic, spade

@@ -236,4 +236,4 @@ def console() -> Iterator[None]:
         root.setLevel(level)
 
 
-_OURS = ("core", "models", "dataloaders", "experiments", "__main__")
+_OURS = ("core", "models", "dataloaders", "experiments", "SPADE", "__main__")

@@ -1,6 +1,7 @@
 """The client of a server: what it does when that is down, slow or answers nonsense."""
 
 import contextlib
+import hashlib
 import json
 import socket
 import threading
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from core.errors import UsageError, UserError
-from SPADE import generators
+from SPADE import generators, weights
 from SPADE.generators import LocalGenerator, RemoteGenerator
+from tests.SPADE.servers import write_weights
 
 LABEL = np.zeros((256, 256), np.uint8)
 PHOTO = np.zeros((256, 256, 3), np.uint8)
@@ -25,12 +27,16 @@ def numbers(values, shape=(1, 3, 256, 256)):
     return 200, json.dumps(np.broadcast_to(values, shape).tolist())
 
 
+def health(queue=0, weights="ab" * 32, **more):
+    return 200, json.dumps({"status": "ok", "weights": weights, "queue": queue, **more})
+
+
 class Server:
     """Answers requests with `script`, its last entry again and again: (status, text), text sent as
-    it is, or seconds of silence."""
+    it is, or seconds of silence. told: so of /health, which `requests` leaves out."""
 
-    def __init__(self, script):
-        self.requests, self.script = [], list(script)
+    def __init__(self, script, told=((404, ""),), port=0):
+        self.requests, self.script, self.told = [], list(script), list(told)
         self.released = threading.Event()
         server = self
 
@@ -43,7 +49,7 @@ class Server:
             def log_message(self, *arguments):
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.http.daemon_threads = True
         self.address = f"http://127.0.0.1:{self.http.server_address[1]}"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
@@ -55,8 +61,11 @@ class Server:
 
     def _answer(self, request):
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        self.requests.append((request.path, body))
-        answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        script = self.told
+        if request.path != "/health":
+            self.requests.append((request.path, body))
+            script = self.script
+        answer = script.pop(0) if len(script) > 1 else script[0]
         with contextlib.suppress(OSError):  # who asked may have gone
             if answer == "drip":
                 request.wfile.write(HEAD.encode())
@@ -68,8 +77,18 @@ class Server:
                 request.wfile.write(answer.encode())
             else:
                 request.send_response(answer[0])
+                if answer[0] == 503:
+                    request.send_header("Retry-After", "0")
                 request.end_headers()
                 request.wfile.write(answer[1].encode())
+
+
+def client_of(address, timeout=5.0, retries=2, start_seconds=0.3, busy_seconds=0.3):
+    return RemoteGenerator(address, timeout, retries, 0.01, start_seconds, busy_seconds)
+
+
+def draw(client):
+    return client.generate(LABEL, LABEL, PHOTO)
 
 
 @pytest.fixture
@@ -77,10 +96,10 @@ def served():
     """Starts a Server and gives a client of it."""
     with contextlib.ExitStack() as stack:
 
-        def start(*script, timeout=5.0):
-            server = Server(script)
+        def start(*script, timeout=5.0, **more):
+            server = Server(script, **more)
             stack.callback(server.close)
-            return server, RemoteGenerator(server.address, timeout, retries=2, backoff=0.01)
+            return server, client_of(server.address, timeout)
 
         yield start
 
@@ -101,13 +120,22 @@ def test_a_picture_and_what_was_asked(served):
 
 # What is asked for again, and what is not: (answer, sentence, how often it is asked).
 FAILURES = {
-    "an error page": ((502, "<html>bad gateway</html>"), "failed with status 502, 3 times", 3),
-    "its own failure": ((500, '{"error": "out of memory"}'), "500: out of memory, 3 times", 3),
+    "an error page": (
+        (502, "<html>bad gateway</html>"),
+        "failed with status 502, tried 3 times",
+        3,
+    ),
+    "its own failure": (
+        (500, '{"error": "out of memory"}'),
+        "500: out of memory, tried 3 times",
+        3,
+    ),
+    "a busy stranger": ((503, "<html>later</html>"), "failed with status 503, tried 3 times", 3),
     "no HTTP": ("hello\r\n\r\n", "cannot be reached .* 3 times", 3),
     "a closed door": ("", "cannot be reached .* 3 times", 3),
     "late": (2.0, "cannot be reached .*timed out", 3),
-    "a byte at a time": ("drip", "its answer takes too long", 1),
-    "short": ("HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n[1]", "cannot be reached", 1),
+    "a byte at a time": ("drip", "its answer takes too long", 3),
+    "short": ("HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n[1]", "cannot be reached", 3),
     "HTML": ((200, "<html>please log in</html>"), "answered no picture but '<html>please", 1),
     "nothing": ((200, ""), "answered no picture", 1),
     "half of it": ((200, GOOD[1][:1000]), "answered no picture", 1),
@@ -150,21 +178,111 @@ def test_a_refusal_is_not_asked_again(served):
         stranger.generate(LABEL, LABEL, PHOTO)
 
 
-def test_a_server_that_is_down():
+def free_port():
     with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    client = RemoteGenerator(address, retries=3, backoff=0.05)
+        return free.getsockname()[1]
+
+
+def test_a_server_that_is_down(caplog):
+    address = f"http://127.0.0.1:{free_port()}"
     start = time.monotonic()
-    with pytest.raises(UserError, match=rf"{address} cannot be reached .*refused.* 4 times"):
-        client.check()
-    assert 0.25 < time.monotonic() - start < 5
+    with pytest.raises(UserError, match=rf"{address} .*: nobody listens .*refused.*, for 0 s: sta"):
+        client_of(address, retries=0).check()
+    assert 0.3 <= time.monotonic() - start < 5
+    assert caplog.text.count("nobody listens") == 1  # of 30 attempts
 
 
-def test_any_server_that_answers_is_there(served):
-    for answer in ((200, '{"status": "ok"}'), (404, "<html>not found</html>")):
-        server, client = served(answer)
-        client.check()
-        assert server.requests == [("/health", b"")]
+def test_a_server_that_starts_or_starts_again_loses_nothing():
+    port = free_port()
+    client = client_of(f"http://127.0.0.1:{port}", start_seconds=20)
+
+    def serve(digest):
+        servers.append(Server([GOOD], [health(weights=digest)], port))
+
+    servers = []
+    for digest in ("ab" * 32, "ab" * 32, "cd" * 32):  # the last is another network
+        timer = threading.Timer(0.2, serve, [digest])
+        timer.start()
+        if not servers:
+            client.check()
+        if digest == "cd" * 32:
+            with pytest.raises(UserError, match="other weights than at the start"):
+                draw(client)
+        else:
+            np.testing.assert_allclose(draw(client)[3, 5], PICTURE[0, :, 3, 5], atol=1e-6)
+        timer.join()
+        servers[-1].close()
+
+
+def test_a_busy_server_is_waited_for(served, caplog):
+    """As long as it lives, and not longer than agreed."""
+    told = [health(7), health(7), health(2), health(0)]
+    server, client = served(*[(503, "")] * 3, GOOD, told=told)
+    assert draw(client).shape == (256, 256, 3)
+    assert len(server.requests) == 4  # more than its retries
+    assert caplog.text.count("busy: 7 requests before ours; again in") == 1
+    assert caplog.text.count("busy: 2 requests before ours") == 1
+    server, client = served((503, ""), told=[health(8)])
+    with pytest.raises(UserError, match=r"is busy: 8 requests before ours, for 0 s: run .* again"):
+        draw(client)
+    assert len(server.requests) > 3
+
+
+def test_a_late_answer_of_a_busy_server_asks_for_more_time(served):
+    _, client = served(2.0, told=[health(5)], timeout=0.1)
+    with pytest.raises(UserError, match=r"timed out.* busy with 5 requests: .*larger timeout"):
+        draw(client)
+
+
+# What /health may answer of a server that is there: (answer, identity; None: the address).
+HEALTHS = {
+    "ours": (health(), "ab" * 32),
+    "no weights": (health(weights=None), None),
+    "an older one of ours": ((200, '{"status": "ok"}'), None),
+    "not found": ((404, "<html>not found</html>"), None),
+    "no GET": ((501, "Unsupported method"), None),
+    "a failure": ((500, "what?"), None),
+    "HTML": ((200, "<html>"), None),
+    "no digest": (health(weights="../../etc"), None),
+    "a list": ((200, "[[1]]"), None),
+    "deep": ((200, "[" * 100_000), None),
+    "no UTF-8": ("HTTP/1.0 200 OK\r\n\r\n\xff\x00", None),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHS)
+def test_any_server_that_answers_is_there(served, caplog, name):
+    answer, identity = HEALTHS[name]
+    server, client = served(GOOD, told=[answer])
+    client.check()
+    assert client.identity == (identity or server.address)
+    assert caplog.text.count("another network behind that would not be noticed") == (not identity)
+    assert draw(client).shape == (256, 256, 3)
+
+
+def test_identity_is_of_the_weights_file_or_the_place(tmp_path):
+    path = write_weights(tmp_path / "weights.npz")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    local = LocalGenerator(path)
+    local.open()
+    path.write_bytes(b"another")  # after it was read
+    assert local.identity == digest
+    for text in ("http://HOST:5000/", "http://name:secret@host:5000"):
+        assert RemoteGenerator(text).identity == "http://host:5000"
+
+
+def test_weights_that_are_replaced_while_they_are_read(tmp_path, monkeypatch):
+    path = write_weights(tmp_path / "weights.npz")
+    read = weights.load_generator
+
+    def replaced(path):
+        network = read(path)
+        path.write_bytes(b"another")
+        return network
+
+    monkeypatch.setattr(weights, "load_generator", replaced)
+    with pytest.raises(UserError, match=r"weights.npz was replaced while it was read"):
+        LocalGenerator(path).open()
 
 
 def test_proxies_are_not_asked(served, monkeypatch):
