@@ -154,6 +154,16 @@ def to_dict(instance: Any) -> dict[str, Any]:
     }
 
 
+def folders(instance: Any) -> dict[str, Path]:
+    """Return the folders that a hparams instance names, by hparam; those that exist."""
+    named = {
+        field.name: Path(getattr(instance, field.name))
+        for field in dataclasses.fields(instance)
+        if field.metadata.get("folder") and getattr(instance, field.name)
+    }
+    return {name: folder for name, folder in named.items() if folder.is_dir()}
+
+
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Return an instance of `cls` with the values of `to_dict`; the inverse of that.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import glob
 import hashlib
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from core import hparams
 from core.errors import UserError, file_error
 from core.files import regular_file
 
@@ -94,6 +96,15 @@ def data_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
         name.encode("utf-8", "backslashreplace").decode(): _identity(folder / name)
         for name in sorted(found)
         if not (folder / name).is_dir()
+    }
+
+
+def hparam_files(instance: Any) -> dict[str, dict[str, str]]:
+    """Return the files of each folder that data hparams name, see `data_files`, by hparam."""
+    patterns = {field.name: field.metadata.get("folder") for field in dataclasses.fields(instance)}
+    return {
+        name: data_files(folder, patterns[name])
+        for name, folder in hparams.folders(instance).items()
     }
 
 

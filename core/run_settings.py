@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from core import hparams
 from core.dataset import Dataset
 from core.errors import UsageError, UserError
-from core.provenance import circumstances, data_files, difference, digest, program
+from core.provenance import circumstances, difference, digest, hparam_files, program
 from core.registry import LOADERS, MODELS
 from core.run_folder import HParamGroups, RunConfig, RunFolder
 
@@ -122,20 +122,11 @@ class Settings:
 
     def data_folders(self) -> dict[str, Path]:
         """Return the folders that data hparams name, by hparam; those that exist."""
-        values = hparams.to_dict(self.data)
-        named = {
-            field.name: Path(values[field.name])
-            for field in dataclasses.fields(self.data)
-            if field.metadata.get("folder") and values[field.name]
-        }
-        return {name: folder for name, folder in named.items() if folder.is_dir()}
+        return hparams.folders(self.data)
 
     def data_files(self) -> dict[str, dict[str, str]]:
         """Return the files of each folder of data, see `core.provenance.data_files`."""
-        patterns = {field.name: field.metadata["folder"] for field in dataclasses.fields(self.data)}
-        return {
-            name: data_files(folder, patterns[name]) for name, folder in self.data_folders().items()
-        }
+        return hparam_files(self.data)
 
     def data_digests(self) -> dict[str, str]:
         """Return one digest of each folder of data."""

@@ -48,12 +48,13 @@ class SplitExperiment(Experiment):
     def run(self, trained: Trained | None) -> None:
         self.check_data(trained.dataset)
         evaluation = self._embed(trained, self.hparams.split)
-        self.origin = origin_of(trained, evaluation)
-        self.path = self.results / file_name(trained, evaluation.split, f"{self.ending}.json")
         self.run_on(evaluation)
 
     def check_data(self, dataset: SceneDataset) -> None:
         """Raise UserError for data that the experiment cannot look at."""
+
+    def check_results(self, evaluation: Evaluation) -> None:
+        """Raise UserError for results there that this run would destroy; nothing is computed."""
 
     @abc.abstractmethod
     def run_on(self, evaluation: Evaluation) -> None:
@@ -62,6 +63,9 @@ class SplitExperiment(Experiment):
     def _embed(self, trained: Trained, split: str | None) -> Evaluation:
         """Encode the objects of a split. EmptySplitError when it has no scenes."""
         evaluation = Evaluation(trained.model, trained.dataset, split or "test", step=trained.step)
+        self.origin = origin_of(trained, evaluation)
+        self.path = self.results / file_name(trained, evaluation.split, f"{self.ending}.json")
+        self.check_results(evaluation)
         try:
             evaluation.embed()
         except EmptySplitError as error:

@@ -12,22 +12,26 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from core import geometry, hparams, label_maps
 from core.dataset import SceneDataset
 from core.errors import UserError
 from core.evaluation import mask_metrics, picture_grids
 from core.evaluation.embedded_split import EmbeddedQueries, EmbeddedScenes, Evaluation
-from core.files import atomic_folder, make_folder
+from core.files import atomic_folder, make_folder, read_json
 from core.hparams import hp
 from core.label_colours import coco_names
+from core.progress import progress
+from core.provenance import digest, hparam_files
 from core.registry import EXPERIMENTS
 from experiments import common
 from experiments.analysis import mixed_queries
@@ -44,7 +48,7 @@ KINDS = {
     "gt": ("true masks", "generate_from_gt"),
 }
 CROP_SHARE = 0.5  # of the objects of mixed scenes
-RECORD = "scene.json"  # in the folder of a finished scene
+RECORD, STRIP = "scene.json", "strip.jpg"  # in the folder of a finished scene
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,9 @@ class GenerateImagesHParams(common.SplitHParams):
     generator: str = hp(
         generators.DEFAULT, "address of a server, weights (python -m SPADE.convert), or none"
     )
+    timeout: float = hp(generators.TIMEOUT, "seconds for a server's answer", low=0.01, high=86_400)
+    retries: int = hp(generators.RETRIES, "of a request to a server", low=0, high=1000)
+    replace: bool = hp(False, "make scenes anew that are there with other settings")
     boxes: str = hp("drawn", "of the objects in layouts", choices=("drawn", "predicted"))
     generate_from_image: bool = hp(False, "from the crops of the photograph too")
     generate_from_mixed: bool = hp(False, "from scenes half sketched, half cropped too")
@@ -85,8 +92,8 @@ class GenerateImages(common.SplitExperiment):
     """Writes a folder <results>/<model id>_<loader>_<split>_images/<image id> for each scene, and
     <results>/<model id>_<loader>_<split>_images.json with a page of some.
 
-    A folder appears when all of it is written; those that are there already, made with the same
-    settings, are kept."""
+    A folder appears when all of it is written. Pictures that are there already, made with the same
+    settings, are kept; where they were made with others, nothing is done without `replace`."""
 
     name = "generate-images"
     HParams = GenerateImagesHParams
@@ -94,7 +101,8 @@ class GenerateImages(common.SplitExperiment):
 
     def prepare(self) -> None:
         super().prepare()
-        self.generator = generators.find(self.hparams.generator)
+        options = self.hparams
+        self.generator = generators.find(options.generator, options.timeout, options.retries)
         if self.generator:
             self.generator.check()
 
@@ -108,52 +116,66 @@ class GenerateImages(common.SplitExperiment):
         if self.generator:
             self.generator.open()
 
-    def run_on(self, evaluation: Evaluation) -> None:
-        kinds, folder = self.hparams.kinds, self.path.with_suffix("")
-        make_folder(folder, "the folder of scenes", "choose another results")
-        options = {
-            "kinds": list(kinds),
+    def check_results(self, evaluation: Evaluation) -> None:
+        dataset, folder = evaluation.dataset, self.path.with_suffix("")
+        # The data by what they are, wherever they lie.
+        data = hparams.to_dict(dataset.hparams)
+        for name, files in hparam_files(dataset.hparams).items():
+            data[name] = digest(files)
+        self.settings = {
+            **common.origin_entries(self.origin),
+            "weights": evaluation.model.weights_digest(),
+            **{f"data.{name}": value for name, value in data.items()},
             "boxes": self.hparams.boxes,
             "generator": self.generator.identity if self.generator else generators.NONE,
         }
-        settings = {
-            **common.origin_entries(self.origin),
-            "weights": evaluation.model.weights_digest(),
-            "data": hparams.to_dict(evaluation.dataset.hparams),
-            **options,
-        }
+        others = [
+            difference
+            for scene in sorted(folder.glob("[0-9]*"))
+            if (difference := _difference(scene, self.settings))
+        ]
+        if others and not self.hparams.replace:
+            raise UserError(
+                f"{len(others)} scenes in {folder} were made with other settings ({others[0]}): "
+                "choose another results, or make them anew with replace=True"
+            )
 
+    def run_on(self, evaluation: Evaluation) -> None:
+        kinds, folder = self.hparams.kinds, self.path.with_suffix("")
+        make_folder(folder, "the folder of scenes", "choose another results")
+        names = _wanted_pictures(kinds, self.generator is not None)
+        wanted = {STRIP, *(f"{name}.png" for name in names)}
         ids = evaluation.photos.image_ids.tolist()
         count = self.hparams.scenes or len(ids)
         chosen = picture_grids.random_rows(len(ids), count, evaluation.seed)
         scenes = [folder / str(ids[row]) for row in chosen]
+        kept = [_record_to_keep(scene, self.settings) for scene in scenes]
         missing = {
-            row: scene
-            for row, scene in zip(chosen.tolist(), scenes)
-            if not _is_done(scene, settings)
+            row: (scene, record)
+            for row, scene, record in zip(chosen.tolist(), scenes, kept)
+            if wanted - record.files.keys()
         }
         if missing:
             objects = {kind: self._layout_objects(evaluation, kind) for kind in kinds}
-            for row, pictures in self._draw_scenes(evaluation, objects, set(missing)):
-                title = f"{self.origin}: {ids[row]}"
-                _save_scene(missing[row], pictures, self.names, title, settings)
-        others = [
-            each for each in folder.glob(f"*/{RECORD}") if not _is_done(each.parent, settings)
-        ]
-        if others:
-            log.warning("%s has %d other scenes, made with other settings", folder, len(others))
+            total = len(missing) * len(kinds)
+            with progress(None, "pictures", total=total, unit="pictures") as bar:
+                for row, pictures in self._draw_scenes(evaluation, objects, missing, bar):
+                    scene, record = missing[row]
+                    # Of layouts alone: the pictures that are there have their own generator.
+                    settings = (not self.generator and record.settings) or self.settings
+                    title = f"{self.origin}: {ids[row]}"
+                    _save_scene(scene, pictures, self.names, title, settings)
 
         shown = scenes[: picture_grids.ROWS]
-        opened = [
-            {each.stem: Image.open(each) for each in scene.glob("[!.]*.png")} for scene in shown
-        ]
+        opened = [{name: Image.open(scene / f"{name}.png") for name in names} for scene in shown]
         captions = [scene.name for scene in shown]
         rows, heads = _strips(opened, captions, self.names, picture_grids.TILE)
         title = f"{self.origin}: boxes={self.hparams.boxes}"
         pages = common.save_pages(self.path, rows, heads, title)
         common.save_report(
             self.path, self.origin, None, [], pictures=pages,
-            scenes=len(chosen), made=len(missing), **options,
+            scenes=len(chosen), made=len(missing), kinds=list(kinds),
+            boxes=self.hparams.boxes, generator=self.settings["generator"],
         )  # fmt: skip
         print(f"saved: {len(missing)} scenes in {folder}; kept: {len(chosen) - len(missing)}")
 
@@ -183,13 +205,18 @@ class GenerateImages(common.SplitExperiment):
         return LayoutObjects(side, masks, boxes, is_crop)
 
     def _draw_scenes(
-        self, evaluation: Evaluation, objects: Mapping[str, LayoutObjects], wanted: set[int]
+        self,
+        evaluation: Evaluation,
+        objects: Mapping[str, LayoutObjects],
+        missing: Mapping[int, tuple[Path, Record]],
+        bar: tqdm,
     ) -> Iterator[tuple[int, dict[str, Image.Image]]]:
-        """Yield (row, file name -> picture) of the scenes in the rows `wanted`."""
+        """Yield (row, name -> picture) of scenes. missing: row -> folder, and what it keeps. bar:
+        counts layouts, with their pictures."""
         first, first_crop, first_sketch = 0, 0, 0  # rows of the batches before
-        for batch in evaluation.batches("scenes"):
+        for batch in evaluation.dataset.eval_batches(evaluation.split):
             rows = range(first, first + len(batch.image_ids))
-            if not wanted.isdisjoint(rows):
+            if not missing.keys().isdisjoint(rows):
                 maps = {
                     kind: compose(
                         each, rows, self.labels, evaluation.model.mask_size,
@@ -199,25 +226,31 @@ class GenerateImages(common.SplitExperiment):
                 }  # fmt: skip
                 crops, sketches = batch.crops.numpy(), batch.sketches.numpy()
             for place, row in enumerate(rows):
-                if row not in wanted:
+                if row not in missing:
                     continue
                 photo = Image.fromarray(batch.images[place].numpy())
                 photo = photo.resize((label_maps.SIDE, label_maps.SIDE), Image.Resampling.LANCZOS)
-                pictures = {"photo": photo}
+                folder, record = missing[row]
+                pictures = {"photo": photo, **_open_pictures(folder, record.files)}
                 for kind, each in objects.items():
                     if isinstance(each.side, EmbeddedQueries):
                         drawn = sketches[:, :, ::-1] if kind == "flipped" else sketches
                         pictures[kind] = _drawing(each, row, crops, drawn, first_crop, first_sketch)
-                    label, instance = (both[place] for both in maps[kind])
+                    # A layout that is there stays, for its picture was made of it.
+                    label, instance = (
+                        np.asarray(pictures.get(f"{kind}-{what}", both[place]))
+                        for what, both in zip(("labels", "instances"), maps[kind])
+                    )
                     pictures[f"{kind}-labels"] = Image.fromarray(label)
                     pictures[f"{kind}-instances"] = Image.fromarray(instance)
                     pictures[f"{kind}-layout"] = picture_grids.layout(
                         label, self.names, label_maps.SIDE
                     )
-                    if self.generator:
+                    if self.generator and f"{kind}-generated" not in pictures:
                         made = self.generator.generate(label, instance, np.asarray(photo))
                         pixels = np.round((np.clip(made, -1, 1) + 1) * 127.5).astype(np.uint8)
                         pictures[f"{kind}-generated"] = Image.fromarray(pixels)
+                    bar.update()
                 yield row, pictures
             first += len(rows)
             first_crop += len(batch.crops)
@@ -286,6 +319,63 @@ def _drawing(
 # ---- the folder of a scene -----------------------------------------------------------------------
 
 
+class Record(msgspec.Struct):
+    """What a scene was made with, and its files with their bytes."""
+
+    settings: dict[str, Any]
+    files: dict[str, int]
+
+
+def _read_record(folder: Path) -> Record:
+    """Return the record of a scene's folder; an empty one where it is missing or damaged."""
+    try:
+        return read_json(folder / RECORD, Record)
+    except UserError:
+        return Record({}, {})
+
+
+def _difference(folder: Path, settings: Mapping[str, Any]) -> str:
+    """Return what keeps the pictures of a scene's folder from those of a run; '' for nothing.
+    Layouts alone go with the pictures of any generator."""
+    there = _read_record(folder).settings
+    if not there:
+        pictures = any(folder.glob("*-generated.png"))
+        return f"{folder / RECORD} cannot be read" if pictures else ""
+    differing = [name for name in settings if settings[name] != there.get(name)]
+    if generators.NONE in (settings["generator"], there.get("generator")):
+        differing = [name for name in differing if name != "generator"]
+    return ", ".join(
+        f"{name}: {str(there.get(name))[:40]} there, {str(settings[name])[:40]} now"
+        for name in differing
+    )
+
+
+def _record_to_keep(folder: Path, settings: Mapping[str, Any]) -> Record:
+    """Return the record of a scene with those files that are whole; an empty one of a scene made
+    with other settings."""
+    if _difference(folder, settings):
+        return Record({}, {})
+    record = _read_record(folder)
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*")}
+    return Record(record.settings, dict(record.files.items() & sizes.items()))
+
+
+def _open_pictures(folder: Path, names: Iterable[str]) -> dict[str, Image.Image]:
+    """Read the PNGs among the files of a scene, by their names without .png."""
+    pictures = {}
+    for path in (folder / name for name in names if name.endswith(".png")):
+        with Image.open(path) as image:
+            pictures[path.stem] = image.copy()
+    return pictures
+
+
+def _wanted_pictures(kinds: Sequence[str], has_generator: bool) -> list[str]:
+    """Return the names of the pictures of a scene, without .png."""
+    endings = ("labels", "instances", "layout", *(["generated"] if has_generator else []))
+    drawn = [kind for kind in kinds if kind not in ("image", "gt")]
+    return ["photo", *drawn, *(f"{kind}-{ending}" for kind in kinds for ending in endings)]
+
+
 def _save_scene(
     folder: Path,
     pictures: dict[str, Image.Image],
@@ -298,24 +388,13 @@ def _save_scene(
     files = {
         f"{name}.png": picture_grids.image_bytes(picture) for name, picture in pictures.items()
     }
-    files["strip.jpg"] = picture_grids.image_bytes(strip, "JPEG", quality=90)
+    files[STRIP] = picture_grids.image_bytes(strip, "JPEG", quality=90)
     sizes = {name: len(data) for name, data in sorted(files.items())}
     content = {"settings": settings, "files": sizes}
     files[RECORD] = json.dumps(content, indent=1, ensure_ascii=False).encode()
     with atomic_folder(folder) as temporary:
         for name, data in files.items():
             (temporary / name).write_bytes(data)
-
-
-def _is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Return whether a scene's folder has all its files, made with these settings."""
-    try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return content["settings"] == settings and all(
-            (folder / name).stat().st_size == size for name, size in content["files"].items()
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return False
 
 
 def _strips(

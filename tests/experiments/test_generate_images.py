@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from core.experiment import Trained
 from core.hparams import parse
 from core.label_colours import PALETTE
 from core.label_maps import label_maps
+from core.progress import progress
 from dataloaders.batches import Stuff
+from experiments import generate_images
 from experiments.generate_images import GenerateImages
 from SPADE import generators
 from tests.core.evaluation.fakes import SIDE, FakeScenes
@@ -67,7 +70,7 @@ def generator(monkeypatch):
     own = Generator()
     real = generators.find
     monkeypatch.setattr(
-        generators, "find", lambda text: own if text == generators.DEFAULT else real(text)
+        generators, "find", lambda text, *_: own if text == generators.DEFAULT else real(text)
     )
     return own
 
@@ -185,16 +188,13 @@ def test_mixed_scenes_show_crops_in_the_place_of_some_sketches(tmp_path, generat
     assert (shown[np.array(differ)]).all() and any(differ)
 
 
-def test_finished_scenes_are_kept_and_others_made_again(tmp_path, generator, capsys):
+def test_whole_pictures_of_finished_scenes_are_kept(tmp_path, generator, capsys):
     folder = tmp_path / NAME
     run(tmp_path)
     assert generator.made == 20
     mark = folder / "100" / "mine"
     mark.touch()
-    (folder / "101" / "scene.json").unlink()  # half-written, one way or another
-    (folder / "102" / "scene.json").write_text('{"settings"')
     (folder / "103" / "photo.png").unlink()
-    (folder / "104" / "scene.json").write_text("[]")
     (folder / ".105.999999999.partial").mkdir()
     (folder / ".105.999999999.partial" / "photo.png").write_bytes(b"half")
     for path in (folder / "105").iterdir():
@@ -202,33 +202,106 @@ def test_finished_scenes_are_kept_and_others_made_again(tmp_path, generator, cap
     with (folder / "106" / "photo.png").open("r+b") as file:
         file.truncate(100)
     content = run(tmp_path)
-    assert (content["scenes"], content["made"], generator.made) == (20, 6, 26)
-    assert "saved: 6 scenes" in capsys.readouterr().out and mark.is_file()
+    assert (content["scenes"], content["made"], generator.made) == (20, 3, 21)
+    assert "saved: 3 scenes" in capsys.readouterr().out and mark.is_file()
     assert {p.name for p in folder.iterdir()} == {str(100 + n) for n in range(20)}
     assert pixels(folder / "103", "photo").shape == (256, 256, 3)
     assert run(tmp_path)["made"] == 0
 
 
-def test_other_settings_are_not_mixed_with_finished_scenes(tmp_path, generator, caplog):
-    def settings(image_id):
-        content = json.loads((tmp_path / NAME / str(image_id) / "scene.json").read_text())
-        return content["settings"]
+def damage(folder):
+    (folder / "100" / "scene.json").unlink()
+    (folder / "101" / "scene.json").write_text('{"settings"')
+    (folder / "102" / "scene.json").write_text("[]")
 
-    run(tmp_path)
-    generator.identity = "another"
-    assert run(tmp_path, "scenes=5")["made"] == 5
-    assert f"{NAME} has 15 other scenes, made with other settings" in caplog.text
-    made = [settings(100 + n)["generator"] for n in range(20)]
-    assert sorted(made) == ["another"] * 5 + ["fake"] * 15
-    caplog.clear()
-    assert run(tmp_path)["made"] == 15 and "other settings" not in caplog.text
-    other = Paints()
-    other.weights_digest = lambda: "of a run of the same name and step in another folder"
-    assert run(tmp_path, "scenes=2", model=other)["made"] == 2
-    moved = with_ids(Splits(batch_size=6))
-    moved.hparams = FakeData("other sets")
-    assert run(tmp_path, "scenes=2", dataset=moved)["made"] == 2
-    assert run(tmp_path, "scenes=2,boxes=predicted", dataset=moved)["made"] == 2
+
+def few(**options):
+    dataset = with_ids(Splits(scenes=4, batch_size=3))
+    dataset.hparams = FakeData(**options)
+    return dataset
+
+
+# What differs: (hparams of the second run, sentence on it, scenes it makes when it may).
+OTHERS = {
+    "the network": ("split=test", "4 scenes .*generator: fake there, another now", 4),
+    "the boxes": ("boxes=predicted", "boxes: drawn there, predicted now", 4),
+    "the model": ("split=test", "weights: 5e5e.* there, of another run of the name now", 4),
+    "the data": ("split=test", "data.end: -1 there, 2 now", 4),
+    "other scenes": ("scenes=1,boxes=predicted", "4 scenes", 1),
+    "damage": ("split=test", "3 scenes .*scene.json cannot be read", 3),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_pictures_made_with_other_settings_are_not_replaced(tmp_path, generator, what, monkeypatch):
+    folder, (text, sentence, count) = tmp_path / NAME, OTHERS[what]
+    run(tmp_path, "", few())
+    model, dataset = Paints(), few(end=2 if what == "the data" else -1)
+    if what == "damage":
+        damage(folder)
+    if what == "the network":
+        generator.identity = "another"
+    if what == "the model":
+        model.weights_digest = lambda: "of another run of the name"
+    before = contents(folder)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=sentence) as error:
+        patch.setattr(Evaluation, "embed", lambda self: pytest.fail("computed"))
+        run(tmp_path, text, dataset, model)
+    assert "another results" in str(error.value) and "replace=True" in str(error.value)
+    assert contents(folder) == before
+    for made in (count, 0):
+        assert run(tmp_path, f"{text},replace=True", dataset, model)["made"] == made
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_layouts_alone_leave_pictures_as_they_are(tmp_path, generator):
+    folder = tmp_path / NAME
+    run(tmp_path, "generate_from_gt=True", few())
+    before = contents(folder)
+    assert run(tmp_path, "generator=none", few())["made"] == 0
+    assert contents(folder) == before
+    assert run(tmp_path, "generator=none,generate_from_image=True", few())["made"] == 4
+    after = contents(folder)
+    assert all(after[path] == before[path] for path in before if path.suffix == ".png")
+    # The layouts that came along get their pictures; those there are not made again.
+    assert run(tmp_path, "generate_from_image=True", few())["made"] == 4
+    assert generator.made == 4 * 3
+    files = json.loads((folder / "100" / "scene.json").read_text())["files"]
+    assert {f"{kind}-generated.png" for kind in ("sketch", "image", "gt")} <= files.keys()
+
+
+def test_a_picture_is_of_the_layout_beside_it(tmp_path, generator):
+    run(tmp_path, "generator=none,scenes=1")
+    (folder,) = (tmp_path / NAME).iterdir()
+    Image.fromarray(np.full((256, 256), 7, np.uint8)).save(folder / "sketch-labels.png")
+    record = json.loads((folder / "scene.json").read_text())
+    record["files"]["sketch-labels.png"] = (folder / "sketch-labels.png").stat().st_size
+    (folder / "scene.json").write_text(json.dumps(record))
+    run(tmp_path, "scenes=1")
+    assert (pixels(folder, "sketch-generated")[..., 0] == 7).all()
+
+
+def test_data_are_what_they_are_not_where_they_lie(tmp_path, generator):
+    def dataset(name, text):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "meta.json").write_text(text)
+        return few(set_dir=str(tmp_path / name))
+
+    run(tmp_path, "scenes=2", dataset("here", "1"))
+    assert run(tmp_path, "scenes=2", dataset("moved", "1"))["made"] == 0
+    with pytest.raises(UserError, match=r"data\.set_dir: .* there, .* now"):
+        run(tmp_path, "scenes=2", dataset("other", "2"))
+
+
+def test_progress_is_logged_for_each_picture(tmp_path, generator, monkeypatch, caplog):
+    monkeypatch.setattr(generate_images, "progress", partial(progress, every=0.0))
+    with caplog.at_level("INFO"):
+        run(tmp_path, "scenes=3,generate_from_gt=True")
+    for done in range(1, 7):
+        assert f"pictures: {done} of 6 pictures" in caplog.text
 
 
 def test_a_server_that_goes_down_costs_no_finished_scene(tmp_path, generator):
@@ -251,10 +324,12 @@ def test_layouts_alone_and_some_scenes(tmp_path):
 
 def test_a_server_that_is_down_is_told_before_a_model_is_built(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        generators, "find", lambda text: generators.RemoteGenerator("http://127.0.0.1:9", retries=0)
+        generators,
+        "find",
+        lambda *_: generators.RemoteGenerator("http://127.0.0.1:9", start_seconds=0),
     )
     experiment = GenerateImages(parse("", GenerateImages.HParams), tmp_path)
-    with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be reached .* start it with"):
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be reached: .* start it with"):
         experiment.prepare()
 
 
