@@ -1,16 +1,13 @@
-// The canvas: shows the scene as SVG, and turns pointer and keys into changes of it.
+// The canvas: shows the scene as SVG, and turns what a pointer does into changes of it.
 
 import { svg } from "./dom.js";
-import {
-  HEIGHT, WIDTH, erased, extent, moved, newObject, objectAt, resized, scaled,
-} from "./scene.js";
+import { HEIGHT, WIDTH, erased, extent, moved, objectAt, resized } from "./geometry.js";
+import { newObject } from "./scene.js";
 
 const LEAST_STEP = 0.8; // units between points of a stroke
 const LEAST_STROKE = 6; // units of the first of a new object: less is a slip of the hand
 const REACH = 9; // CSS pixels round a line, a handle or the eraser
 const FRAME = 4; // units between a box and its frame
-const STEP = 6; // units that an arrow key moves; with Shift 1
-const GROWTH = 1.1; // of + and -
 
 // Handles: the sides that each of them moves, and where on the frame it is.
 const HANDLES = [
@@ -44,25 +41,22 @@ export class Canvas {
   #objects = svg("g");
   #frame = svg("g");
   #live = svg("polyline", { class: "strokes" });
-  #pen = null; // where the keyboard draws: {point, stroke}, stroke null while it is lifted
+  #pen = null; // {point, down}: where the keyboard draws
   #gesture = null;
   #tool = "draw";
   most = 8; // objects of a scene
 
-  /** nameOf: names an object. say: tells people something. onLabel: is called to label. */
-  constructor(canvas, scene, { nameOf, say, onLabel }) {
+  /** nameOf: names an object. say: tells people something. */
+  constructor(canvas, scene, nameOf, say) {
     this.#svg = canvas;
     this.#scene = scene;
     this.#names = nameOf;
     this.#say = say;
-    this.onLabel = onLabel;
     canvas.append(this.#objects, this.#frame, this.#live);
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
     canvas.addEventListener("pointerup", (event) => this.#end(event, true));
     canvas.addEventListener("pointercancel", (event) => this.#end(event, false));
-    canvas.addEventListener("keydown", (event) => this.#key(event));
-    canvas.addEventListener("blur", () => this.#liftPen());
     scene.addEventListener("draw", () => this.render());
   }
 
@@ -71,7 +65,6 @@ export class Canvas {
   }
 
   set tool(tool) {
-    this.#liftPen();
     this.#tool = tool;
     this.#svg.dataset.tool = tool;
     this.render();
@@ -86,6 +79,12 @@ export class Canvas {
     this.#svg.toggleAttribute("data-empty", !objects.length && !this.#gesture && !this.#pen);
     if (current) this.#svg.setAttribute("aria-activedescendant", `object-${current.key}`);
     else this.#svg.removeAttribute("aria-activedescendant");
+  }
+
+  /** Show where the keyboard draws, {point, down}; null: nowhere. */
+  showPen(pen) {
+    this.#pen = pen;
+    this.render();
   }
 
   #shown(object, i) {
@@ -120,7 +119,7 @@ export class Canvas {
     if (!this.#pen) return [];
     const [x, y] = this.#pen.point;
     const d = `M${x - 7} ${y}h14M${x} ${y - 7}v14`;
-    return [svg("path", { class: this.#pen.stroke ? "pen down" : "pen", d })];
+    return [svg("path", { class: this.#pen.down ? "pen down" : "pen", d })];
   }
 
   #handles([x0, y0, x1, y1]) {
@@ -146,10 +145,9 @@ export class Canvas {
 
   #down(event) {
     if (!event.isPrimary || event.button !== 0) return;
-    this.#liftPen();
     this.#svg.setPointerCapture(event.pointerId);
     const point = this.#point(event);
-    if (this.#tool === "draw") this.#gesture = this.#drawing(point);
+    if (this.#tool === "draw") this.#gesture = this.drawing(point);
     else if (this.#tool === "erase") this.#gesture = this.#erasing(point);
     else this.#gesture = this.#selecting(point, this.#units(event.pointerType === "touch" ? 18 : REACH));
     this.render();
@@ -168,19 +166,22 @@ export class Canvas {
     const gesture = this.#gesture;
     this.#gesture = null;
     if (kept) gesture.end();
-    else this.#cancel();
+    else this.cancel();
     this.render();
   }
 
-  #cancel() {
+  /** Leave a gesture that has begun; return whether there was one. */
+  cancel() {
+    const begun = this.#gesture !== null;
     this.#gesture = null;
     this.#live.removeAttribute("points");
     this.#scene.show(null);
+    return begun;
   }
 
   // A gesture: move(point, shiftKey) while it goes on, end() when it is done.
 
-  #drawing(start) {
+  drawing(start) {
     const stroke = [start];
     const colour = this.#growing()?.colour ?? newObject({}, this.#scene.objects).colour;
     this.#live.setAttribute("stroke", colour);
@@ -274,77 +275,10 @@ export class Canvas {
     const inside = Math.min(box[2] - box[0], box[3] - box[1]) / 3 + FRAME;
     return distance(nearest) <= Math.min(reach, inside) ? nearest[0] : null;
   }
-
-  // ---- keys --------------------------------------------------------------------------------------
-
-  #key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const arrow = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const step = event.shiftKey ? 1 : STEP;
-    const [dx, dy] = (arrow[event.key] ?? [0, 0]).map((value) => value * step);
-    const { objects, current } = this.#scene;
-    if (event.key === "PageDown" || event.key === "PageUp") {
-      this.#choose(event.key === "PageDown" ? 1 : -1);
-    } else if (event.key === "Escape") {
-      if (this.#gesture) this.#cancel();
-      else if (this.#pen) this.#liftPen();
-      else this.#scene.select(null);
-    } else if (this.#tool === "draw" && (dx || dy || event.key === " ")) {
-      this.#movePen(dx, dy, event.key === " ");
-    } else if (current && (dx || dy)) {
-      this.#scene.replace(moved(current, dx, dy), `move ${current.key}`);
-    } else if (current && "+=-_".includes(event.key)) {
-      const factor = "+=".includes(event.key) ? GROWTH : 1 / GROWTH;
-      this.#scene.replace(scaled(current, factor), `scale ${current.key}`);
-    } else if (event.key === "Enter" && current) {
-      this.#liftPen();
-      this.onLabel();
-    } else if (event.key === "Enter" && objects.length) {
-      this.#choose(1);
-    } else {
-      return;
-    }
-    event.preventDefault();
-  }
-
-  #choose(step) {
-    const { objects, current } = this.#scene;
-    if (!objects.length) return;
-    this.#liftPen();
-    const at = current ? objects.indexOf(current) + step : step > 0 ? 0 : -1;
-    const chosen = objects.at(at % objects.length);
-    this.#scene.select(chosen.key);
-    const group = this.#svg.querySelector(`#object-${chosen.key}`);
-    this.#say(group.getAttribute("aria-label"));
-  }
-
-  #movePen(dx, dy, press) {
-    this.#pen ??= { point: [WIDTH / 2, HEIGHT / 2], stroke: null };
-    const { point, stroke } = this.#pen;
-    const next = [clamp(point[0] + dx, WIDTH), clamp(point[1] + dy, HEIGHT)];
-    this.#pen.point = next;
-    if (press && stroke) {
-      this.#liftPen(true);
-      this.#say("Pen up.");
-    } else if (press) {
-      this.#pen.stroke = this.#drawing(next);
-      this.#say("Pen down: arrow keys draw, Space lifts it.");
-    } else {
-      stroke?.move(next);
-    }
-    this.render();
-  }
-
-  /** End the stroke that keys draw. stays: the cross is still shown. */
-  #liftPen(stays = false) {
-    const pen = this.#pen;
-    this.#pen = stays ? { ...pen, stroke: null } : null;
-    pen?.stroke?.end();
-    this.render();
-  }
 }
 
-function clamp(value, side) {
+/** Return a coordinate within the canvas, not finer than is worth keeping. */
+export function clamp(value, side) {
   return Math.round(Math.min(Math.max(value, 0), side) * 10) / 10;
 }
 

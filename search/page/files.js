@@ -1,6 +1,7 @@
 // Scenes and pictures as files, and pictures that are turned into others.
 
-import { HEIGHT, WIDTH, fromJson, toJson } from "./scene.js";
+import { HEIGHT, WIDTH } from "./geometry.js";
+import { fromJson, toJson } from "./scene_json.js";
 
 const MOST_BYTES = 16 * 2 ** 20; // of a scene's file
 const SCALE = 4; // pixels of an exported picture in a unit

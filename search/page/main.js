@@ -2,15 +2,16 @@
 
 import { Api, Latest } from "./api.js";
 import { Canvas, drawing } from "./canvas.js";
-import { Combobox } from "./combobox.js";
 import { byId, element, svg } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
 import { exportPng, loadScene, mirroredPicture, saveScene } from "./files.js";
+import { HEIGHT, WIDTH, extent, mirroredStrokes, moved } from "./geometry.js";
+import { CanvasKeys } from "./keys.js";
+import { Panel } from "./panel.js";
 import { PhotoView } from "./photo.js";
 import { Results } from "./results.js";
-import {
-  HEIGHT, Scene, WIDTH, extent, mirroredStrokes, moved, newObject, toJson,
-} from "./scene.js";
+import { Scene, newObject } from "./scene.js";
+import { toJson } from "./scene_json.js";
 
 const WAIT = 250; // ms of rest before a changed scene is searched
 const HINT = "Draw what you look for, where you want it in the picture.";
@@ -28,21 +29,13 @@ const scene = new Scene();
 const api = new Api(showState);
 const labelling = new Latest();
 let about = { classes: [], most_objects: 8, weights: {} };
-let guesses = new Map(); // key of an object -> [[class, probability], ...]
 let liked = null; // the hit that others are compared with, instead of the drawing
 let timer = null;
 
-const canvas = new Canvas(byId("canvas"), scene, {
-  nameOf,
-  say,
-  onLabel: () => byId("label").focus(),
-});
-const results = new Results(
-  {
-    list: byId("hits"), title: byId("found-title"), status: byId("found-status"), more: byId("more"),
-  },
-  (place) => view.open(results.hits, place, results.question.drawn),
-);
+const panel = new Panel(scene);
+const canvas = new Canvas(byId("canvas"), scene, (object) => panel.nameOf(object), say);
+const keys = new CanvasKeys(byId("canvas"), canvas, scene, say, () => byId("label").focus());
+const results = new Results((place) => view.open(results.hits, place, results.question.drawn));
 const view = new PhotoView(byId("photo"), { onLike: showLike, onTake: takeObject });
 
 // ---- telling -------------------------------------------------------------------------------------
@@ -53,11 +46,6 @@ function say(text) {
 
 function showState(state) {
   if (byId("notice").textContent !== STATES[state]) byId("notice").textContent = STATES[state];
-}
-
-function nameOf(object) {
-  const guess = guesses.get(object.key)?.[0];
-  return object.label ?? (guess ? `${guess[0]}?` : "object");
 }
 
 // ---- searching -----------------------------------------------------------------------------------
@@ -76,7 +64,7 @@ function search() {
     results.show({ title: `More like ${name}`, drawn: null, ask });
   } else if (objects.length) {
     const json = toJson(objects);
-    const drawn = objects.map((object) => ({ colour: object.colour, name: nameOf(object) }));
+    const drawn = objects.map((object) => ({ colour: object.colour, name: panel.nameOf(object) }));
     const ask = (page, signal) => api.search(json, page, weights(), signal);
     results.show({ title: "Photographs", drawn, ask });
     guess(objects, json);
@@ -102,7 +90,7 @@ async function guess(objects, json) {
   // What cannot be guessed has no guess; the search says why.
   const answer = await labelling.run((signal) => api.labels(json, signal)).catch(() => null);
   if (!answer) return;
-  guesses = new Map(objects.map((object, i) => [object.key, answer.labels[i]]));
+  panel.guesses = new Map(objects.map((object, i) => [object.key, answer.labels[i]]));
   scene.select(scene.selected); // shows them
 }
 
@@ -168,16 +156,11 @@ function act(name) {
 }
 
 function setTool(tool) {
+  keys.putPenAway();
   canvas.tool = tool;
   for (const button of document.querySelectorAll("[data-tool]")) {
     button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
   }
-}
-
-function setLabel(label) {
-  if (scene.current && label !== scene.current.label) scene.replace({ ...scene.current, label });
-  else showObject();
-  byId("canvas").focus({ preventScroll: true });
 }
 
 async function open(file) {
@@ -207,22 +190,6 @@ function onKey(event) {
 
 function showScene() {
   const { objects, current } = scene;
-  byId("objects").replaceChildren(
-    ...objects.map((object, i) => {
-      const dot = element("span", { class: "dot" });
-      dot.style.setProperty("--colour", object.colour);
-      const pressed = String(object === current);
-      const button = element(
-        "button", { type: "button", class: "chip", "aria-pressed": pressed },
-        dot, `${i + 1} ${nameOf(object)}`,
-      );
-      button.addEventListener("click", () => {
-        scene.select(object.key);
-        byId("canvas").focus({ preventScroll: true });
-      });
-      return element("li", {}, button);
-    }),
-  );
   const enabled = { undo: scene.canUndo, redo: scene.canRedo };
   for (const name of OF_AN_OBJECT) enabled[name] = Boolean(current);
   for (const name of ["save", "png", "clear"]) enabled[name] = objects.length > 0;
@@ -230,38 +197,6 @@ function showScene() {
     document.querySelector(`[data-action=${name}]`).disabled = !can;
   }
   byId("start").hidden = objects.length > 0;
-  showObject();
-}
-
-function showObject() {
-  const { current } = scene;
-  const input = byId("label");
-  input.disabled = !current;
-  if (document.activeElement !== input || !current) input.value = current?.label ?? "";
-  const found = current ? (guesses.get(current.key) ?? []).slice(0, 3) : [];
-  byId("guesses").replaceChildren(
-    ...found.map(([name, probability]) => {
-      const button = element("button", { type: "button", class: "chip" }, name);
-      button.append(element("small", {}, percent(probability)));
-      button.addEventListener("click", () => setLabel(name));
-      return button;
-    }),
-  );
-  byId("guess").hidden = !found.length;
-}
-
-function percent(probability) {
-  return `${Math.round(100 * probability)} %`;
-}
-
-function labelOptions(text) {
-  const wanted = text.trim().toLowerCase();
-  const guessed = guesses.get(scene.selected) ?? [];
-  const likely = guessed.map(([value, p]) => ({ value, note: `looks like it, ${percent(p)}` }));
-  const names = new Set(guessed.map(([value]) => value));
-  const others = about.classes.filter((value) => !names.has(value)).map((value) => ({ value }));
-  const found = [...likely, ...others].filter(({ value }) => value.toLowerCase().includes(wanted));
-  return wanted ? found : [{ value: null }, ...found];
 }
 
 function showExamples() {
@@ -313,10 +248,10 @@ async function start() {
     if (target.files[0]) open(target.files[0]);
     target.value = ""; // the same file can be opened again
   });
-  new Combobox(byId("label"), byId("labels"), labelOptions, setLabel);
-  showScene();
+  scene.select(null); // shows the empty scene
   about = await api.about();
   canvas.most = about.most_objects;
+  panel.classes = about.classes;
   byId("about").textContent = `${about.photographs.toLocaleString("en")} photographs \u00b7 ${about.run}`;
   showExamples();
   showSliders();

@@ -1,7 +1,7 @@
 // The photographs found: ranked, page after page, with the boxes that match what was drawn.
 
 import { Latest, Refused, thumbnail } from "./api.js";
-import { element, showPicture } from "./dom.js";
+import { byId, element, showPicture } from "./dom.js";
 import { COLOURS } from "./scene.js";
 
 const PAGE = 24;
@@ -46,17 +46,15 @@ export function boxesOver(hit, drawn, all = false) {
 }
 
 export class Results {
-  #parts;
   #onOpen;
   #latest = new Latest();
   question = null; // {title, drawn, ask} of what is shown
   hits = [];
 
-  /** parts: elements {list, title, status, more}. onOpen: gets the place of a hit that is chosen. */
-  constructor(parts, onOpen) {
-    this.#parts = parts;
+  /** onOpen: gets the place of a hit that is chosen. */
+  constructor(onOpen) {
     this.#onOpen = onOpen;
-    parts.more.addEventListener("click", () => this.#more());
+    byId("more").addEventListener("click", () => this.#more());
   }
 
   /** Show the answer to a question, and until it comes what was there. ask: returns a page of hits
@@ -67,8 +65,8 @@ export class Results {
     if (!answer) return;
     this.question = question;
     this.hits = [];
-    this.#parts.title.textContent = question.title;
-    this.#parts.list.replaceChildren();
+    byId("found-title").textContent = question.title;
+    byId("hits").replaceChildren();
     this.#add(answer);
   }
 
@@ -78,9 +76,9 @@ export class Results {
     this.#busy(false);
     this.question = null;
     this.hits = [];
-    this.#parts.list.replaceChildren();
-    this.#parts.title.textContent = "Photographs";
-    this.#parts.more.hidden = true;
+    byId("hits").replaceChildren();
+    byId("found-title").textContent = "Photographs";
+    byId("more").hidden = true;
     this.#tell(text);
   }
 
@@ -90,7 +88,7 @@ export class Results {
     const answer = await this.#ask(this.question, first);
     if (!answer) return;
     this.#add(answer);
-    this.#parts.list.children[first]?.querySelector("button").focus();
+    byId("hits").children[first]?.querySelector("button").focus();
   }
 
   async #ask(question, first) {
@@ -109,11 +107,11 @@ export class Results {
 
   #add({ total, hits }) {
     const { drawn } = this.question;
-    this.#parts.list.append(
+    byId("hits").append(
       ...hits.map((hit, i) => this.#shown(hit, this.hits.length + i, drawn)),
     );
     this.hits.push(...hits);
-    this.#parts.more.hidden = this.hits.length >= total || !hits.length;
+    byId("more").hidden = this.hits.length >= total || !hits.length;
     const count = this.hits.length.toLocaleString("en");
     this.#tell(
       total
@@ -147,12 +145,12 @@ export class Results {
   }
 
   #tell(text, isError = false) {
-    this.#parts.status.textContent = text;
-    this.#parts.status.classList.toggle("error", isError);
+    byId("found-status").textContent = text;
+    byId("found-status").classList.toggle("error", isError);
   }
 
   #busy(busy) {
-    this.#parts.list.setAttribute("aria-busy", String(busy));
-    this.#parts.more.disabled = busy;
+    byId("hits").setAttribute("aria-busy", String(busy));
+    byId("more").disabled = busy;
   }
 }
