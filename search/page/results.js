@@ -100,7 +100,8 @@ export class Results {
     } catch (error) {
       this.#busy(false);
       const text = error instanceof Refused ? error.message : "The server's answer cannot be read.";
-      this.#tell(text, true);
+      // The server counts the objects from 0, people from 1.
+      this.#tell(text.replace(/^object (\d+)/, (_, i) => `Object ${Number(i) + 1}`), true);
       return null;
     }
   }
