@@ -31,6 +31,7 @@ const labelling = new Latest();
 let about = { classes: [], most_objects: 8, weights: {} };
 let liked = null; // the hit that others are compared with, instead of the drawing
 let timer = null;
+let guessed = null; // the objects whose labels were asked for last
 
 const panel = new Panel(scene);
 const canvas = new Canvas(byId("canvas"), scene, (object) => panel.nameOf(object), say);
@@ -67,11 +68,10 @@ function search() {
     const drawn = objects.map((object) => ({ colour: object.colour, name: panel.nameOf(object) }));
     const ask = (page, signal) => api.search(json, page, weights(), signal);
     results.show({ title: "Photographs", drawn, ask });
-    guess(objects, json);
   } else {
-    labelling.stop();
     results.clear(HINT);
   }
+  if (objects !== guessed) guess(objects);
 }
 
 /** Search when nothing has changed for a while. hit: more like it; else what is drawn. */
@@ -86,9 +86,13 @@ function showLike(hit) {
   byId("found-title").focus();
 }
 
-async function guess(objects, json) {
+async function guess(objects) {
+  guessed = objects;
+  labelling.stop();
+  if (!objects.length) return;
+  const ask = (signal) => api.labels(toJson(objects), signal);
   // What cannot be guessed has no guess; the search says why.
-  const answer = await labelling.run((signal) => api.labels(json, signal)).catch(() => null);
+  const answer = await labelling.run(ask).catch(() => null);
   if (!answer) return;
   panel.guesses = new Map(objects.map((object, i) => [object.key, answer.labels[i]]));
   scene.select(scene.selected); // shows them

@@ -267,6 +267,8 @@ def test_full_view_more_like_this_and_back(visit, server):
     dialog.get_by_role("button", name="More like this").click()
     expect(page.locator("#found-title")).to_have_text("More like 1 drawn/3.jpg")
     expect_hits(page, "like")
+    asked = {"first": "0", "count": "24", "learned": "1", "layout": "1"}
+    assert ("/api/photographs/3/like", asked) in server.asked
     page.get_by_role("button", name="Back to the drawing").click()
     expect_hits(page, "1 drawn")
 
