@@ -56,18 +56,26 @@ def atomic_folder(path: Path, flush: bool = False) -> Iterator[Path]:
         if flush:
             for file in (*temporary.iterdir(), temporary):
                 _flush(file)
-        remove_folder(path)
-        temporary.rename(path)
+        with _set_aside(path):  # there is no folder under that name for a moment only
+            temporary.rename(path)
         if flush:
             _flush(path.parent)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder, if it is there, so that a kill leaves no half of it under its name."""
+    with _set_aside(path):
+        pass
+
+
+@contextlib.contextmanager
+def _set_aside(path: Path) -> Iterator[None]:
+    """Give a folder, if it is there, another name; remove it after the block."""
+    old = path.with_name(f".{path.name}.old.{os.getpid()}.partial")
     if path.is_dir():
-        old = path.with_name(f".{path.name}.old.{os.getpid()}.partial")
         path.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+    yield
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
