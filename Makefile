@@ -18,10 +18,11 @@ DEMO_NETWORK := pretrained_e_model=shallow,pretrained_weights=none,image_size=48
 DEMO_SCENE_NETWORK := gconv_num_layers=2,gconv_hidden_dim=256,g_enc_n_layers=2,mask_width=32,layout_d_arch=verysmall
 DEMO_GENERATOR := generator_width=6,spade_hidden=24,discriminator_width=16
 
-.PHONY: help install demo test fuzz faults lint bench clean
+.PHONY: help install demo search test fuzz faults lint bench clean
 help:
 	@echo "make install   a virtual environment in $(VENV) with the pinned requirements"
 	@echo "make demo      the whole job on a small drawn world: prepare, train, search, synthesise"
+	@echo "make search    draw in the browser and search the demo's photographs"
 	@echo "make test      all tests"
 	@echo "make fuzz      readers, parsers and servers before many more drawn inputs, for long"
 	@echo "make faults    kills, full disks and damage, and docs/reliability.md of what came of them"
@@ -111,6 +112,12 @@ demo: $(STAMP)
 	    --data-loader coco-tfrecord -o $(DEMO)/runs --id images \
 	    --exp-hparams results=$(DEMO)/images,generator=$(DEMO)/generator.npz,scenes=16,flipped_sketches=True,generate_from_gt=True
 	$(PY) run-experiment.py report -o $(DEMO)/runs --id demo --exp-hparams results=$(DEMO)
+	$(PY) -m search.build $(DEMO)/runs/graph-attention-SD01 $(DEMO)/sample/coco-stuff/images/val2017 \
+	    $(DEMO)/index --boxes $(DEMO)/sample/coco-stuff/annotations/instances_val2017.json
 	@echo
 	@echo "All of it on one page: $(DEMO)/report.html. What counts is recall with sketches=real"
 	@echo "against sketches=blank under boxes=jittered, and boxes=own of scenes drawn from memory."
+	@echo "To search its photographs with your own drawing: make search"
+
+search: $(STAMP)
+	$(PY) -m search.serve --index $(DEMO)/index

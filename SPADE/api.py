@@ -101,7 +101,7 @@ def _array(content, key, shape):
 
 
 class Queue:
-    """The request that the generator works on and those that wait for it, in their order."""
+    """The request that is worked on and those that wait for it, in their order."""
 
     def __init__(self):
         self._places, self._changed = [], threading.Condition()
@@ -119,7 +119,7 @@ class Queue:
             if len(self._places) >= LIMIT:
                 wait = math.ceil(LIMIT * self._seconds)
                 raise ServiceUnavailable(
-                    f"{LIMIT} requests wait for the generator: ask again in {wait} s",
+                    f"{LIMIT} requests wait already: ask again in {wait} s",
                     retry_after=wait,
                 )
             self._places.append(place)
@@ -138,22 +138,45 @@ class Queue:
                 self._changed.notify_all()
 
 
+def client_has_left():
+    """Return the function that says whether the client of this request is gone."""
+    return flask.request.environ.get("waitress.client_disconnected", lambda: False)
+
+
+def answer(content, status=200):
+    """Return an answer of JSON."""
+    return flask.Response(json.dumps(content), status, mimetype="application/json")
+
+
+def answer_errors(app):
+    """Have an application answer errors as JSON, what nobody foresaw too."""
+
+    @app.errorhandler(HTTPException)
+    def explain(error):
+        response = error.get_response()  # for its headers: Allow, Retry-After
+        response.data = json.dumps({"error": error.description or error.name})
+        response.mimetype = "application/json"
+        return response
+
+    @app.errorhandler(Exception)
+    def fail(error):
+        log.error("a request failed", exc_info=error)
+        return answer({"error": "the server failed: its console says why"}, 500)
+
+
 def create_app(generate, name, weights):
     """Return the Flask application. generate: a function of what read_request returns that makes a
     float array (1, 3, 256, 256) in [-1, 1]; it is called by one thread at a time. name, weights: of
     the generator, as /health tells them."""
     app = flask.Flask("spade")
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
+    answer_errors(app)
     queue = Queue()
-
-    def answer(content, status=200):
-        return flask.Response(json.dumps(content), status, mimetype="application/json")
 
     @app.route("/", methods=["POST"])
     def post():
-        has_left = flask.request.environ.get("waitress.client_disconnected", lambda: False)
         # Reading too is for one at a time: as lists a body takes 25 times its bytes.
-        with queue.turn(has_left):
+        with queue.turn(client_has_left()):
             layout = read_request(flask.request.get_data(cache=False))
             picture = np.asarray(generate(*layout), np.float64)
             if picture.shape != (1, 3, SIDE, SIDE) or not np.isfinite(picture).all():
@@ -168,18 +191,6 @@ def create_app(generate, name, weights):
             "status": "ok", "generator": name, "weights": weights, "queue": len(queue),
             "limit": LIMIT,
         })  # fmt: skip
-
-    @app.errorhandler(HTTPException)
-    def explain(error):
-        response = error.get_response()  # for its headers: Allow, Retry-After
-        response.data = json.dumps({"error": error.description or error.name})
-        response.mimetype = "application/json"
-        return response
-
-    @app.errorhandler(Exception)
-    def fail(error):
-        log.error("a request failed", exc_info=error)
-        return answer({"error": "the generator failed: its console says why"}, 500)
 
     return app
 

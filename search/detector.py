@@ -9,31 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from core.errors import UserError, first_line
 from core.provenance import digest, sha256
-from core.scene_inputs import MAX_OBJECTS
+from search.objects import FoundObjects, ObjectSource, Size, most_important
 
 LEAST_SCORE = 0.2
 LEAST_AREA = 0.01  # of the picture
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
-
-
-class FoundObjects(NamedTuple):
-    """The n objects of a photograph, as a detector or an annotation file names them."""
-
-    boxes: np.ndarray  # float32 (n, 4), [x0, y0, x1, y1] in [0, 1]
-    labels: np.ndarray  # int16 (n,), vocabulary index, -1 of a class that it has not
-    scores: np.ndarray  # float32 (n,), 1 of an annotation
-
-
-WHOLE = FoundObjects(  # a photograph as one object of any class
-    np.array([[0, 0, 1, 1]], np.float32), np.array([-1], np.int16), np.zeros(1, np.float32)
-)
 
 
 def _digest(folder: Path) -> str:
@@ -42,7 +28,7 @@ def _digest(folder: Path) -> str:
     return digest({path.relative_to(folder).as_posix(): sha256(path) for path in files})[:16]
 
 
-class Detector:
+class Detector(ObjectSource):
     """A loaded detector. UserError for a folder that is no SavedModel of this kind."""
 
     def __init__(self, folder: str | Path, ids: Sequence[int]) -> None:
@@ -65,15 +51,11 @@ class Detector:
             raise UserError(f"{folder} takes {spec.dtype.name} {spec.shape}, not pictures of uint8")
         self._labels = {int(id_): label for label, id_ in enumerate(ids) if id_}
 
-    def find(self, path: str, image: np.ndarray) -> FoundObjects:
-        """Return the objects of a photograph, uint8 (H, W, 3): at most MAX_OBJECTS of those that
-        are likely and large enough, the first by score * area."""
+    def find(self, path: str, image: np.ndarray, size: Size) -> FoundObjects:
         found = self._detect(**{self._input: tf.constant(image[None])})
         count = int(found["num_detections"][0])
         boxes, scores, ids = (found[name][0, :count].numpy() for name in OUTPUTS[:3])
-        boxes = np.clip(boxes[:, [1, 0, 3, 2]].astype(np.float32), 0, 1)
-        areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-        kept = np.flatnonzero((scores >= LEAST_SCORE) & (areas > LEAST_AREA))
-        kept = kept[np.argsort(-(scores * areas)[kept], kind="stable")][:MAX_OBJECTS]
-        labels = [self._labels.get(int(id_), -1) for id_ in ids[kept]]
-        return FoundObjects(boxes[kept], np.array(labels, np.int16), scores[kept])
+        labels = np.array([self._labels.get(int(id_), -1) for id_ in ids], np.int64)
+        likely = scores >= LEAST_SCORE
+        boxes = boxes[likely][:, [1, 0, 3, 2]]
+        return most_important(boxes, labels[likely], scores[likely], LEAST_AREA)

@@ -18,12 +18,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from PIL import Image
-from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
 from core.errors import UsageError, UserError, first_line
@@ -41,8 +40,9 @@ from core.registry import closest
 from core.run import EncodedScene, Run
 from dataloaders import images
 from search import matching
-from search.detector import WHOLE, Detector, FoundObjects
+from search.detector import Detector
 from search.matching import LayoutObjects, Match
+from search.objects import WHOLE, BoxesFile, ObjectSource, Size
 from search.scene import Scene
 
 log = logging.getLogger(__name__)
@@ -52,12 +52,14 @@ PHOTOS, BLOCKS, NAME = "photos", "blocks", "index.json"
 BLOCK = 64  # photographs encoded and saved at a time
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SIDE = 640  # pixels that a detector and the run see of a photograph's longer side
+LOG_SECONDS = 10  # between lines on progress
 LABELS = 5  # classes told of a drawn object
 WEIGHTS = {"learned": 1.0, "layout": 1.0}  # of the rankings
 
 # Kinds of rows; those of OBJECT_ARRAYS have one for each object, the others for each photograph.
 PHOTO_ARRAYS = {
     "counts": np.int64,  # (N,): objects of each photograph
+    "sizes": np.int32,  # (N, 2): width and height of the picture, pixels
     "learned": np.float32,  # (N, D): the scene vector that ranks
 }
 OBJECT_ARRAYS = {
@@ -65,30 +67,10 @@ OBJECT_ARRAYS = {
     "labels": np.int16,  # (O,): vocabulary index that the detector says, -1 = none
     "scores": np.float16,  # (O,): of the detector
     "vectors": np.float16,  # (O, E): as the run encodes each
-    "probabilities": np.float16,  # (O, K): of each class, by detector and run
+    "probabilities": np.uint16,  # (O, K): of each class, by detector and run, in matching.STEPS
 }
 KINDS = {**PHOTO_ARRAYS, **OBJECT_ARRAYS}
 Arrays = dict[str, np.ndarray]
-
-
-class ObjectSource(Protocol):
-    """Finds the objects of photographs. identity: tells it from other sources."""
-
-    identity: str
-
-    def find(self, path: str, image: np.ndarray) -> FoundObjects:
-        """Return the objects of a photograph. path: relative to the folder. image: uint8
-        (H, W, 3)."""
-
-
-class WholePicture:
-    """Takes each photograph for one object of any class."""
-
-    identity = "whole pictures"
-
-    def find(self, path: str, image: np.ndarray) -> FoundObjects:
-        """Return one object."""
-        return WHOLE
 
 
 class File(NamedTuple):
@@ -99,8 +81,8 @@ class File(NamedTuple):
     modified: int  # ns
 
 
-class _Saved(msgspec.Struct, frozen=True):
-    """What tells an index from others, and its files."""
+class SavedIndex(msgspec.Struct, frozen=True):
+    """The identity of an index, and its files."""
 
     schema: int
     folder: str  # of the photographs, relative to the index
@@ -112,37 +94,38 @@ class _Saved(msgspec.Struct, frozen=True):
     broken: list[tuple[File, str]] = []  # pictures that cannot be read, and why
 
 
-class _Part(NamedTuple):
+class IndexPart(NamedTuple):
     """Some photographs of an index. arrays: those of PHOTO_ARRAYS and OBJECT_ARRAYS."""
 
-    saved: _Saved
+    saved: SavedIndex
     arrays: Arrays
 
 
 class Hit(NamedTuple):
-    """A photograph that was found."""
+    """A photograph that was found, with its n objects."""
 
     path: Path
+    row: int  # in the index
+    size: Size
     rank: int  # from 1
     score: float  # sum of the rankings' z-scores over the gallery, weighted
     parts: dict[str, float]  # ranking -> its own score, the more the better
     matches: list[Match]  # drawn objects and those they were assigned to
-    boxes: np.ndarray  # float32 (n, 4), of the photograph's objects
+    boxes: np.ndarray  # float32 (n, 4)
+    labels: list[str | None]  # (n,): classes that a detector or a file named
 
 
 class PhotoIndex:
     """Photographs to search with the run that they were encoded by."""
 
-    def __init__(self, run: Run, part: _Part, home: Path) -> None:
+    def __init__(self, run: Run, part: IndexPart, home: Path) -> None:
         self.run, self.home = run, home
         self.folder = Path(os.path.normpath(home / part.saved.folder))
         self.files = part.saved.files
         self.broken = part.saved.broken
         self.learned = part.arrays["learned"]
         self.ends = np.cumsum(part.arrays["counts"])
-        self.objects = LayoutObjects(
-            part.arrays["boxes"], np.asarray(part.arrays["probabilities"], np.float32)
-        )
+        self.objects = LayoutObjects(part.arrays["boxes"], part.arrays["probabilities"])
         self._part = part
 
     def __len__(self) -> int:
@@ -157,13 +140,15 @@ class PhotoIndex:
         photographs: str | Path,
         home: str | Path,
         detector: str | Path | None = None,
+        boxes: str | Path | None = None,
         objects: ObjectSource | None = None,
     ) -> PhotoIndex:
         """Index the photographs in a folder and below; return the index, open.
 
         home: folder of the index. What it holds already of files that have not changed is kept,
         also after a build that was stopped; deleted files are left out. detector: folder of a
-        SavedModel. objects: another source of objects; without both a photograph is one object.
+        SavedModel. boxes: a COCO file, of annotations or of a detector's results. objects: another
+        source. Without any a photograph is one object.
 
         Pictures that cannot be read are listed in `broken`, and told in one warning. UserError for
         a folder without pictures.
@@ -183,8 +168,10 @@ class PhotoIndex:
             )
         if detector is not None:
             objects = Detector(detector, run.vocabulary.ids)
-        objects = objects or WholePicture()
-        saved = _Saved(
+        elif boxes is not None:
+            objects = BoxesFile(boxes, run.vocabulary, [file.path for file in files])
+        objects = objects or ObjectSource()
+        saved = SavedIndex(
             schema=SCHEMA,
             folder=os.path.relpath(photographs, home),
             run=os.path.relpath(run.folder, home),
@@ -195,18 +182,25 @@ class PhotoIndex:
         parts = _known_parts(home, saved)
         known = {file for part in parts for file in _seen(part.saved)}
         new = [file for file in files if file not in known]
+        log.info("%d of %d photographs are to be encoded", len(new), len(files))
         with tqdm(total=len(new), desc="photographs", disable=None) as progress:
+            done, began, said = 0, time.monotonic(), 0.0
             for part in _encoded_parts(run, photographs, new, objects, saved):
                 path = home / BLOCKS / f"{time.time_ns()}.npz"
                 write_npz(path, msgspec.to_builtins(part.saved), part.arrays)
                 parts.append(part)
                 progress.update(len(_seen(part.saved)))
+                done += len(_seen(part.saved))
+                now = time.monotonic()
+                if progress.disable and now - said > LOG_SECONDS:  # into a file
+                    log.info("%d photographs, %.1f a second", done, done / (now - began))
+                    said = now
         part = _merged(parts, files, saved)
         _write(home, part)
         if part.saved.broken:
             file, why = part.saved.broken[0]
             log.warning("%d pictures left out, as %s: %s", len(part.saved.broken), file.path, why)
-        return cls(run, part, home)
+        return cls(run, _read(home), home)
 
     @classmethod
     def open(cls, home: str | Path, run: Run | None = None) -> PhotoIndex:
@@ -224,22 +218,44 @@ class PhotoIndex:
             )
         return cls(run, part, home)
 
+    def picture(self, row: int, side: int) -> Image.Image:
+        """Return a photograph as it was indexed, at most `side` pixels high and wide. UserError for
+        a file that is gone or broken, and for a link to what lies outside the folder."""
+        path = self.folder / self.files[row].path
+        try:
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                raise images.Skip("a link out of the folder of photographs: copy it there")
+            image = images.open_picture(path, "photograph", images.MAX_PHOTO_SIDE)
+            as_stored = image.size == tuple(self._part.arrays["sizes"][row])
+            image.draft(None, (side, side))  # a large JPEG is not decoded at its full size
+            image = images.rgb_picture(image, "photograph", image.size if as_stored else None)
+        except (images.Skip, OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+            raise UserError(f"{self.files[row].path}: {first_line(error)}") from None
+        image.thumbnail((side, side))
+        return image
+
     # ---- searching -------------------------------------------------------------------------------
 
     def search(
-        self, scene: Scene, k: int = 20, weights: Mapping[str, float] = WEIGHTS
+        self, scene: Scene, k: int = 20, weights: Mapping[str, float] = WEIGHTS, first: int = 0
     ) -> list[Hit]:
-        """Return the k photographs that fit a drawn scene best, the best first.
+        """Return the k photographs that fit a drawn scene best, the best first. first: how many
+        better ones are left out.
 
         weights: of the rankings 'learned' and 'layout', whose scores are brought to mean 0 and
         standard deviation 1 over the gallery and added; one left out weighs nothing. UserError for
         a scene that cannot be encoded or names a class that the run does not know.
         """
         encoded = encode(self.run, scene)
-        return self._ranked(encoded, self.layout_objects(scene, encoded), k, weights)
+        drawn = self.layout_objects(scene, encoded)
+        return self._ranked(encoded, drawn, range(first, first + k), weights)
 
     def more_like(
-        self, path: str | Path, k: int = 20, weights: Mapping[str, float] = WEIGHTS
+        self,
+        path: str | Path,
+        k: int = 20,
+        weights: Mapping[str, float] = WEIGHTS,
+        first: int = 0,
     ) -> list[Hit]:
         """Return the k photographs most like one of the index, without that one. path: relative to
         the folder of photographs. UserError for a photograph that is not in the index."""
@@ -247,8 +263,8 @@ class PhotoIndex:
         if row is None:
             raise UserError(f"{path} is no photograph of the index {self.home}")
         encoded = EncodedScene(None, scene_vectors={_LEARNED: self.learned[row]})
-        hits = self._ranked(encoded, self._photographed(row), k + 1, weights)
-        return [hit for hit in hits if hit.path != self.folder / path][:k]
+        drawn = self.photographed(row)
+        return self._ranked(encoded, drawn, range(first, first + k), weights, without=row)
 
     def labels(self, scene: Scene) -> list[list[tuple[str, float]]]:
         """Return of each drawn object the classes that it most likely is, and how likely."""
@@ -278,13 +294,20 @@ class PhotoIndex:
         if learned is None:
             learned = self.run.ranking_vectors([encoded])[0]
         return {
-            "learned": -cdist(learned[None], self.learned)[0],
+            "learned": -distances(learned, self.learned),
             "layout": matching.layout_scores(drawn, self.objects, self.ends),
         }
 
     def _ranked(
-        self, encoded: EncodedScene, drawn: LayoutObjects, k: int, weights: Mapping[str, float]
+        self,
+        encoded: EncodedScene,
+        drawn: LayoutObjects,
+        places: range,
+        weights: Mapping[str, float],
+        without: int = -1,
     ) -> list[Hit]:
+        """Return the photographs at some places of the ranking, from 0 on. without: a row that is
+        not ranked."""
         for name, weight in weights.items():
             if name not in WEIGHTS:
                 raise UsageError(f"there is no ranking {name!r}: {', '.join(WEIGHTS)}")
@@ -292,29 +315,48 @@ class PhotoIndex:
                 raise UsageError(f"the weight of {name!r} is {weight}: give one from 0 on")
         scores = self.scores(encoded, drawn)
         fused = sum(weights.get(name, 0.0) * z_scores(each) for name, each in scores.items())
-        best = np.argsort(-fused, kind="stable")[:k]
+        order = np.argsort(-fused, kind="stable")
+        order = order[order != without][places.start : places.stop]
+        names = self.run.vocabulary.names
         hits = []
-        for rank, row in enumerate(best.tolist(), 1):
-            there = self._photographed(row)
+        for rank, row in enumerate(order.tolist(), places.start + 1):
+            there = self.photographed(row)
+            labels = self._part.arrays["labels"][self._object_rows(row)]
             hits.append(
                 Hit(
                     self.folder / self.files[row].path,
+                    row,
+                    tuple(self._part.arrays["sizes"][row].tolist()),
                     rank,
                     float(fused[row]),
                     {name: float(each[row]) for name, each in scores.items()},
                     matching.match(drawn, there),
                     there.boxes,
+                    [None if label < 0 else names[label] for label in labels],
                 )
             )
         return hits
 
-    def _photographed(self, row: int) -> LayoutObjects:
+    def _object_rows(self, row: int) -> slice:
+        return slice(self.ends[row - 1] if row else 0, self.ends[row])
+
+    def photographed(self, row: int) -> LayoutObjects:
         """Return the objects of a photograph."""
-        rows = slice(self.ends[row - 1] if row else 0, self.ends[row])
-        return LayoutObjects(*(column[rows] for column in self.objects))
+        return LayoutObjects(*(column[self._object_rows(row)] for column in self.objects))
 
 
 _LEARNED = "the ranking vector"
+
+
+def distances(vector: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return the Euclidean distance of a vector, (D,), from each of others, (N, D): float32 (N,).
+
+    Block by block, so that the differences stay in the processor's cache."""
+    found = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), 1024):
+        away = vectors[start : start + 1024] - vector
+        found[start : start + 1024] = np.einsum("nd,nd->n", away, away)
+    return np.sqrt(found)
 
 
 def z_scores(scores: np.ndarray) -> np.ndarray:
@@ -360,8 +402,8 @@ def photograph_files(folder: Path) -> Iterator[File]:
 
 
 def _encoded_parts(
-    run: Run, folder: Path, files: Sequence[File], source: ObjectSource, saved: _Saved
-) -> Iterator[_Part]:
+    run: Run, folder: Path, files: Sequence[File], source: ObjectSource, saved: SavedIndex
+) -> Iterator[IndexPart]:
     """Yield what is saved of photographs, BLOCK at a time; the next are read meanwhile."""
     with ThreadPoolExecutor(2) as pool:
         blocks = [files[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
@@ -369,36 +411,47 @@ def _encoded_parts(
         pending: list = []
         for block in itertools.chain(blocks, [None]):
             if block is not None:
-                pending.append((block, [pool.submit(_read_photo, folder / f.path) for f in block]))
+                futures = [pool.submit(_read_photo, folder, f.path, source) for f in block]
+                pending.append((block, futures))
             if len(pending) > 1 or (block is None and pending):
                 done, futures = pending.pop(0)
                 yield _encoded_part(run, done, [each.result() for each in futures], source, saved)
 
 
-def _read_photo(path: Path) -> np.ndarray | str:
-    """Read a photograph, made smaller: uint8 (H, W, 3), or a text that says why not."""
+class _Photograph(NamedTuple):
+    """A photograph made smaller: uint8 (H, W, 3), and the size it had."""
+
+    pixels: np.ndarray
+    size: Size
+
+
+def _read_photo(folder: Path, path: str, source: ObjectSource) -> _Photograph | str:
+    """Read a photograph; return a text that says why not."""
     try:
         image = images.rgb_picture(
-            images.open_picture(path, "photograph", images.MAX_PHOTO_SIDE), "photograph"
+            images.open_picture(folder / path, "photograph", images.MAX_PHOTO_SIDE),
+            "photograph",
+            source.annotated_size(path),
         )
     except images.Skip as error:
         return str(error)
+    size = image.size
     image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return _Photograph(np.asarray(image), size)
 
 
 def _encoded_part(
     run: Run,
     files: Sequence[File],
-    photographs: Sequence[np.ndarray | str],
+    photographs: Sequence[_Photograph | str],
     source: ObjectSource,
-    saved: _Saved,
-) -> _Part:
+    saved: SavedIndex,
+) -> IndexPart:
     broken = [(f, photo) for f, photo in zip(files, photographs) if isinstance(photo, str)]
     shown = [(f, photo) for f, photo in zip(files, photographs) if not isinstance(photo, str)]
-    found = [source.find(file.path, photo) for file, photo in shown]
+    found = [source.find(file.path, *photo) for file, photo in shown]
     found = [each if len(each.boxes) else WHOLE for each in found]
-    scenes = run.encode_photos([photo for _, photo in shown], [each.boxes for each in found])
+    scenes = run.encode_photos([photo.pixels for _, photo in shown], [each.boxes for each in found])
     arrays = {}
     if scenes:
         labels = np.concatenate([each.labels for each in found])
@@ -406,16 +459,17 @@ def _encoded_part(
         probabilities = np.concatenate([scene.class_probabilities for scene in scenes])
         arrays = {
             "counts": [len(each.boxes) for each in found],
+            "sizes": [photo.size for _, photo in shown],
             "learned": run.ranking_vectors(scenes),
             "boxes": np.concatenate([each.boxes for each in found]),
             "labels": labels,
             "scores": scores,
             "vectors": np.concatenate([scene.vectors for scene in scenes]),
-            "probabilities": class_probabilities(labels, probabilities),
+            "probabilities": matching.to_steps(class_probabilities(labels, probabilities)),
         }
         arrays = {name: np.asarray(values, KINDS[name]) for name, values in arrays.items()}
     names = [file for file, _ in shown]
-    return _Part(msgspec.structs.replace(saved, files=names, broken=broken), arrays)
+    return IndexPart(msgspec.structs.replace(saved, files=names, broken=broken), arrays)
 
 
 def class_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -430,27 +484,27 @@ def class_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> np.nda
     return np.where(labels[:, None] < 0, probabilities, known)
 
 
-def _seen(saved: _Saved) -> list[File]:
+def _seen(saved: SavedIndex) -> list[File]:
     return [*saved.files, *(file for file, _ in saved.broken)]
 
 
-def _known_parts(home: Path, saved: _Saved) -> list[_Part]:
+def _known_parts(home: Path, saved: SavedIndex) -> list[IndexPart]:
     """Return what the index and the blocks of a stopped build hold that would be made alike."""
     parts = [_read(home)] if (home / PHOTOS / NAME).is_file() else []
     for path in sorted((home / BLOCKS).glob("*.npz")):
         with open_npz(path, "a block of an index", "delete it") as file:
-            part = _Part(file.metadata(_Saved, SCHEMA), {})
+            part = IndexPart(file.metadata(SavedIndex, SCHEMA), {})
             for name in KINDS if part.saved.files else ():
                 part.arrays[name] = file.array(name)
         parts.append(part)
 
-    def made_by(each: _Saved) -> tuple:
+    def made_by(each: SavedIndex) -> tuple:
         return each.weights, each.objects, each.folder
 
     return [part for part in parts if made_by(part.saved) == made_by(saved)]
 
 
-def _merged(parts: Sequence[_Part], files: Iterable[File], saved: _Saved) -> _Part:
+def _merged(parts: Sequence[IndexPart], files: Iterable[File], saved: SavedIndex) -> IndexPart:
     """Return the parts' photographs that are among `files`, in their order. UserError for none."""
     files = list(files)
     broken = {file: why for part in parts for file, why in part.saved.broken}
@@ -469,23 +523,24 @@ def _merged(parts: Sequence[_Part], files: Iterable[File], saved: _Saved) -> _Pa
     object_rows = np.arange(ends[-1]) + np.repeat(starts[rows] - ends + counts[rows], counts[rows])
     arrays = {name: joined[name][rows] for name in PHOTO_ARRAYS}
     arrays |= {name: joined[name][object_rows] for name in OBJECT_ARRAYS}
-    return _Part(msgspec.structs.replace(saved, files=files, broken=broken), arrays)
+    return IndexPart(msgspec.structs.replace(saved, files=files, broken=broken), arrays)
 
 
 # ---- the folder ----------------------------------------------------------------------------------
 
 
-def _write(home: Path, part: _Part) -> None:
+def _write(home: Path, part: IndexPart) -> None:
     with atomic_folder(home / PHOTOS, flush=True) as folder:
         for name, array in part.arrays.items():
-            np.save(folder / f"{name}.npy", array)
+            by_class = name == "probabilities"  # as layout match reads them
+            np.save(folder / f"{name}.npy", np.asfortranarray(array) if by_class else array)
         write_json(folder / NAME, msgspec.to_builtins(part.saved))
     remove_folder(home / BLOCKS)
 
 
-def _read(home: Path) -> _Part:
+def _read(home: Path) -> IndexPart:
     folder = home / PHOTOS
-    saved = read_versioned_json(folder / NAME, _Saved, SCHEMA)
+    saved = read_versioned_json(folder / NAME, SavedIndex, SCHEMA)
     try:
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -498,4 +553,4 @@ def _read(home: Path) -> _Part:
         damaged = [first_line(error)]
     if damaged:
         raise UserError(f"the index {home} is damaged ({damaged[0]}): delete it and build it anew")
-    return _Part(saved, arrays)
+    return IndexPart(saved, arrays)

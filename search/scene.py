@@ -27,6 +27,7 @@ from dataloaders import images, sketches
 FORMAT, VERSION = "scene-designer scene", 1
 MOST_BYTES = 16 << 20  # of a file
 LEAST_EXTENT = 0.01  # of the canvas: a straight line has a box too
+MOST_POINTS = 50_000  # of an object: many minutes of drawing
 CURVE_POINTS = 16  # of each curve of an SVG
 LARGEST = 255  # units that strokes are scaled to, as those of Quick, Draw! are
 
@@ -97,8 +98,11 @@ class Scene:
                 self._check(each)
 
     def _check(self, each: SceneObject) -> None:
-        if bool(len(each.strokes)) == (each.picture is not None):
+        numbers = sum(map(np.size, each.strokes))
+        if (numbers > 0) == (each.picture is not None):
             raise UserError("it needs strokes or a picture, and not both")
+        if numbers > 2 * MOST_POINTS:
+            raise UserError(f"it has more than {MOST_POINTS:,} points: leave out every second")
         for stroke in each.strokes:
             points = np.asarray(stroke)
             if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "iuf":

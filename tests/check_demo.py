@@ -67,6 +67,9 @@ def check(folder: Path) -> None:
     for scene in scenes:
         for kind in ("sketch", "flipped", "gt"):
             assert (scene.parent / f"{kind}-generated.png").is_file(), f"{scene.parent}: no {kind}"
+    index = json.loads((folder / "index/photos/index.json").read_text())
+    photographs = list((folder / "sample/coco-stuff/images/val2017").iterdir())
+    assert len(index["files"]) == len(photographs), "not all photographs are in the index"
     page = (folder / "report.html").read_text(encoding="utf-8")
     for loader in ("coco-tfrecord", "sketchycoco-tf"):
         assert f"Evaluation on {loader}" in page, f"the report has no evaluation on {loader}"

@@ -28,7 +28,10 @@ MAY_IMPORT = {
     "dataloaders": {"core"},
     "experiments": {"core", "SPADE"},
     "SPADE": {"core", "models"},
-    "search": {"core", "SPADE", "dataloaders.images", "dataloaders.sketches"},
+    "search": {
+        "core", "SPADE", "dataloaders.images", "dataloaders.sketches", "prep_data.coco_annotations",
+        "prep_data.report",
+    },
     # Workers of preparation start without TensorFlow: records and pictures, never a loader.
     "prep_data": {
         "core.commands", "core.errors", "core.files", "core.geometry", "core.hparams",

@@ -21,6 +21,7 @@ from PIL import Image
 from core.checkpoints import Checkpoints
 from core.run_folder import RunConfig, RunFolder
 from prep_data.sample.__main__ import main as make_sample
+from search import Scene, SceneObject
 from tests.SPADE import servers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,16 +38,16 @@ def commands():
 
 
 def name(words):
-    named = (word for word in words[:4] if not word.startswith(("-", "/")))
+    named = (word for word in words[:4] if not word.startswith(("-", "/", "path/")))
     return "-".join(word for word in named if word != "python")
 
 
 # tests/experiments/tables/test_ablations.py runs the ablations: at the sizes of the page they
-# take minutes.
+# take minutes. tests/search/test_serve.py runs the server.
 COMMANDS = [
     words
     for words in commands()
-    if words[0] != "make" and "experiments.tables.ablations" not in words
+    if words[0] != "make" and not {"experiments.tables.ablations", "search.serve"} & set(words)
 ]
 
 
@@ -57,6 +58,8 @@ def world(tmp_path_factory):
     sizes = "--train-images 40 --val-images 24 --drawings 12 --eval-drawings 6 --workers 0"
     sizes += " --sl-train-pairs 8 --sl-test-pairs 8"
     make_sample(["--target-dir", str(folder / "sample"), *sizes.split()])
+    line = np.array([[0.1, 0.1], [0.5, 0.4]])
+    Scene([SceneObject([line, line[:, ::-1]])]).save(folder / "scene.json")
     for letter in "qg":  # of another system
         vectors = np.random.default_rng(ord(letter)).standard_normal((6, 4))
         np.savez(folder / f"{letter}.npz", ids=np.arange(6), vectors=vectors)
@@ -75,6 +78,7 @@ def place(world, path):
         "graph-attention-SD01": runs / "graph-attention-SD01",
         "sketchycoco-sl": world / "sample/sketchycoco-sl",
         "train_feats.npz": world / "features/SD01_sketchycoco_tf_train_feats.npz",
+        "photographs": world / "sample/coco-stuff/images/val2017",
         "feats.npz": world / "features/SD01_sketchycoco_tf_test_feats.npz",
     }.get(last, world / last)
 
@@ -111,7 +115,7 @@ def run(words, monkeypatch):
 
 def test_the_commands_are_those_known_here():
     """A command more or less in the README wants a look at what is replaced above."""
-    assert [words[1] for words in commands() if words[0] == "make"] == ["demo", "test"]
+    assert [words[1] for words in commands() if words[0] == "make"] == ["demo", "search", "test"]
     assert [name(words) for words in COMMANDS] == [
         "prep_data.quickdraw_to_tfrecord",
         "prep_data.index_quickdrawtf",
@@ -128,6 +132,8 @@ def test_the_commands_are_those_known_here():
         "run-experiment.py-extract-features",
         "run-experiment.py-sbir-on-features-file",
         "run-experiment.py-generate-images",
+        "search.build",
+        "search.query",
         "evaluate-metrics.py-graph-attention",
         "run-experiment.py-extended-gallery",
         "run-experiment.py-extract-features",
@@ -177,6 +183,7 @@ def test_what_they_left(world):
         assert len(report["results"]) > 2 and report["step"] == 2
         assert all((world / "results" / picture).is_file() for picture in report["pictures"])
         assert len(report["pictures"]) == (name != "flipped_sketches")
+    assert (world / "result.html").read_text().count("<li>") == 10
     ids = json.loads((world / "coco-crops/meta.json").read_text())["obj_idx_to_ID"]
     scenes = list((world / "images/SD01_sketchycoco_tf_test_images").iterdir())
     assert len(scenes) == 2

@@ -18,7 +18,8 @@ SIDE, MASK, CLASSES = 96, 64, 173
 # ---------------------------------------------------------------- helpers
 
 
-def _model(name: str, setting: Setting, cls: type | None = None, precision: str = "none"):
+def random_model(name: str, setting: Setting, cls: type | None = None, precision: str = "none"):
+    """A model of the paper's sizes, at random weights."""
     from core.dataset import Vocabulary
     from core.hparams import parse
     from core.model import Numerics
@@ -73,7 +74,7 @@ def _triplets(setting: Setting):
 
 
 def _stage_1(setting: Setting, precision: str = "none") -> Numbers:
-    model = _model("multidomain-representation", setting, precision=precision)
+    model = random_model("multidomain-representation", setting, precision=precision)
     return _measure_step(model, _triplets(setting), setting.size(9, 1))
 
 
@@ -198,7 +199,7 @@ def _scenes(setting: Setting):
 
 
 def _stage_2(setting: Setting, precision: str = "none") -> Numbers:
-    model = _model("graph-attention", setting, precision=precision)
+    model = random_model("graph-attention", setting, precision=precision)
     return _measure_step(model, _scenes(setting), setting.size(5, 1))
 
 
@@ -237,7 +238,7 @@ def _stage_2_naive(setting: Setting) -> Numbers:
             return Outputs(photo, query, crops, sketched, negatives, sides[1][1])
 
     with _naive_upsample_conv():
-        model = _model("graph-attention", setting, ViewByView)
+        model = random_model("graph-attention", setting, ViewByView)
         return _measure_step(model, _scenes(setting), setting.size(2, 1))
 
 
@@ -273,7 +274,7 @@ def _waiting(setting: Setting, model_name: str, dataset, times: int) -> Numbers:
 
     import tensorflow as tf
 
-    model = _model(model_name, setting)
+    model = random_model(model_name, setting)
     data = dataset.train_batches(0)
     step = _stepper(model, data.element_spec)
     arguments = tf.constant(0, tf.int64), tf.constant(0)

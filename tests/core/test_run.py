@@ -219,11 +219,15 @@ def test_the_page_of_python_runs_as_it_stands(world, tmp_path):  # noqa: F811
     (tmp_path / "runs").symlink_to(world.out)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (90, 120, 3), np.uint8)).save(tmp_path / "photograph.jpg")
+    (tmp_path / "photographs").mkdir()
+    for n in range(3):
+        shutil.copy(tmp_path / "photograph.jpg", tmp_path / f"photographs/{n}.jpg")
     for name in ("left", "right"):
         Image.fromarray(LINE.repeat(6, 0).repeat(6, 1)).save(tmp_path / f"{name}.png")
     page = (ROOT / "docs/python.md").read_text()
     script = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     script += "\nassert order[0] in range(6) and vectors.shape[0] == 6 and masks.shape[0] == 2"
+    script += "\nassert len(index) == 3 and len(alike) == 2 and len(guesses) == 2"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True, text=True, check=False,

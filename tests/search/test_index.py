@@ -12,8 +12,9 @@ from PIL import Image
 from core.errors import UsageError, UserError
 from core.run import Run
 from search import index, matching
-from search.detector import Detector, FoundObjects
+from search.detector import Detector
 from search.index import PhotoIndex, z_scores
+from search.objects import FoundObjects, ObjectSource
 from search.scene import Scene, SceneObject
 from tests.test_experiments import STAGE1, STAGE2, world  # noqa: F401  (a fixture)
 
@@ -42,7 +43,7 @@ def photographs(tmp_path):
     return folder
 
 
-class Corners:
+class Corners(ObjectSource):
     """Two objects in each photograph: its corners. Counts what it is asked for."""
 
     identity = "corners"
@@ -50,7 +51,7 @@ class Corners:
     def __init__(self, labels=(0, -1)):
         self.labels, self.asked = labels, []
 
-    def find(self, path, image):
+    def find(self, path, image, size):
         self.asked.append(path)
         boxes = np.array([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]], np.float32)
         return FoundObjects(boxes, np.array(self.labels, np.int16), np.array([0.75, 1], np.float32))
@@ -80,9 +81,8 @@ def test_holds_what_the_run_makes_of_each_photograph(run, photographs, tmp_path)
         scene = run.encode_photo(image, opened.objects.boxes[:2])
         np.testing.assert_allclose(opened.learned[row], run.ranking_vectors([scene])[0], atol=1e-5)
         expected = [np.eye(run.vocabulary.num_classes)[0], scene.class_probabilities[1]]
-        np.testing.assert_allclose(
-            opened.objects.probabilities[2 * row : 2 * row + 2], expected, atol=1e-3
-        )
+        found = matching.to_probabilities(opened.objects.probabilities[2 * row : 2 * row + 2])
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_name_that_is_no_text_is_left_out(tmp_path, caplog):
@@ -112,10 +112,10 @@ def test_a_stopped_build_goes_on(run, photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(index, "BLOCK", 4)
 
     class Stopping(Corners):
-        def find(self, path, image):
+        def find(self, path, image, size):
             if len(self.asked) == 6:
                 raise KeyboardInterrupt
-            return super().find(path, image)
+            return super().find(path, image, size)
 
     with pytest.raises(KeyboardInterrupt):
         build(run, photographs, tmp_path / "index", Stopping())
@@ -264,7 +264,7 @@ def test_objects_of_a_detector(tmp_path):
         "num_detections": np.array([4.0], np.float32),
     }
     detector = Detector(save_detector(tmp_path / "d", outputs), ids=(1, 3, 0))
-    found = detector.find("a.jpg", np.zeros((8, 9, 3), np.uint8))
+    found = detector.find("a.jpg", np.zeros((8, 9, 3), np.uint8), (9, 8))
     # The second is too small, the third too unlikely, the fifth beyond num_detections.
     np.testing.assert_allclose(found.boxes, [[0.1, 0, 0.9, 0.5], [0.5, 0.5, 1, 1]])
     assert found.labels.tolist() == [1, -1]
@@ -299,6 +299,7 @@ def test_the_real_detector_finds_what_is_annotated(real_data):
         found = detector.find(
             "",
             np.asarray(Image.open(folder / "images/val2017" / image["file_name"]).convert("RGB")),
+            (image["width"], image["height"]),
         )
         for each in content["annotations"]:
             x, y, w, h = each["bbox"]
