@@ -50,8 +50,11 @@ def to_steps(probabilities: np.ndarray) -> np.ndarray:
 
 def to_probabilities(values: np.ndarray) -> np.ndarray:
     """Return as float32 what may be in STEPS."""
-    values, in_steps = values.astype(np.float32), values.dtype == np.uint16
-    return values / np.float32(STEPS) if in_steps else values
+    return values.astype(np.float32) / np.float32(_unit(values))
+
+
+def _unit(values: np.ndarray) -> int:
+    return STEPS if values.dtype == np.uint16 else 1
 
 
 def pair_scores(drawn: LayoutObjects, photographed: LayoutObjects) -> tuple[np.ndarray, np.ndarray]:
@@ -59,14 +62,15 @@ def pair_scores(drawn: LayoutObjects, photographed: LayoutObjects) -> tuple[np.n
     each photographed object is of a drawn class, float32 (O,)."""
     drawn_classes = to_probabilities(drawn.probabilities)
     asked = np.flatnonzero(drawn_classes.max(axis=0) > LEAST_CHANCE)
-    drawn_classes = drawn_classes[:, asked]
+    chances = photographed.probabilities.T
+    drawn_classes = drawn_classes[:, asked] / np.float32(_unit(chances))
     centre, size = _centres_and_sizes(drawn.boxes)
     count = len(photographed.boxes)
     scores = np.empty((len(drawn.boxes), count), np.float32)
     likely = np.empty(count, np.float32)
     for start in range(0, count, BLOCK):
         block = slice(start, start + BLOCK)
-        same = drawn_classes @ to_probabilities(photographed.probabilities.T[asked, block])
+        same = drawn_classes @ chances[asked, block].astype(np.float32)
         centres, sizes = _centres_and_sizes(photographed.boxes[block])
         exponent = _squared_distances(centre, centres) / (2 * CENTRE_SCALE**2)
         exponent += _squared_distances(size, sizes) / (2 * SIZE_SCALE**2)
