@@ -30,6 +30,6 @@ def progress(
 ) -> tqdm:
     """Return a tqdm bar that vanishes at its end. every: seconds between the lines in a file."""
     if sys.stderr is None or not sys.stderr.isatty():
-        line = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left"
+        line = "{desc}: {n_fmt} of {total_fmt} ({unit}), {elapsed} so far, {remaining} left"
         options |= {"file": _LogFile(), "mininterval": every, "delay": every, "bar_format": line}
     return tqdm(iterable, what, leave=False, **options)

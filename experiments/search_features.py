@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from core import features, plots
 from core.errors import UsageError, UserError
@@ -24,6 +23,7 @@ from core.evaluation.query_protocols import main_protocol, standard_protocols
 from core.experiment import Experiment, ExperimentHParams, Trained
 from core.files import make_folder
 from core.hparams import hp
+from core.progress import progress
 from core.registry import EXPERIMENTS
 from experiments import common
 
@@ -109,7 +109,7 @@ class SearchFeatures(Experiment):
         for group, scenes in groups.items():
             size = 1 if self.hparams.save_separate else picture_grids.ROWS
             starts = range(0, len(scenes), size)
-            for number, start in enumerate(tqdm(starts, group, leave=False, disable=None), start=1):
+            for number, start in enumerate(progress(starts, group, unit="pages"), start=1):
                 name = ids[scenes[start]] if self.hparams.save_separate else f"{number:05d}"
                 page = self._page(scenes[start : start + size], ranks)
                 common.save_jpeg(folder / f"{group}_{name}.jpg", page)

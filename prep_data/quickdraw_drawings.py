@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from tqdm import tqdm
 
 from core import hparams
 from core.errors import UserError
 from core.files import make_folder, read_json, write_atomic, write_json
+from core.progress import progress
 from dataloaders import sketches
 from dataloaders.images import Problem
 from prep_data import flags
@@ -289,7 +289,7 @@ def _fill_spool(
         ]
     with worker_pool(args.workers) as pool:
         results = ordered_map(pool, spool_class, tasks, 4 * max(args.workers, 1))
-        notes = list(tqdm(results, "reading", len(tasks), unit="class", disable=None))
+        notes = list(progress(results, "reading", total=len(tasks), unit="class"))
     for note in notes:
         report.extend(note.problems)
     return {task.name: note for task, note in zip(tasks, notes)}

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from core import provenance
 from core.errors import UserError, file_error
 from core.files import atomic_file, make_folder, read_json, write_json
+from core.progress import progress
 from dataloaders import prepared_sets
 from dataloaders.images import Problem
 from prep_data.report import Report
@@ -325,12 +326,8 @@ class SetWriter:
             log.info("%d of %d parts are there already", len(parts) - len(missing), len(parts))
         n_tasks, n_missing = (sum(part.n_tasks for part in some) for some in (parts, missing))
         with (
-            tqdm(
-                total=n_tasks,
-                initial=n_tasks - n_missing,
-                unit=unit,
-                disable=None,  # where the output is no terminal
-                desc=self.folder.name,
+            progress(
+                None, self.folder.name, total=n_tasks, initial=n_tasks - n_missing, unit=unit
             ) as bar,
             worker_pool(workers if missing else 0) as pool,
         ):

@@ -24,7 +24,7 @@ def test_lines_in_a_log_file(monkeypatch, caplog, stderr):
         ]
         assert list(progress(range(3), "short")) == [0, 1, 2]
     lines = [record.message.partition(",")[0] for record in caplog.records]
-    assert lines[-3:] == [f"valid: crops: {n} of 3 batches" for n in (1, 2, 3)]
+    assert lines[-3:] == [f"valid: crops: {n} of 3 (batches)" for n in (1, 2, 3)]
     assert "short" not in caplog.text
 
 

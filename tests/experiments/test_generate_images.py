@@ -1,8 +1,10 @@
 """'generate-images' with a model and a generator whose answers are known."""
 
 import dataclasses
+import errno
 import json
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,7 +303,7 @@ def test_progress_is_logged_for_each_picture(tmp_path, generator, monkeypatch, c
     with caplog.at_level("INFO"):
         run(tmp_path, "scenes=3,generate_from_gt=True")
     for done in range(1, 7):
-        assert f"pictures: {done} of 6 pictures" in caplog.text
+        assert f"pictures: {done} of 6 (pictures)" in caplog.text
 
 
 def test_a_server_that_goes_down_costs_no_finished_scene(tmp_path, generator):
@@ -352,3 +354,19 @@ def test_bad_input(tmp_path, generator):
 
 def test_a_set_with_boxes_of_its_own_and_without_masks(tmp_path, generator):
     assert run(tmp_path, dataset=with_ids(Maskless(batch_size=6)))["made"] == 20
+
+
+def test_a_full_disk_costs_no_finished_scene(tmp_path, generator, monkeypatch):
+    write, written = Path.write_bytes, []
+
+    def until_full(path, data):
+        written.append(path)
+        if len(written) > 20:  # in the third scene
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left"):
+        patch.setattr(Path, "write_bytes", until_full)
+        run(tmp_path, "", few())
+    assert sorted(path.name for path in (tmp_path / NAME).iterdir()) == ["100", "101"]
+    assert run(tmp_path, "", few())["made"] == 2
