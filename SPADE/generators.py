@@ -68,7 +68,7 @@ def find(text: str, timeout: float = TIMEOUT, retries: int = RETRIES) -> Generat
 
 
 class Health(msgspec.Struct):
-    """What /health says, None where a server does not say it. queue: requests before ours."""
+    """The answer of /health, None where a server does not say it. queue: requests before ours."""
 
     weights: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
     queue: int | None = None

@@ -320,7 +320,7 @@ def _drawing(
 
 
 class Record(msgspec.Struct):
-    """What a scene was made with, and its files with their bytes."""
+    """The settings that a scene was made with, and its files with their bytes."""
 
     settings: dict[str, Any]
     files: dict[str, int]

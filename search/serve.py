@@ -317,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     token = None if args.token is None else read_token(args.token)
     bound = api.bind(args.host, args.port)
     address = bound.getsockname()[0]
-    hosts = {"localhost", "127.0.0.1", "[::1]"}
+    hosts = {"localhost", "127.0.0.1", "[::1]", args.host}
     if not ipaddress.ip_address(address).is_loopback:
         if not args.allow_network or token is None:
             raise UsageError(
