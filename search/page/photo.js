@@ -44,7 +44,8 @@ export class PhotoView {
     const hit = this.#hits[place];
     const image = element("img", { alt: hit.name, width: hit.width, height: hit.height });
     showPicture(image, photograph(hit.id));
-    const picture = element("div", { class: "picture" }, image, boxesOver(hit, this.#drawn, true));
+    const boxes = boxesOver(hit, this.#drawn, true);
+    const picture = element("div", { class: "picture" }, image, boxes);
     picture.style.setProperty("--ratio", hit.width / hit.height);
     const title = element("h2", { id: "photo-title" }, hit.name);
     const scores = [`Score ${number(hit.score)}`, ...partsOf(hit)].join(" \u00b7 ");
@@ -52,7 +53,7 @@ export class PhotoView {
       "div", { class: "side" },
       title,
       element("p", { class: "quiet" }, `Number ${hit.rank}. ${scores}`),
-      element("ul", { class: "objects" }, ...this.#objects(hit)),
+      element("ul", { class: "objects" }, ...this.#objects(hit, boxes)),
       element(
         "p", { class: "row" },
         this.#button("More like this", "primary", () => this.#actions.onLike(hit)),
@@ -67,7 +68,8 @@ export class PhotoView {
     this.#dialog.replaceChildren(element("div", { class: "content" }, picture, side));
   }
 
-  #objects(hit) {
+  /** List the objects of a hit; pointed at, each shows its box. */
+  #objects(hit, boxes) {
     const matched = new Map(matchesOf(hit, this.#drawn).map(([drawn, to, s]) => [to, [drawn, s]]));
     return hit.boxes.map((_, i) => {
       const name = hit.labels[i] ?? "object";
@@ -78,7 +80,12 @@ export class PhotoView {
       const use = this.#button("Put into drawing", "", () => this.#actions.onTake(hit, i));
       use.setAttribute("aria-label", `Put ${name} ${i + 1} into the drawing`);
       const text = element("span", {}, name, element("small", {}, note));
-      return element("li", {}, dot, text, use);
+      const item = element("li", {}, dot, text, use);
+      for (const type of ["pointerenter", "pointerleave", "focusin", "focusout"]) {
+        const pointed = type === "pointerenter" || type === "focusin";
+        item.addEventListener(type, () => boxes.children[i].classList.toggle("pointed", pointed));
+      }
+      return item;
     });
   }
 

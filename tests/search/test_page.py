@@ -264,6 +264,8 @@ def test_full_view_more_like_this_and_back(visit, server):
     page.keyboard.press("ArrowRight")
     expect(dialog.get_by_role("heading")).to_have_text("1 drawn/3.jpg")
     expect(dialog.locator(".box")).to_have_text(["1 cat", "dog"])
+    dialog.get_by_role("button", name="Put dog 2").hover()
+    expect(dialog.locator(".box.pointed")).to_have_text("dog")
     dialog.get_by_role("button", name="More like this").click()
     expect(page.locator("#found-title")).to_have_text("More like 1 drawn/3.jpg")
     expect_hits(page, "like")
