@@ -29,15 +29,15 @@ MAY_IMPORT = {
     "experiments": {"core", "SPADE"},
     "SPADE": {"core", "models"},
     "search": {
-        "core", "SPADE", "dataloaders.images", "dataloaders.sketches", "prep_data.coco_annotations",
-        "prep_data.report",
+        "core", "SPADE", "dataloaders.images", "dataloaders.sketches", "dataloaders.sl_pairs",
+        "prep_data.coco_annotations", "prep_data.report",
     },
     # Workers of preparation start without TensorFlow: records and pictures, never a loader.
     "prep_data": {
         "core.commands", "core.errors", "core.files", "core.geometry", "core.hparams",
-        "core.provenance", "core.registry", "dataloaders.images", "dataloaders.prepared_sets",
-        "dataloaders.records", "dataloaders.scene_graph", "dataloaders.sketches",
-        "dataloaders.sl_pairs",
+        "core.progress", "core.provenance", "core.registry", "dataloaders.images",
+        "dataloaders.prepared_sets", "dataloaders.records", "dataloaders.scene_graph",
+        "dataloaders.sketches", "dataloaders.sl_pairs",
     },
 }  # fmt: skip
 # The recipes of the scripts; the ablations train and evaluate by them.

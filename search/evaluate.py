@@ -1,0 +1,146 @@
+"""Measure how well an index finds the photographs of drawn scenes, by each ranking and by both.
+
+python -m search.evaluate INDEX SKETCHYCOCO-SL [--split test]
+
+The drawings are those of SketchyCOCO-SL; the right photograph of a drawing is the one in the index
+whose file has its number. Beside drawings stand blank paper and another scene's sketches in the
+same boxes, and the mirror image of the boxes with the labels given.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from core.commands import Parser, run
+from core.errors import UserError
+from core.evaluation import retrieval
+from core.evaluation.figures import table
+from core.geometry import mirrored
+from core.progress import progress
+from core.run import Run
+from dataloaders import images, sl_pairs
+from search.index import PhotoIndex, z_scores
+from search.matching import LayoutObjects
+from search.scene import Scene, SceneObject
+
+log = logging.getLogger(__name__)
+
+METRICS = {f"sbir-top{k}": f"top{k}" for k in retrieval.TOP}
+
+
+class Kind(NamedTuple):
+    """A kind of queries: whose sketches they show, whether labels are given, which boxes."""
+
+    sketches: str = "real"  # real, blank or shuffled
+    labels: str = "guessed"  # or given
+    boxes: str = "own"  # or mirrored
+
+
+KINDS = (
+    Kind(), Kind("blank"), Kind("shuffled"), Kind(labels="given"),
+    Kind(labels="given", boxes="mirrored"),
+)  # fmt: skip
+
+
+def read_scenes(folder: Path, index: PhotoIndex) -> list[tuple[int, Scene]]:
+    """Return (row of the right photograph, drawn scene) of the pairs of a split's folder whose
+    photograph is in the index. UserError for none."""
+    problems: list[images.Problem] = []
+    names = index.run.vocabulary.names
+    labels = {n: names.index(name) for n, name in sl_pairs.CLASSES.items() if name in names}
+    rows = {Path(file.path).stem.lstrip("0"): row for row, file in enumerate(index.files)}
+    found = []
+    for files in sl_pairs.list_pairs(folder, problems):
+        row = rows.get(str(int(files.photo.stem)))
+        try:
+            page = images.load_drawing(files.sketch)
+            objects = sl_pairs.read_objects(
+                files.sketch_table, page.shape[1], page.shape[0], labels, problems
+            )
+        except images.Skip as reason:
+            problems.append(images.Problem(str(reason), files.sketch.name))
+            continue
+        if row is None or not len(objects.boxes):
+            problems.append(images.Problem("drawing of nothing in the index", files.sketch.name))
+            continue
+        shown = zip(objects.boxes, objects.relative_boxes, objects.classes)
+        scene = Scene(
+            [
+                SceneObject(
+                    picture=Image.fromarray(page).crop((*np.floor(b[:2]), *np.ceil(b[2:]))),
+                    box=tuple(box.tolist()),
+                    label=names[label],
+                )
+                for b, box, label in shown
+            ]
+        )
+        found.append((row, scene))
+    if problems:
+        log.warning("%s: left out: %s", folder, sl_pairs.summary(problems))
+    if not found:
+        raise UserError(f"{folder} has no drawing of a photograph of the index {index.home}")
+    return found
+
+
+def query_scores(index: PhotoIndex, scenes: Sequence[Scene], kind: Kind) -> list[dict]:
+    """Return the scores of all photographs for each scene: ranking -> float (N,)."""
+    side = index.run.sizes.sketch
+    drawn = [scene.sketches(side) for scene in scenes]
+    if kind.sketches == "shuffled":
+        # Each object has the sketch of one of the next scene: never its own.
+        drawn = [np.resize(drawn[(n + 1) % len(drawn)], each.shape) for n, each in enumerate(drawn)]
+    if kind.sketches == "blank":
+        drawn = [np.full_like(each, 255) for each in drawn]
+    boxes = [mirrored(s.boxes) if kind.boxes == "mirrored" else s.boxes for s in scenes]
+    encoded = index.run.encode_sketched_scenes([list(each) for each in drawn], boxes, fit=False)
+    found = []
+    for scene, scene_boxes, each in zip(scenes, boxes, progress(encoded, str(kind))):
+        probabilities = each.class_probabilities
+        if kind.labels == "given":
+            probabilities = index.layout_objects(scene, each).probabilities
+        scores = index.scores(each, LayoutObjects(scene_boxes, probabilities))
+        scores["both"] = sum(z_scores(ranking) for ranking in scores.values())
+        found.append(scores)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print. UserError for what a user can mend."""
+    parser = Parser(prog="python -m search.evaluate", description=__doc__.partition("\n")[0])
+    parser.add_argument("index", type=Path, help="folder of an index")
+    parser.add_argument("scenes", type=Path, help="folder of SketchyCOCO-SL, as published")
+    parser.add_argument("--split", default="test", choices=("test", "train"))
+    parser.add_argument("--run", type=Path, help="the run of the index, where it has moved")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    index = PhotoIndex.open(args.index, Run.open(args.run) if args.run else None)
+    right, scenes = zip(*read_scenes(args.scenes / args.split, index))
+    ranks = {}
+    for kind in KINDS:
+        found = query_scores(index, scenes, kind)
+        for ranking in found[0]:
+            if ranking == "learned" and kind.labels == "given":
+                continue  # which knows nothing of labels
+            ranks[ranking, kind] = np.array(
+                [rank_of(scores[ranking], row) for scores, row in zip(found, right)]
+            )
+    labels = {key: {"ranking": key[0], **key[1]._asdict()} for key in ranks}
+    controls = {key: {"blank": (key[0], Kind("blank"))} for key in ranks if key[1] == Kind()}
+    figures = retrieval.rank_figures(ranks, labels, controls, METRICS, len(index), args.split, 0)
+    print(table(figures))
+
+
+def rank_of(scores: np.ndarray, row: int) -> int:
+    """Return the rank of a row, 1 = best: ties count against it."""
+    return int((scores >= scores[row] - retrieval.TOLERANCE).sum())
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))
