@@ -101,9 +101,10 @@ def _array(content, key, shape):
 
 
 class Queue:
-    """The request that is worked on and those that wait for it, in their order."""
+    """The request that is worked on and those that wait for it, in their order. limit: of both."""
 
-    def __init__(self):
+    def __init__(self, limit=LIMIT):
+        self._limit = limit
         self._places, self._changed = [], threading.Condition()
         self._seconds = 1.0  # that the last one took
 
@@ -113,13 +114,13 @@ class Queue:
     @contextlib.contextmanager
     def turn(self, has_left):
         """Wait for a request's turn, which lasts as long as the block. ServiceUnavailable where
-        LIMIT requests are; ClientDisconnected when its client, by has_left(), is gone."""
+        `limit` requests are; ClientDisconnected when its client, by has_left(), is gone."""
         place = object()
         with self._changed:
-            if len(self._places) >= LIMIT:
-                wait = math.ceil(LIMIT * self._seconds)
+            if len(self._places) >= self._limit:
+                wait = math.ceil(self._limit * self._seconds)
                 raise ServiceUnavailable(
-                    f"{LIMIT} requests wait already: ask again in {wait} s",
+                    f"{self._limit} requests wait already: ask again in {wait} s",
                     retry_after=wait,
                 )
             self._places.append(place)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 import msgspec
 import numpy as np
 import requests
+from PIL import Image
 from requests.adapters import Retry
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
 from urllib3.util import parse_url
@@ -59,12 +60,23 @@ class Generator(Protocol):
         encoder. UserError when there is none to be had."""
 
 
-def find(text: str, timeout: float = TIMEOUT, retries: int = RETRIES) -> Generator | None:
+def find(
+    text: str, timeout: float = TIMEOUT, retries: int = RETRIES, **limits: float
+) -> Generator | None:
     """Return the generator that an hparam names: an address, a weights file, or 'none' (None).
-    timeout, retries: of a server. UsageError for what looks like an address and is none."""
+    timeout, retries, limits: of a RemoteGenerator. UsageError for what looks like an address and is
+    none."""
     if text == NONE:
         return None
-    return RemoteGenerator(text, timeout, retries) if "://" in text else LocalGenerator(Path(text))
+    if "://" in text:
+        return RemoteGenerator(text, timeout, retries, **limits)
+    return LocalGenerator(Path(text))
+
+
+def to_image(picture: np.ndarray) -> Image.Image:
+    """Return a picture that a generator made, as one of Pillow."""
+    pixels = np.round((np.clip(picture, -1, 1) + 1) * 127.5)
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 class Health(msgspec.Struct):
@@ -168,7 +180,7 @@ class RemoteGenerator:
                 done, tried = waited >= limit, f"for {waited:.0f} s"
                 wait = max(min(wait, limit - waited), self._pause)
             if done:
-                raise UserError(self._explain(answer, tried))
+                raise UnavailableError(self._explain(answer, tried), answer)
             if answer.sentence != last.sentence or limit is None:
                 log.warning("%s; again in %.3g s", answer.sentence, wait)
             last = answer
@@ -224,6 +236,14 @@ class RemoteGenerator:
         except RefusedError:
             return None
         return _health(answer).queue if isinstance(answer, bytes) else None
+
+
+class UnavailableError(UserError):
+    """A server did not answer in time, or has too much to do. trouble: the last attempt's."""
+
+    def __init__(self, message: str, trouble: Trouble) -> None:
+        super().__init__(message)
+        self.trouble = trouble
 
 
 class RefusedError(UserError):
@@ -317,6 +337,7 @@ class LocalGenerator:
         from SPADE import weights  # here, because it imports TensorFlow
 
         if self._network is None:
+            self.check()
             self.identity = sha256(self._path)
             self._network = weights.load_generator(self._path)
             if sha256(self._path) != self.identity:

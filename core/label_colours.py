@@ -7,7 +7,7 @@ can be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -174,3 +174,16 @@ def coco_names(vocabulary: Vocabulary) -> dict[int, str]:
     names = dict(zip(coco_labels(vocabulary.ids).tolist(), vocabulary.names))
     names.pop(BACKGROUND, None)
     return names
+
+
+def legend(
+    labels: np.ndarray, names: Mapping[int, str], colours: np.ndarray = PALETTE
+) -> list[tuple[str, tuple[int, int, int]]]:
+    """Return the names and colours of what a layout holds, the largest first.
+
+    labels: uint8 (S, S). names: of labels; the others are unlabelled. colours: uint8 (256, 3)."""
+    found, areas = np.unique(labels, return_counts=True)
+    return [
+        (names.get(label, "unlabelled"), tuple(colours[label].tolist()))
+        for label in found[np.argsort(-areas, kind="stable")].tolist()
+    ]

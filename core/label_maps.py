@@ -19,6 +19,7 @@ SIDE = 256
 SOLID = 0.6  # a mask's probability from which it is solid
 COVERED = 0.5  # share of a pixel, between solid and not, from which the object covers it
 BACKGROUND = 255  # label of a pixel that nothing covers
+FIRST_STUFF = 91  # label; those below are things
 COCO_LABELS = 182  # ids of things (1-90) and stuff (92-182); 183 is "other"
 
 

@@ -248,8 +248,7 @@ class GenerateImages(common.SplitExperiment):
                     )
                     if self.generator and f"{kind}-generated" not in pictures:
                         made = self.generator.generate(label, instance, np.asarray(photo))
-                        pixels = np.round((np.clip(made, -1, 1) + 1) * 127.5).astype(np.uint8)
-                        pictures[f"{kind}-generated"] = Image.fromarray(pixels)
+                        pictures[f"{kind}-generated"] = generators.to_image(made)
                     bar.update()
                 yield row, pictures
             first += len(rows)

@@ -26,7 +26,7 @@ from core.geometry import mirrored
 from core.progress import progress
 from core.run import Run
 from dataloaders import images, sl_pairs
-from search.index import PhotoIndex, z_scores
+from search.index import PhotoIndex, layout_objects, z_scores
 from search.matching import LayoutObjects
 from search.scene import Scene, SceneObject
 
@@ -104,7 +104,7 @@ def query_scores(index: PhotoIndex, scenes: Sequence[Scene], kind: Kind) -> list
     for scene, scene_boxes, each in zip(scenes, boxes, progress(encoded, str(kind))):
         probabilities = each.class_probabilities
         if kind.labels == "given":
-            probabilities = index.layout_objects(scene, each).probabilities
+            probabilities = layout_objects(index.run, scene, each).probabilities
         scores = index.scores(each, LayoutObjects(scene_boxes, probabilities))
         scores["both"] = sum(z_scores(ranking) for ranking in scores.values())
         found.append(scores)

@@ -247,7 +247,7 @@ class PhotoIndex:
         a scene that cannot be encoded or names a class that the run does not know.
         """
         encoded = encode(self.run, scene)
-        drawn = self.layout_objects(scene, encoded)
+        drawn = layout_objects(self.run, scene, encoded)
         return self._ranked(encoded, drawn, range(first, first + k), weights)
 
     def more_like(
@@ -272,21 +272,6 @@ class PhotoIndex:
         order = np.argsort(-found, axis=1)[:, :LABELS]
         names = self.run.vocabulary.names
         return [[(names[c], float(row[c])) for c in best] for best, row in zip(order, found)]
-
-    def layout_objects(self, scene: Scene, encoded: EncodedScene) -> LayoutObjects:
-        """Return the drawn objects for layout match: of the label given, else as the run sees."""
-        names = self.run.vocabulary.names
-        probabilities = np.array(encoded.class_probabilities, np.float32)
-        for number, each in enumerate(scene.objects):
-            if each.label is None:
-                continue
-            if each.label not in names:
-                raise UserError(
-                    f"object {number}: the run knows no class {each.label!r}."
-                    f"{closest(each.label, names)}"
-                )
-            probabilities[number] = np.arange(len(names)) == names.index(each.label)
-        return LayoutObjects(scene.boxes, probabilities)
 
     def scores(self, encoded: EncodedScene, drawn: LayoutObjects) -> dict[str, np.ndarray]:
         """Return the score of every photograph by each ranking: float (N,), the more the better."""
@@ -375,6 +360,22 @@ def encode(run: Run, scene: Scene) -> EncodedScene:
     whole = np.array([[0, 0, 1, 1]], np.float32)
     encoded = run.encode_photos(photos, [whole] * len(photos))
     return run.replace_objects(drawn, np.flatnonzero(cut_outs), encoded)
+
+
+def layout_objects(run: Run, scene: Scene, encoded: EncodedScene) -> LayoutObjects:
+    """Return the drawn objects for layout match: of the label given, else as the run sees."""
+    names = run.vocabulary.names
+    probabilities = np.array(encoded.class_probabilities, np.float32)
+    for number, each in enumerate(scene.objects):
+        if each.label is None:
+            continue
+        if each.label not in names:
+            raise UserError(
+                f"object {number}: the run knows no class {each.label!r}."
+                f"{closest(each.label, names)}"
+            )
+        probabilities[number] = np.arange(len(names)) == names.index(each.label)
+    return LayoutObjects(scene.boxes, probabilities)
 
 
 # ---- building ------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ class Scene:
         objects = [
             _SavedObject(
                 [np.asarray(stroke, float).tolist() for stroke in each.strokes],
-                None if each.picture is None else _data_url(each.picture),
+                None if each.picture is None else data_url(each.picture),
                 None if each.box is None else tuple(map(float, each.box)),
                 each.label,
                 each.is_photo,
@@ -226,7 +226,8 @@ class _SavedScene(msgspec.Struct, forbid_unknown_fields=True):
     objects: list[_SavedObject]
 
 
-def _data_url(picture: Image.Image) -> str:
+def data_url(picture: Image.Image) -> str:
+    """Return a picture as the data URL of a PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -234,16 +235,19 @@ def _data_url(picture: Image.Image) -> str:
 
 def _picture(url: str) -> Image.Image:
     """Decode the picture of a data URL. UserError for anything else: nothing is fetched."""
-    head, _, body = url.partition(";base64,")
-    if head not in ("data:image/png", "data:image/jpeg"):
-        raise UserError("its picture must be a data URL of a PNG or JPEG")
     try:
-        data = base64.b64decode(body, validate=True)
-        return images.rgb_picture(
-            images.decode_picture(data, "picture", images.MAX_SIDE), "picture"
-        )
+        return images.rgb_picture(open_data_url(url, images.MAX_SIDE), "picture")
     except (ValueError, images.Skip) as error:
         raise UserError(f"its picture cannot be used ({first_line(error)})") from None
+
+
+def open_data_url(url: str, max_side: int) -> Image.Image:
+    """Return the picture of a data URL, to be decoded. ValueError or Skip for anything else."""
+    head, _, body = url.partition(";base64,")
+    if head not in ("data:image/png", "data:image/jpeg"):
+        raise ValueError("it must be a data URL of a PNG or JPEG")
+    data = base64.b64decode(body, validate=True)
+    return images.decode_picture(data, "picture", max_side)
 
 
 # ---- Quick, Draw! --------------------------------------------------------------------------------

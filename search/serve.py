@@ -1,6 +1,6 @@
 """Serve the page that searches an index of photographs, and what the page asks for.
 
-python -m search.serve --index DIR [--run RUN] [--host 127.0.0.1] [--port 8000]
+python -m search.serve --index DIR [--run RUN] [--generator ADDRESS or FILE] [--port 8000]
 
 For this machine alone, unless --allow-network and --token FILE are given: then every request needs
 the secret in that file. docs/data_formats.md lists the requests. Drawings are not kept.
@@ -13,6 +13,7 @@ import hmac
 import io
 import ipaddress
 import logging
+import math
 import mimetypes
 import re
 import sys
@@ -25,7 +26,14 @@ import flask
 import msgspec
 import numpy as np
 from PIL import Image
-from werkzeug.exceptions import BadRequest, Forbidden, NotFound, Unauthorized
+from werkzeug.exceptions import (
+    BadGateway,
+    BadRequest,
+    Forbidden,
+    NotFound,
+    ServiceUnavailable,
+    Unauthorized,
+)
 
 from core.commands import Parser, run
 from core.errors import UsageError, UserError, first_line
@@ -33,11 +41,14 @@ from core.run import Run
 from core.scene_inputs import MAX_OBJECTS
 from search.index import NAME, PHOTOS, WEIGHTS, Hit, PhotoIndex
 from search.scene import Scene, SceneObject
-from SPADE import api
+from search.synthesis import Layout, Synthesis
+from SPADE import api, generators
+from SPADE.generators import UnavailableError
 
 PAGE = Path(__file__).resolve().parent / "page"
 PHOTOGRAPH, THUMBNAIL, CUT_OUT = 1600, 320, 256  # pixels a side
 DECODERS = 2  # pictures decoded at a time: one of the largest takes 200 MB
+PICTURES = 2  # that are made or wait: each keeps a thread of the server
 COOKIE = "scene-designer"
 LEAST_TOKEN = 16  # characters
 HEADERS = {
@@ -74,6 +85,11 @@ class _Search(_Part):
 class _Like(_Part):
     learned: float = WEIGHTS["learned"]
     layout: float = WEIGHTS["layout"]
+
+
+class _Layout(msgspec.Struct, forbid_unknown_fields=True):
+    scene: msgspec.Raw  # null: stuff alone
+    stuff: str | None = None
 
 
 class _Labels(msgspec.Struct, forbid_unknown_fields=True):
@@ -119,14 +135,18 @@ class CurrentIndex:
 
 
 def create_app(
-    current: CurrentIndex, hosts: Collection[str] | None = None, token: str | None = None
+    current: CurrentIndex,
+    hosts: Collection[str] | None = None,
+    token: str | None = None,
+    synthesis: Synthesis | None = None,
 ) -> flask.Flask:
     """Return the Flask application. hosts: names that requests may call this server by, None = any.
-    token: secret without which nothing is answered."""
+    token: secret without which nothing is answered. synthesis: None = no layouts and pictures."""
     app = flask.Flask("search", static_folder=PAGE, static_url_path="/static")
     app.config["MAX_CONTENT_LENGTH"] = api.MOST_BYTES
     api.answer_errors(app)
     queue, decoders = api.Queue(), threading.BoundedSemaphore(DECODERS)
+    pictures = api.Queue(PICTURES)  # which take long: searches go on meanwhile
 
     @app.errorhandler(UserError)
     def explain(error: UserError) -> flask.Response:
@@ -163,7 +183,8 @@ def create_app(
         return api.answer({
             "photographs": len(index), "run": index.run.folder.name,
             "classes": [vocabulary.names[label] for label in vocabulary.objects],
-            "weights": WEIGHTS, "most_objects": MAX_OBJECTS, "synthesis": False,
+            "weights": WEIGHTS, "most_objects": MAX_OBJECTS,
+            "synthesis": synthesis is not None and synthesis.about(),
         })  # fmt: skip
 
     @app.post("/api/search")
@@ -181,6 +202,36 @@ def create_app(
             asked = _body(_Labels)
             found = current.renew().labels(Scene.from_json(bytes(asked.scene)))
         return api.answer({"labels": found})
+
+    @app.post("/api/layout")
+    def layout() -> flask.Response:
+        made = asked_layout()
+        return api.answer(synthesis.describe(made))
+
+    @app.post("/api/picture")
+    def picture() -> flask.Response:
+        if synthesis is not None and synthesis.generator is None:
+            raise NotFound("this server makes no pictures: start it with --generator")
+        made = asked_layout()
+        with pictures.turn(api.client_has_left()):
+            try:
+                return api.answer(synthesis.picture(made))
+            except UnavailableError as error:
+                seconds = math.ceil(error.trouble.retry_after) or None
+                raise ServiceUnavailable(error.trouble.sentence, retry_after=seconds) from None
+            except UserError as error:
+                raise BadGateway(str(error)) from None
+
+    def asked_layout() -> Layout:
+        if synthesis is None:
+            raise NotFound("this run makes no layouts: its classes have no COCO-Stuff ids")
+        with queue.turn(api.client_has_left()):
+            asked = _body(_Layout)
+            drawn, stuff = bytes(asked.scene), asked.stuff
+            return synthesis.layout(
+                None if drawn == b"null" else Scene.from_json(drawn),
+                None if stuff is None else synthesis.read_stuff(stuff),
+            )
 
     @app.get("/api/photographs/<int:row>/like")
     def like(row: int) -> flask.Response:
@@ -312,8 +363,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--allow-network", action="store_true", help="--host may be reached by other machines"
     )
     parser.add_argument("--token", type=Path, help="a file with a secret that requests need")
+    parser.add_argument(
+        "--generator",
+        default=generators.NONE,
+        help="makes pictures of layouts: address of a server, or weights (python -m SPADE.convert)",
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    # A person waits before the page: one attempt.
+    generator = generators.find(args.generator, retries=0, start_seconds=0, busy_seconds=0)
     token = None if args.token is None else read_token(args.token)
     bound = api.bind(args.host, args.port)
     address = bound.getsockname()[0]
@@ -326,11 +384,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         hosts = None  # the token guards it: no other page has it
     current = CurrentIndex(args.index, None if args.run is None else Run.open(args.run))
+    if generator:
+        generator.open()
+    own = current.index.run
+    synthesis = Synthesis(own, generator) if own.vocabulary.ids else None
+    if generator and not synthesis:
+        raise UserError("the run's classes have no COCO-Stuff ids: leave out --generator")
     # TensorFlow prepares at the first drawing what all others use.
     current.index.labels(Scene([SceneObject([np.array([[0.2, 0.2], [0.8, 0.8]])])]))
     if token is not None:
         print(f"open it once with /?token=... , the secret in {args.token}", flush=True)
-    api.serve(create_app(current, hosts, token), bound)
+    api.serve(create_app(current, hosts, token, synthesis), bound)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from core.drawings import compose_drawings
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Picture
 from core.evaluation.query_protocols import main_protocol
-from core.label_colours import PALETTE
+from core.label_colours import PALETTE, legend
 from core.registry import METRICS
 
 if TYPE_CHECKING:
@@ -72,22 +72,18 @@ def layout(
 
     labels: uint8 (S, S). names: of labels; the others are unlabelled. side: of the layout in
     pixels, the height of the whole. colours: uint8 (256, 3), of labels."""
-    found, areas = np.unique(labels, return_counts=True)
-    entries = [
-        (tuple(colours[label].tolist()), names.get(label, "unlabelled"))
-        for label in found[np.argsort(-areas, kind="stable")].tolist()
-    ]
+    entries = legend(labels, names, colours)
     room = side // LEGEND_LINE
     if len(entries) > room:
-        entries[room - 1 :] = [(None, f"{len(entries) - room + 1} more")]
+        entries[room - 1 :] = [(f"{len(entries) - room + 1} more", None)]
     font = ImageFont.load_default(size=12)
     text = side + GAP // 2 + LEGEND_LINE
-    width = text + max(math.ceil(font.getlength(name)) for _, name in entries)
+    width = text + max(math.ceil(font.getlength(name)) for name, _ in entries)
     page = Image.new("RGB", (width, side), "white")
     tile = Image.fromarray(colours[labels]).resize((side, side), Image.Resampling.NEAREST)
     page.paste(frame(tile, GREY, 1), (0, 0))
     draw = ImageDraw.Draw(page)
-    for line, (colour, name) in enumerate(entries):
+    for line, (name, colour) in enumerate(entries):
         y = line * LEGEND_LINE
         if colour:
             swatch = (side + GAP // 2, y + 2, text - 5, y + LEGEND_LINE - 3)

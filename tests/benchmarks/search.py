@@ -156,7 +156,7 @@ def _query_naive(setting: Setting) -> Numbers:
     index, scene = _photographs(setting)
     rows = range(0, len(index), 100)
     encoded = search_index.encode(index.run, scene)
-    drawn = index.layout_objects(scene, encoded)
+    drawn = search_index.layout_objects(index.run, scene, encoded)
     (own,) = index.run.ranking_vectors([encoded])
 
     def step() -> None:

@@ -167,7 +167,7 @@ def test_a_hit_says_why(run, photographs, tmp_path):
     hits = found.search(scene, k=4, weights={"layout": 2.0})
     assert [hit.rank for hit in hits] == [1, 2, 3, 4]
     scores = found.scores(
-        index.encode(run, scene), found.layout_objects(scene, index.encode(run, scene))
+        index.encode(run, scene), index.layout_objects(run, scene, index.encode(run, scene))
     )
     row = [file.path for file in found.files].index(
         hits[0].path.relative_to(photographs).as_posix()

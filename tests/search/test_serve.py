@@ -68,10 +68,14 @@ class Site(NamedTuple):
         return self.ask("/api/search", {"scene": scene, **more})
 
 
-def listen(current, hosts=("localhost", "127.0.0.1"), token=None):
+def listen(current, hosts=("localhost", "127.0.0.1"), token=None, synthesis=None):
+    """The port of a search server, which ends with this process."""
+    return listen_app(serve.create_app(current, hosts, token, synthesis))
+
+
+def listen_app(app):
     """The port of a server, which ends with this process."""
     bound = api.bind("127.0.0.1", 0)
-    app = serve.create_app(current, hosts, token)
     threading.Thread(target=api.serve, args=(app, bound), daemon=True).start()
     port = bound.getsockname()[1]
     for _ in range(100):
@@ -356,6 +360,8 @@ def test_a_token_is_needed_where_there_is_one(site, capfd):
         ("--port 99999", 2, ["99999"]),
         ("--index {folder}", 1, ["is no index"]),
         ("--run {folder}", 1, ["is no run"]),
+        ("--generator http://", 2, ["no address"]),
+        ("--generator {folder}/none.npz", 1, ["there is no weights file"]),
     ],
 )
 def test_wrong_command_lines(site, tmp_path, argv, code, pieces, capsys):
