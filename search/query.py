@@ -55,17 +55,17 @@ polyline { stroke-linecap: round; stroke-linejoin: round }
   {% endfor %}
 </svg>
 <ol>
-  {% for hit, size, thumbnail, boxes in hits %}
+  {% for name, hit, size, thumbnail, boxes in hits %}
   <li>
     <svg width="{{ size[0] }}" viewBox="0 0 {{ size[0] }} {{ size[1] }}" role="img"
-         aria-label="{{ hit.path.name }}">
+         aria-label="{{ name }}">
       <image width="{{ size[0] }}" height="{{ size[1] }}" href="{{ thumbnail }}"/>
       {% for colour, box in boxes %}
       <rect stroke="{{ colour }}" x="{{ box[0] }}" y="{{ box[1] }}" width="{{ box[2] }}"
             height="{{ box[3] }}"/>
       {% endfor %}
     </svg><br>
-    {{ hit.rank }}. {{ hit.path }}<br>
+    {{ hit.rank }}. {{ name }}<br>
     score {{ "%.2f" | format(hit.score) }}:
     {% for name, value in hit.parts.items() %}
     {{ name }} {{ "%.3f" | format(value) }}{{ "" if loop.last else ", " }}
@@ -99,7 +99,8 @@ def render(index: PhotoIndex, scene: Scene, hits: Sequence[Hit], title: str) -> 
             (COLOURS[pair.drawn], _rectangle(hit.boxes[pair.photographed], *picture.size))
             for pair in hit.matches
         ]
-        shown.append((hit, picture.size, _data_url(picture), boxes))
+        name = index.files[hit.row].path
+        shown.append((name, hit, picture.size, _data_url(picture), boxes))
     return _PAGE.render(title=title, scene=scene, drawn=drawn, hits=shown)
 
 

@@ -234,6 +234,10 @@ def test_misuse_is_told_in_a_sentence(run, photographs, tmp_path):
     np.save(tmp_path / "index" / "photos" / "boxes.npy", np.zeros((3, 4), np.float32))
     with pytest.raises(UserError, match="damaged"):
         PhotoIndex.open(tmp_path / "index", run)
+    names = tmp_path / "index" / "photos" / "index.json"
+    names.write_text(names.read_text().replace('"schema": 1', '"schema": 99'))
+    with pytest.raises(UserError, match="schema 99, but this version"):
+        PhotoIndex.open(tmp_path / "index", run)
 
 
 # ---- detectors -------------------------------------------------------------------------------
