@@ -23,7 +23,6 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from core.errors import UsageError, UserError, first_line
 from core.files import (
@@ -36,6 +35,7 @@ from core.files import (
     write_npz,
 )  # fmt: skip
 from core.model import SceneGraphModel
+from core.progress import progress
 from core.registry import closest
 from core.run import EncodedScene, Run
 from dataloaders import images
@@ -52,7 +52,6 @@ PHOTOS, BLOCKS, NAME = "photos", "blocks", "index.json"
 BLOCK = 64  # photographs encoded and saved at a time
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SIDE = 640  # pixels that a detector and the run see of a photograph's longer side
-LOG_SECONDS = 10  # between lines on progress
 LABELS = 5  # classes told of a drawn object
 WEIGHTS = {"learned": 1.0, "layout": 1.0}  # of the rankings
 
@@ -183,18 +182,12 @@ class PhotoIndex:
         known = {file for part in parts for file in _seen(part.saved)}
         new = [file for file in files if file not in known]
         log.info("%d of %d photographs are to be encoded", len(new), len(files))
-        with tqdm(total=len(new), desc="photographs", disable=None) as progress:
-            done, began, said = 0, time.monotonic(), 0.0
+        with progress(None, "index", total=len(new), unit="photographs") as bar:
             for part in _encoded_parts(run, photographs, new, objects, saved):
                 path = home / BLOCKS / f"{time.time_ns()}.npz"
                 write_npz(path, msgspec.to_builtins(part.saved), part.arrays)
                 parts.append(part)
-                progress.update(len(_seen(part.saved)))
-                done += len(_seen(part.saved))
-                now = time.monotonic()
-                if progress.disable and now - said > LOG_SECONDS:  # into a file
-                    log.info("%d photographs, %.1f a second", done, done / (now - began))
-                    said = now
+                bar.update(len(_seen(part.saved)))
         part = _merged(parts, files, saved)
         _write(home, part)
         if part.saved.broken:
