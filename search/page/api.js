@@ -3,7 +3,23 @@
 const AGAIN = 1500; // ms until a server that has gone is tried again
 
 /** The sentence of an answer that is an error. */
-export class Refused extends Error {}
+class Refused extends Error {}
+
+/** Return what people are told of an error that a request met. */
+export function sentenceOf(error) {
+  const text = error instanceof Refused ? error.message : "The server's answer cannot be read.";
+  // The server counts the objects from 0, people from 1.
+  const counted = text.replace(/^object (\d+)/, (_, i) => `object ${Number(i) + 1}`);
+  return counted.charAt(0).toUpperCase() + counted.slice(1);
+}
+
+/** Return bytes as a data URL. */
+export async function dataUrl(blob) {
+  const reader = new FileReader();
+  reader.readAsDataURL(blob);
+  await new Promise((resolve) => (reader.onload = resolve));
+  return reader.result;
+}
 
 export class Api {
   #onState;
@@ -33,17 +49,24 @@ export class Api {
   /** Return the cut-out of an object of a photograph, as a data URL. */
   async cutOut(id, number, signal) {
     const answer = await this.#answer(`/api/photographs/${id}/objects/${number}`, { signal });
-    const reader = new FileReader();
-    reader.readAsDataURL(await answer.blob());
-    await new Promise((resolve) => (reader.onload = resolve));
-    return reader.result;
+    return dataUrl(await answer.blob());
   }
 
-  async #json(address, options) {
-    return (await this.#answer(address, options)).json();
+  layout(scene, stuff, signal) {
+    return this.#json("/api/layout", post({ scene, stuff }, signal));
   }
 
-  async #answer(address, options) {
+  /** Ask for a picture; a generator that is busy or gone is an error. */
+  picture(scene, stuff, signal) {
+    return this.#json("/api/picture", post({ scene, stuff }, signal), false);
+  }
+
+  async #json(address, options, isPatient) {
+    return (await this.#answer(address, options, isPatient)).json();
+  }
+
+  /** isPatient: ask again while the server is busy. */
+  async #answer(address, options, isPatient = true) {
     for (;;) {
       const answer = await fetch(address, options).catch((error) => {
         if (options.signal?.aborted) throw error;
@@ -53,7 +76,7 @@ export class Api {
         this.#onState("ready");
         return answer;
       }
-      if (answer && answer.status !== 503) {
+      if (answer && (answer.status !== 503 || !isPatient)) {
         this.#onState("ready");
         const told = await answer.json().catch(() => ({}));
         throw new Refused(told.error ?? `The server answered ${answer.status}.`);

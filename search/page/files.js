@@ -6,12 +6,14 @@ import { fromJson, toJson } from "./scene_json.js";
 const MOST_BYTES = 16 * 2 ** 20; // of a scene's file
 const SCALE = 4; // pixels of an exported picture in a unit
 
-function download(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+export function download(blob, name) {
+  const address = URL.createObjectURL(blob);
+  downloadUrl(address, name);
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}
+
+export function downloadUrl(href, download) {
+  Object.assign(document.createElement("a"), { href, download }).click();
 }
 
 /** Save a scene as a JSON file. */
@@ -28,7 +30,8 @@ export async function loadScene(file, most) {
   return objects;
 }
 
-async function loaded(address) {
+/** Return the picture of a data URL, ready to be shown. */
+export async function loaded(address) {
   const image = new Image();
   image.src = address;
   await image.decode().catch(() => {

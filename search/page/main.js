@@ -11,6 +11,7 @@ import { Panel } from "./panel.js";
 import { PhotoView } from "./photo.js";
 import { Results } from "./results.js";
 import { Scene, newObject } from "./scene.js";
+import { Synthesis } from "./synthesis.js";
 import { toJson } from "./scene_json.js";
 
 const WAIT = 250; // ms of rest before a changed scene is searched
@@ -31,6 +32,7 @@ const labelling = new Latest();
 let about = { classes: [], most_objects: 8, weights: {} };
 let liked = null; // the hit that others are compared with, instead of the drawing
 let timer = null;
+let committed = []; // the objects that are, or soon will be, searched
 let guessed = null; // the objects whose labels were asked for last
 
 const panel = new Panel(scene);
@@ -178,7 +180,7 @@ async function open(file) {
 
 function onKey(event) {
   const { target } = event;
-  const types = target.matches("input:not([type=range]), dialog *, dialog");
+  const types = target.matches("input:not([type=range]), select, dialog *, dialog");
   if (types || event.defaultPrevented || event.altKey) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   let name = KEYS[key];
@@ -247,7 +249,10 @@ async function start() {
     if (button) act(button.dataset.action ?? button.dataset.tool);
   });
   scene.addEventListener("draw", showScene);
-  scene.addEventListener("commit", () => searchSoon(null));
+  scene.addEventListener("commit", () => {
+    if (scene.objects !== committed) searchSoon(null); // else the background alone has changed
+    committed = scene.objects;
+  });
   byId("file").addEventListener("change", ({ target }) => {
     if (target.files[0]) open(target.files[0]);
     target.value = ""; // the same file can be opened again
@@ -259,6 +264,7 @@ async function start() {
   byId("about").textContent = `${about.photographs.toLocaleString("en")} photographs \u00b7 ${about.run}`;
   showExamples();
   showSliders();
+  if (about.synthesis) new Synthesis(scene, api, about.synthesis);
 }
 
 start().catch((error) => results.clear(error.message));

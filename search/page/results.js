@@ -1,6 +1,6 @@
 // The photographs found: ranked, page after page, with the boxes that match what was drawn.
 
-import { Latest, Refused, thumbnail } from "./api.js";
+import { Latest, sentenceOf, thumbnail } from "./api.js";
 import { byId, element, showPicture } from "./dom.js";
 import { COLOURS } from "./scene.js";
 
@@ -99,9 +99,7 @@ export class Results {
       return answer;
     } catch (error) {
       this.#busy(false);
-      const text = error instanceof Refused ? error.message : "The server's answer cannot be read.";
-      // The server counts the objects from 0, people from 1.
-      this.#tell(text.replace(/^object (\d+)/, (_, i) => `Object ${Number(i) + 1}`), true);
+      this.#tell(sentenceOf(error), true);
       return null;
     }
   }

@@ -25,17 +25,23 @@ export function newObject(parts, others) {
 /**
  * The scene as it is, as it was, and which object is selected.
  *
+ * Behind the objects lies stuff: the label of each pixel of the layout, null where none is painted.
+ *
  * Events: "draw" whenever it looks different, "commit" when it has become another for good.
  */
 export class Scene extends EventTarget {
-  #past = [[]];
+  #past = [{ objects: [], stuff: null }];
   #at = 0;
   #shown = null; // while something is dragged
   #last = { name: null, time: 0 };
   selected = null; // key of an object
 
   get objects() {
-    return this.#shown ?? this.#past[this.#at];
+    return this.#shown ?? this.#past[this.#at].objects;
+  }
+
+  get stuff() {
+    return this.#past[this.#at].stuff;
   }
 
   get current() {
@@ -63,13 +69,18 @@ export class Scene extends EventTarget {
 
   /** Make these the objects. name: of a step that is one with the one before if that is the same
    * and was just now. */
-  commit(objects, name = null) {
+  commit(objects, name = null, stuff = this.stuff) {
     const now = performance.now();
     const goesOn = name && name === this.#last.name && now - this.#last.time < TOGETHER;
     this.#past.length = goesOn ? this.#at : this.#at + 1;
-    this.#past.push(objects);
+    this.#past.push({ objects, stuff });
     this.#last = { name, time: now };
     this.#go(this.#past.length - 1);
+  }
+
+  /** Make this the stuff behind the objects. */
+  paint(stuff) {
+    this.commit(this.#past[this.#at].objects, null, stuff);
   }
 
   undo() {

@@ -1,13 +1,17 @@
 """A server of made-up photographs for the page: quick, and slow, busy or gone when told to."""
 
+import base64
 import io
 import threading
 import time
 from pathlib import Path
 
 import flask
+import numpy as np
 import werkzeug.serving
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
+
+from search.scene import data_url
 
 PAGE = Path(__file__).resolve().parents[2] / "search" / "page"
 CSP = (
@@ -18,6 +22,26 @@ CLASSES = ["airplane", "boat", "car", "cat", "clouds", "dog", "giraffe", "traffi
 ABOUT = {
     "photographs": 60, "run": "graph-attention-SD01", "classes": CLASSES,
     "weights": {"learned": 1.0, "layout": 1.0}, "most_objects": 8, "synthesis": False,
+}  # fmt: skip
+MATERIALS = [
+    "sky-other",
+    "grass",
+    "sand",
+    "sea",
+    "wood",
+    "road",
+    "tree",
+    "snow",
+    "river",
+    "mud",
+    "metal",
+]
+SYNTHESIS = {
+    "stuff": [
+        {"name": name, "label": 100 + i, "colour": f"#{40 + 20 * i:02x}a0{230 - 20 * i:02x}"}
+        for i, name in enumerate(MATERIALS)
+    ],
+    "objects": dict.fromkeys(CLASSES, "#c83c28"), "picture": True,
 }  # fmt: skip
 BOXES = [[0.1, 0.15, 0.45, 0.6], [0.5, 0.4, 0.95, 0.9]]
 LABELS = ["cat", "dog"]
@@ -41,11 +65,14 @@ class PageServer:
 
     searches: bodies of the searches asked for. asked: (path, query) of all requests. delays:
     seconds the next searches wait. busy: requests that still meet 503. total: photographs found.
+    layouts: scene and stuff (labels, or None) of the layouts asked for, generator_error: answer of
+    a generator that fails.
     """
 
     def __init__(self) -> None:
         self.searches, self.asked, self.delays, self.busy, self.total = [], [], [], 0, 60
         self.refusal = None  # the error of every search
+        self.about, self.layouts, self.generator_error = ABOUT, [], None
         self._port = 0
         self.start()
 
@@ -81,9 +108,11 @@ class PageServer:
 
         for path, answer in {
             "/": lambda: flask.send_file(PAGE / "index.html"),
-            "/api/about": lambda: ABOUT,
+            "/api/about": lambda: self.about,
             "/api/search": self._search,
             "/api/labels": self._labels,
+            "/api/layout": self._layout,
+            "/api/picture": lambda: self.generator_error or self._picture(),
             "/api/photographs/<int:i>": self._photograph,
             "/api/photographs/<int:i>/like": lambda i: self._hits(flask.request.args, 1, "like"),
             "/api/photographs/<int:i>/objects/<int:n>": lambda i, n: _jpeg(
@@ -114,6 +143,31 @@ class PageServer:
     def _labels(self):
         guess = [["cat", 0.61], ["dog", 0.2], ["tree", 0.1], ["car", 0.05], ["boat", 0.02]]
         return {"labels": [guess for _ in flask.request.json["scene"]["objects"]]}
+
+    def _layout(self):
+        """Objects are red boxes; bare pixels white."""
+        scene, stuff = (flask.request.json[key] for key in ("scene", "stuff"))
+        labels = np.full((256, 256), 255, np.uint8)
+        if stuff:
+            image = Image.open(io.BytesIO(base64.b64decode(stuff.partition(",")[2])))
+            assert (image.format, image.mode, image.size) == ("PNG", "L", (256, 256))
+            labels = np.array(image)
+        self.layouts.append((scene, labels if stuff else None))
+        colours = np.full((256, 3), 255, np.uint8)
+        for each in SYNTHESIS["stuff"]:
+            colours[each["label"]] = ImageColor.getrgb(each["colour"])
+        pixels = colours[labels]
+        for x0, y0, x1, y1 in (each["box"] for each in scene["objects"]) if scene else []:
+            rows, columns = (slice(round(256 * a), round(256 * b)) for a, b in ((y0, y1), (x0, x1)))
+            pixels[rows, columns] = (200, 60, 40)
+        names = {each["label"]: (each["name"], each["colour"]) for each in SYNTHESIS["stuff"]}
+        legend = [names[label] for label in np.unique(labels).tolist() if label in names]
+        layout = data_url(Image.fromarray(pixels))
+        return {"labels": data_url(Image.fromarray(labels)), "layout": layout, "legend": legend}
+
+    def _picture(self):
+        image = photograph(3, (256, 256))
+        return {"picture": data_url(image)}
 
     def _hits(self, page, drawn: int, name: str):
         first, count = int(page["first"]), int(page["count"])

@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from search.scene import Scene, SceneObject
-from tests.search.page_server import BOXES, CLASSES, PageServer
+from tests.search.page_server import ABOUT, BOXES, CLASSES, SYNTHESIS, PageServer, photograph
 
 SQUARE = [(40, 60), (140, 60), (140, 160), (40, 160), (40, 60)]
 TICK = [(220, 180), (260, 240), (360, 120)]
@@ -491,3 +491,174 @@ def test_no_more_objects_than_can_be_searched(visit, server):
     drag(page, TICK)
     expect(page.locator("#said")).to_contain_text("at most 8 objects")
     expect_hits(page, "8 drawn")
+
+
+# ---- layout and picture ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def synthesis(visit, server):
+    """Opens the page of a server that makes layouts and pictures, with a square drawn and the fold
+    open."""
+
+    def opened(**settings):
+        server.about = {**ABOUT, "synthesis": SYNTHESIS}
+        page = visit(**settings)
+        drag(page, SQUARE)
+        page.locator("summary").click()
+        until(page, lambda: server.layouts)
+        expect_hits(page, "1 drawn")
+        return page
+
+    return opened
+
+
+def paint(page, *points):
+    """Press, move and lift the mouse over the layout: points in fractions of it."""
+    box = page.locator("#layout").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=6)
+    page.mouse.up()
+
+
+def stuff_of(server, page, condition):
+    """The stuff of the last layout that was asked for, once a condition holds of it."""
+    until(page, lambda: server.layouts[-1][1] is not None and condition(server.layouts[-1][1]))
+    return server.layouts[-1][1]
+
+
+def shown_pixel(page, x, y):
+    return page.locator("#layout").evaluate(
+        "(e, [x, y]) => [...e.getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3)", [x, y]
+    )
+
+
+SKY, GRASS, SAND = 100, 101, 102
+
+
+def test_a_server_without_synthesis_or_a_closed_fold_asks_for_no_layout(visit, server):
+    page = visit()
+    drag(page, SQUARE)
+    expect_hits(page, "1 drawn")
+    expect(page.locator("summary")).to_be_hidden()
+    server.about = {**ABOUT, "synthesis": SYNTHESIS}
+    page = visit()
+    drag(page, SQUARE)
+    expect_hits(page, "1 drawn")
+    expect(page.locator("summary")).to_be_visible()
+    assert not server.layouts
+
+
+def test_bands_and_brush_lie_behind_the_drawing(synthesis, server):
+    page = synthesis()
+    searches = len(server.searches)
+    assert server.layouts[-1][1] is None
+    paint(page, (0.5, 0.02))
+    page.get_by_role("button", name="grass").click()
+    paint(page, (0.2, 0.3), (0.3, 0.5))  # its edge follows the pointer
+    stuff = stuff_of(server, page, lambda stuff: (stuff[-1] == GRASS).all())
+    edge = np.flatnonzero(stuff[:, 0] == GRASS)[0]
+    assert edge == pytest.approx(128, abs=2)
+    assert (stuff[10:edge] == SKY).all() and (stuff[edge:] == GRASS).all()
+    page.get_by_role("button", name="Brush").click()
+    page.get_by_role("button", name="sand").click()
+    paint(page, (0.2, 0.8), (0.8, 0.8))
+    stuff = stuff_of(server, page, lambda stuff: (stuff == SAND).any())
+    rows, columns = np.nonzero(stuff == SAND)
+    # Round on the screen: 18 pixels up and down, three quarters of it to the sides.
+    assert [rows.min(), rows.max()] == pytest.approx([0.8 * 256 - 18, 0.8 * 256 + 18], abs=2)
+    assert [columns.min(), columns.max()] == pytest.approx([51 - 13.5, 205 + 13.5], abs=2)
+    assert (stuff[205, 45:210] == SAND).all()
+    expect(page.locator("#legend li")).to_have_text(["sky", "grass", "sand"])
+    assert shown_pixel(page, 60, 100) == [200, 60, 40]  # the object, before the background
+    page.locator("#others").select_option("metal")
+    paint(page, (0.9, 0.1))
+    stuff_of(server, page, lambda stuff: (stuff == 110).any())
+    for label in (110, SAND, GRASS):
+        page.keyboard.press("Control+z")
+        stuff_of(server, page, lambda stuff, label=label: not (stuff == label).any())
+    page.keyboard.press("Control+y")
+    stuff_of(server, page, lambda stuff: (stuff == GRASS).any())
+    page.wait_for_timeout(400)
+    assert len(server.searches) == searches  # the drawing is as it was
+
+
+def test_a_moved_object_changes_the_layout(synthesis, server):
+    page = synthesis()
+    page.keyboard.press("s")
+    page.mouse.move(*on_screen(page, (65, 60)))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, (225, 90)), steps=3)
+    moved = np.add(SQUARE_BOX, [0.4, 0.1, 0.4, 0.1])  # and not yet let go
+    until(
+        page,
+        lambda: np.allclose(server.layouts[-1][0]["objects"][0]["box"], moved, atol=WITHIN),
+    )
+    page.mouse.up()
+    page.keyboard.press("Delete")
+    expect(page.locator("#layout")).to_have_attribute("data-empty", "")
+    expect(page.locator("#make")).to_be_disabled()
+
+
+def test_painting_by_keys(synthesis, server):
+    page = synthesis(width=360, height=740)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    page.locator("#layout").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Space")
+    stuff = stuff_of(server, page, lambda stuff: (stuff == SKY).any())
+    assert (stuff[137:] == SKY).all() and (stuff[:137] == 255).all()
+
+
+def test_all_three_are_downloaded_and_the_background_opened(synthesis, server, tmp_path):
+    page = synthesis()
+    paint(page, (0.5, 0.5))
+    stuff = stuff_of(server, page, lambda stuff: (stuff == SKY).any())
+    expect(page.locator("#legend li")).to_have_text(["sky"])
+    page.get_by_role("button", name="Make the picture").click()
+    expect(page.locator("#made")).to_be_visible()
+    saved = {}
+    for name in ("Export PNG", "Download layout", "Download picture", "Save background"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        download.value.save_as(tmp_path / download.value.suggested_filename)
+        saved[name] = Image.open(tmp_path / download.value.suggested_filename)
+    assert [image.size for image in saved.values()] == [(1600, 1200), *[(256, 256)] * 3]
+    assert saved["Download layout"].getpixel((60, 100)) == (200, 60, 40)
+    np.testing.assert_array_equal(saved["Download picture"], photograph(3, (256, 256)))
+    assert saved["Save background"].mode == "L"
+    np.testing.assert_array_equal(saved["Save background"], stuff)
+    page.get_by_role("button", name="Clear background").click()
+    until(page, lambda: server.layouts[-1][1] is None)
+    page.locator("#stuff-file").set_input_files(tmp_path / "background.png")
+    np.testing.assert_array_equal(stuff_of(server, page, np.any), stuff)
+    for name, size in (("scene.json", 0), ("grey.png", 256), ("large.png", 300)):
+        path = tmp_path / name
+        Image.new("L", (size, size), 7).save(path) if size else path.write_text("{}")
+        page.locator("#stuff-file").set_input_files(path)
+        told = "no background material" if size == 256 else "a grey PNG of 256 x 256"
+        expect(page.locator("#layout-said")).to_contain_text(told, ignore_case=True)
+    np.testing.assert_array_equal(server.layouts[-1][1], stuff)
+
+
+def test_a_busy_generator_is_told_and_an_old_picture_is_pale(synthesis, server):
+    page = synthesis(fails=True)
+    server.generator_error = {"error": "the generator is busy: 3 <b>before</b> ours"}, 503
+    make = page.get_by_role("button", name="Make the picture")
+    make.click()
+    said = page.locator("#made-said")
+    expect(said).to_have_text("The generator is busy: 3 <b>before</b> ours")
+    expect(page.locator("#made")).to_be_hidden()
+    server.generator_error = None
+    make.click()
+    expect(page.locator("#made")).to_be_visible()
+    expect(said).to_be_empty()
+    expect(page.locator("#made")).not_to_have_attribute("data-old", "")
+    paint(page, (0.5, 0.5))
+    expect(page.locator("#made")).to_have_attribute("data-old", "")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#made")).not_to_have_attribute("data-old", "")
