@@ -120,4 +120,4 @@ demo: $(STAMP)
 	@echo "To search its photographs with your own drawing: make search"
 
 search: $(STAMP)
-	$(PY) -m search.serve --index $(DEMO)/index
+	$(PY) -m search.serve --index $(DEMO)/index --generator $(DEMO)/generator.npz

@@ -65,8 +65,8 @@ export class Synthesis {
     });
     on("layout", "pointerdown", (event) => this.#down(event));
     on("layout", "pointermove", (event) => this.#move(event));
-    on("layout", "pointerup", () => this.#end(true));
-    on("layout", "pointercancel", () => this.#end(false));
+    on("layout", "pointerup", ({ isPrimary }) => isPrimary && this.#end(true));
+    on("layout", "pointercancel", ({ isPrimary }) => isPrimary && this.#end(false));
     on("layout", "keydown", (event) => this.#key(event));
     on("layout", "blur", () => this.#render());
     for (const button of document.querySelectorAll("[data-brush]")) {
@@ -208,6 +208,9 @@ export class Synthesis {
     if (event.key === " " || event.key === "Enter") {
       this.#begin(this.#point);
       this.#end(true);
+    } else if (event.key === "Escape") {
+      this.#end(false);
+      return;
     } else if (ARROWS[event.key]) {
       const step = event.shiftKey ? 1 : STEP;
       this.#point = this.#point.map((value, axis) =>

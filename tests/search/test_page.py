@@ -582,6 +582,11 @@ def test_bands_and_brush_lie_behind_the_drawing(synthesis, server):
         stuff_of(server, page, lambda stuff, label=label: not (stuff == label).any())
     page.keyboard.press("Control+y")
     stuff_of(server, page, lambda stuff: (stuff == GRASS).any())
+    page.mouse.down()
+    page.mouse.move(400, 400)
+    page.keyboard.press("Escape")  # leaves what has begun
+    page.mouse.up()
+    expect(page.locator("[data-action=redo]")).to_be_enabled()
     page.wait_for_timeout(400)
     assert len(server.searches) == searches  # the drawing is as it was
 
