@@ -96,10 +96,10 @@ def served():
     """Starts a Server and gives a client of it."""
     with contextlib.ExitStack() as stack:
 
-        def start(*script, timeout=5.0, **more):
+        def start(*script, timeout=5.0, busy_seconds=0.3, **more):
             server = Server(script, **more)
             stack.callback(server.close)
-            return server, client_of(server.address, timeout)
+            return server, client_of(server.address, timeout, busy_seconds=busy_seconds)
 
         yield start
 
@@ -186,7 +186,9 @@ def free_port():
 def test_a_server_that_is_down(caplog):
     address = f"http://127.0.0.1:{free_port()}"
     start = time.monotonic()
-    with pytest.raises(UserError, match=rf"{address} .*: nobody listens .*refused.*, for \d s: sta"):
+    with pytest.raises(
+        UserError, match=rf"{address} .*: nobody listens .*refused.*, for \d s: sta"
+    ):
         client_of(address, retries=0).check()
     assert 0.3 <= time.monotonic() - start < 5
     assert caplog.text.count("nobody listens") == 1  # of 30 attempts
@@ -217,7 +219,7 @@ def test_a_server_that_starts_or_starts_again_loses_nothing():
 def test_a_busy_server_is_waited_for(served, caplog):
     """As long as it lives, and not longer than agreed."""
     told = [health(7), health(7), health(2), health(0)]
-    server, client = served(*[(503, "")] * 3, GOOD, told=told)
+    server, client = served(*[(503, "")] * 3, GOOD, told=told, busy_seconds=20)
     assert draw(client).shape == (256, 256, 3)
     assert len(server.requests) == 4  # more than its retries
     assert caplog.text.count("busy: 7 requests before ours; again in") == 1
@@ -225,7 +227,7 @@ def test_a_busy_server_is_waited_for(served, caplog):
     server, client = served((503, ""), told=[health(8)])
     with pytest.raises(UserError, match=r"is busy: 8 requests before ours, for \d s: run .* again"):
         draw(client)
-    assert len(server.requests) > 3
+    assert len(server.requests) > 1
 
 
 def test_a_late_answer_of_a_busy_server_asks_for_more_time(served):
