@@ -1,6 +1,6 @@
 """Index a folder of photographs, to search it with drawn scenes.
 
-python -m search.build RUN PHOTOGRAPHS INDEX [--detector DIR | --boxes FILE]
+python -m search.build RUN PHOTOGRAPHS INDEX [--detector DIR | --boxes FILE] [--store NAME]
 
 Run again, it looks only at what is new or has changed, and goes on where it was stopped.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from core.commands import Parser, run
 from core.run import Run
 from search.index import PhotoIndex
+from search.stores import STORES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,11 +29,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources.add_argument(
         "--boxes", type=Path, help="COCO annotation file, or a list of a detector's results"
     )
+    parser.add_argument(
+        "--store", choices=STORES, help="what finds photographs; as before, or exact: docs/scale.md"
+    )
+    parser.add_argument("--uri", help="of the store milvus: a file, or http://HOST:PORT")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     index = PhotoIndex.build(
-        Run.open(args.run), args.photographs, args.index, args.detector, args.boxes
-    )
+        Run.open(args.run), args.photographs, args.index, args.detector, args.boxes,
+        store=args.store, uri=args.uri,
+    )  # fmt: skip
     print(f"{args.index}: {len(index)} photographs, {index.ends[-1]} objects")
 
 

@@ -44,6 +44,7 @@ from search.detector import Detector
 from search.matching import LayoutObjects, Match
 from search.objects import WHOLE, BoxesFile, ObjectSource, Size
 from search.scene import Scene
+from search.stores import SavedStore, distances, store_class
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ BLOCK = 64  # photographs encoded and saved at a time
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SIDE = 640  # pixels that a detector and the run see of a photograph's longer side
 LABELS = 5  # classes told of a drawn object
+CANDIDATES = 2000  # photographs that are ranked where a store does not compare them all
 WEIGHTS = {"learned": 1.0, "layout": 1.0}  # of the rankings
 
 # Kinds of rows; those of OBJECT_ARRAYS have one for each object, the others for each photograph.
@@ -89,6 +91,7 @@ class SavedIndex(msgspec.Struct, frozen=True):
     weights: str  # SHA-256 of the run's variables
     objects: str  # identity of the source of objects
     vocabulary: list[str]
+    store: SavedStore = SavedStore()
     files: list[File] = []
     broken: list[tuple[File, str]] = []  # pictures that cannot be read, and why
 
@@ -107,7 +110,7 @@ class Hit(NamedTuple):
     row: int  # in the index
     size: Size
     rank: int  # from 1
-    score: float  # sum of the rankings' z-scores over the gallery, weighted
+    score: float  # sum of the rankings' z-scores over the photographs ranked, weighted
     parts: dict[str, float]  # ranking -> its own score, the more the better
     matches: list[Match]  # drawn objects and those they were assigned to
     boxes: np.ndarray  # float32 (n, 4)
@@ -119,6 +122,9 @@ class PhotoIndex:
 
     def __init__(self, run: Run, part: IndexPart, home: Path) -> None:
         self.run, self.home = run, home
+        saved = _resolved(part.saved.store, home)
+        opener = store_class(saved.name)
+        self.store = opener.open(part.arrays["learned"], home / PHOTOS, saved)
         self.folder = Path(os.path.normpath(home / part.saved.folder))
         self.files = part.saved.files
         self.broken = part.saved.broken
@@ -129,6 +135,11 @@ class PhotoIndex:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def ranked(self) -> int:
+        """The number of photographs that a query ranks."""
+        return len(self) if self.store.exhaustive else min(len(self), CANDIDATES)
 
     # ---- building and opening --------------------------------------------------------------------
 
@@ -141,13 +152,16 @@ class PhotoIndex:
         detector: str | Path | None = None,
         boxes: str | Path | None = None,
         objects: ObjectSource | None = None,
+        store: str | None = None,
+        uri: str | None = None,
     ) -> PhotoIndex:
         """Index the photographs in a folder and below; return the index, open.
 
         home: folder of the index. What it holds already of files that have not changed is kept,
         also after a build that was stopped; deleted files are left out. detector: folder of a
         SavedModel. boxes: a COCO file, of annotations or of a detector's results. objects: another
-        source. Without any a photograph is one object.
+        source. Without any a photograph is one object. store: one of search.stores.STORES; by
+        default the one that the index has, `exact` in a new one. uri: of the store's database.
 
         Pictures that cannot be read are listed in `broken`, and told in one warning. UserError for
         a folder without pictures.
@@ -158,6 +172,13 @@ class PhotoIndex:
                 "a run of graph-attention"
             )
         photographs, home = Path(photographs), Path(home)
+        kept = SavedStore()
+        if (home / PHOTOS / NAME).is_file():
+            kept = read_versioned_json(home / PHOTOS / NAME, SavedIndex, SCHEMA).store
+        if store is not None:
+            uri = os.path.relpath(uri, home) if _is_file(uri) else uri
+            kept = SavedStore(store, uri, kept.key)
+        store_class(kept.name).check_uri(kept.uri)  # before the work begins
         make_folder(home / BLOCKS, "the folder of the index", "choose another")
         files = list(photograph_files(photographs))
         if not files:
@@ -177,6 +198,7 @@ class PhotoIndex:
             weights=run.model.weights_digest(),
             objects=objects.identity,
             vocabulary=list(run.vocabulary.names),
+            store=kept,
         )
         parts = _known_parts(home, saved)
         known = {file for part in parts for file in _seen(part.saved)}
@@ -268,13 +290,30 @@ class PhotoIndex:
 
     def scores(self, encoded: EncodedScene, drawn: LayoutObjects) -> dict[str, np.ndarray]:
         """Return the score of every photograph by each ranking: float (N,), the more the better."""
-        learned = encoded.scene_vectors.get(_LEARNED)
-        if learned is None:
-            learned = self.run.ranking_vectors([encoded])[0]
         return {
-            "learned": -distances(learned, self.learned),
+            "learned": -distances(self._ranking_vector(encoded), self.learned),
             "layout": matching.layout_scores(drawn, self.objects, self.ends),
         }
+
+    def _ranked_scores(
+        self, encoded: EncodedScene, drawn: LayoutObjects
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the rows that a query ranks, those that the store finds, and their scores."""
+        if self.store.exhaustive:
+            return np.arange(len(self)), self.scores(encoded, drawn)
+        rows, away = self.store.nearest(self._ranking_vector(encoded), CANDIDATES)
+        counts = self._part.arrays["counts"][rows]
+        ends = np.cumsum(counts)
+        found = np.arange(ends[-1]) + np.repeat(self.ends[rows] - ends, counts)
+        objects = LayoutObjects(*(column[found] for column in self.objects))
+        return rows, {
+            "learned": -away,
+            "layout": matching.layout_scores(drawn, objects, ends),
+        }
+
+    def _ranking_vector(self, encoded: EncodedScene) -> np.ndarray:
+        learned = encoded.scene_vectors.get(_LEARNED)
+        return self.run.ranking_vectors([encoded])[0] if learned is None else learned
 
     def _ranked(
         self,
@@ -291,13 +330,14 @@ class PhotoIndex:
                 raise UsageError(f"there is no ranking {name!r}: {', '.join(WEIGHTS)}")
             if not 0 <= weight < np.inf:
                 raise UsageError(f"the weight of {name!r} is {weight}: give one from 0 on")
-        scores = self.scores(encoded, drawn)
+        rows, scores = self._ranked_scores(encoded, drawn)
         fused = sum(weights.get(name, 0.0) * z_scores(each) for name, each in scores.items())
         order = np.argsort(-fused, kind="stable")
-        order = order[order != without][places.start : places.stop]
+        order = order[rows[order] != without][places.start : places.stop]
         names = self.run.vocabulary.names
         hits = []
-        for rank, row in enumerate(order.tolist(), places.start + 1):
+        for rank, place in enumerate(order.tolist(), places.start + 1):
+            row = int(rows[place])
             there = self.photographed(row)
             labels = self._part.arrays["labels"][self._object_rows(row)]
             hits.append(
@@ -306,8 +346,8 @@ class PhotoIndex:
                     row,
                     tuple(self._part.arrays["sizes"][row].tolist()),
                     rank,
-                    float(fused[row]),
-                    {name: float(each[row]) for name, each in scores.items()},
+                    float(fused[place]),
+                    {name: float(each[place]) for name, each in scores.items()},
                     matching.match(drawn, there),
                     there.boxes,
                     [None if label < 0 else names[label] for label in labels],
@@ -324,17 +364,6 @@ class PhotoIndex:
 
 
 _LEARNED = "the ranking vector"
-
-
-def distances(vector: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Return the Euclidean distance of a vector, (D,), from each of others, (N, D): float32 (N,).
-
-    Block by block, so that the differences stay in the processor's cache."""
-    found = np.empty(len(vectors), np.float32)
-    for start in range(0, len(vectors), 1024):
-        away = vectors[start : start + 1024] - vector
-        found[start : start + 1024] = np.einsum("nd,nd->n", away, away)
-    return np.sqrt(found)
 
 
 def z_scores(scores: np.ndarray) -> np.ndarray:
@@ -523,12 +552,29 @@ def _merged(parts: Sequence[IndexPart], files: Iterable[File], saved: SavedIndex
 # ---- the folder ----------------------------------------------------------------------------------
 
 
+def _is_file(uri: str | None) -> bool:
+    return uri is not None and "://" not in uri
+
+
+def _resolved(store: SavedStore, home: Path) -> SavedStore:
+    """Return a store with the path of its file, which an index holds relative to itself."""
+    uri = os.path.normpath(home / store.uri) if _is_file(store.uri) else store.uri
+    return msgspec.structs.replace(store, uri=uri)
+
+
 def _write(home: Path, part: IndexPart) -> None:
+    store = _resolved(part.saved.store, home)  # with the key of the one there is
+    kind = store_class(store.name)
     with atomic_folder(home / PHOTOS, flush=True) as folder:
         for name, array in part.arrays.items():
-            by_class = name == "probabilities"  # as layout match reads them
-            np.save(folder / f"{name}.npy", np.asfortranarray(array) if by_class else array)
-        write_json(folder / NAME, msgspec.to_builtins(part.saved))
+            # As layout match reads them: a few classes of all photographs, or all of a few.
+            by_class = name == "probabilities" and kind.exhaustive
+            order = np.asfortranarray if by_class else np.ascontiguousarray
+            np.save(folder / f"{name}.npy", order(array))
+        key = kind.build(part.arrays["learned"], folder, store.uri, store.key)
+        store = msgspec.structs.replace(part.saved.store, key=key)
+        saved = msgspec.structs.replace(part.saved, store=store)
+        write_json(folder / NAME, msgspec.to_builtins(saved))
     remove_folder(home / BLOCKS)
 
 

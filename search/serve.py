@@ -194,7 +194,7 @@ def create_app(
             asked = _body(_Search)
             scene = Scene.from_json(bytes(asked.scene))
             hits = index.search(scene, asked.count, asked.weights, asked.first)
-        return _answer_hits(index, len(index), hits)
+        return _answer_hits(index, index.ranked, hits)
 
     @app.post("/api/labels")
     def labels() -> flask.Response:
@@ -241,7 +241,7 @@ def create_app(
             index = current.renew()
             path = index.files[_checked(row, index)].path
             hits = index.more_like(path, asked.count, weights, asked.first)
-        return _answer_hits(index, len(index) - 1, hits)
+        return _answer_hits(index, index.ranked - 1, hits)
 
     @app.get("/api/photographs/<int:row>")
     def photograph(row: int) -> flask.Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,17 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 
-from tests.benchmarks.harness import Bench, Numbers, Setting, compared, peak_megabytes, repeat
+from core.errors import UserError
+from tests.benchmarks.harness import (
+    Bench,
+    Numbers,
+    Row,
+    Setting,
+    compared,
+    peak_megabytes,
+    repeat,
+    slower,
+)
 from tests.benchmarks.models import random_model
 
 
@@ -170,6 +182,83 @@ def _query_naive(setting: Setting) -> Numbers:
     return {"p95": _slowest(step, 3)["p95"] * len(index) / len(rows)}
 
 
+def _clusters(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors in clusters of about 50, and 20 queries that lie beside some."""
+    n = setting.size(100_000, 1000)
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((n // 50, 256), np.float32)[rng.integers(0, n // 50, n)]
+    vectors += 0.5 * rng.standard_normal((n, 256), np.float32)
+    queries = vectors[:: n // 20] + 0.3 * rng.standard_normal((20, 256), np.float32)
+    return vectors, queries
+
+
+def _store(setting: Setting, name: str, uri: str | None = None) -> Numbers:
+    """Build a store, ask it for the candidates of an index, and see if the ten nearest are there;
+    nothing where its packages are missing."""
+    from search import stores
+    from search.index import CANDIDATES
+
+    try:
+        kind = stores.store_class(name)
+    except UserError:
+        return {}
+    vectors, queries = _clusters(setting)
+    with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
+        start = time.perf_counter()
+        key = kind.build(vectors, Path(folder), uri)
+        built = time.perf_counter() - start
+        store = kind.open(vectors, Path(folder), stores.SavedStore(name, uri, key))
+        found = [store.nearest(query, CANDIDATES)[0] for query in queries]
+        right = [np.argsort(stores.distances(query, vectors))[:10] for query in queries]
+        recall = np.mean([np.isin(a, b) for a, b in zip(right, found)])
+        asked = iter([*queries] * 3)
+        seconds = repeat(lambda: store.nearest(next(asked), CANDIDATES), len(queries))
+    return {**seconds, "recall": float(recall), "build": built}
+
+
+def _faiss_codes(setting: Setting) -> Numbers:
+    if importlib.util.find_spec("faiss") is None:
+        return {}
+    from search.stores import faiss
+
+    if not setting.quick:  # its training alone takes long
+        faiss.MOST_HNSW = 0
+    return _store(setting, "faiss")
+
+
+def _milvus(setting: Setting) -> Numbers:
+    """A server, which the bench starts."""
+    if setting.quick or importlib.util.find_spec("milvus") is None:
+        return {}
+    from milvus import MilvusServer
+
+    server = MilvusServer(wait_for_started=True)
+    with tempfile.TemporaryDirectory(dir=setting.folder, ignore_cleanup_errors=True) as folder:
+        server.set_base_dir(folder)
+        server.start()
+        try:
+            return _store(setting, "milvus", f"http://127.0.0.1:{server.listen_port}")
+        finally:
+            server.stop()
+
+
+def _store_naive(setting: Setting) -> Numbers:
+    vectors, queries = _clusters(setting)
+    return repeat(lambda: np.argsort(np.linalg.norm(vectors - queries[0], axis=1))[:10], 5)
+
+
+def _store_rows(found: dict[str, Numbers]) -> list[Row]:
+    rows = []
+    for name, numbers in found.items():
+        if name != "naive" and "recall" in numbers:
+            what = f"of 100,000 x 256, store {name}"
+            naive = found["naive"]["median"]
+            rows.append(slower(f"2,000 candidates {what}", "s", numbers["median"], naive))
+            rows.append(Row(f"recall@10 {what}", numbers["recall"], "", aim="over 0.95"))
+            rows.append(Row(f"build {what}", numbers["build"], "s"))
+    return rows
+
+
 SEARCH_ROWS = compared(
     ("ranks of 5,000 queries in 5,000 x 256", "median", "under 0.5 s"),
     ("memory above import of the same", "above_import", "under 200 MB"),
@@ -184,6 +273,16 @@ QUERY_ROWS = compared(
 )
 BENCHES = {
     "query": Bench({"ours": _query, "naive": _query_naive}, QUERY_ROWS),
+    "stores": Bench(
+        {
+            "naive": _store_naive,
+            "exact": lambda setting: _store(setting, "exact"),
+            "faiss, graph": lambda setting: _store(setting, "faiss"),
+            "faiss, codes": _faiss_codes,
+            "milvus, server": _milvus,
+        },
+        _store_rows,
+    ),
     "search": Bench({"ours": _ours, "naive": _naive}, SEARCH_ROWS),
     "million": Bench({"ours": _million, "naive": _million_naive}, MILLION_ROWS),
     "bootstrap": Bench({"ours": _bootstrap, "naive": _bootstrap_naive}, BOOTSTRAP_ROWS),

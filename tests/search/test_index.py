@@ -215,6 +215,30 @@ def test_labels_of_a_drawing(run, photographs, tmp_path):
     assert last[0] in run.vocabulary.names
 
 
+def test_a_store_names_the_candidates(run, photographs, tmp_path, monkeypatch):
+    pytest.importorskip("faiss", reason="pip install -r search/stores/requirements-faiss.txt")
+    home = tmp_path / "index"
+    exact = build(run, photographs, home)
+    scene = Scene([SceneObject(CROSS), SceneObject(CROSS, box=(0.5, 0.5, 1, 1))])
+    encoded = index.encode(run, scene)
+    drawn = exact.layout_objects(scene, encoded)
+    every = exact.scores(encoded, drawn)
+    PhotoIndex.build(run, photographs, home, objects=Corners(), store="faiss")
+    found = build(run, photographs, home)  # an update keeps it
+    assert found._part.saved.store.name == "faiss"
+    equal(found, exact)
+    for a, b in zip(found.search(scene, k=9), exact.search(scene, k=9)):
+        assert (a.path, a.rank, a.matches) == (b.path, b.rank, b.matches)
+        assert (a.score, a.parts) == (pytest.approx(b.score, abs=1e-4), pytest.approx(b.parts))
+    monkeypatch.setattr(index, "CANDIDATES", 4)
+    hits = found.search(scene, k=9)
+    nearest = np.argsort(-every["learned"], kind="stable")[:4]
+    assert {hit.row for hit in hits} == {*nearest.tolist()} and found.ranked == 4
+    fused = sum(z_scores(each[nearest]) for each in every.values())
+    assert [hit.score for hit in hits] == pytest.approx(sorted(fused, reverse=True), abs=1e-4)
+    assert all(hit.parts["layout"] == pytest.approx(every["layout"][hit.row]) for hit in hits)
+
+
 def test_misuse_is_told_in_a_sentence(run, photographs, tmp_path):
     found = build(run, photographs, tmp_path / "index")
     scene = Scene([SceneObject(CROSS)])
