@@ -91,9 +91,9 @@ class SavedIndex(msgspec.Struct, frozen=True):
     weights: str  # SHA-256 of the run's variables
     objects: str  # identity of the source of objects
     vocabulary: list[str]
-    store: SavedStore = SavedStore()
     files: list[File] = []
     broken: list[tuple[File, str]] = []  # pictures that cannot be read, and why
+    store: SavedStore = SavedStore()
 
 
 class IndexPart(NamedTuple):
