@@ -32,7 +32,7 @@ _Positive = Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)]
 
 
 class _Listing(msgspec.Struct):
-    """What an annotation file lists, undecoded: a broken entry does not spoil the others."""
+    """The images that an annotation file lists, undecoded: a broken entry does not spoil others."""
 
     images: list[msgspec.Raw]
 

@@ -99,7 +99,7 @@ def extracted(world, tmp_path_factory):
 
 
 def words(line):
-    """What the shell passes to the script."""
+    """Return the words that the shell passes to the script."""
     return shlex.split(line.replace("\\\n", ""))[2:]
 
 

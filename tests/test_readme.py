@@ -67,7 +67,7 @@ def world(tmp_path_factory):
 
 
 def place(world, path):
-    """Where the path that the README gives lies in this test: its last part says which it is."""
+    """Return the place in this test of a path of the README, told by its last part."""
     last = Path(path).name
     runs = world / "directory"
     return {

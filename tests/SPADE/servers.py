@@ -83,7 +83,7 @@ class Pix2PixModel(torch.nn.Module):
 
 
 class Program:
-    """What a pickle must not do."""
+    """A call that a pickle must not make."""
 
     def __reduce__(self):
         return (open, ("executed", "w"))

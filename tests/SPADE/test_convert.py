@@ -224,7 +224,7 @@ def test_pictures_equal_pytorch(reference, layout, tmp_path, capsys, age):
 
 
 class _Program:
-    """What a pickle must not do."""
+    """A call that a pickle must not make."""
 
     def __init__(self, path):
         self.path = path

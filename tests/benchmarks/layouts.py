@@ -41,7 +41,7 @@ def _layouts(setting: Setting) -> Numbers:
 
 
 def _layouts_naive(setting: Setting) -> Numbers:
-    """The same a pixel at a time in plain Python, as one would first write it; the nearest stuff is
+    """Layouts a pixel at a time in plain Python, as one would first write it; the nearest stuff is
     looked for in growing squares. One scene, counted as 16."""
     side = setting.size(256, 32)
     objects, stuff = (tuple(part.tolist() for part in each) for each in _scenes(1))

@@ -204,7 +204,7 @@ def _stage_2(setting: Setting, precision: str = "none") -> Numbers:
 
 
 def _stage_2_naive(setting: Setting) -> Numbers:
-    """The same step done as one would first write it: crops encoded once for the object losses and
+    """A step done as one would first write it: crops encoded once for the object losses and
     again for their scene, one view after the other, masks by upsampling then convolving."""
     import tensorflow as tf
 

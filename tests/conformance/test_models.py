@@ -156,7 +156,7 @@ def test_trained_statistics_move(encoder):
 
 
 def test_eager_equals_function_and_no_retracing(name):
-    """The same two steps, eager and compiled; then other sizes through the same trace."""
+    """Two steps, eager and compiled; then other sizes through the same trace."""
     eager, compiled = build(name), build(name)
     first = batch_for(eager, 0)
     step = compiled_step(compiled, first)

@@ -44,7 +44,7 @@ class FakeData:
 
 
 class FakeDataset:
-    """What the machinery asks of a `core.dataset.Dataset`, which is bound to real records."""
+    """A stand-in for a `core.dataset.Dataset`, which is bound to real records."""
 
     name = "fake-loader"
     HParams = FakeData
@@ -162,7 +162,7 @@ class FakeSecond(FakeModel):
 
 
 def fake_metric(evaluation, name):
-    """How large the hidden layer is on the split, and a picture of one colour."""
+    """Return the size of the hidden layer on the split, and a picture of one colour."""
     batches = evaluation.batches(name)
     size = float(
         np.mean([tf.reduce_mean(abs(evaluation.model.hidden(b.features))) for b in batches])

@@ -1,4 +1,4 @@
-"""What two replicas compute of two parts, and one device of the whole: JSON on stdout, for
+"""Print what two replicas compute of two parts, and one device of the whole: JSON on stdout, for
 test_replicas. A process of its own, because a CPU can be divided only before TensorFlow uses it."""
 
 import json
@@ -16,7 +16,7 @@ from tests.models.splitting import split
 
 
 def both(function, whole, parts):
-    """What `function` gives of the whole, and on each of two replicas of its part."""
+    """Return what `function` gives of the whole, and on each of two replicas of its part."""
     results = tf.function(
         lambda: strategy.run(lambda: function(*parts[replicas.index()])), autograph=False
     )()

@@ -1,4 +1,4 @@
-"""How commands end."""
+"""Ends of commands: exit codes and last words."""
 
 import errno
 import os

@@ -158,7 +158,7 @@ class House:
         )  # fmt: skip
 
     def pair(self, addresses, *training):
-        """The same training in two processes."""
+        """Train in two processes."""
         return [
             self.start(
                 training,

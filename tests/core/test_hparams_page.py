@@ -27,7 +27,7 @@ class Toy:
 
 @pytest.fixture(scope="module")
 def page():
-    """What the command prints."""
+    """Return what the command prints."""
     command = [sys.executable, "-m", "core.hparams_page"]
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 

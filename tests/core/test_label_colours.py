@@ -24,7 +24,7 @@ def test_colours_are_told_apart(palette):
 
 
 def _apart(colours):
-    """How different each colour looks from the others; black and white: 1."""
+    """Return how different each colour looks from the others; black and white: 1."""
     places = oklab(colours)
     apart = np.linalg.norm(places[:, None] - places, axis=-1)
     np.fill_diagonal(apart, np.inf)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def found():
-    """What replicas_child prints."""
+    """Return what replicas_child prints."""
     command = [sys.executable, "-m", "tests.core.replicas_child"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

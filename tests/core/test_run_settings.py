@@ -1,4 +1,4 @@
-"""What machines compare before they train together."""
+"""Facts that machines compare before they train together."""
 
 from core.registry import LOADERS, MODELS
 from core.run_settings import HParamFlags, Settings

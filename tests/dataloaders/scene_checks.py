@@ -1,4 +1,4 @@
-"""What the tests of the two loaders of scenes share."""
+"""Helpers that the tests of the two loaders of scenes share."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def stored(folder, split):
 
 
 def by_scene(batches):
-    """What evaluation gives each scene, free of where in a batch it stood: id -> arrays."""
+    """Return each scene as evaluation gives it, free of where in a batch it stood: id -> arrays."""
     scenes = {}
     for batch in batches:
         for n, image_id in enumerate(batch.image_ids):

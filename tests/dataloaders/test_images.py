@@ -103,7 +103,7 @@ def test_specks_and_soft_edges_do_not_move_the_box():
 
 
 def test_looks_like_our_own_raster():
-    """The same drawing, drawn at once or scanned from a page of another size."""
+    """A drawing made at once or scanned from a page of another size."""
     ours = sketches.rasterise(HOUSE, 96)
     for side in (110, 128, 180):
         scanned = normalise(np.pad(sketches.rasterise(HOUSE, side), 20, constant_values=255), 96)

@@ -167,7 +167,7 @@ def test_vocabularies_of_sets_used_together(metas, message):
 
 @pytest.mark.parametrize("loader", sorted(LOADERS))
 def test_files_that_no_loader_reads_are_no_part_of_its_data(tmp_path, loader):
-    """What Explorer, Finder and network storage leave in folders."""
+    """Names that Explorer, Finder and network storage leave in folders."""
     set_files = ["meta.json", "train.index.npz", "train/a.tfrecord"]
     published = [f"test/image/{name}" for name in ("Image/001.jpg", "GraphFeatures/1.csv")]
     junk = ["Thumbs.db", "train/desktop.ini", "@eaDir/meta.json", "train/@eaDir/a.tfrecord/x",

@@ -1,4 +1,4 @@
-"""What queries show under a protocol; with scenes whose objects can be told apart."""
+"""Objects that queries show under a protocol, with scenes whose objects can be told apart."""
 
 import dataclasses
 

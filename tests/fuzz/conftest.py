@@ -1,4 +1,4 @@
-"""How long fuzzing takes: `ci`, the same few examples each time, or HYPOTHESIS_PROFILE=long, other
+"""Profiles of fuzzing: `ci`, the same few examples each time, or HYPOTHESIS_PROFILE=long, other
 ones each time and many. A failure prints what repeats it."""
 
 import os

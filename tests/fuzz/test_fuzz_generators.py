@@ -59,7 +59,7 @@ def liar():
 
 
 def asked(liar, pieces, timeout=5.0):
-    """What a client makes of it: a picture or None, for a sentence."""
+    """Return the picture that a client makes of it, or None for a sentence."""
     liar.pieces = pieces
     client = RemoteGenerator(liar.address, timeout=timeout, retries=0)
     label = np.zeros((1, 1), np.uint8)

@@ -95,7 +95,7 @@ def test_what_is_computed_in_which_type(name, precision):
 
 @each_precision
 def test_inference_gives_float32_near_the_exact(precision):
-    """The same weights. Of a dozen layers, one after the other, inputs and weights are rounded, and
+    """Equal weights. Of a dozen layers, one after the other, inputs and weights are rounded, and
     what comes out: vectors are off by 36 x half a unit at most, 7 % and 0.9 % of their length."""
     exact, low = (of("graph-attention", each) for each in ("none", precision))
     batch = batch_for(exact)

@@ -64,7 +64,7 @@ def roboflow(name: str) -> dict:
 
 
 def roboflow_boxes(name: str) -> dict:
-    """The same of a project with boxes alone."""
+    """An export of a project with boxes alone."""
     content = roboflow(name)
     for annotation in content["annotations"]:
         annotation["segmentation"] = []
@@ -104,7 +104,7 @@ def label_studio(name: str) -> dict:
 
 
 def label_studio_renumbered(name: str) -> dict:
-    """The same after what its error says."""
+    """An export renumbered as its error says."""
     content = label_studio(name)
     for category in content["categories"]:
         category["id"] += 1
