@@ -250,7 +250,9 @@ def test_two_processes_are_one_and_stop_together(house, workers):
     code, said = ended(both[0])
     assert time.monotonic() - began < 30
     assert (code, "Traceback" in said) == (1, False), said
-    assert f"no answer from worker 1 ({workers[1]}); what was printed there" in said
+    # Its port may answer for a moment after it was killed.
+    whom = (f"no answer from worker 1 ({workers[1]})", "a connection was lost")
+    assert any(f"{what}; what was printed there" in said for what in whom), said
     assert "Start them all again with --resume latest" in said
     ended(both[1])
     newest = own.latest()

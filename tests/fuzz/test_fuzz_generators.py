@@ -116,17 +116,23 @@ SLOW = {
 }
 
 
-def slowly(first, then):
-    yield first
-    while True:
-        time.sleep(0.02)
-        yield then
+class Slowly:
+    """Pieces of an answer that has no end, from the start for each who asks."""
+
+    def __init__(self, first, then):
+        self.first, self.then = first, then
+
+    def __iter__(self):
+        yield self.first
+        while True:
+            time.sleep(0.02)
+            yield self.then
 
 
 @pytest.mark.parametrize("what", SLOW)
 def test_a_server_that_says_a_little_now_and_then(liar, what):
     began = time.monotonic()
-    assert asked(liar, slowly(*SLOW[what]), timeout=0.3) is None
+    assert asked(liar, Slowly(*SLOW[what]), timeout=0.3) is None
     assert time.monotonic() - began < 2
 
 

@@ -221,7 +221,7 @@ def test_a_store_names_the_candidates(run, photographs, tmp_path, monkeypatch):
     exact = build(run, photographs, home)
     scene = Scene([SceneObject(CROSS), SceneObject(CROSS, box=(0.5, 0.5, 1, 1))])
     encoded = index.encode(run, scene)
-    drawn = exact.layout_objects(scene, encoded)
+    drawn = index.layout_objects(run, scene, encoded)
     every = exact.scores(encoded, drawn)
     PhotoIndex.build(run, photographs, home, objects=Corners(), store="faiss")
     found = build(run, photographs, home)  # an update keeps it
