@@ -10,13 +10,12 @@ moved together with the photographs and the run.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -428,17 +427,16 @@ def _encoded_parts(
     run: Run, folder: Path, files: Sequence[File], source: ObjectSource, saved: SavedIndex
 ) -> Iterator[IndexPart]:
     """Yield what is saved of photographs, BLOCK at a time; the next are read meanwhile."""
+    blocks = [files[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
     with ThreadPoolExecutor(2) as pool:
-        blocks = [files[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
-        # One block is read ahead, not all of them.
-        pending: list = []
-        for block in itertools.chain(blocks, [None]):
-            if block is not None:
-                futures = [pool.submit(_read_photo, folder, f.path, source) for f in block]
-                pending.append((block, futures))
-            if len(pending) > 1 or (block is None and pending):
-                done, futures = pending.pop(0)
-                yield _encoded_part(run, done, [each.result() for each in futures], source, saved)
+
+        def read(block: Sequence[File]) -> list[Future]:
+            return [pool.submit(_read_photo, folder, file.path, source) for file in block]
+
+        reading = read(files[:BLOCK])
+        for block, following in zip(blocks, [*blocks[1:], []]):
+            done, reading = reading, read(following)
+            yield _encoded_part(run, block, [each.result() for each in done], source, saved)
 
 
 class _Photograph(NamedTuple):

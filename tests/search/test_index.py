@@ -175,7 +175,9 @@ def test_a_hit_says_why(run, photographs, tmp_path):
     assert hits[0].parts == pytest.approx({name: each[row] for name, each in scores.items()})
     assert hits[0].score == pytest.approx(2 * z_scores(scores["layout"])[row])
     assert [(pair.drawn, pair.photographed) for pair in hits[0].matches] == [(0, 0), (1, 1)]
-    assert hits[0].matches[0].score == pytest.approx(matching.GEOMETRY_FLOOR, abs=0.8)
+    # Drawn [.1 .1 .4 .5], photographed [0 0 .4 .4]: dc^2 = .05^2 + .1^2, ds^2 = ln(3/4)^2.
+    geometry = np.exp(-0.0125 / (2 * 0.15**2) - np.log(0.75) ** 2 / (2 * 0.7**2))
+    assert hits[0].matches[0].score == pytest.approx(0.2 + 0.8 * geometry, abs=1e-3)
 
 
 def test_more_like_a_photograph_leaves_it_out(run, photographs, tmp_path):
