@@ -23,11 +23,11 @@ from core.errors import UserError
 from core.evaluation import retrieval
 from core.evaluation.figures import table
 from core.geometry import mirrored
+from core.layout_match import LayoutObjects
 from core.progress import progress
 from core.run import Run
 from dataloaders import images, sl_pairs
 from search.index import PhotoIndex, layout_objects, z_scores
-from search.matching import LayoutObjects
 from search.scene import Scene, SceneObject
 
 log = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from core import layout_match
 from core.errors import UsageError, UserError, first_line
 from core.files import (
     atomic_folder,
@@ -33,14 +34,13 @@ from core.files import (
     write_json,
     write_npz,
 )  # fmt: skip
+from core.layout_match import LayoutObjects, Match
 from core.model import SceneGraphModel
 from core.progress import progress
 from core.registry import closest
 from core.run import EncodedScene, Run
 from dataloaders import images
-from search import matching
 from search.detector import Detector
-from search.matching import LayoutObjects, Match
 from search.objects import WHOLE, BoxesFile, ObjectSource, Size
 from search.scene import Scene
 from search.stores import SavedStore, distances, store_class
@@ -67,7 +67,7 @@ OBJECT_ARRAYS = {
     "labels": np.int16,  # (O,): vocabulary index that the detector says, -1 = none
     "scores": np.float16,  # (O,): of the detector
     "vectors": np.float16,  # (O, E): as the run encodes each
-    "probabilities": np.uint16,  # (O, K): of each class, by detector and run, in matching.STEPS
+    "probabilities": np.uint16,  # (O, K): of each class, by detector and run, in layout_match.STEPS
 }
 KINDS = {**PHOTO_ARRAYS, **OBJECT_ARRAYS}
 Arrays = dict[str, np.ndarray]
@@ -291,7 +291,7 @@ class PhotoIndex:
         """Return the score of every photograph by each ranking: float (N,), the more the better."""
         return {
             "learned": -distances(self._ranking_vector(encoded), self.learned),
-            "layout": matching.layout_scores(drawn, self.objects, self.ends),
+            "layout": layout_match.layout_scores(drawn, self.objects, self.ends),
         }
 
     def _ranked_scores(
@@ -307,7 +307,7 @@ class PhotoIndex:
         objects = LayoutObjects(*(column[found] for column in self.objects))
         return rows, {
             "learned": -away,
-            "layout": matching.layout_scores(drawn, objects, ends),
+            "layout": layout_match.layout_scores(drawn, objects, ends),
         }
 
     def _ranking_vector(self, encoded: EncodedScene) -> np.ndarray:
@@ -347,7 +347,7 @@ class PhotoIndex:
                     rank,
                     float(fused[place]),
                     {name: float(each[place]) for name, each in scores.items()},
-                    matching.match(drawn, there),
+                    layout_match.match(drawn, there),
                     there.boxes,
                     [None if label < 0 else names[label] for label in labels],
                 )
@@ -486,7 +486,7 @@ def _encoded_part(
             "labels": labels,
             "scores": scores,
             "vectors": np.concatenate([scene.vectors for scene in scenes]),
-            "probabilities": matching.to_steps(class_probabilities(labels, probabilities)),
+            "probabilities": layout_match.to_steps(class_probabilities(labels, probabilities)),
         }
         arrays = {name: np.asarray(values, KINDS[name]) for name, values in arrays.items()}
     names = [file for file, _ in shown]

@@ -114,10 +114,10 @@ PER_PHOTOGRAPH = 5  # objects
 def _photographs(setting: Setting):
     """An index of photographs whose objects have one likely class each, and a drawing of four."""
     from core.dataset import STANDARD_SIZES
+    from core.layout_match import to_steps
     from core.run import Run
     from search import PhotoIndex, Scene, SceneObject
     from search.index import File, IndexPart, SavedIndex
-    from search.matching import to_steps
 
     model = random_model("graph-attention", setting)
     run = Run(model, SimpleNamespace(model=model.hparams), STANDARD_SIZES, 0)
@@ -162,8 +162,8 @@ def _query(setting: Setting) -> Numbers:
 
 def _query_naive(setting: Setting) -> Numbers:
     """Photograph by photograph, of which a hundredth stands for all; the drawing is encoded."""
+    from core import layout_match
     from search import index as search_index
-    from search import matching
 
     index, scene = _photographs(setting)
     rows = range(0, len(index), 100)
@@ -174,7 +174,7 @@ def _query_naive(setting: Setting) -> Numbers:
     def step() -> None:
         found = []
         for row in rows:
-            pairs = matching.match(drawn, index.photographed(row))
+            pairs = layout_match.match(drawn, index.photographed(row))
             away = np.linalg.norm(index.learned[row] - own)
             found.append((sum(pair.score for pair in pairs), away))
         sorted(found)

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from core import layout_match
 from core.errors import UsageError, UserError
 from core.run import Run
-from search import index, matching
+from search import index
 from search.detector import Detector
 from search.index import PhotoIndex, z_scores
 from search.objects import FoundObjects, ObjectSource
@@ -81,7 +82,7 @@ def test_holds_what_the_run_makes_of_each_photograph(run, photographs, tmp_path)
         scene = run.encode_photo(image, opened.objects.boxes[:2])
         np.testing.assert_allclose(opened.learned[row], run.ranking_vectors([scene])[0], atol=1e-5)
         expected = [np.eye(run.vocabulary.num_classes)[0], scene.class_probabilities[1]]
-        found = matching.to_probabilities(opened.objects.probabilities[2 * row : 2 * row + 2])
+        found = layout_match.to_probabilities(opened.objects.probabilities[2 * row : 2 * row + 2])
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

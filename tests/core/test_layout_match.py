@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from search import matching
-from search.matching import LayoutObjects
+from core import layout_match
+from core.layout_match import LayoutObjects
 
 
 def objects(rng, count, classes=5, soft=True):
@@ -53,7 +53,7 @@ def test_scores_equal_those_of_every_assignment_tried(drawn_count):
     rng = np.random.default_rng(drawn_count)
     drawn = objects(rng, drawn_count)
     parts, together, ends = gallery(rng, [0, 1, 2, 4, 0, 3, 4, 0])
-    scores = matching.layout_scores(drawn, together, ends)
+    scores = layout_match.layout_scores(drawn, together, ends)
     expected = [plain_score(drawn, each) for each in parts]
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
@@ -62,8 +62,8 @@ def test_the_best_by_the_bound_are_exact_and_stand_before_the_rest():
     rng = np.random.default_rng(3)
     drawn = objects(rng, 3)
     _, together, ends = gallery(rng, rng.integers(0, 9, 200))
-    exact = matching.layout_scores(drawn, together, ends)
-    some = matching.layout_scores(drawn, together, ends, states=20 << 3)
+    exact = layout_match.layout_scores(drawn, together, ends)
+    some = layout_match.layout_scores(drawn, together, ends, states=20 << 3)
     kept = np.flatnonzero(np.isclose(some, exact, atol=1e-7))
     assert len(kept) >= 20
     assert some[np.argsort(-some)[:20]].min() >= np.delete(some, np.argsort(-some)[:20]).max()
@@ -75,21 +75,23 @@ def test_a_mirrored_drawing_finds_the_mirror_image():
     flipped = drawn._replace(boxes=(drawn.boxes * [-1, 1, -1, 1] + [1, 0, 1, 0])[:, [2, 1, 0, 3]])
     together = LayoutObjects(*(np.concatenate(both) for both in zip(drawn, flipped)))
     ends = np.array([3, 6])
-    assert matching.layout_scores(drawn, together, ends).argmax() == 0
-    assert matching.layout_scores(flipped, together, ends).argmax() == 1
-    assert matching.layout_scores(drawn, together, ends)[0] == pytest.approx(1, abs=1e-5)
+    assert layout_match.layout_scores(drawn, together, ends).argmax() == 0
+    assert layout_match.layout_scores(flipped, together, ends).argmax() == 1
+    assert layout_match.layout_scores(drawn, together, ends)[0] == pytest.approx(1, abs=1e-5)
 
 
 def test_each_photographed_object_stands_for_one_drawn_object():
     two_dogs = LayoutObjects(np.array([[0, 0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9]]), np.eye(2)[[0, 0]])
     one_dog = LayoutObjects(two_dogs.boxes[:1], np.eye(2)[[0]])
-    ((q, o, score),) = matching.match(two_dogs, one_dog)
+    ((q, o, score),) = layout_match.match(two_dogs, one_dog)
     assert (q, o, score) == (0, 0, pytest.approx(1))
-    assert matching.layout_scores(two_dogs, one_dog, np.array([1]))[0] == pytest.approx(0.5)
-    assert matching.layout_scores(one_dog, two_dogs, np.array([2]))[0] == pytest.approx(0.85)
+    assert layout_match.layout_scores(two_dogs, one_dog, np.array([1]))[0] == pytest.approx(0.5)
+    assert layout_match.layout_scores(one_dog, two_dogs, np.array([2]))[0] == pytest.approx(0.85)
 
 
 def test_a_gallery_without_objects_scores_nothing():
     nothing = LayoutObjects(np.zeros((0, 4)), np.zeros((0, 5)))
-    scores = matching.layout_scores(objects(np.random.default_rng(5), 2), nothing, np.zeros(3, int))
+    scores = layout_match.layout_scores(
+        objects(np.random.default_rng(5), 2), nothing, np.zeros(3, int)
+    )
     assert scores.tolist() == [0, 0, 0]
