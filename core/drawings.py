@@ -1,10 +1,30 @@
-"""Whole drawings, composed of the sketches of their objects."""
+"""Whole drawings, as a set has them or composed of the sketches of their objects."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import tensorflow as tf
 
 INK = 192  # darker pixels belong to a line
+
+
+def scene_drawings(batch: Any, side: int) -> tf.Tensor:
+    """Return the whole drawing of each query of a `SceneBatch`: uint8 (N, side, side, 1), 255 =
+    white paper. Of a set without objects it is `drawings`, resized; otherwise it shows every sketch
+    in its box, as `compose_drawings` does."""
+    if batch.drawings is not None:
+        return resize_pictures(batch.drawings, side)
+    query, count = batch.query, tf.size(batch.image_ids)
+    return compose_drawings(batch.sketches, query.boxes, query.obj_to_img, count, side)
+
+
+def resize_pictures(pictures: tf.Tensor, side: int) -> tf.Tensor:
+    """Resize pictures with antialiasing: uint8 (N, S, S, c) to (N, side, side, c)."""
+    if pictures.shape[1] == side:
+        return pictures
+    resized = tf.image.resize(pictures, [side, side], antialias=True)
+    return tf.cast(tf.round(resized), tf.uint8)
 
 
 def compose_drawings(

@@ -59,9 +59,10 @@ class Stuff(NamedTuple):
 
 class SceneBatch(NamedTuple):
     """Stages 2 and 3: N scenes with two sides. Photo and query are separate graphs: the query has
-    its own boxes and may have another number of objects. Every scene has at least one of each.
+    its own boxes and may have another number of objects, of which every scene has at least one.
 
-    Fields of what a set lacks are None: a gallery has no queries, SketchyCOCO-SL has no masks.
+    Fields of what a set lacks are None: a gallery has no queries, SketchyCOCO-SL has no masks,
+    FS-COCO has no objects on either side.
     """
 
     image_ids: tf.Tensor  # int64 (N,), id of the photograph in its data set
@@ -76,3 +77,5 @@ class SceneBatch(NamedTuple):
     negative_crops: tf.Tensor | None = None  # uint8 (O, H, W, 3)
     negative_classes: tf.Tensor | None = None  # int32 (O,)
     stuff: Stuff | None = None  # background
+    # Whole drawings of sets without objects; `core.drawings.scene_drawings` has those of any set.
+    drawings: tf.Tensor | None = None  # uint8 (N, 256, 256, 1), 255 = white paper

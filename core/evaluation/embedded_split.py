@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from core import geometry
 from core.dataset import Dataset
-from core.drawings import compose_drawings
+from core.drawings import compose_drawings, resize_pictures
 from core.errors import EmptySplitError, UsageError, UserError
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Result
@@ -365,9 +365,7 @@ class Evaluation:
         if not isinstance(self.model, WholeSceneModel):
             self._add_encoded(columns, self.model.embed_photos(self._turned(batch.crops)))
             return
-        side = self.model.scene_size
-        images = tf.image.resize(batch.images, (side, side), antialias=True)
-        images = tf.cast(tf.round(images), tf.uint8)
+        images = resize_pictures(batch.images, self.model.scene_size)
         for name, vectors in self.model.embed_photographs(self._turned(images)).items():
             columns[f"{name} vectors"].append(self._finite(vectors, f"{name} vectors"))
 

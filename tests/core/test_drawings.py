@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.drawings import INK, compose_drawings
+from core.drawings import INK, compose_drawings, scene_drawings
+from dataloaders.batches import SceneBatch, SceneGraph
 
 
 def slow_drawings(sketches, boxes, obj_to_img, num_scenes, side):
@@ -63,3 +64,16 @@ def test_scenes_without_objects_are_white_paper():
         np.zeros((0, 8, 8, 1), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int32), 2, 5
     )
     assert (empty.numpy() == 255).all() and empty.shape == (2, 5, 5, 1)
+
+
+def test_drawings_of_a_batch_are_its_own_or_composed():
+    sketches, boxes, obj_to_img, scenes = random_scenes(1)
+    graph = SceneGraph(None, boxes, obj_to_img, None)
+    batch = SceneBatch(np.arange(scenes), query=graph, sketches=sketches)
+    composed = compose_drawings(sketches, boxes, obj_to_img, scenes, 20)
+    np.testing.assert_array_equal(scene_drawings(batch, 20), composed)
+    page = np.random.default_rng(2).integers(0, 256, (1, 20, 20, 1), np.uint8)
+    whole = SceneBatch(np.arange(1), drawings=page)
+    smaller = Image.fromarray(page[0, ..., 0]).resize((5, 5), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(scene_drawings(whole, 5)[0, ..., 0], np.asarray(smaller), atol=1)
+    assert scene_drawings(whole, 20) is page
