@@ -16,6 +16,7 @@ import { toJson } from "./scene_json.js";
 
 const WAIT = 250; // ms of rest before a changed scene is searched
 const HINT = "Draw what you look for, where you want it in the picture.";
+const NEXT = "Draw one object after the other: New object begins the next.";
 const STATES = {
   ready: "",
   busy: "The server is busy. Trying again in a moment\u2026",
@@ -241,7 +242,7 @@ function showSliders() {
 async function start() {
   setTool("draw");
   results.clear(HINT);
-  say("Draw one object after the other: New object begins the next.");
+  say(NEXT);
   showExamples();
   document.addEventListener("keydown", onKey);
   document.addEventListener("click", (event) => {
@@ -250,6 +251,7 @@ async function start() {
   });
   scene.addEventListener("draw", showScene);
   scene.addEventListener("commit", () => {
+    say(scene.objects.length < 2 ? NEXT : ""); // instead of what is over
     if (scene.objects !== committed) searchSoon(null); // else the background alone has changed
     committed = scene.objects;
   });

@@ -136,7 +136,7 @@ export class Results {
       "p", { class: "scores", "aria-hidden": "true" },
       element("span", { class: "rank" }, String(hit.rank)),
       element("b", {}, number(hit.score)),
-      ...partsOf(hit).map((part) => element("span", {}, part)),
+      element("span", { class: "parts", title: partsOf(hit).join("\n") }, partsOf(hit).join(" \u00b7 ")),
     );
     const item = element("li", { class: "hit" }, button, caption);
     item.style.setProperty("--ratio", hit.width / hit.height);

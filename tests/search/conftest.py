@@ -19,3 +19,34 @@ def browser():
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the page of the fixture `server` in a window of its own. What it complains of fails the
+    test, as does a request to another host; but a server that `fails` is allowed to."""
+    contexts, complaints, hosts = [], [], set()
+
+    def visit(width=1280, height=800, fails=False, **settings):
+        context = browser.new_context(viewport={"width": width, "height": height}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(8000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: hosts.add(request.url.partition(":")[2].split("/")[2]))
+
+        def heard(message):
+            expected = fails and message.text.startswith("Failed to load resource")
+            if message.type in ("error", "warning") and not expected:
+                complaints.append(message.text)
+
+        page.on("console", heard)
+        page.goto(server.url)
+        page.locator("#sliders input").first.wait_for(state="attached")  # all is set up
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not complaints
+    assert hosts == {server.url.partition("//")[2]}

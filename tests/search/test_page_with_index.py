@@ -1,0 +1,223 @@
+"""The page in a real browser before `python -m search.serve` and an index of the drawn sample."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from core import hparams
+from core.checkpoints import Checkpoints
+from core.dataset import STANDARD_SIZES, Vocabulary
+from core.registry import MODELS
+from core.run import Run
+from core.run_folder import HParamGroups, RunConfig, RunFolder
+from dataloaders.scene_graph import PREDICATES
+from prep_data.sample.__main__ import main as make_sample
+from prep_data.sample.objects import BACKGROUNDS, CLASSES
+from search.index import PhotoIndex
+from tests.search.test_page import drag, expect_hits, finger_of
+from tests.test_experiments import SMALL
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL, LOADER = "graph-attention", "coco-tfrecord"
+
+
+class Site:
+    """A search server in a process of its own, at the same port whenever it is started."""
+
+    def __init__(self, index):
+        self._index, self._port = index, 0
+        self.start()
+
+    def start(self):
+        command = ["-m", "search.serve", "--index", self._index, "--port", str(self._port)]
+        self._process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        self.url = self._process.stdout.readline().split()[-1]
+        self._port = int(self.url.rpartition(":")[2])
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+class Photograph(NamedTuple):
+    """A photograph to find. objects: (class, box in [0, 1]) of each."""
+
+    name: str
+    objects: list
+
+
+def save_run(folder):
+    """A run of the sample's classes at its initial weights."""
+    classes = [(each.name, each.category_id) for each in CLASSES]
+    classes += [(name, id_) for name, id_, _ in BACKGROUNDS]
+    names, ids = zip(*classes, ("__image__", 0))
+    vocabulary = Vocabulary(names, PREDICATES, tuple(range(len(CLASSES))), ids=ids)
+    base = hparams.BaseHParams(slack_config="")
+    own = hparams.parse(SMALL, MODELS[MODEL].HParams)
+    model = MODELS[MODEL](own, vocabulary, base.iterations, STANDARD_SIZES.mask)
+    run = RunFolder(folder, MODEL, "SD01")
+    Checkpoints(run.checkpoints).save(model, 3, True)
+    gone = dict.fromkeys(("coco_dir", "qdraw_dir", "crops_dir"), "gone")
+    groups = HParamGroups(hparams.to_dict(base), hparams.to_dict(own), {LOADER: gone})
+    RunConfig(MODEL, LOADER, groups).write(run.config)
+    return run.root
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    """(folder of an index, a photograph in it with two objects of different classes)."""
+    folder = tmp_path_factory.mktemp("indexed")
+    sizes = "--train-images 1 --val-images 40 --drawings 1 --eval-drawings 1 --workers 0"
+    sizes += " --sl-train-pairs 0 --sl-test-pairs 0"
+    make_sample(["--target-dir", str(folder / "sample"), *sizes.split()])
+    coco = folder / "sample/coco-stuff"
+    boxes = coco / "annotations/instances_val2017.json"
+    run = Run.open(save_run(folder / "runs"))
+    PhotoIndex.build(run, coco / "images/val2017", folder / "index", boxes=boxes)
+    listed = json.loads(boxes.read_text())
+    names = {each["id"]: each["name"] for each in listed["categories"]}
+    for image in listed["images"]:
+        inside = [each for each in listed["annotations"] if each["image_id"] == image["id"]]
+        if len({each["category_id"] for each in inside}) == len(inside) == 2:
+            side = [image["width"], image["height"]]
+            objects = [
+                (names[each["category_id"]], _in_picture(each["bbox"], side)) for each in inside
+            ]
+            return folder / "index", Photograph(image["file_name"], objects)
+    raise AssertionError("the sample has no such photograph")
+
+
+def _in_picture(bbox, side):
+    low, size = np.array(bbox).reshape(2, 2) / side
+    return [*low, *(low + size)]
+
+
+@pytest.fixture(scope="module")
+def site(indexed):
+    site = Site(indexed[0])
+    yield site
+    site.kill()
+
+
+@pytest.fixture
+def server(site):
+    return site
+
+
+def zigzag(box):
+    """Corners of a line through a box, in units of the canvas."""
+    x0, y0, x1, y1 = np.array(box) * (400, 300, 400, 300)
+    return [(x0, y0), (x1, y0 + (y1 - y0) / 3), (x0, y0 + 2 * (y1 - y0) / 3), (x1, y1)]
+
+
+def with_mouse(page, objects):
+    for label, box in objects:
+        page.get_by_role("button", name="New object").click()
+        drag(page, zigzag(box))
+        page.get_by_role("combobox").first.fill(label)
+        page.get_by_role("option", name=label).first.click()
+
+
+def with_finger(page, objects):
+    finger = finger_of(page)
+    for label, box in objects:
+        page.get_by_role("button", name="New object").tap()
+        start, *corners = zigzag(box)
+        page.locator("#canvas").scroll_into_view_if_needed()
+        finger("touchStart", start)
+        for corner in corners:
+            finger("touchMove", corner)
+        finger("touchEnd")
+        page.get_by_role("combobox").first.tap()
+        page.get_by_role("combobox").first.fill(label)
+        page.get_by_role("option", name=label).first.tap()
+
+
+def with_keys(page, objects):
+    """6 units a key: the pen goes to a corner, down, along two sides, up."""
+
+    def go(dx, dy):
+        for keys, way in ((("ArrowLeft", "ArrowRight"), dx), (("ArrowUp", "ArrowDown"), dy)):
+            for _ in range(abs(round(way / 6))):
+                page.keyboard.press(keys[way > 0])
+
+    while page.evaluate("document.activeElement.id") != "canvas":
+        page.keyboard.press("Tab")
+    for label, box in objects:
+        page.keyboard.press("n")
+        x0, y0, x1, y1 = np.array(box) * (400, 300, 400, 300)
+        go(x0 - 200, y0 - 150)  # the pen begins in the middle
+        page.keyboard.press("Space")
+        go(x1 - x0, y1 - y0)
+        page.keyboard.press("Space")
+        page.keyboard.press("Enter")
+        page.keyboard.type(label)
+        page.keyboard.press("Enter")
+
+
+HANDS = {
+    "mouse": (with_mouse, {}),
+    "finger": (with_finger, {"width": 360, "height": 740, "has_touch": True, "is_mobile": True}),
+    "keys": (with_keys, {"width": 820, "height": 1180}),
+}
+
+
+@pytest.mark.parametrize("hand", HANDS)
+def test_a_drawn_scene_finds_its_photograph(visit, indexed, hand):
+    _, photograph = indexed
+    draw, screen = HANDS[hand]
+    page = visit(**screen)
+    draw(page, photograph.objects)
+    page.get_by_role("slider", name="learned").fill("0")
+    expect_hits(page, photograph.name)
+
+
+def test_a_killed_server_comes_back_in_the_middle_of_a_session(visit, indexed, site, tmp_path):
+    _, photograph = indexed
+    page = visit(fails=True)
+    with_mouse(page, photograph.objects[:1])
+    page.get_by_role("slider", name="learned").fill("0")
+    expect(page.locator(".photo")).to_have_count(24)
+    site.kill()
+    with_mouse(page, photograph.objects[1:])
+    expect(page.locator("#notice")).to_contain_text("does not answer")
+    with page.expect_download() as saved:  # without a server
+        page.get_by_role("button", name="Save").first.click()
+    saved.value.save_as(tmp_path / "scene.json")
+    site.start()
+    expect_hits(page, photograph.name)
+    expect(page.locator("#notice")).to_be_empty()
+    page.get_by_role("button", name="Clear").first.click()
+    expect(page.locator(".photo")).to_have_count(0)
+    page.locator("#file").set_input_files(tmp_path / "scene.json")
+    expect_hits(page, photograph.name)
+
+    # The second object of the photograph in the place of the drawn one.
+    page.keyboard.press("PageDown")
+    page.locator(".photo").first.click()
+    page.get_by_role("button", name=re.compile("^Put ")).last.click()
+    page.locator("#objects button").nth(1).click()
+    page.keyboard.press("Delete")
+    expect(page.locator("#objects li")).to_have_count(2)
+    expect_hits(page, photograph.name)
+    page.locator(".photo").first.click()
+    page.get_by_role("button", name="More like this").click()
+    expect(page.locator("#found-title")).to_have_text(f"More like {photograph.name}")
+    expect(page.locator(".photo")).to_have_count(24)
+    assert photograph.name not in page.locator(".photo").first.get_attribute("aria-label")
+
+    page.locator("summary").click()
+    page.get_by_role("button", name="grass").click()
+    box = page.locator("#layout").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator("#legend li").filter(has_text="grass")).to_have_count(1)
