@@ -321,6 +321,7 @@ class GraphAttention(SceneGraphModel):
             for kind in ("sbir", "obj-sbir")
             for at in ("mAP", "top1", "top5", "top10")
         ),
+        "sbir-ndcg@10",
         "embedding-obj-accuracy",
         "embedding-skt-accuracy",
         "mask-iou",

@@ -1,5 +1,7 @@
-"""The metrics that are figures, by name: recall@k and mAP of scenes and of objects, the accuracy of
-classes, the overlap of masks. Pictures: `picture_grids` and `generated_pictures`."""
+"""The metrics that are figures, by name: recall@k and mAP of scenes and of objects, nDCG of scenes,
+the accuracy of classes, the overlap of masks.
+
+Pictures: `picture_grids` and `generated_pictures`."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Figure, macro_average, mean_figure
+from core.evaluation.graded_relevance import graded_search
 from core.evaluation.query_protocols import standard_protocols
 from core.registry import METRICS
 
@@ -46,6 +49,26 @@ def _object_figures(evaluation: Evaluation, name: str, kind: str) -> list[Figure
 for _kind in ("mAP", *(f"top{k}" for k in retrieval.TOP)):
     METRICS.register(f"sbir-{_kind}")(functools.partial(_scene_figures, kind=_kind))
     METRICS.register(f"obj-sbir-{_kind}")(functools.partial(_object_figures, kind=_kind))
+
+
+@METRICS.register("sbir-ndcg@10")
+def _graded_figures(evaluation: Evaluation, name: str) -> list[Figure]:
+    """Return the nDCG of scenes under the standard protocols, by each vector asked for."""
+    searches, labels, controls = {}, {}, {}
+    for vector in evaluation.vectors:
+        for protocol in standard_protocols(evaluation.dataset.own_boxes):
+            kind = (protocol, vector)
+            searches[kind] = vector, evaluation.queries(protocol).vectors[vector]
+            labels[kind] = {**protocol.labels, "vector": vector}
+            if protocol.sketches == "real":
+                controls[kind] = {"blank": (protocol.control, vector)}
+    found = graded_search(evaluation.photos, searches)
+    fitting = {"photographs_that_fit": float(found.fitting.mean())}
+    return retrieval.score_figures(
+        {name: found.scores}, {name: float(found.chance.mean())}, labels, controls,
+        evaluation.split, evaluation.seed, evaluation.photos.num_scenes,
+        numbers={(name, kind): fitting for kind in searches},
+    )  # fmt: skip
 
 
 def accuracy_figures(

@@ -208,44 +208,64 @@ def rank_figures(
     control -> its kind. metrics: name -> kind of score. gallery: candidates that each query chose
     from. seed: of the bootstrap. groups (Q,): queries of one group are redrawn together; there is
     no interval when all are of one."""
-    columns = {}
-    for metric, score in metrics.items():
-        for kind in ranks:
-            columns[metric, kind] = scores(score, ranks[kind])
-    for metric, kind in list(columns):
-        for name, control in controls.get(kind, {}).items():
-            columns[metric, kind, name] = columns[metric, kind] - columns[metric, control]
-    values = np.stack(list(columns.values()), axis=1)
-    means = dict(zip(columns, values.mean(axis=0).tolist()))
-    intervals = dict.fromkeys(columns)
-    if groups is None or len(np.unique(groups)) > 1:
-        ends = bootstrap_intervals(values, groups, seed=seed).tolist()
-        intervals = dict(zip(columns, map(tuple, ends)))
-
     first, right = next(iter(ranks.values())), 1
     if isinstance(first, list):
         right = np.array([len(each) for each in first])
-    figures = []
+    values, chances, numbers = {}, {}, {}
     for metric, score in metrics.items():
-        for kind, rank in ranks.items():
-            numbers = {}
-            for name in controls.get(kind, ()):
-                gap = (metric, kind, name)
-                numbers |= difference(name, means[gap], intervals[gap])
-            if score == "mAP":
-                numbers["median_rank"] = float(np.median(first_ranks(rank)))
-            if score == "mAP" and isinstance(rank, list):
-                numbers["right_answers"] = float(right.mean())
-            figure = Figure(
-                metric=metric,
-                split=split,
-                value=means[metric, kind],
-                n=len(values),
-                labels=labels[kind],
-                gallery=gallery,
-                chance=chance(score, gallery, right),
-                interval=intervals[metric, kind],
-                controls=numbers,
-            )
-            figures.append(figure)
+        values[metric] = {kind: scores(score, rank) for kind, rank in ranks.items()}
+        chances[metric] = chance(score, gallery, right)
+        for kind, rank in ranks.items() if score == "mAP" else ():
+            numbers[metric, kind] = {"median_rank": float(np.median(first_ranks(rank)))}
+            if isinstance(rank, list):
+                numbers[metric, kind]["right_answers"] = float(right.mean())
+    more = {"gallery": gallery, "groups": groups, "numbers": numbers}
+    return score_figures(values, chances, labels, controls, split, seed, **more)
+
+
+def score_figures(
+    values: Mapping[str, Mapping[Any, np.ndarray]],
+    chances: Mapping[str, float],
+    labels: Mapping[Any, dict[str, str]],
+    controls: Mapping[Any, Mapping[str, Any]],
+    split: str,
+    seed: int,
+    gallery: int,
+    groups: np.ndarray | None = None,
+    numbers: Mapping[tuple[str, Any], dict[str, float]] = {},
+) -> list[Figure]:
+    """Return a figure for each metric and each kind of the same queries.
+
+    values: metric -> kind of query -> score of each query, float (Q,). chances: of each metric.
+    numbers: of a metric and kind, what else stands beside it. The rest as of `rank_figures`."""
+    columns = {(metric, kind): each for metric in values for kind, each in values[metric].items()}
+    shown = list(columns)
+    for metric, kind in shown:
+        for name, control in controls.get(kind, {}).items():
+            columns[metric, kind, name] = columns[metric, kind] - columns[metric, control]
+    table = np.stack(list(columns.values()), axis=1)
+    means = dict(zip(columns, table.mean(axis=0).tolist()))
+    intervals = dict.fromkeys(columns)
+    if groups is None or len(np.unique(groups)) > 1:
+        ends = bootstrap_intervals(table, groups, seed=seed).tolist()
+        intervals = dict(zip(columns, map(tuple, ends)))
+
+    figures = []
+    for metric, kind in shown:
+        beside = {}
+        for name in controls.get(kind, ()):
+            gap = (metric, kind, name)
+            beside |= difference(name, means[gap], intervals[gap])
+        figure = Figure(
+            metric=metric,
+            split=split,
+            value=means[metric, kind],
+            n=len(table),
+            labels=labels[kind],
+            gallery=gallery,
+            chance=chances[metric],
+            interval=intervals[metric, kind],
+            controls=beside | numbers.get((metric, kind), {}),
+        )
+        figures.append(figure)
     return figures

@@ -16,9 +16,9 @@ from dataloaders.batches import SceneBatch, SceneGraph
 
 SIDE = 16
 SCENE_METRICS = (
-    "sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10", "obj-sbir-mAP", "obj-sbir-top1",
-    "embedding-obj-accuracy", "embedding-skt-accuracy", "mask-iou", "sbir-on-valid",
-    "generated-masks", "common-embedding-tsne",
+    "sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10", "sbir-ndcg@10",
+    "obj-sbir-mAP", "obj-sbir-top1", "embedding-obj-accuracy", "embedding-skt-accuracy",
+    "mask-iou", "sbir-on-valid", "generated-masks", "common-embedding-tsne",
 )  # fmt: skip
 
 
