@@ -141,6 +141,7 @@ def test_the_commands_are_those_known_here():
         "run-experiment.py-score-features",
         "run-experiment.py-flipped-sketches",
         "run-experiment.py-mixed-queries",
+        "run-experiment.py-fused-ranking",
         "run-experiment.py-attention-maps",
         "run-experiment.py-scene-layouts",
         "experiments.tables.table",

@@ -39,7 +39,7 @@ MASK_SCENES = 32  # at a time with masks or whole drawings, which are large
 # Train scenes behind the class-mean mask: means over more change nothing that can be seen.
 MEAN_MASK_SCENES = 2000
 COLOURED_SCENES = 500  # train scenes behind the mean colours of labels
-ENCODED = ("objects", "embedding", "predicted")  # fields of EmbeddedScenes
+ENCODED = ("objects", "embedding", "predicted", "probabilities")  # fields of EmbeddedScenes
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class EmbeddedScenes:
     objects: np.ndarray | None  # float32 (O, D), the vectors that scenes are made of
     embedding: np.ndarray | None  # float32 (O, E), common to crops and sketches
     predicted: np.ndarray | None  # int32 (O,), class
+    probabilities: np.ndarray | None  # float16 (O, K), of each class
 
     @property
     def num_scenes(self) -> int:
@@ -71,8 +72,8 @@ class EmbeddedPhotos(EmbeddedScenes):
 
 @dataclass(frozen=True)
 class EmbeddedQueries(EmbeddedScenes):
-    """The queries of a split under a protocol. `objects`, `embedding` and `predicted` are of the
-    sketch shown, the rest of the object it stands for."""
+    """The queries of a split under a protocol. Encoded is the sketch shown; the rest is of the
+    object it stands for."""
 
     query_to_photo: np.ndarray  # int32 (O,), photo row of the object depicted, -1 = none
     rows: np.ndarray  # int32 (O,), which of the sketched objects of the set each is
@@ -386,6 +387,7 @@ class Evaluation:
         columns["objects"].append(self._finite(encoded.vector, "object vectors"))
         columns["embedding"].append(self._finite(encoded.embedding, "embedding vectors"))
         columns["predicted"].append(_argmax(encoded.logits))
+        columns["probabilities"].append(tf.nn.softmax(encoded.logits).numpy().astype(np.float16))
 
     def _embed_photos(self, directions: str) -> EmbeddedPhotos:
         self.embed()
