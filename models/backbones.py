@@ -3,7 +3,9 @@ published weights."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,13 +15,47 @@ from core.errors import UserError, first_line
 from models.layers.normalization import MOMENTUM, BatchNorm, ConvBatchNorm
 
 
-class Shallow(tf.keras.layers.Layer):
+@contextlib.contextmanager
+def untrained_variables(but: Collection[str] = ()) -> Iterator[None]:
+    """Make variables within the block that are not trainable, all but those of the names `but`: no
+    optimizer holds a slot for them, and no tape records what is computed of them alone."""
+
+    def make(next_creator: Any, **kwargs: Any) -> tf.Variable:
+        trainable = kwargs.get("trainable") is not False and kwargs.get("name") in but
+        return next_creator(**{**kwargs, "trainable": trainable})
+
+    with tf.variable_creator_scope(make):
+        yield
+
+
+def last_kernel(variables: Sequence[tf.Variable]) -> int:
+    """Return the index of the last kernel, a variable of two or more axes. What stands after it is
+    its bias and batch norm."""
+    return max(i for i, variable in enumerate(variables) if variable.shape.rank >= 2)
+
+
+class ConvBackbone(tf.keras.layers.Layer):
+    """A backbone of `ConvBatchNorm` layers; `trains`: 'all', 'last' or 'frozen'."""
+
+    def _build_untrained(self, trains: str, last: ConvBatchNorm) -> None:
+        """Make the variables that are not to be trained; those that are come at the first call."""
+        if trains == "all":
+            return
+        if trains == "last":
+            last.build(None)
+        with untrained_variables():
+            self(tf.zeros((1, self.smallest, self.smallest, 3)))
+        self.trainable = False  # or Keras lists what it called trainable a second time
+        last.trainable = trains == "last"
+
+
+class Shallow(ConvBackbone):
     """Four 3x3 convolutions of stride 2: quick to train from scratch on simple drawings."""
 
     smallest = 16
     widths_vary = True
 
-    def __init__(self, alpha: float, freeze_statistics: bool, **kwargs: Any):
+    def __init__(self, alpha: float, freeze_statistics: bool, trains: str = "all", **kwargs: Any):
         super().__init__(**kwargs)
         widths = [3, *(max(8, int(width * alpha)) for width in (32, 64, 128, 256))]
         self.convs = [
@@ -28,6 +64,7 @@ class Shallow(tf.keras.layers.Layer):
             )
             for narrow, wide in zip(widths, widths[1:])
         ]
+        self._build_untrained(trains, self.convs[-1])
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         for conv in self.convs:
@@ -35,7 +72,7 @@ class Shallow(tf.keras.layers.Layer):
         return images
 
 
-class MobileNetV2(tf.keras.layers.Layer):
+class MobileNetV2(ConvBackbone):
     """MobileNetV2 (Sandler et al. 2018) up to and with Keras' `block_16_project_BN`.
 
     The same function as tf.keras.applications.MobileNetV2 cut there, for any image size. Written
@@ -48,7 +85,7 @@ class MobileNetV2(tf.keras.layers.Layer):
     # filters, repeats, stride of the first; paper table 2
     GROUPS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 
-    def __init__(self, alpha: float, freeze_statistics: bool, **kwargs: Any):
+    def __init__(self, alpha: float, freeze_statistics: bool, trains: str = "all", **kwargs: Any):
         super().__init__(**kwargs)
         self.alpha = alpha
         self.title = f"MobileNetV2 (alpha {alpha})"
@@ -68,6 +105,7 @@ class MobileNetV2(tf.keras.layers.Layer):
                 block.append(conv(wide, width, 1))
                 self._name_block(len(self.blocks))
                 self.blocks.append(block)
+        self._build_untrained(trains, self.blocks[-1][-1])
 
     def _name_block(self, index: int) -> None:
         prefix = f"block_{index}" if index else "expanded_conv"
@@ -119,11 +157,18 @@ class KerasBackbone(tf.keras.layers.Layer):
     smallest: int  # side of images, pixels
     widths_vary = False
 
-    def __init__(self, alpha: float, freeze_statistics: bool, **kwargs: Any):
-        """alpha: 1, there is no other width."""
+    def __init__(self, alpha: float, freeze_statistics: bool, trains: str = "all", **kwargs: Any):
+        """alpha: 1, there is no other width. trains: 'all', 'last' or 'frozen'."""
         super().__init__(**kwargs)
         self.freeze_statistics = freeze_statistics
-        self.net = tf.keras.models.clone_model(self.published(None), clone_function=_clone_layer)
+        source = self.published(None)
+        trained = _last_layers(source) if trains == "last" else {}
+        with contextlib.nullcontext() if trains == "all" else untrained_variables():
+            self.net = tf.keras.models.clone_model(
+                source, clone_function=lambda layer: trained.get(layer.name) or _clone_layer(layer)
+            )
+        for layer in self.net.layers:
+            layer.trainable = trains == "all" or layer.name in trained
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         if images.shape[-1] == 1:
@@ -146,6 +191,17 @@ def _clone_layer(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
     if isinstance(layer, tf.keras.layers.BatchNormalization):
         return BatchNorm.from_config({**config, "momentum": MOMENTUM})
     return type(layer).from_config(config)
+
+
+def _last_layers(model: tf.keras.Model) -> dict[str, tf.keras.layers.Layer]:
+    """Return clones, with variables, of a model's last layer with a kernel and all after it that
+    have variables, by name."""
+    layers = [layer for layer in model.layers if layer.weights]
+    kernels = [i for i, layer in enumerate(layers) if any(w.shape.rank > 1 for w in layer.weights)]
+    clones = {layer.name: _clone_layer(layer) for layer in layers[kernels[-1] :]}
+    for name, clone in clones.items():
+        clone.build(model.get_layer(name).input_shape)
+    return clones
 
 
 class ResNet50V2(KerasBackbone):

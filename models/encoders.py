@@ -1,7 +1,8 @@
 """Crops and sketches -> object vectors: encoders and the common embedding.
 
-crops uint8 (B, H, W, 3)    -> photo backbone, pooled -> Dense 512, Dense 256 -> encoding
-sketches uint8 (B, H, W, 1) -> sketch backbone, pooled -> Dense 256           -> encoding
+crops uint8 (B, H, W, 3)    -> photo backbone, pooled = features -> Dense 512, Dense 256 -> encoding
+sketches uint8 (B, H, W, 1) -> sketch backbone, pooled = features -> Dense 256           -> encoding
+             (adapter_size: a residual adapter of each domain after its features)
 encoding (B, 256) -> classifier of its domain -> logits (B, K)
                   -> shared net: Dense 256, ReLU = vector (B, D) -> Dense 128, ReLU, L2 norm
                      = embedding (B, E)
@@ -21,7 +22,10 @@ from core.hparams import hp
 from core.model import EncodedObjects
 from models.addons import euclidean_dist_transform
 from models.backbones import BACKBONES, read_weights
-from models.layers.mlp import MLP
+from models.encoder_files import read_encoder
+from models.layers.mlp import MLP, ResidualAdapter
+
+SAVED_MODEL = "saved_model"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,25 @@ class EncoderHParams:
     )
     common_repr_size: int = hp(128, "shared net: width of the common embedding", low=1, high=4096)
     pretrained_e_model: str = hp(
-        "mobilenet2", "backbone; shallow is for tests and demos", choices=tuple(BACKBONES)
+        "mobilenet2",
+        "backbone; saved_model: the one in encoder; shallow is for tests and demos",
+        choices=(*BACKBONES, SAVED_MODEL),
+    )
+    encoder: str = hp(
+        "",
+        "of saved_model: folder of a SavedModel, or a Keras file, from images float32 "
+        "(N, H, W, 3) in [0, 1] to vectors (N, D); image_size is its side",
+        folder=True,
+    )
+    encoder_training: str = hp(
+        "all",
+        "which variables of the backbone learn; last: its last kernel (a convolution's, or of a "
+        "Dense layer) with the bias and batch norm after it; frozen: none, and crops and sketches "
+        "share it",
+        choices=("all", "last", "frozen"),
+    )
+    adapter_size: int = hp(
+        0, "width of each domain's residual adapter after the backbone; 0: none", low=0, high=16384
     )
     backbone_alpha: float = hp(
         1.0, "width of mobilenet2 or shallow, 1 = as published", low=0.1, high=8.0
@@ -53,7 +75,39 @@ class EncoderHParams:
     )
 
     def __post_init__(self) -> None:
-        backbone = BACKBONES[self.pretrained_e_model]
+        if self.pretrained_e_model == SAVED_MODEL:
+            self._check_file()
+        else:
+            self._check_named(BACKBONES[self.pretrained_e_model])
+        keeps = self.pretrained_e_model == SAVED_MODEL or self.encoder_training != "all"
+        if keeps and self.batch_norm == "trained":
+            raise HParamError(
+                "batch_norm=trained needs a named backbone with encoder_training=all: leave it out"
+            )
+
+    def _check_file(self) -> None:
+        if not self.encoder:
+            raise HParamError(
+                "pretrained_e_model=saved_model needs encoder=PATH: the folder of a SavedModel, or "
+                "a Keras file"
+            )
+        if self.pretrained_weights != "imagenet":
+            raise HParamError(
+                "pretrained_e_model=saved_model starts with the weights in its file: leave out "
+                f"pretrained_weights={self.pretrained_weights}"
+            )
+        if self.backbone_alpha != 1.0:
+            raise HParamError(
+                "pretrained_e_model=saved_model has the width of its file: leave out "
+                f"backbone_alpha={self.backbone_alpha}"
+            )
+
+    def _check_named(self, backbone: Any) -> None:
+        if self.encoder:
+            raise HParamError(
+                f"encoder={self.encoder} is read with pretrained_e_model=saved_model only: add "
+                f"that, or leave it out with pretrained_e_model={self.pretrained_e_model}"
+            )
         if self.image_size < backbone.smallest:
             raise HParamError(
                 f"pretrained_e_model={self.pretrained_e_model} takes images of at least "
@@ -72,6 +126,8 @@ class EncoderHParams:
     @property
     def freeze_statistics(self) -> bool:
         """True if the encoders' batch norm keeps its statistics in training."""
+        if self.encoder_training != "all":
+            return True
         if self.batch_norm == "auto":
             return self.pretrained_weights != "none"
         return self.batch_norm == "frozen"
@@ -81,12 +137,12 @@ class EncoderHParams:
 
 
 def scale_photos(images: tf.Tensor) -> tf.Tensor:
-    """Return photographs scaled to [-1, 1], as the published weights of all backbones have it."""
+    """Return photographs scaled to [-1, 1], as the published weights of named backbones have it."""
     return tf.cast(images, tf.float32) / 127.5 - 1.0
 
 
-def scale_sketches(images: tf.Tensor) -> tf.Tensor:
-    """Return sketches scaled to [0, 1], 1 = white paper."""
+def scale_unit(images: tf.Tensor) -> tf.Tensor:
+    """Return images scaled to [0, 1], 1 = white."""
     return tf.cast(images, tf.float32) / 255.0
 
 
@@ -106,6 +162,16 @@ def distance_map(images: tf.Tensor) -> tf.Tensor:
 # --- encoders ---
 
 
+def make_backbone(hparams: EncoderHParams) -> tf.keras.layers.Layer:
+    """Return a new backbone, from the output of `preprocessing` to maps (B, h, w, C) or vectors
+    (B, C); UserError for a file that holds none."""
+    trains = hparams.encoder_training
+    if hparams.pretrained_e_model == SAVED_MODEL:
+        return read_encoder(hparams.encoder, hparams.image_size, trains)
+    make = BACKBONES[hparams.pretrained_e_model]
+    return make(hparams.backbone_alpha, hparams.freeze_statistics, trains)
+
+
 class Encoder(tf.keras.layers.Layer):
     """uint8 images (B, H, W, c) -> float32 encodings (B, widths[-1])."""
 
@@ -114,18 +180,28 @@ class Encoder(tf.keras.layers.Layer):
         backbone: tf.keras.layers.Layer,
         widths: list[int],
         preprocess: Callable[[tf.Tensor], tf.Tensor],
+        adapter_size: int = 0,
         **kwargs: Any,
     ):
         """widths: of the Dense layers after pooling (no activations). preprocess: from uint8 images
-        to the backbone's input."""
-        super().__init__(**kwargs)
+        to the backbone's input. adapter_size: width of the residual adapter, 0: none."""
+        super().__init__(autocast=False, **kwargs)
         self.backbone = backbone
+        self.adapter = ResidualAdapter(adapter_size) if adapter_size else None
         self.head = MLP(widths, activation=None)
         self.preprocess = preprocess
 
+    def features(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return the pooled features of uint8 images (B, H, W, c): float32 (B, C)."""
+        maps = tf.cast(self.backbone(self.preprocess(images), training=training), tf.float32)
+        return maps if maps.shape.rank == 2 else tf.reduce_mean(maps, axis=[1, 2])
+
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        maps = self.backbone(self.preprocess(images), training=training)
-        return self.head(tf.reduce_mean(tf.cast(maps, tf.float32), axis=[1, 2]))
+        """Return encodings. images: or their features, float32 (B, C), as `features` gives them."""
+        features = images if images.shape.rank == 2 else self.features(images, training)
+        if self.adapter is not None:
+            features = self.adapter(features)
+        return self.head(features)
 
 
 class ObjectRepresentation(tf.Module):
@@ -134,13 +210,18 @@ class ObjectRepresentation(tf.Module):
 
     def __init__(self, hparams: EncoderHParams, num_classes: int):
         super().__init__()
-        self._weights_from = hparams.pretrained_weights, hparams.image_size
-        make = BACKBONES[hparams.pretrained_e_model]
-        photo, sketch = (make(hparams.backbone_alpha, hparams.freeze_statistics) for _ in range(2))
-        size = hparams.encoding_size
-        preprocess = distance_map if hparams.use_euclidean_distance_map else scale_sketches
-        self.photo_encoder = Encoder(photo, [512, size], scale_photos)
-        self.sketch_encoder = Encoder(sketch, [size], preprocess)
+        from_file = hparams.pretrained_e_model == SAVED_MODEL
+        self._weights_from = (
+            "none" if from_file else hparams.pretrained_weights,
+            hparams.image_size,
+        )
+        photo = make_backbone(hparams)
+        sketch = photo if hparams.encoder_training == "frozen" else make_backbone(hparams)
+        size, adapter = hparams.encoding_size, hparams.adapter_size
+        scale = scale_unit if from_file else scale_photos
+        preprocess = distance_map if hparams.use_euclidean_distance_map else scale_unit
+        self.photo_encoder = Encoder(photo, [512, size], scale, adapter)
+        self.sketch_encoder = Encoder(sketch, [size], preprocess, adapter)
         # float32 in any precision: distances and losses are computed of these.
         dense = functools.partial(tf.keras.layers.Dense, dtype="float32")
         self.representation = dense(hparams.edge_repr_net_hidden_size, "relu")

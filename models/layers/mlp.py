@@ -1,4 +1,4 @@
-"""Stacks of Dense layers."""
+"""Stacks of Dense layers, and residual adapters."""
 
 from __future__ import annotations
 
@@ -36,3 +36,19 @@ class MLP(tf.keras.layers.Layer):
             if activation is not None:
                 inputs = activation(inputs)
         return tf.cast(inputs, tf.float32)
+
+
+class ResidualAdapter(tf.keras.layers.Layer):
+    """Vectors float32 (B, D) plus Dense `size`, ReLU, Dense D of them, which starts at zero: the
+    identity at first (Houlsby et al. 2019, section 2.1)."""
+
+    def __init__(self, size: int, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.down = tf.keras.layers.Dense(size, "relu")
+
+    def build(self, input_shape):
+        self.up = tf.keras.layers.Dense(input_shape[-1], kernel_initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, vectors: tf.Tensor) -> tf.Tensor:
+        return vectors + tf.cast(self.up(self.down(vectors)), vectors.dtype)

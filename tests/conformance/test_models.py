@@ -28,6 +28,8 @@ OPTIONS = (
     (OBJECTS, "pretrained_e_model=resnet,backbone_alpha=1,batch_norm=frozen", set(), set()),
     (OBJECTS, "pretrained_e_model=inception,backbone_alpha=1,batch_norm=frozen,image_size=75",
      set(), set()),
+    (OBJECTS, "encoder_training=last,batch_norm=auto", set(), set()),
+    (OBJECTS, "encoder_training=frozen,batch_norm=auto", set(), set()),
     (SCENES, "", set(), set()),
     (SCENES, "gconv_pooling=sum,gcn_activation=relu,use_pos_on_graph=True", set(), set()),
     (SCENES, "mlp_normalization=batch,use_euclidean_distance_map=True", set(), set()),
