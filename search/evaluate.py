@@ -27,7 +27,7 @@ from core.layout_match import LayoutObjects
 from core.progress import progress
 from core.run import Run
 from dataloaders import images, sl_pairs
-from search.index import PhotoIndex, layout_objects, z_scores
+from search.index import PhotoIndex, Query, layout_objects, z_scores
 from search.scene import Scene, SceneObject
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,8 @@ def query_scores(index: PhotoIndex, scenes: Sequence[Scene], kind: Kind) -> list
         probabilities = each.class_probabilities
         if kind.labels == "given":
             probabilities = layout_objects(index.run, scene, each).probabilities
-        scores = index.scores(each, LayoutObjects(scene_boxes, probabilities))
+        (learned,) = index.run.ranking_vectors([each])
+        scores = index.scores(Query(learned, LayoutObjects(scene_boxes, probabilities)))
         scores["both"] = sum(z_scores(ranking) for ranking in scores.values())
         found.append(scores)
     return found

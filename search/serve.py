@@ -39,7 +39,8 @@ from core.commands import Parser, run
 from core.errors import UsageError, UserError, first_line
 from core.run import Run
 from core.scene_inputs import MAX_OBJECTS
-from search.index import NAME, PHOTOS, WEIGHTS, Hit, PhotoIndex
+from search.index import WEIGHTS, Hit, PhotoIndex
+from search.index_folder import NAME, PHOTOS
 from search.scene import Scene, SceneObject
 from search.synthesis import Layout, Synthesis
 from SPADE import api, generators
@@ -82,9 +83,13 @@ class _Search(_Part):
     weights: dict[str, float] = msgspec.field(default_factory=WEIGHTS.copy)
 
 
-class _Like(_Part):
-    learned: float = WEIGHTS["learned"]
-    layout: float = WEIGHTS["layout"]
+# The weight of each ranking beside the part.
+_Like = msgspec.defstruct(
+    "_Like",
+    [(name, float, weight) for name, weight in WEIGHTS.items()],
+    bases=(_Part,),
+    kw_only=True,
+)
 
 
 class _Layout(msgspec.Struct, forbid_unknown_fields=True):
@@ -236,7 +241,7 @@ def create_app(
     @app.get("/api/photographs/<int:row>/like")
     def like(row: int) -> flask.Response:
         asked = msgspec.convert(flask.request.args.to_dict(), _Like, strict=False)
-        weights = {"learned": asked.learned, "layout": asked.layout}
+        weights = {name: getattr(asked, name) for name in WEIGHTS}
         with queue.turn(api.client_has_left()):
             index = current.renew()
             path = index.files[_checked(row, index)].path

@@ -117,7 +117,7 @@ def _photographs(setting: Setting):
     from core.layout_match import to_steps
     from core.run import Run
     from search import PhotoIndex, Scene, SceneObject
-    from search.index import File, IndexPart, SavedIndex
+    from search.index_folder import File, IndexPart, SavedIndex
 
     model = random_model("graph-attention", setting)
     run = Run(model, SimpleNamespace(model=model.hparams), STANDARD_SIZES, 0)
@@ -163,13 +163,10 @@ def _query(setting: Setting) -> Numbers:
 def _query_naive(setting: Setting) -> Numbers:
     """Photograph by photograph, of which a hundredth stands for all; the drawing is encoded."""
     from core import layout_match
-    from search import index as search_index
 
     index, scene = _photographs(setting)
     rows = range(0, len(index), 100)
-    encoded = search_index.encode(index.run, scene)
-    drawn = search_index.layout_objects(index.run, scene, encoded)
-    (own,) = index.run.ranking_vectors([encoded])
+    own, drawn = index.query(scene)
 
     def step() -> None:
         found = []

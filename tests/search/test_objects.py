@@ -10,7 +10,7 @@ from PIL import Image
 from core.dataset import Vocabulary
 from core.errors import UserError
 from core.run import Run
-from search import index
+from search import building
 from search.index import PhotoIndex
 from search.objects import WHOLE, BoxesFile, ObjectSource, most_important
 from tests.test_experiments import STAGE2, world  # noqa: F401  (a fixture)
@@ -142,7 +142,7 @@ def test_boxes_of_pictures_turned_by_exif(world, tmp_path):  # noqa: F811
 def test_a_folder_that_changes_meanwhile(world, tmp_path, monkeypatch):  # noqa: F811
     """A file that is gone is told, one that was changed is looked at again, one more is found by
     the next build."""
-    monkeypatch.setattr(index, "BLOCK", 2)
+    monkeypatch.setattr(building, "BLOCK", 2)
     folder, home = tmp_path / "photographs", tmp_path / "index"
     folder.mkdir()
     for n in range(9):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from core.commands import run as run_command
 from core.run import Run
-from search import build, index, query
+from search import build, index_folder, query
 from search.index import PhotoIndex
 from search.objects import WHOLE, ObjectSource
 from search.scene import Scene, SceneObject
@@ -26,14 +26,14 @@ HOSTILE = ["<img onerror=alert(1) src=x>.jpg", "new\nline \x1b[31m'\".jpg", "猫
 # The command, with small blocks and slow disks.
 CODE = """
 import functools, runpy, sys, time
-from search import index
-index.BLOCK = 2
-index.progress = functools.partial(index.progress, every=0.5)
-write = index.write_npz
+from search import building, index_folder
+building.BLOCK = 2
+building.progress = functools.partial(building.progress, every=0.5)
+write = index_folder.write_npz
 def slow(*arguments):
     write(*arguments)
     time.sleep(0.3)
-index.write_npz = slow
+index_folder.write_npz = slow
 sys.argv[0] = "search.build"
 runpy.run_module("search.build", run_name="__main__")
 """
@@ -65,12 +65,12 @@ def struck(run, photographs, home, number, blocks=3):
         [sys.executable, "-c", CODE, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
         end = time.monotonic() + 120
-        while len(list((home / index.BLOCKS).glob("*.npz"))) < blocks:
+        while len(list((home / index_folder.BLOCKS).glob("*.npz"))) < blocks:
             assert process.poll() is None and time.monotonic() < end, process.stderr.read()
             time.sleep(0.02)
         process.send_signal(number)
         errors = process.stderr.read()
-    return process.returncode, errors, len(list((home / index.BLOCKS).glob("*.npz")))
+    return process.returncode, errors, len(list((home / index_folder.BLOCKS).glob("*.npz")))
 
 
 @pytest.fixture(scope="module")
