@@ -11,27 +11,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import logging
-import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO, TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 
-from core.errors import UsageError, UserError
+from core import locks
+from core.errors import UsageError
 from core.files import make_folder, read_versioned_json, write_json
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
 CHECKPOINT = re.compile(r"step-(\d{8,})$")  # the name of its folder
-_PATIENCE = 0.5  # seconds: a lock that is held for less was `training_process` looking
 
 
 class RunFolder:
@@ -74,65 +70,17 @@ class RunFolder:
                     folder.rmdir()
             raise
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run for one training; UserError naming the other process when there is one.
-
-        The system drops the lock when the process ends, however it ends. The lock file is removed
-        when the block fails and nothing else lies in the folder.
-        """
-        deadline = time.monotonic() + _PATIENCE
-        while (file := self._open_locked()) is None:
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"the run {self.root} is being written by process "
-                    f"{self.training_process() or 'unknown'}; wait for it, stop it, or train under "
-                    "another --id"
-                )
-            time.sleep(0.02)
-        with file:
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            try:
-                yield
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    if list(self.root.iterdir()) == [self.lock_file]:
-                        self.lock_file.unlink()
-                raise
-
-    def _open_locked(self) -> TextIO | None:
-        """Return the lock file, locked; None when another process holds it, or has failed and
-        removed it in the meantime."""
-        file = self.lock_file.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), self.lock_file.stat()):
-                return file
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                # Some network file systems have no locks: going on beats not training.
-                log.warning("no lock on %s (%s): do not start a second run", self.root, error)
-                return file
-        file.close()
-        return None
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the run for one training; UserError naming the other process when there is one."""
+        return locks.hold(
+            self.lock_file,
+            f"the run {self.root} is being written",
+            "wait for it, stop it, or train under another --id",
+        )
 
     def training_process(self) -> str | None:
-        """Return the id of the process that trains the run now, None when there is none; 'unknown'
-        when the lock file does not say."""
-        if not self.lock_file.is_file():
-            return None
-        with self.lock_file.open(encoding="utf-8", errors="replace") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until the file is closed
-            except OSError as error:
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    number = file.read(20).strip()
-                    return number if number.isdecimal() else "unknown"
-        return None
+        """Return the id of the process that trains the run now, as `locks.holder`."""
+        return locks.holder(self.lock_file)
 
 
 def checkpoint_steps(folder: Path) -> list[int]:

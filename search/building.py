@@ -20,7 +20,6 @@ from PIL import Image
 
 from core import layout_match
 from core.errors import UserError
-from core.files import make_folder
 from core.model import SceneGraphModel
 from core.progress import progress
 from core.run import Run
@@ -59,7 +58,6 @@ def build(
             f"the model {run.model.name!r} makes no scenes of objects: index photographs with "
             "a run of graph-attention"
         )
-    make_folder(home / index_folder.BLOCKS, "the folder of the index", "choose another")
     files = list(photograph_files(photographs))
     if not files:
         raise UserError(

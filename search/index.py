@@ -101,7 +101,7 @@ class PhotoIndex:
         default the one that the index has, `exact` in a new one. uri: of the store's database.
 
         Pictures that cannot be read are listed in `broken`, and told in one warning. UserError for
-        a folder without pictures.
+        a folder without pictures, and while another process builds the index.
         """
         home = Path(home)
 
@@ -112,7 +112,9 @@ class PhotoIndex:
                 return BoxesFile(boxes, run.vocabulary, paths)
             return objects or ObjectSource()
 
-        building.build(run, Path(photographs), home, source, index_folder.chosen(home, store, uri))
+        with index_folder.held(home):
+            kept = index_folder.chosen(home, store, uri)
+            building.build(run, Path(photographs), home, source, kept)
         return cls(run, index_folder.read(home), home)
 
     @classmethod

@@ -7,6 +7,7 @@ photographs and the run. `blocks/` holds what a build under way has done.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from core import locks
 from core.errors import UserError, first_line
 from core.files import (
     atomic_folder,
+    make_folder,
     open_npz,
     read_versioned_json,
     remove_folder,
@@ -29,6 +32,7 @@ from search.stores import SavedStore, store_class
 
 SCHEMA = 1
 PHOTOS, BLOCKS, NAME = "photos", "blocks", "index.json"
+LOCK = ".build.lock"
 
 # Kinds of rows; those of OBJECT_ARRAYS have one for each object, the others for each photograph.
 PHOTO_ARRAYS = {
@@ -81,8 +85,18 @@ def is_index(home: Path) -> bool:
     return (home / PHOTOS / NAME).is_file()
 
 
+@contextlib.contextmanager
+def held(home: Path) -> Iterator[None]:
+    """Make the folder of an index, and hold it for one build. UserError when another holds it."""
+    make_folder(home, "the folder of the index", "choose another")
+    doing = f"the index {home} is being built"
+    with locks.hold(home / LOCK, doing, "wait for it, or build in another folder"):
+        yield
+
+
 def write_block(home: Path, part: IndexPart) -> None:
     """Keep some photographs of a build under way."""
+    (home / BLOCKS).mkdir(exist_ok=True)
     path = home / BLOCKS / f"{time.time_ns()}.npz"
     write_npz(path, msgspec.to_builtins(part.saved), part.arrays)
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from core.commands import run as run_command
+from core.errors import UserError
 from core.run import Run
 from search import build, index_folder, query
 from search.index import PhotoIndex
@@ -58,7 +59,7 @@ class Counting(ObjectSource):
         return WHOLE
 
 
-def struck(run, photographs, home, number, blocks=3):
+def struck(run, photographs, home, number, blocks=3, before=lambda process: None):
     """Send a signal to a build that has saved some blocks; (exit code, stderr, blocks it left)."""
     arguments = [str(each) for each in (run.folder, photographs, home)]
     with subprocess.Popen(
@@ -68,6 +69,7 @@ def struck(run, photographs, home, number, blocks=3):
         while len(list((home / index_folder.BLOCKS).glob("*.npz"))) < blocks:
             assert process.poll() is None and time.monotonic() < end, process.stderr.read()
             time.sleep(0.02)
+        before(process)
         process.send_signal(number)
         errors = process.stderr.read()
     return process.returncode, errors, len(list((home / index_folder.BLOCKS).glob("*.npz")))
@@ -81,7 +83,12 @@ def run(world):  # noqa: F811
 def test_a_build_and_an_update_go_on_after_a_kill(run, tmp_path):
     home = tmp_path / "index"
     photographs = fill(tmp_path / "photographs", [f"{n}.png" for n in range(20)])
-    code, errors, blocks = struck(run, photographs, home, signal.SIGKILL)
+
+    def build_too(process):
+        with pytest.raises(UserError, match=f"is being built by process {process.pid}; wait"):
+            PhotoIndex.build(run, photographs, home)
+
+    code, errors, blocks = struck(run, photographs, home, signal.SIGKILL, before=build_too)
     assert code == -signal.SIGKILL and 3 <= blocks < 10
     assert "20 of 20 photographs are to be encoded" in errors  # in a log file too
     assert "index: " in errors and " of 20 (photographs)" in errors
