@@ -34,7 +34,7 @@ WEIGHTS = {"learned": 1.0, "layout": 1.0}  # of the rankings, `PhotoIndex.scores
 
 
 class Query(NamedTuple):
-    """What photographs are compared with: a drawn scene, or one of them."""
+    """A drawn scene, or one of the photographs, to compare photographs with."""
 
     learned: np.ndarray  # float32 (D,): the scene vector that ranks
     objects: LayoutObjects
