@@ -55,8 +55,9 @@ PLAIN = Numerics()
 class Model(tf.Module, abc.ABC):
     """A model that can be trained and saved.
 
-    Building one reads no file and makes all variables, those of the optimizers too, so that a
-    checkpoint can be restored at once and completely.
+    Building one reads no file, but for an encoder that lies in one (`models.encoder_files`), and
+    makes all variables, those of the optimizers too, so that a checkpoint can be restored at once
+    and completely.
     """
 
     HParams: type  # frozen dataclass

@@ -113,12 +113,15 @@ class Run:
         )
 
     @classmethod
-    def open(cls, folder: str | Path, checkpoint: str | Path = "latest") -> Run:
+    def open(
+        cls, folder: str | Path, checkpoint: str | Path = "latest", model_hparams: str = ""
+    ) -> Run:
         """Open the run in `folder` (<output dir>/<model>-<id>) at a checkpoint.
 
         checkpoint: 'latest' (the newest that is not damaged; a warning is logged when it is not
-        the newest), or the folder of one. UserError when the folder is no run, has no checkpoint,
-        or was written by another version of the program that this one cannot read.
+        the newest), or the folder of one. model_hparams: a comma string over those of the run, as
+        'encoder=PATH' of one that has moved. UserError when the folder is no run, has no
+        checkpoint, or was written by another version of the program that this one cannot read.
         """
         config = Path(folder) / "config.json"
         if not config.is_file():
@@ -133,7 +136,7 @@ class Run:
                 "(safety_save, or Ctrl-C)"
             )
         name = RunConfig.read(config).model
-        run = cls.load(Settings.merge(name, None, HParamFlags(), config), path)
+        run = cls.load(Settings.merge(name, None, HParamFlags(model=model_hparams), config), path)
         run.folder = Path(folder).absolute()
         return run
 

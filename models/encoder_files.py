@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import tensorflow as tf
 
 from core import provenance
@@ -71,21 +72,21 @@ class FileDigest(tf.train.experimental.PythonState):
     a UserError, because its variables may fit and its graph be another."""
 
     def __init__(self, path: Path):
-        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
         self._path = path
+        if path.is_file():
+            self.value = provenance.sha256(path)
+            return
+        files = [path / "saved_model.pb", *path.glob("variables/*"), *path.glob("assets/*")]
         self.value = provenance.digest(
-            {
-                each.relative_to(path.parent if each == path else path).as_posix(): (
-                    provenance.sha256(each)
-                )
-                for each in files
-            }
+            {each.relative_to(path).as_posix(): provenance.sha256(each) for each in files}
         )
 
     def serialize(self) -> str:
+        """Return what a checkpoint keeps."""
         return self.value
 
     def deserialize(self, saved: Any) -> None:
+        """Compare with what a checkpoint has kept."""
         saved = tf.compat.as_str(saved)
         if saved != self.value:
             raise UserError(
@@ -232,9 +233,23 @@ class KerasFileEncoder(KerasBackbone):
     def published(self, weights: str | None = None, image_size: int | None = None) -> Any:
         """Return the model in the file, with its weights."""
         try:
+            if self.path.suffix == ".h5":
+                _refuse_code(self.path)
             return tf.keras.models.load_model(self.path, compile=False)
+        except UserError:
+            raise
         except Exception as error:  # OSError, ValueError, TypeError.. by the damage
             raise UserError(
                 f"{self.path} is not a readable Keras model ({first_line(error)}): save the whole "
                 "model, not its weights alone"
             ) from error
+
+
+def _refuse_code(path: Path) -> None:
+    """Raise UserError for Python code in a .h5 file, which Keras runs; of .keras it does not."""
+    with h5py.File(path) as file:
+        if '"Lambda"' in str(file.attrs["model_config"]):
+            raise UserError(
+                f"{path} holds Python code, a Lambda layer, which is not run: build the model "
+                "without it and save it again"
+            )

@@ -315,6 +315,8 @@ class GraphAttention(SceneGraphModel):
     name = "graph-attention"
     HParams = GraphAttentionHParams
     batch_type = "SceneBatch"
+    # An encoder may have moved: checkpoints know it by its digest.
+    warm_start_may_differ = ("learning_rate", "encoder")
     metrics = (
         *(
             f"{kind}-{at}"

@@ -31,6 +31,9 @@ def test_one_hparam_decides_on_batch_norm(batch_norm, weights, frozen):
     assert hparams.freeze_statistics == frozen
 
 
+FILE = {"pretrained_e_model": "saved_model", "encoder": "/net"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -38,6 +41,12 @@ def test_one_hparam_decides_on_batch_norm(batch_norm, weights, frozen):
         ({"pretrained_e_model": "inception", "image_size": 74}, "at least 75 pixels"),
         ({"pretrained_e_model": "resnet", "image_size": 31}, "at least 32 pixels"),
         ({"pretrained_e_model": "resnet", "backbone_alpha": 0.5}, "leave out backbone_alpha=0.5"),
+        ({"pretrained_e_model": "saved_model"}, "needs encoder=PATH"),
+        ({"encoder": "/net"}, "encoder=/net is read with pretrained_e_model=saved_model only"),
+        ({**FILE, "pretrained_weights": "none"}, "leave out pretrained_weights=none"),
+        ({**FILE, "backbone_alpha": 0.5}, "leave out backbone_alpha=0.5"),
+        ({**FILE, "batch_norm": "trained"}, "batch_norm=trained needs a named backbone"),
+        ({"encoder_training": "last", "batch_norm": "trained"}, "with encoder_training=all"),
         ({"g_enc_n_heads": 7}, "does not divide"),
         ({"no_global_contrastive": True, "retrieval_vector": "projection"}, "no projection"),
         ({"no_global_contrastive": True, "abbl_skip_transformer": True}, "nothing to train"),
