@@ -72,24 +72,30 @@ def pair_scores(drawn: LayoutObjects, photographed: LayoutObjects) -> tuple[np.n
         block = slice(start, start + BLOCK)
         same = drawn_classes @ chances[asked, block].astype(np.float32)
         centres, sizes = _centres_and_sizes(photographed.boxes[block])
-        exponent = _squared_distances(centre, centres) / (2 * CENTRE_SCALE**2)
-        exponent += _squared_distances(size, sizes) / (2 * SIZE_SCALE**2)
-        geometry = GEOMETRY_FLOOR + (1 - GEOMETRY_FLOOR) * np.exp(-exponent)
-        scores[:, block] = same * geometry
+        exponent = _squared_distances(centre, centres) / (-2 * CENTRE_SCALE**2)
+        exponent -= _squared_distances(size, sizes) / (2 * SIZE_SCALE**2)
+        geometry = np.exp(exponent, out=exponent)
+        geometry *= 1 - GEOMETRY_FLOOR
+        geometry += GEOMETRY_FLOOR
+        np.multiply(same, geometry, out=scores[:, block])
         likely[block] = same.max(axis=0)
     return scores, likely
 
 
 def _centres_and_sizes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    boxes = np.asarray(boxes, np.float32)
-    low, high = boxes[:, :2], boxes[:, 2:]
+    """Return the centres and the log sizes of boxes (O, 4): float32 (2, O), x and y apart."""
+    # NumPy goes along rows of 2 ten times as slowly as along columns.
+    low, high = np.split(np.ascontiguousarray(np.asarray(boxes, np.float32).T), 2)
     return (low + high) / 2, np.log(np.maximum(high - low, 1e-3))
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the squared distance of every two rows: (Q, O). a: (Q, 2). b: (O, 2)."""
-    x, y = (a[:, axis, None] - b[None, :, axis] for axis in (0, 1))
-    return x * x + y * y
+    """Return the squared distance of every two points: (Q, O). a: (2, Q). b: (2, O)."""
+    x, y = (q[:, None] - o for q, o in zip(a, b))
+    x *= x
+    y *= y
+    x += y
+    return x
 
 
 def layout_scores(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import scale, search, start
+from tests.benchmarks import scale, search, serving, start
 from tests.benchmarks.harness import (
     Row,
     Setting,
@@ -48,6 +48,14 @@ def test_quick(bench, tmp_path: Path):
     found = {part: {**peak_megabytes(), **run(setting)} for part, run in bench.parts.items()}
     assert all(row.value > 0 for row in bench.rows(found))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_server_under_load(tmp_path: Path):
+    bench = serving.BENCHES["serve-load"]
+    rows = bench.rows({"server": bench.parts["server"](Setting(True, tmp_path))})
+    found = {row.what.rpartition(": ")[2]: row.value for row in rows}
+    assert 0 < found["a search, p50"] <= found["a search, p95"] <= found["a search, p99"] < 60
+    assert found["searches answered"] > 0
 
 
 def test_open_files_are_counted(tmp_path: Path):

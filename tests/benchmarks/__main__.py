@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 from prep_data.workers import usable_cores
-from tests.benchmarks import data, evaluation, layouts, models, scale, search, spade, start
+from tests.benchmarks import data, evaluation, layouts, models, scale, search, serving, spade, start
 from tests.benchmarks.harness import Row, Setting, markdown, peak_megabytes, run_part
 
 BENCHES = {
     **search.BENCHES,
+    **serving.BENCHES,
     **models.BENCHES,
     **evaluation.BENCHES,
     **data.BENCHES,

@@ -2,51 +2,15 @@
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from core import hparams
-from core.checkpoints import Checkpoints
-from core.dataset import STANDARD_SIZES, Vocabulary
-from core.registry import MODELS
-from core.run import Run
-from core.run_folder import HParamGroups, RunConfig, RunFolder
-from dataloaders.scene_graph import PREDICATES
 from prep_data.sample.__main__ import main as make_sample
-from prep_data.sample.objects import BACKGROUNDS, CLASSES
-from search.index import PhotoIndex
+from tests.search.sample_site import Server, write_index
 from tests.search.test_page import drag, expect_hits, finger_of
-from tests.test_experiments import SMALL
-
-ROOT = Path(__file__).resolve().parents[2]
-MODEL, LOADER = "graph-attention", "coco-tfrecord"
-
-
-class Site:
-    """A search server in a process of its own, at the same port whenever it is started."""
-
-    def __init__(self, index):
-        self._index, self._port = index, 0
-        self.start()
-
-    def start(self):
-        command = ["-m", "search.serve", "--index", self._index, "--port", str(self._port)]
-        self._process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        self.url = self._process.stdout.readline().split()[-1]
-        self._port = int(self.url.rpartition(":")[2])
-
-    def kill(self):
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
 
 
 class Photograph(NamedTuple):
@@ -56,23 +20,6 @@ class Photograph(NamedTuple):
     objects: list
 
 
-def save_run(folder):
-    """A run of the sample's classes at its initial weights."""
-    classes = [(each.name, each.category_id) for each in CLASSES]
-    classes += [(name, id_) for name, id_, _ in BACKGROUNDS]
-    names, ids = zip(*classes, ("__image__", 0))
-    vocabulary = Vocabulary(names, PREDICATES, tuple(range(len(CLASSES))), ids=ids)
-    base = hparams.BaseHParams(slack_config="")
-    own = hparams.parse(SMALL, MODELS[MODEL].HParams)
-    model = MODELS[MODEL](own, vocabulary, base.iterations, STANDARD_SIZES.mask)
-    run = RunFolder(folder, MODEL, "SD01")
-    Checkpoints(run.checkpoints).save(model, 3, True)
-    gone = dict.fromkeys(("coco_dir", "qdraw_dir", "crops_dir"), "gone")
-    groups = HParamGroups(hparams.to_dict(base), hparams.to_dict(own), {LOADER: gone})
-    RunConfig(MODEL, LOADER, groups).write(run.config)
-    return run.root
-
-
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory):
     """(folder of an index, a photograph in it with two objects of different classes)."""
@@ -80,10 +27,8 @@ def indexed(tmp_path_factory):
     sizes = "--train-images 1 --val-images 40 --drawings 1 --eval-drawings 1 --workers 0"
     sizes += " --sl-train-pairs 0 --sl-test-pairs 0"
     make_sample(["--target-dir", str(folder / "sample"), *sizes.split()])
-    coco = folder / "sample/coco-stuff"
-    boxes = coco / "annotations/instances_val2017.json"
-    run = Run.open(save_run(folder / "runs"))
-    PhotoIndex.build(run, coco / "images/val2017", folder / "index", boxes=boxes)
+    index = write_index(folder, folder / "sample")
+    boxes = folder / "sample/coco-stuff/annotations/instances_val2017.json"
     listed = json.loads(boxes.read_text())
     names = {each["id"]: each["name"] for each in listed["categories"]}
     for image in listed["images"]:
@@ -93,7 +38,7 @@ def indexed(tmp_path_factory):
             objects = [
                 (names[each["category_id"]], _in_picture(each["bbox"], side)) for each in inside
             ]
-            return folder / "index", Photograph(image["file_name"], objects)
+            return index, Photograph(image["file_name"], objects)
     raise AssertionError("the sample has no such photograph")
 
 
@@ -104,7 +49,7 @@ def _in_picture(bbox, side):
 
 @pytest.fixture(scope="module")
 def site(indexed):
-    site = Site(indexed[0])
+    site = Server(indexed[0])
     yield site
     site.kill()
 
