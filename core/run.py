@@ -106,6 +106,8 @@ class Run:
         resize = functools.partial(image_ops.resize_images, side=self.image_size)
         # Of any number of pictures, traced once.
         self._resize = tf.function(resize, autograph=False, reduce_retracing=True)
+        signature = [tf.TensorSpec((None, 4)), tf.TensorSpec((None,), tf.int32)]
+        self._triples = tf.function(triples, input_signature=signature, autograph=False)
         self._cut = tf.function(
             lambda *scene: resize(image_ops.crop_images(*scene, sizes.crop)),
             autograph=False,
@@ -402,7 +404,7 @@ class Run:
         boxes = [scene.boxes for scene in scenes]
         joined, obj_to_img = tf.constant(np.concatenate(boxes)), tf.constant(_obj_to_img(boxes))
         vectors = tf.constant(np.concatenate([scene.vectors for scene in scenes]))
-        relations = triples(joined, obj_to_img)
+        relations = self._triples(joined, obj_to_img)
         block = ObjectScenes(vectors, joined, obj_to_img, relations, len(scenes))
         return self.model.contextualise(block, with_masks)
 
