@@ -52,7 +52,7 @@ def _try(encoder: tf.keras.layers.Layer, path: str, side: int) -> None:
     """Raise UserError unless the encoder gives finite features of an image of that side."""
     ramp = tf.reshape(tf.linspace(0.0, 1.0, side * side * 3), (1, side, side, 3))
     try:
-        features = encoder(ramp)
+        features = encoder.call(ramp)  # Keras would put words of its own around an error
     except (ValueError, tf.errors.OpError) as error:
         raise UserError(
             f"the encoder {path} does not take images of {side} pixels a side "
@@ -135,6 +135,10 @@ class SavedModelEncoder(tf.keras.layers.Layer):
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         if images.shape[-1] == 1:
             images = tf.image.grayscale_to_rgb(images)
+        if tf.distribute.in_cross_replica_context():  # while a distributed model is built
+            strategy = tf.distribute.get_strategy()
+            results = strategy.run(self._features, (images,))
+            return strategy.experimental_local_results(results)[0]
         return self._features(images)
 
 
