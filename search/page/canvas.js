@@ -1,6 +1,6 @@
 // The canvas: shows the scene as SVG, and turns what a pointer does into changes of it.
 
-import { svg } from "./dom.js";
+import { movesOf, svg } from "./dom.js";
 import { HEIGHT, WIDTH, erased, extent, moved, objectAt, resized } from "./geometry.js";
 import { newObject } from "./scene.js";
 
@@ -155,10 +155,7 @@ export class Canvas {
 
   #move(event) {
     if (!this.#gesture || !event.isPrimary) return;
-    const events = event.getCoalescedEvents?.() ?? [];
-    for (const each of events.length ? events : [event]) {
-      this.#gesture.move(this.#point(each), event.shiftKey);
-    }
+    for (const each of movesOf(event)) this.#gesture.move(this.#point(each), event.shiftKey);
   }
 
   #end(event, kept) {

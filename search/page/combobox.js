@@ -69,7 +69,8 @@ export class Combobox {
     const { length } = this.#list.children;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       if (this.#list.hidden) this.#open("");
-      else this.#mark(this.#active + (event.key === "ArrowDown" ? 1 : length - 1));
+      else if (event.key === "ArrowDown") this.#mark(this.#active + 1);
+      else this.#mark(Math.max(this.#active, 0) + length - 1);
     } else if (event.key === "Enter" && !this.#list.hidden && this.#active >= 0) {
       this.#choose(this.#list.children[this.#active]);
     } else if (event.key === "Enter" && !this.#input.value) {

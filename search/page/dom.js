@@ -31,3 +31,29 @@ export function showPicture(image, address) {
   });
   image.src = address;
 }
+
+/** Return a dot of a colour; null: of none. */
+export function dot(colour) {
+  const made = element("span", { class: "dot" });
+  if (colour) made.style.setProperty("--colour", colour);
+  return made;
+}
+
+/** Show which of some buttons are pressed. */
+export function press(buttons, isPressed) {
+  for (const button of buttons) button.setAttribute("aria-pressed", String(isPressed(button)));
+}
+
+/** Have an action done with each file that is chosen in an input, the same one again too. */
+export function onFile(input, action) {
+  input.addEventListener("change", () => {
+    if (input.files[0]) action(input.files[0]);
+    input.value = "";
+  });
+}
+
+/** Return the moves of a pointer that an event stands for. */
+export function movesOf(event) {
+  const events = event.getCoalescedEvents?.() ?? [];
+  return events.length ? events : [event];
+}

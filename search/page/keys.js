@@ -5,7 +5,8 @@ import { HEIGHT, WIDTH, moved, scaled } from "./geometry.js";
 
 const STEP = 6; // units that an arrow key moves; with Shift 1
 const GROWTH = 1.1; // of + and -
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+/** The step of each arrow key, to the right and down. */
+export const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class CanvasKeys {
   #element;

@@ -2,14 +2,14 @@
 
 import { Api, Latest } from "./api.js";
 import { Canvas, drawing } from "./canvas.js";
-import { byId, element, svg } from "./dom.js";
+import { byId, element, onFile, press, svg } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
 import { exportPng, loadScene, mirroredPicture, saveScene } from "./files.js";
 import { HEIGHT, WIDTH, extent, mirroredStrokes, moved } from "./geometry.js";
 import { CanvasKeys } from "./keys.js";
 import { Panel } from "./panel.js";
 import { PhotoView } from "./photo.js";
-import { Results } from "./results.js";
+import { Results, titleOf } from "./results.js";
 import { Scene, newObject } from "./scene.js";
 import { Synthesis } from "./synthesis.js";
 import { toJson } from "./scene_json.js";
@@ -165,9 +165,7 @@ function act(name) {
 function setTool(tool) {
   keys.putPenAway();
   canvas.tool = tool;
-  for (const button of document.querySelectorAll("[data-tool]")) {
-    button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
-  }
+  press(document.querySelectorAll("[data-tool]"), ({ dataset }) => dataset.tool === tool);
 }
 
 async function open(file) {
@@ -234,7 +232,7 @@ function showSliders() {
         shown.textContent = Number(slider.value).toFixed(1);
         searchSoon(liked);
       });
-      return element("label", {}, element("span", {}, name), slider, shown);
+      return element("label", {}, element("span", {}, titleOf(name)), slider, shown);
     }),
   );
 }
@@ -255,10 +253,7 @@ async function start() {
     if (scene.objects !== committed) searchSoon(null); // else the background alone has changed
     committed = scene.objects;
   });
-  byId("file").addEventListener("change", ({ target }) => {
-    if (target.files[0]) open(target.files[0]);
-    target.value = ""; // the same file can be opened again
-  });
+  onFile(byId("file"), open);
   scene.select(null); // shows the empty scene
   about = await api.about();
   canvas.most = about.most_objects;

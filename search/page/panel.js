@@ -1,7 +1,7 @@
 // The objects below the canvas: which there are, what they are taken for, and their labels.
 
 import { Combobox } from "./combobox.js";
-import { byId, element } from "./dom.js";
+import { byId, dot, element } from "./dom.js";
 
 const GUESSES = 3; // shown of the selected object; the label menu has all
 
@@ -44,11 +44,9 @@ export class Panel {
   }
 
   #chip(object, i) {
-    const dot = element("span", { class: "dot" });
-    dot.style.setProperty("--colour", object.colour);
     const pressed = String(object === this.#scene.current);
     const settings = { type: "button", class: "chip", "aria-pressed": pressed };
-    const chip = element("button", settings, dot, `${i + 1} ${this.nameOf(object)}`);
+    const chip = element("button", settings, dot(object.colour), `${i + 1} ${this.nameOf(object)}`);
     chip.addEventListener("click", () => {
       this.#scene.select(object.key);
       byId("canvas").focus({ preventScroll: true });

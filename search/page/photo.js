@@ -1,7 +1,7 @@
 // One photograph in full view: its objects, what of them was drawn, and what can be done with it.
 
 import { photograph } from "./api.js";
-import { element, showPicture } from "./dom.js";
+import { dot, element, showPicture } from "./dom.js";
 import { boxesOver, matchesOf, number, partsOf } from "./results.js";
 
 export class PhotoView {
@@ -75,12 +75,10 @@ export class PhotoView {
       const name = hit.labels[i] ?? "object";
       const [drawn, score] = matched.get(i) ?? [];
       const note = drawn ? `fits ${drawn.number} ${drawn.name}, ${number(score)}` : "not drawn";
-      const dot = element("span", { class: "dot" });
-      if (drawn) dot.style.setProperty("--colour", drawn.colour);
       const use = this.#button("Put into drawing", "", () => this.#actions.onTake(hit, i));
       use.setAttribute("aria-label", `Put ${name} ${i + 1} into the drawing`);
       const text = element("span", {}, name, element("small", {}, note));
-      const item = element("li", {}, dot, text, use);
+      const item = element("li", {}, dot(drawn?.colour), text, use);
       for (const type of ["pointerenter", "pointerleave", "focusin", "focusout"]) {
         const pointed = type === "pointerenter" || type === "focusin";
         item.addEventListener(type, () => boxes.children[i].classList.toggle("pointed", pointed));

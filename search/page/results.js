@@ -5,15 +5,21 @@ import { byId, element, showPicture } from "./dom.js";
 import { COLOURS } from "./scene.js";
 
 const PAGE = 24;
+const TITLES = { whole: "whole picture" }; // of rankings whose names say too little
 
 /** Return a score as text, with a true minus. */
 export function number(value) {
   return value.toFixed(2).replace("-", "\u2212");
 }
 
+/** Return what people read of a ranking. */
+export function titleOf(ranking) {
+  return TITLES[ranking] ?? ranking;
+}
+
 /** Return the parts of a hit's score as text. */
 export function partsOf(hit) {
-  return Object.entries(hit.parts).map(([name, value]) => `${name} ${number(value)}`);
+  return Object.entries(hit.parts).map(([name, value]) => `${titleOf(name)} ${number(value)}`);
 }
 
 /** Return [drawn object, object of the photograph, score] of each match. drawn: {colour, name} of

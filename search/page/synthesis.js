@@ -1,8 +1,9 @@
 // The layout of the drawing over painted background, and the picture that is made of it.
 
 import { Latest, dataUrl, sentenceOf } from "./api.js";
-import { byId, element } from "./dom.js";
+import { byId, dot, element, movesOf, onFile, press } from "./dom.js";
 import { download, downloadUrl, loaded } from "./files.js";
+import { ARROWS } from "./keys.js";
 import { NONE, SIDE, labelsPng, readLabels } from "./labels.js";
 import { toJson } from "./scene_json.js";
 
@@ -13,7 +14,6 @@ const WELL_KNOWN = [
   "floor-wood", "wall-other",
 ];
 const STEP = 8; // pixels of the layout that an arrow key moves; with Shift 1
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** Return the name of a class as people say it. */
 function spoken(name) {
@@ -59,10 +59,7 @@ export class Synthesis {
     on("stuff-save", "click", async () => download(await labelsPng(this.#scene.stuff), "background.png"));
     on("stuff-clear", "click", () => this.#scene.paint(null));
     on("stuff-open", "click", () => byId("stuff-file").click());
-    on("stuff-file", "change", ({ target }) => {
-      if (target.files[0]) this.#open(target.files[0]);
-      target.value = ""; // the same file can be opened again
-    });
+    onFile(byId("stuff-file"), (file) => this.#open(file));
     on("layout", "pointerdown", (event) => this.#down(event));
     on("layout", "pointermove", (event) => this.#move(event));
     on("layout", "pointerup", ({ isPrimary }) => isPrimary && this.#end(true));
@@ -103,9 +100,7 @@ export class Synthesis {
 
   #take(material) {
     this.#material = material;
-    for (const chip of byId("materials").children) {
-      chip.setAttribute("aria-pressed", String(chip.dataset.label === String(material.label)));
-    }
+    press(byId("materials").children, ({ dataset }) => dataset.label === String(material.label));
     const menu = byId("others");
     menu.value = String(material.label);
     if (menu.selectedIndex < 0) menu.value = "";
@@ -115,9 +110,7 @@ export class Synthesis {
   #choose(brush) {
     this.#brush = brush;
     byId("size").hidden = brush !== "brush";
-    for (const button of document.querySelectorAll("[data-brush]")) {
-      button.setAttribute("aria-pressed", String(button.dataset.brush === brush));
-    }
+    press(document.querySelectorAll("[data-brush]"), ({ dataset }) => dataset.brush === brush);
   }
 
   get #radius() {
@@ -139,8 +132,7 @@ export class Synthesis {
 
   #move(event) {
     if (!this.#gesture || !event.isPrimary) return;
-    const events = event.getCoalescedEvents?.() ?? [];
-    for (const each of events.length ? events : [event]) this.#gesture(this.#pointOf(each));
+    for (const each of movesOf(event)) this.#gesture(this.#pointOf(each));
   }
 
   #end(kept) {
@@ -326,10 +318,4 @@ export class Synthesis {
 /** Return what a layout is asked with: the scene as JSON and the stuff as a data URL, or null. */
 async function request(objects, stuff) {
   return [objects.length ? toJson(objects) : null, stuff && (await dataUrl(await labelsPng(stuff)))];
-}
-
-function dot(colour) {
-  const made = element("span", { class: "dot" });
-  made.style.setProperty("--colour", colour);
-  return made;
 }

@@ -178,7 +178,7 @@ class PageServer:
             hits.append({
                 "id": i, "name": f"{name}/{i}.jpg", "width": width, "height": height,
                 "rank": i + 1, "score": 2.5 - 0.1 * i,
-                "parts": {"learned": -0.8 - 0.01 * i, "layout": 0.7},
+                "parts": dict(zip(self.about["weights"], (-0.8 - 0.01 * i, 0.7, -0.4))),
                 "boxes": BOXES, "labels": [LABELS[0], LABELS[1] if i % 2 else None],
                 "matches": matches,
             })  # fmt: skip

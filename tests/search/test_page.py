@@ -184,6 +184,8 @@ def test_labels_are_guessed_and_chosen(visit, server):
     label = page.get_by_role("combobox")
     label.click()
     expect(page.get_by_role("option")).to_have_count(len(CLASSES) + 1)
+    label.press("ArrowUp")  # round the end
+    expect(page.get_by_role("option").last).to_have_attribute("aria-selected", "true")
     label.fill("tr")
     expect(page.get_by_role("option")).to_have_text([re.compile("tree"), "traffic light"])
     label.press("ArrowDown")
@@ -274,11 +276,21 @@ def test_photographed_object_joins_the_query(visit, server):
 
 
 def test_rankings_are_weighed(visit, server):
+    """Those that the server has, a third one too."""
+    server.about = {**ABOUT, "weights": {"learned": 1.0, "layout": 1.0, "whole": 0.5}}
     page = visit()
     drag(page, SQUARE)
     expect_hits(page, "1 drawn")
+    expect(page.get_by_role("slider", name="whole picture")).to_have_value("0.5")
     page.get_by_role("slider", name="learned").fill("0")
-    until(page, lambda: server.searches[-1]["weights"] == {"learned": 0.0, "layout": 1.0})
+    asked = {"learned": 0, "layout": 1, "whole": 0.5}
+    until(page, lambda: server.searches[-1]["weights"] == asked)
+    expect(page.locator(".parts").first).to_contain_text("whole picture")
+    page.locator(".photo").first.click()
+    page.get_by_role("button", name="More like this").click()
+    expect_hits(page, "like")
+    asked = {"first": "0", "count": "24", "learned": "0", "layout": "1", "whole": "0.5"}
+    assert ("/api/photographs/0/like", asked) in server.asked
 
 
 def test_saved_opened_and_exported(visit, server, tmp_path):
