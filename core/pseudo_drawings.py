@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from core import replicas
@@ -38,11 +39,20 @@ def edges(images: tf.Tensor) -> tf.Tensor:
     Gaussian smoothing, Sobel gradients and, as Canny (1986) has it, only those that are largest
     along their own direction. images: uint8 (N, S, S, 3).
     """
-    grey = tf.image.rgb_to_grayscale(tf.cast(images, tf.float32) / 255.0)
-    deviation = SMOOTHING * images.shape[1]
-    slope = tf.image.sobel_edges(_smooth(grey, deviation))[..., 0, :] / 8.0  # (N, S, S, 2): y, x
-    size = tf.norm(slope, axis=-1)
-    eighth = tf.round(tf.atan2(slope[..., 0], slope[..., 1]) * (4.0 / math.pi))
+    grey = tf.image.rgb_to_grayscale(tf.cast(images, tf.float32) / 255.0)[..., 0]
+    side = images.shape[1]
+    deviation = SMOOTHING * side
+    radius = math.ceil(3.0 * deviation)
+    bell = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
+    bell = _filter(side, bell / bell.sum())
+    along, across = (  # Sobel's
+        tf.constant(_filter(side, taps) @ bell, tf.float32)
+        for taps in ([-0.5, 0.0, 0.5], [0.25, 0.5, 0.25])
+    )
+    down = along @ tf.matmul(grey, across, transpose_b=True)  # (N, S, S)
+    right = across @ tf.matmul(grey, along, transpose_b=True)
+    size = tf.sqrt(down**2 + right**2)
+    eighth = tf.round(tf.atan2(down, right) * (4.0 / math.pi))
     eighth = tf.cast(eighth, tf.int32) % 4  # the two ends of a direction are one
     largest = tf.zeros_like(size, tf.bool)
     for direction, (dy, dx) in enumerate([(0, 1), (1, 1), (1, 0), (1, -1)]):
@@ -66,14 +76,15 @@ def strongest(contrast: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
     return contrast >= tf.maximum(thresholds, FAINTEST)[:, None, None, None]
 
 
-def _smooth(grey: tf.Tensor, deviation: float) -> tf.Tensor:
-    radius = math.ceil(3.0 * deviation)
-    taps = tf.exp(-0.5 * (tf.range(-radius, radius + 1, dtype=tf.float32) / deviation) ** 2)
-    taps = (taps / tf.reduce_sum(taps))[:, None, None, None]
-    # Mirrored at the borders, which are no edges.
-    padded = tf.pad(grey, [[0, 0], [radius, radius], [radius, radius], [0, 0]], "SYMMETRIC")
-    columns = tf.nn.conv2d(padded, taps, strides=1, padding="VALID")
-    return tf.nn.conv2d(columns, tf.transpose(taps, [1, 0, 2, 3]), strides=1, padding="VALID")
+def _filter(side: int, taps: np.ndarray | list[float]) -> np.ndarray:
+    """Return the matrix (side, side) that filters a row of pixels, mirrored at the borders, which
+    are no edges. Products with them take a seventh of convolutions with one channel."""
+    radius = len(taps) // 2
+    sources = np.pad(np.arange(side), radius, "symmetric")
+    matrix = np.zeros((side, side))
+    for i, tap in enumerate(taps):
+        np.add.at(matrix, (np.arange(side), sources[i : i + side]), tap)
+    return matrix
 
 
 def _neighbours(values: tf.Tensor, dy: int, dx: int) -> tf.Tensor:

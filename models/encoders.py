@@ -11,7 +11,7 @@ encoding (B, 256) -> classifier of its domain -> logits (B, K)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,15 +29,10 @@ SAVED_MODEL = "saved_model"
 
 
 @dataclass(frozen=True)
-class EncoderHParams:
-    """Hparams of the encoders, which all stages have."""
+class BackboneHParams:
+    """Hparams of a backbone and the weights it starts from."""
 
     image_size: int = hp(96, "side of crops and sketches, pixels", low=16, high=1024)
-    encoding_size: int = hp(256, "width of the encodings", low=1, high=4096)
-    edge_repr_net_hidden_size: int = hp(
-        256, "shared net: width of object vectors", low=1, high=4096
-    )
-    common_repr_size: int = hp(128, "shared net: width of the common embedding", low=1, high=4096)
     pretrained_e_model: str = hp(
         "mobilenet2",
         "backbone; saved_model: the one in encoder; shallow is for tests and demos",
@@ -56,9 +51,6 @@ class EncoderHParams:
         "share it",
         choices=("all", "last", "frozen"),
     )
-    adapter_size: int = hp(
-        0, "width of each domain's residual adapter after the backbone; 0: none", low=0, high=16384
-    )
     backbone_alpha: float = hp(
         1.0, "width of mobilenet2 or shallow, 1 = as published", low=0.1, high=8.0
     )
@@ -69,9 +61,6 @@ class EncoderHParams:
         "auto",
         "encoders' batch norm statistics; auto: frozen with pretrained weights, else trained",
         choices=("auto", "frozen", "trained"),
-    )
-    use_euclidean_distance_map: bool = hp(
-        False, "show the sketch encoder each pixel's distance to the drawing"
     )
 
     def __post_init__(self) -> None:
@@ -133,6 +122,23 @@ class EncoderHParams:
         return self.batch_norm == "frozen"
 
 
+@dataclass(frozen=True)
+class EncoderHParams(BackboneHParams):
+    """Hparams of the encoders of objects, which all stages have."""
+
+    encoding_size: int = hp(256, "width of the encodings", low=1, high=4096)
+    edge_repr_net_hidden_size: int = hp(
+        256, "shared net: width of object vectors", low=1, high=4096
+    )
+    common_repr_size: int = hp(128, "shared net: width of the common embedding", low=1, high=4096)
+    adapter_size: int = hp(
+        0, "width of each domain's residual adapter after the backbone; 0: none", low=0, high=16384
+    )
+    use_euclidean_distance_map: bool = hp(
+        False, "show the sketch encoder each pixel's distance to the drawing"
+    )
+
+
 # --- preprocessing: uint8 images (B, H, W, c) -> float32 (B, H, W, c) ---
 
 
@@ -162,7 +168,7 @@ def distance_map(images: tf.Tensor) -> tf.Tensor:
 # --- encoders ---
 
 
-def make_backbone(hparams: EncoderHParams) -> tf.keras.layers.Layer:
+def make_backbone(hparams: BackboneHParams) -> tf.keras.layers.Layer:
     """Return a new backbone, from the output of `preprocessing` to maps (B, h, w, C) or vectors
     (B, C); UserError for a file that holds none."""
     trains = hparams.encoder_training
@@ -170,6 +176,15 @@ def make_backbone(hparams: EncoderHParams) -> tf.keras.layers.Layer:
         return read_encoder(hparams.encoder, hparams.image_size, trains)
     make = BACKBONES[hparams.pretrained_e_model]
     return make(hparams.backbone_alpha, hparams.freeze_statistics, trains)
+
+
+def load_published(hparams: BackboneHParams, backbones: Sequence[tf.keras.layers.Layer]) -> None:
+    """Fill backbones from `pretrained_weights`; UserError when they cannot be had."""
+    if hparams.pretrained_e_model == SAVED_MODEL or hparams.pretrained_weights == "none":
+        return
+    model = read_weights(backbones[0], hparams.pretrained_weights, hparams.image_size)
+    for backbone in backbones:
+        backbone.load_from(model)
 
 
 class Encoder(tf.keras.layers.Layer):
@@ -210,11 +225,8 @@ class ObjectRepresentation(tf.Module):
 
     def __init__(self, hparams: EncoderHParams, num_classes: int):
         super().__init__()
+        self._hparams = hparams
         from_file = hparams.pretrained_e_model == SAVED_MODEL
-        self._weights_from = (
-            "none" if from_file else hparams.pretrained_weights,
-            hparams.image_size,
-        )
         photo = make_backbone(hparams)
         sketch = photo if hparams.encoder_training == "frozen" else make_backbone(hparams)
         size, adapter = hparams.encoding_size, hparams.adapter_size
@@ -257,9 +269,4 @@ class ObjectRepresentation(tf.Module):
 
     def load_pretrained(self) -> None:
         """Fill both backbones from `pretrained_weights`; UserError when they cannot be had."""
-        weights, image_size = self._weights_from
-        if weights == "none":
-            return
-        keras_model = read_weights(self.photo_encoder.backbone, weights, image_size)
-        for encoder in (self.photo_encoder, self.sketch_encoder):
-            encoder.backbone.load_from(keras_model)
+        load_published(self._hparams, [self.photo_encoder.backbone, self.sketch_encoder.backbone])

@@ -72,6 +72,26 @@ def scene_contrastive(sketch: tf.Tensor, photo: tf.Tensor, negative: tf.Tensor |
     return loss
 
 
+def icon(drawings: tf.Tensor, photos: tf.Tensor, temperature: float, smoothing: float) -> tf.Tensor:
+    """Return the contrastive loss of pairs (N, E), vectors of length 1, in both directions alike.
+
+    Mean of KL(target || softmax of similarities / temperature) over each row, which holds the
+    similarities of one vector to all N of the other side. Its target has 1 - smoothing at the pair
+    and smoothing / N everywhere, so that a pair is not wanted infinitely far ahead of others that
+    fit nearly as well. smoothing: in [0, 1); 0 is InfoNCE (van den Oord et al. 2018).
+    """
+    loss = 0.0
+    for rows, others in ((drawings, photos), (photos, drawings)):
+        others = replicas.all_gather(others)  # of the global batch: all N
+        count = tf.shape(others)[0]
+        pairs = replicas.replica_rows(tf.eye(count))  # (N, N)
+        target = (1.0 - smoothing) * pairs + smoothing / tf.cast(count, tf.float32)
+        logits = tf.matmul(rows, others, transpose_b=True) / temperature
+        entropy = -tf.reduce_sum(tf.math.xlogy(target, target), axis=1)
+        loss += 0.5 * mean(tf.nn.softmax_cross_entropy_with_logits(target, logits) - entropy)
+    return loss
+
+
 def box_regression(true: tf.Tensor, predicted: tf.Tensor, use_giou: bool = True) -> tf.Tensor:
     """Return the mean squared error of boxes (O, 4), with `use_giou` plus 0.1 x mean(1 - GIoU)."""
     loss = mean(tf.math.squared_difference(true, predicted))

@@ -1,4 +1,4 @@
-"""Gradient steps of all models: Adam, the loss scale of float16, learning rate schedules."""
+"""Gradient steps of all models: Adam, AdamW, the loss scale of float16, learning rate schedules."""
 
 from __future__ import annotations
 
@@ -52,13 +52,22 @@ class FusedAdam(tf.keras.optimizers.Adam):
 
 
 def adam(
-    learning_rate: Any, beta_1: float = 0.9, beta_2: float = 0.999, clip_norm: float = 0.0
+    learning_rate: Any,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    clip_norm: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> LossScaleOptimizer:
     """Return Adam with a loss scale, of which only float16 makes use: it is there and saved in
     every precision, so that a checkpoint fits all of them. clip_norm: of all gradients together,
-    0: not clipped."""
+    0: not clipped. weight_decay: apart from the gradients (AdamW; Loshchilov and Hutter 2019)."""
     inner = FusedAdam(
-        learning_rate, beta_1, beta_2, global_clipnorm=clip_norm or None, jit_compile=False
+        learning_rate,
+        beta_1,
+        beta_2,
+        weight_decay=weight_decay or None,
+        global_clipnorm=clip_norm or None,
+        jit_compile=False,
     )
     return LossScaleOptimizer(inner)
 

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from tests.benchmarks.harness import Bench, Numbers, Row, Setting, compared, faster, repeat
+from tests.benchmarks.harness import Bench, Numbers, Row, Setting, compared, faster, repeat, slower
 
 HPARAMS = "pretrained_weights=none,batch_norm=frozen"
 SIDE, MASK, CLASSES = 96, 64, 173
@@ -249,6 +249,31 @@ STAGE_2_ROWS = compared(
 )
 
 
+# ---------------------------------------------------------------- whole scenes
+
+
+def _whole_scene(setting: Setting) -> Numbers:
+    """A drawing encoded, and all photographs ranked by its vector."""
+    import tensorflow as tf
+
+    model = random_model("whole-scene", setting)
+    rng = np.random.default_rng(0)
+    gallery = rng.standard_normal((setting.size(10_000, 100), 256), np.float32)
+    side = model.scene_size
+    drawing = tf.constant(rng.integers(0, 256, (1, side, side, 1)), tf.uint8)
+
+    def rank() -> None:
+        (vector,) = model.embed_drawings(drawing)["scene"].numpy()
+        np.argsort(-(gallery @ vector))
+
+    return repeat(rank, setting.size(50, 2))
+
+
+def _whole_scene_rows(found: dict[str, Numbers]) -> list[Row]:
+    what = "whole-scene: a drawing encoded, 10,000 photographs ranked"
+    return [slower(what, "s", found["ours"]["median"], None, "under 0.1 s")]
+
+
 # ---------------------------------------------------------------- precision
 
 
@@ -321,6 +346,7 @@ BENCHES = {
     "stage1": Bench({"ours": _stage_1, "bare": _bare_backbones}, STAGE_1_ROWS),
     "masknet": Bench({"ours": _mask_net, "naive": _mask_net_naive}, MASK_NET_ROWS),
     "stage2": Bench({"ours": _stage_2, "naive": _stage_2_naive}, STAGE_2_ROWS),
+    "whole-scene": Bench({"ours": _whole_scene}, _whole_scene_rows),
     "bfloat16-1": _in_bfloat16("stage 1", _stage_1),
     "bfloat16-2": _in_bfloat16("stage 2", _stage_2),
     "waiting": Bench({"stage 1": _waiting_1, "stage 2": _waiting_2}, _waiting_rows),

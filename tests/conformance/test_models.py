@@ -12,7 +12,7 @@ from core.registry import MODELS
 from models.encoders import Encoder
 from tests.models.helpers import batch_for, build, compiled_step, step_args
 
-SCENES, OBJECTS = "graph-attention", "multidomain-representation"
+SCENES, OBJECTS, WHOLE = "graph-attention", "multidomain-representation", "whole-scene"
 GAN = {"g_mask_loss", "g_mask_sketch_loss", "d_mask_loss"}
 CLASSIFIERS = {"photo_classifier", "sketch_classifier"}
 ENCODER_CLASSES = {"enc_obj_clas_loss", "enc_sketch_clas_loss"}
@@ -52,6 +52,8 @@ OPTIONS = (
     (SCENES, "obj_emb_weight=0,abbl_no_mask_gan=True,no_global_contrastive=True",
      {*GAN, *ENCODER_CLASSES, "obj_triplet_loss", "global_triplet_loss"},
      {*CLASSIFIERS, "projection"}),
+    (WHOLE, "", set(), set()),
+    (WHOLE, "siamese=False,loss=infonce,flip=False,pseudo_share=0", set(), set()),
 )  # fmt: skip
 
 IMAGES = ("positives", "negatives", "crops", "negative_crops", "sketches")  # of both batch types

@@ -28,17 +28,25 @@ def both(function, whole, parts):
 
 
 def contrastive():
-    """The loss, and its gradients."""
+    """The sum of both losses of scenes, and its gradients."""
     rng = np.random.default_rng(0)
     vectors = [tf.constant(rng.normal(0, 0.4, (6, 5)), tf.float32) for _ in range(3)]
 
     def function(*inputs):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            loss = losses.scene_contrastive(*inputs)
+            loss = losses.scene_contrastive(*inputs) + losses.icon(*inputs[:2], 0.3, 0.2)
         return (loss, *tape.gradient(loss, inputs))
 
     return both(function, vectors, list(zip(*(tf.split(each, 2) for each in vectors))))
+
+
+def pairs():
+    """What 'whole-scene' learns from: which photographs are mirrored, which drawings are made of
+    edges and of how many."""
+    model, batch = helpers.build("whole-scene"), helpers.scene_batch(0, [1, 2, 1, 2])
+    seed = tf.constant([5, 6], tf.int64)
+    return both(lambda part: model.pairs(part, seed), (batch,), [(p,) for p in split(batch, 2)])
 
 
 def batch_norm():
@@ -121,5 +129,5 @@ if __name__ == "__main__":
     halves = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, halves)
     strategy = tf.distribute.MirroredStrategy()
-    checks = (contrastive, batch_norm, means, dropout, spade)
+    checks = (contrastive, pairs, batch_norm, means, dropout, spade)
     print(json.dumps({check.__name__: check() for check in checks}))

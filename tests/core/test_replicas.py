@@ -40,6 +40,11 @@ def test_contrastive_negatives_are_those_of_the_global_batch(found):
         np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
 
 
+def test_pairs_of_whole_scenes_are_drawn_for_the_global_batch(found):
+    for whole, parts in of(found, "pairs"):
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
 def test_batch_norm_of_unequal_parts_with_a_mean_far_from_zero(found):
     """Deviation 0.1 round 30: a mean of squares less a squared mean would keep two digits."""
     outputs, gradient, mean, variance = of(found, "batch_norm")

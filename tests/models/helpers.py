@@ -37,7 +37,12 @@ SMALL_SPADE = {
     "learning_rate": 1e-3,
 }
 # Of the registered models.
-SIZES = {"graph-attention": SMALL_SCENES, "multidomain-representation": SMALL, "spade": SMALL_SPADE}
+SIZES = {
+    "graph-attention": SMALL_SCENES,
+    "multidomain-representation": SMALL,
+    "spade": SMALL_SPADE,
+    "whole-scene": SMALL,
+}
 
 
 def build(name: str, options: str = "", numerics: Numerics = PLAIN, **changes):

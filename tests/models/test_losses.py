@@ -79,6 +79,36 @@ def test_scene_contrastive_against_loops():
     assert float(losses.scene_contrastive(a, p, n)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_icon_by_hand():
+    """Similarities [[1, 0], [0, 0]] over a temperature of 1 / ln 3: the first row of logits is
+    (ln 3, 0), softmax (3/4, 1/4), the second (1/2, 1/2); the columns are alike."""
+    drawings = tf.constant([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    photos = tf.constant([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    temperature = 1 / math.log(3)
+    info_nce = (math.log(4 / 3) + math.log(2)) / 2
+    assert float(losses.icon(drawings, photos, temperature, 0.0)) == pytest.approx(info_nce)
+    # Smoothing 0.2: targets (0.9, 0.1) and (0.1, 0.9).
+    first = 0.9 * math.log(0.9 / 0.75) + 0.1 * math.log(0.1 / 0.25)
+    second = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
+    value = losses.icon(drawings, photos, temperature, 0.2)
+    assert float(value) == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_icon_against_loops():
+    rng = np.random.default_rng(2)
+    sides = rng.normal(0, 1, (2, 5, 4))
+    sides /= np.linalg.norm(sides, axis=2, keepdims=True)
+    expected = 0.0
+    for a, b in (sides, sides[::-1]):
+        for i in range(5):
+            weights = [math.exp(a[i] @ b[j] / 0.3) for j in range(5)]
+            for j in range(5):
+                target = 0.9 * (i == j) + 0.1 / 5
+                expected += target * math.log(target * sum(weights) / weights[j]) / 10
+    value = losses.icon(*tf.constant(sides, tf.float32), 0.3, 0.1)
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
 def test_box_regression_by_hand():
     true = tf.constant([[0.0, 0.0, 0.5, 0.5]])
     made = tf.constant([[0.25, 0.0, 0.75, 0.5]])

@@ -21,17 +21,23 @@ def built(optimizer, *values):
     return optimizer, variables
 
 
-def test_steps_equal_those_of_keras_adam():
-    """Ten steps on the same gradients, dense and of rows looked up, one of them twice."""
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_steps_equal_those_of_keras(decay):
+    """Ten steps of Adam and AdamW on the same gradients, dense and of rows looked up, one of them
+    twice."""
     start = np.random.default_rng(0).normal(size=(4, 3))
     draws = np.random.default_rng(1).normal(size=(10, 4, 3)).astype(np.float32)
-    ours, (dense, rows) = built(adam(FallingRate(0.1, 10), 0.5, 0.99), start, start)
+    ours, (dense, rows) = built(
+        adam(FallingRate(0.1, 10), 0.5, 0.99, weight_decay=decay), start, start
+    )
     for draw in draws:
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(draw * dense)
             loss += tf.reduce_sum(draw[:3] * tf.gather(rows, [2, 0, 2]))
         minimise(ours, loss, tape, [dense, rows], scale_loss=False)
-    keras = tf.keras.optimizers.Adam(FallingRate(0.1, 10), 0.5, 0.99, jit_compile=False)
+    kind = tf.keras.optimizers.AdamW if decay else tf.keras.optimizers.Adam
+    options = {"weight_decay": decay} if decay else {}
+    keras = kind(FallingRate(0.1, 10), beta_1=0.5, beta_2=0.99, jit_compile=False, **options)
     theirs, expected = built(keras, start, start)
     for draw in draws:
         of_rows = np.stack([draw[1], 0 * draw[0], draw[0] + draw[2], 0 * draw[0]])
