@@ -91,3 +91,21 @@ def test_finds_the_photographs_it_has_learned():
     np.testing.assert_allclose(vectors[0], model.photographs(photos), atol=1e-5)
     similar = tf.matmul(vectors[1], vectors[0], transpose_b=True)
     np.testing.assert_array_equal(tf.argmax(similar, axis=1), np.arange(6))
+
+
+def test_an_encoder_of_vectors_from_a_file(tmp_path):
+    """Its mean colours are the features: no cells are built, and a step trains the heads alone."""
+    pictures = tf.keras.Input((SIDE, SIDE, 3))
+    vectors = tf.keras.layers.GlobalAveragePooling2D()(pictures)
+    net = tf.keras.Model(pictures, tf.keras.layers.Dense(5)(vectors))
+    net.save(tmp_path / "net.keras")
+    model = build(
+        "whole-scene", encoder=str(tmp_path / "net.keras"), pretrained_e_model="saved_model",
+        encoder_training="frozen", pretrained_weights="imagenet", backbone_alpha=1.0,
+    )  # fmt: skip
+    assert len(model.trainable_variables) == 4
+    photos = images(np.random.default_rng(0), 3, 3)
+    expected = model.photo_encoder.head(net(tf.cast(photos, tf.float32) / 255))
+    expected /= tf.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.embed_photographs(photos)["scene"], expected, atol=1e-5)
+    assert np.isfinite(float(model.train_step(scene_batch(0, [1, 2]), *step_args())["total_loss"]))
