@@ -41,7 +41,7 @@ CELLS, CELL_WIDTH = 4, 32
 
 @dataclass(frozen=True)
 class WholeSceneHParams(BackboneHParams):
-    """Of 'whole-scene'."""
+    """Hparams of the whole-scene model."""
 
     image_size: int = hp(160, "side of photographs and drawings, pixels", low=16, high=1024)
     siamese: bool = hp(True, "photographs and drawings share the backbone's weights")
