@@ -230,6 +230,7 @@ def serve(app, bound):
     """Listen at a bound socket, print the address, and serve until the process ends. OSError when
     another process listens there by now."""
     utilities.Error.to_response = _to_response
+    logging.getLogger("waitress").setLevel(logging.WARNING)  # clients may leave as they like
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # ours tells who comes too soon
     host, port = bound.getsockname()[:2]
     try:

@@ -13,7 +13,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -27,7 +27,6 @@ from dataloaders import images, sketches
 FORMAT, VERSION = "scene-designer scene", 1
 MOST_BYTES = 16 << 20  # of a file
 LEAST_EXTENT = 0.01  # of the canvas: a straight line has a box too
-MOST_POINTS = 50_000  # of an object: many minutes of drawing
 CURVE_POINTS = 16  # of each curve of an SVG
 LARGEST = 255  # units that strokes are scaled to, as those of Quick, Draw! are
 
@@ -101,8 +100,10 @@ class Scene:
         numbers = sum(map(np.size, each.strokes))
         if (numbers > 0) == (each.picture is not None):
             raise UserError("it needs strokes or a picture, and not both")
-        if numbers > 2 * MOST_POINTS:
-            raise UserError(f"it has more than {MOST_POINTS:,} points: leave out every second")
+        if numbers > 2 * sketches.MAX_POINTS:
+            raise UserError(
+                f"it has more than {sketches.MAX_POINTS:,} points: leave out every second"
+            )
         for stroke in each.strokes:
             points = np.asarray(stroke)
             if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "iuf":
@@ -211,11 +212,14 @@ def _of_object(number: int) -> Iterator[None]:
 # ---- JSON ----------------------------------------------------------------------------------------
 
 
+_Label = Annotated[str, msgspec.Meta(max_length=100)]  # a refusal repeats it
+
+
 class _SavedObject(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     strokes: list[list[tuple[float, float]]] = []
     picture: str | None = None  # a data URL
     box: Box | None = None
-    label: str | None = None
+    label: _Label | None = None
     is_photo: bool = False
 
 

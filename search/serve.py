@@ -78,15 +78,18 @@ class _Part(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     count: Annotated[int, msgspec.Meta(ge=1, le=100)] = 24
 
 
+_Weight = Annotated[float, msgspec.Meta(le=1e6)]  # scores stay numbers that JSON has
+
+
 class _Search(_Part):
     scene: msgspec.Raw
-    weights: dict[str, float] = msgspec.field(default_factory=WEIGHTS.copy)
+    weights: dict[str, _Weight] = msgspec.field(default_factory=WEIGHTS.copy)
 
 
 # The weight of each ranking beside the part.
 _Like = msgspec.defstruct(
     "_Like",
-    [(name, float, weight) for name, weight in WEIGHTS.items()],
+    [(name, _Weight, weight) for name, weight in WEIGHTS.items()],
     bases=(_Part,),
     kw_only=True,
 )

@@ -195,6 +195,17 @@ def test_what_they_left(world):
         assert set(label[label < 255] + 1) <= set(ids)
 
 
+def test_three_commands_from_own_photographs(monkeypatch, capsys, tmp_path):
+    """A word that a command does not know ends it with 2; what is not there, with 1."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"\n    make install\n((?:    .*\n)+)", text)[1]
+    lines = [line.replace("path/to", str(tmp_path)).split()[1:] for line in block.splitlines()]
+    assert [words[:2] for words in lines] == [["-m", "search.build"], ["-m", "search.serve"]]
+    for words in lines:
+        assert run(["python", *words], monkeypatch) == 1
+        assert str(tmp_path) in capsys.readouterr().err
+
+
 def test_help_of_all_hparams(monkeypatch, capsys):
     """`python train.py --help-hps`, which the README quotes without a model."""
     assert run(["python", "train.py", "--help-hps"], monkeypatch) == 0

@@ -123,7 +123,7 @@ WHITE = data_url(Image.new("L", (20, 20), 255))
         ("a.json", page([LINE] * 500), "500 objects"),
         ("a.json", page([{}]), "object 0: it needs strokes or a picture"),
         ("a.json", page([{"strokes": [[]]}]), "object 0: it needs strokes or a picture"),
-        ("a.json", page([{"strokes": [[[1, 2], [3, 4]] * 25_001]}]), "more than 50,000 points"),
+        ("a.json", page([{"strokes": [[[1, 2], [3, 4]] * 5_001]}]), "more than 10,000 points"),
         ("a.json", page([LINE, {"strokes": [[[200, 0], [300, 9]]]}]), "object 1: it lies outside"),
         ("a.json", page([{"strokes": [[[1, float("nan")]]]}]), "no scene"),
         ("a.json", page([{**LINE, "box": [0.5, 0, 0.4, 1]}]), "x0 < x1"),

@@ -229,7 +229,7 @@ def of_object(**changes):
     return drawn(objects=[{**SCENE["objects"][0], **changes}])
 
 
-MANY = [[float(n), float(n % 7)] for n in range(60_000)]
+MANY = [[float(n), float(n % 7)] for n in range(10_001)]
 BAD = {
     "no JSON": (b"<html>", "no such request"),
     "not UTF-8": (b'{"scene": "\xff"}', "no such request|no scene"),
@@ -240,6 +240,7 @@ BAD = {
     "before the first": ({"scene": SCENE, "first": -1}, "first"),
     "too many": ({"scene": SCENE, "count": 101}, "count"),
     "a ranking that is not there": ({"scene": SCENE, "weights": {"x": 1}}, "no ranking 'x'"),
+    "a weight like no other": ({"scene": SCENE, "weights": {"layout": 1e308}}, "weights"),
     "a weight below 0": ({"scene": SCENE, "weights": {"layout": -1}}, "weight of 'layout'"),
     "an empty scene": (drawn(objects=[]), "0 objects"),
     "500 objects": (drawn(objects=SCENE["objects"] * 500), "500 objects"),
@@ -252,7 +253,8 @@ BAD = {
     "NaN": (json.dumps(of_object(strokes=[[[1, float("nan")], [2, 3]]])).encode(), "no such"),
     "infinite": (b'{"scene": ' + json.dumps(SCENE).replace("160", "1e999").encode() + b"}", ""),
     "huge": (of_object(strokes=[[[-1e308, 0], [1e308, 9]]]), "object 0: "),
-    "many points": (of_object(strokes=[MANY]), "more than 50,000 points"),
+    "many points": (of_object(strokes=[MANY]), "more than 10,000 points"),
+    "a long label": (of_object(label="x" * 1_000_000), "length <= 100"),
     "an unknown label": (of_object(label="unicorn"), "knows no class 'unicorn'"),
     "a picture from elsewhere": (
         of_object(strokes=[], picture="http://example.org/a.png", box=[0, 0, 1, 1]), "data URL",
@@ -281,6 +283,7 @@ def test_bad_requests_are_answered_with_a_sentence(site, name):
         ("/api/photographs/" + "9" * 50, 404), ("/api/photographs/0/objects/2", 404),
         ("/api/photographs/0?size=huge", 400), ("/api/photographs/33/like", 404),
         ("/api/photographs/0/like?count=0", 400), ("/api/photographs/0/like?learned=nan", 400),
+        ("/api/photographs/0/like?layout=1e308", 400),
         ("/api/photographs/0/like?path=/etc/passwd", 400), ("/api/search", 405), ("/none", 404),
         ("/static/../serve.py", 404), ("/static/%2e%2e/serve.py", 404),
         ("/static/.%2f..%2fserve.py", 404),
