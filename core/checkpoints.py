@@ -273,7 +273,7 @@ def load(model: Any, folder: Path, hint: str = "") -> CheckpointState:
         raise UserError(
             f"the checkpoint {folder} is of the model {state.model!r}, not {model.name!r}"
         )
-    check_vocabulary(state.vocabulary, model.vocabulary, f"the checkpoint {folder}")
+    check_vocabulary(model, state.vocabulary, model.vocabulary, f"the checkpoint {folder}")
     with _explained(folder, hint), _readable_prefix(folder) as prefix:
         status = _root(model).read(prefix)
         try:
@@ -289,7 +289,7 @@ def warm_start(model: Any, folder: Path, source: str) -> CheckpointState:
     state = CheckpointState.read(folder)
     if state.model != source:
         raise UserError(f"the checkpoint {folder} is of the model {state.model!r}, not {source!r}")
-    check_vocabulary(state.vocabulary, model.vocabulary, f"the checkpoint {folder}")
+    check_vocabulary(model, state.vocabulary, model.vocabulary, f"the checkpoint {folder}")
     with _explained(folder, ""), _readable_prefix(folder) as prefix:
         root = tf.train.Checkpoint(model=tf.train.Checkpoint(**model.warm_start_parts()))
         status = root.read(prefix).expect_partial()
@@ -343,10 +343,10 @@ def _check_finite(model: Any, step: int) -> None:
             )
 
 
-def check_vocabulary(trained: Vocabulary, given: Vocabulary, what: str) -> None:
-    """Raise UserError naming the first label that differs. what: begins the message, and was
-    trained with the one vocabulary; the data have the other."""
-    if trained.names == given.names:
+def check_vocabulary(model: Any, trained: Vocabulary, given: Vocabulary, what: str) -> None:
+    """Raise UserError naming the first label that differs, for a model that sees labels. what:
+    begins the message, and was trained with the one vocabulary; the data have the other."""
+    if not model.needs_objects or trained.names == given.names:
         return
     count = min(len(trained.names), len(given.names))
     differing = (i for i in range(count) if trained.names[i] != given.names[i])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from core import commands, hparams, script_flags
-from core.errors import UserError
+from core.errors import UsageError, UserError
 from core.experiment import Experiment, Trained
 from core.files import write_json
 from core.provenance import circumstances
@@ -187,7 +187,7 @@ def _opened(
         else:
             run = Run.load(settings, checkpoint)
             what = f"the checkpoint {checkpoint}"
-            checkpoints.check_vocabulary(run.vocabulary, dataset.vocabulary, what)
+            checkpoints.check_vocabulary(run.model, run.vocabulary, dataset.vocabulary, what)
             log.info("opened %s", checkpoint)
         yield run, dataset, checkpoint
 
@@ -253,6 +253,11 @@ def _run_on_model(
             "loader": run.settings.loader_name,
             "data": run.settings.data_digests(),
         }
+        if not dataset.has_objects:
+            raise UsageError(
+                f"{args.experiment} looks at the objects of scenes, and those of {dataset.name} "
+                "have none"
+            )
         write_json(record_path, record)
         experiment.run(Trained(run.model, dataset, args.model_id, run.step))
 

@@ -90,6 +90,7 @@ class Dataset(abc.ABC):
     batch_type: type  # one of dataloaders.batches
     sizes: DataSizes
     vocabulary: Vocabulary  # the classes that labels of batches index; set by the constructor
+    has_objects: bool = True  # False: whole photographs and drawings, for a `WholeSceneModel`
     parallel_calls: int | None = None  # batches made at the same time; None: tf.data decides
     prefetch: int = 2  # finished batches that wait for the model
 

@@ -64,6 +64,7 @@ class Model(tf.Module, abc.ABC):
     batch_type: str  # name of the class in dataloaders.batches it trains on
     # Names of its metrics. All are computed during training, every notify_every steps.
     metrics: tuple[str, ...] = ()
+    needs_objects: bool = True  # whether it sees the objects of scenes, with their classes
     optimizers: dict[str, tf.keras.optimizers.Optimizer]
     # Hparams that may differ between this model and the one it is warm started from; all others
     # that both have must be equal.
@@ -213,6 +214,7 @@ class SceneGraphModel(ObjectEncoder, SceneModel):
 class WholeSceneModel(SceneModel):
     """A model that sees a whole photograph and a whole drawing; it needs no boxes or classes."""
 
+    needs_objects = False
     scene_size: int  # side in pixels of the pictures it sees
 
     @abc.abstractmethod
@@ -223,7 +225,7 @@ class WholeSceneModel(SceneModel):
     @abc.abstractmethod
     def embed_drawings(self, drawings: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the scene vectors of whole drawings, as `embed_photographs`. drawings: uint8
-        (N, S, S, 1), 255 = white paper, every sketch in its box (`core.drawings`)."""
+        (N, S, S, 1), 255 = white paper, as of `core.drawings.scene_drawings`."""
 
 
 class LayoutModel(Model):

@@ -212,7 +212,7 @@ class Run:
         """
         settings = self.settings.with_data(loader, data_hparams)
         dataset = settings.open_dataset()
-        checkpoints.check_vocabulary(self.vocabulary, dataset.vocabulary, "the run")
+        checkpoints.check_vocabulary(self.model, self.vocabulary, dataset.vocabulary, "the run")
         return dataset
 
     # ---- encoding -----------------------------------------------------------------------------

@@ -231,15 +231,17 @@ class Settings:
 
 def takes_batches_of(model_cls: type, loader_cls: type) -> bool:
     """Return whether the model trains on the loader's batches."""
-    return model_cls.batch_type == loader_cls.batch_type.__name__
+    same = model_cls.batch_type == loader_cls.batch_type.__name__
+    return same and (loader_cls.has_objects or not model_cls.needs_objects)
 
 
 def _check_batches(model_name: str, loader_name: str) -> None:
-    model_cls = MODELS[model_name]
-    if not takes_batches_of(model_cls, LOADERS[loader_name]):
+    model_cls, loader_cls = MODELS[model_name], LOADERS[loader_name]
+    if not takes_batches_of(model_cls, loader_cls):
+        objects = "" if loader_cls.has_objects else ", whose scenes have no objects"
         raise UsageError(
-            f"{model_name} does not take the batches of the loader {loader_name!r}; choose of "
-            f"{loaders_for(model_cls)}"
+            f"{model_name} does not take the batches of the loader {loader_name!r}{objects}; "
+            f"choose of {loaders_for(model_cls)}"
         )
 
 

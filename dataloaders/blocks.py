@@ -159,8 +159,8 @@ def window_rows(usable: tf.Tensor, batch_size: int, what: str, *coordinates: Any
 
 @contextlib.contextmanager
 def reading_errors_explained(folders: Iterable[str | Path]) -> Iterator[None]:
-    """Turn what TensorFlow raises about the prepared sets in `folders` into a UserError that names
-    the file; other errors pass unchanged."""
+    """Turn what TensorFlow raises about the sets in `folders` into a UserError that names the file;
+    other errors pass unchanged."""
     try:
         yield
     except tf.errors.DataLossError:
@@ -174,6 +174,13 @@ def reading_errors_explained(folders: Iterable[str | Path]) -> Iterator[None]:
             "the disk if it happens again"
         ) from None
     except tf.errors.InvalidArgumentError as error:
+        if re.search("Invalid JPEG|Unknown image file", error.message):  # nor that file
+            for folder in folders:
+                for picture in sorted(Path(folder).glob("*/*/[!.]*.jpg")):
+                    if not _is_decodable(picture):
+                        raise UserError(
+                            f"{picture} is damaged: put it there anew, or take it away"
+                        ) from None
         if _NONE_USABLE not in error.message:
             raise
         raise UserError(re.search(rf"\d+ [^\n]* {_NONE_USABLE}", error.message)[0]) from None
@@ -183,9 +190,18 @@ def reading_errors_explained(folders: Iterable[str | Path]) -> Iterator[None]:
     ) as error:  # fmt: skip
         remedy = "look at its permissions and at the disk, or prepare the set again"
         reason = file_error(error, remedy)
-        if ".tfrecord" not in reason:
+        if ".tfrecord" not in reason and ".jpg" not in reason:
             raise
-        raise UserError(f"a shard cannot be read: {reason}") from None
+        what = "shard" if ".tfrecord" in reason else "picture"
+        raise UserError(f"a {what} cannot be read: {reason}") from None
+
+
+def _is_decodable(picture: Path) -> bool:
+    try:
+        tf.io.decode_jpeg(picture.read_bytes())
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True
 
 
 def _is_readable(shard: Path) -> bool:

@@ -12,7 +12,12 @@ import tensorflow as tf
 from core import geometry
 from core.dataset import SceneDataset
 from core.errors import UsageError
-from core.evaluation.query_protocols import DrawnScenes, QueryObjects, QueryProtocol
+from core.evaluation.query_protocols import (
+    DrawnScenes,
+    QueryObjects,
+    QueryProtocol,
+    standard_protocols,
+)
 from dataloaders import random_draws
 from dataloaders.random_draws import Stream
 from dataloaders.scene_graph import places_in_scene
@@ -24,9 +29,11 @@ def query_objects(
     dataset: SceneDataset, protocol: QueryProtocol, drawn: DrawnScenes
 ) -> QueryObjects:
     """Return the objects that queries show under a protocol; the method `queries` of loaders."""
-    if protocol.boxes == "own" and not dataset.own_boxes:
+    allowed = {each.boxes for each in standard_protocols(dataset.own_boxes, dataset.has_objects)}
+    if protocol.boxes not in allowed:
         raise UsageError(
-            f"the drawings of {dataset.name} have no boxes of their own: boxes=shared or jittered"
+            f"queries of {dataset.name} cannot have {protocol.boxes} boxes: boxes="
+            f"{' or '.join(sorted(allowed))}"
         )
     return apply_protocol(protocol, drawn, dataset.seed)
 
@@ -41,7 +48,7 @@ def apply_protocol(protocol: QueryProtocol, drawn: DrawnScenes, seed: int) -> Qu
     scenes, objects = len(drawn.image_ids), len(drawn.obj_to_img)
     coordinates = drawn.image_ids[drawn.obj_to_img], places_in_scene(drawn.obj_to_img)
     boxes = drawn.boxes
-    if protocol.boxes != "own":
+    if protocol.boxes in ("shared", "jittered"):
         # An object that is not in the photograph keeps its own: there is no other.
         depicts = drawn.query_to_photo[:, None] >= 0
         boxes = np.where(depicts, drawn.photo_boxes[drawn.query_to_photo], boxes)

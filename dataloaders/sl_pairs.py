@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,7 +179,10 @@ def list_pairs(folder: Path, problems: list[Problem]) -> list[PairFiles]:
     """Return the pairs of a split's folder, by ascending id. What has no partner goes to
     `problems`."""
     pictures, tables = (
-        [_by_number(folder / side / kind, suffixes, problems) for side in ("image", "sketch")]
+        [
+            by_number(sorted((folder / side / kind).glob("[!.]*")), suffixes, problems)
+            for side in ("image", "sketch")
+        ]
         for kind, suffixes in (("Image", (".jpg", ".jpeg", ".png")), ("GraphFeatures", (".csv",)))
     )
     photos, drawings = pictures
@@ -192,10 +195,12 @@ def list_pairs(folder: Path, problems: list[Problem]) -> list[PairFiles]:
     ]
 
 
-def _by_number(folder: Path, suffixes: Sequence[str], problems: list[Problem]) -> dict[int, Path]:
+def by_number(
+    paths: Iterable[Path], suffixes: Sequence[str], problems: list[Problem]
+) -> dict[int, Path]:
     """Return number -> file; a number may have leading zeros. Others go to `problems`."""
     files: dict[int, Path] = {}
-    for path in sorted(folder.glob("[!.]*")):
+    for path in paths:
         known = re.fullmatch(r"[0-9]{1,18}", path.stem) and int(path.stem) not in files
         if not known or path.suffix.lower() not in suffixes:
             reason = (

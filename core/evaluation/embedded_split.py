@@ -6,7 +6,9 @@
 
 Every crop and sketch is encoded once (some 4 kB an object); a query protocol rearranges the encoded
 sketches. A `WholeSceneModel` embeds every photograph once, and keeps the sketches (9 kB each) to
-draw them anew for each protocol. Letters as in `models/__init__.py`; N, O are of the whole split.
+draw them anew for each protocol. In a set without objects each photograph and each drawing is one
+object of its own that fills the page. Letters as in `models/__init__.py`; N, O are of the whole
+split.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import tensorflow as tf
 
 from core import geometry
 from core.dataset import Dataset
-from core.drawings import compose_drawings, resize_pictures
+from core.drawings import compose_drawings, resize_pictures, scene_drawings
 from core.errors import EmptySplitError, UsageError, UserError
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Result
@@ -340,25 +342,34 @@ class Evaluation:
             if on_batch:
                 on_batch(batch)
             image_ids.append(batch.image_ids.numpy())
+            pages = range(scenes, scenes + len(image_ids[-1]))
             if self.dataset.has_photos:
-                self._add_graph(photos, batch.photo, scenes)
+                self._add_graph(photos, batch.photo, pages)
                 self._add_photos(photos, batch)
             if self.dataset.has_queries:
-                self._add_graph(queries, batch.query, scenes)
+                self._add_graph(queries, batch.query, pages)
                 self._add_queries(queries, batch, objects)
             scenes += len(image_ids[-1])
             objects += len(photos["classes"][-1]) if self.dataset.has_photos else 0
         if queries:  # the last row, which -1 names, is white paper
-            paper = tf.fill((1, *batch.sketches.shape[1:]), tf.constant(255, tf.uint8))
+            sketches = self._sketches(batch)
+            paper = tf.fill((1, *sketches.shape[1:]), tf.constant(255, tf.uint8))
             self._add_sketches(queries, paper)
         for name, columns in (("photos", photos), ("queries", queries)):
             self._computed[name] = {key: np.concatenate(rows) for key, rows in columns.items()}
         self._computed["image_ids"] = np.concatenate(image_ids)
 
-    def _add_graph(self, columns: dict[str, list], graph: Any, scenes: int) -> None:
-        columns["boxes"].append(graph.boxes.numpy())  # turned once the protocol has moved them
-        columns["classes"].append(graph.classes.numpy())
-        columns["obj_to_img"].append(graph.obj_to_img.numpy() + scenes)
+    def _add_graph(self, columns: dict[str, list], graph: Any, scenes: range) -> None:
+        """graph: None of a set without objects. scenes: rows of the batch's scenes."""
+        if graph is None:
+            boxes = np.tile(np.float32([0, 0, 1, 1]), (len(scenes), 1))
+            classes, obj_to_img = np.zeros(len(scenes), np.int32), np.array(scenes, np.int32)
+        else:
+            boxes, classes = graph.boxes.numpy(), graph.classes.numpy()
+            obj_to_img = graph.obj_to_img.numpy() + scenes.start
+        columns["boxes"].append(boxes)  # turned once the protocol has moved them
+        columns["classes"].append(classes)
+        columns["obj_to_img"].append(obj_to_img)
 
     def _add_photos(self, columns: dict[str, list], batch: Any) -> None:
         if batch.masks is not None:
@@ -367,18 +378,30 @@ class Evaluation:
             self._add_encoded(columns, self.model.embed_photos(self._turned(batch.crops)))
             return
         images = resize_pictures(batch.images, self.model.scene_size)
-        for name, vectors in self.model.embed_photographs(self._turned(images)).items():
+        self._add_vectors(columns, self.model.embed_photographs(self._turned(images)))
+
+    def _add_vectors(self, columns: dict[str, list], found: dict[str, tf.Tensor]) -> None:
+        for name, vectors in found.items():
             columns[f"{name} vectors"].append(self._finite(vectors, f"{name} vectors"))
 
     def _add_queries(self, columns: dict[str, list], batch: Any, objects: int) -> None:
-        depicted = np.full(len(batch.sketches), -1, np.int32)
+        sketches = self._sketches(batch)
+        depicted = np.full(len(sketches), -1, np.int32)
         if batch.query_to_photo is not None:
             depicted = batch.query_to_photo.numpy()
         columns["query_to_photo"].append(np.where(depicted < 0, -1, depicted + objects))
-        self._add_sketches(columns, self._turned(batch.sketches))
+        self._add_sketches(columns, self._turned(sketches))
+
+    def _sketches(self, batch: Any) -> tf.Tensor:
+        """Return the sketches of a batch's queries: of each object, or whole drawings."""
+        if self.dataset.has_objects:
+            return batch.sketches
+        return scene_drawings(batch, self.model.scene_size)
 
     def _add_sketches(self, columns: dict[str, list], sketches: tf.Tensor) -> None:
-        if isinstance(self.model, WholeSceneModel):
+        if not self.dataset.has_objects:
+            self._add_vectors(columns, self.model.embed_drawings(sketches))
+        elif isinstance(self.model, WholeSceneModel):
             columns["sketches"].append(sketches.numpy())
         else:
             self._add_encoded(columns, self.model.embed_sketches(sketches))
@@ -413,7 +436,10 @@ class Evaluation:
         columns = (drawn[name] for name in ("obj_to_img", "boxes", "query_to_photo"))
         shown = self.dataset.queries(protocol, DrawnScenes(image_ids, *columns, photo_boxes))
         boxes, obj_to_img = self._turned_boxes(shown.boxes), drawn["obj_to_img"][shown.rows]
-        if isinstance(self.model, WholeSceneModel):
+        if not self.dataset.has_objects:
+            encoded = dict.fromkeys(ENCODED)
+            vectors = {n: drawn[f"{n} vectors"][shown.sketches] for n in self.model.vector_names}
+        elif isinstance(self.model, WholeSceneModel):
             encoded = dict.fromkeys(ENCODED)
             vectors = self._drawing_vectors(drawn["sketches"], shown.sketches, boxes, obj_to_img)
         else:

@@ -221,13 +221,16 @@ def summary(figures: Sequence[Figure]) -> str:
     """Return the figures that count as text of at most 100 columns: searches with real sketches
     under `main_protocol`, and all figures that are of no query protocol. Each has its control."""
     searches = [figure for figure in figures if {"boxes", "sketches"} <= figure.labels.keys()]
-    main = main_protocol(any(figure.labels["boxes"] == "own" for figure in searches))
+    boxes = {figure.labels["boxes"] for figure in searches}
+    main = main_protocol("own" in boxes, "whole-drawing" not in boxes)
     shown = [figure for figure in searches if main.labels.items() <= figure.labels.items()]
     others = [figure for figure in figures if figure not in searches]
     texts = []
     if shown:
         sizes = {f"{figure.n} queries in {figure.gallery} photographs" for figure in shown}
-        title = f"Search for scenes, {main.boxes} boxes, {', '.join(sorted(sizes))}:"
+        whole = main.boxes == "whole-drawing"
+        kind = "whole drawings" if whole else f"{main.boxes} boxes"
+        title = f"Search for scenes, {kind}, {', '.join(sorted(sizes))}:"
         texts += [title, _short_table(shown, "real", "blank", main.labels), ""]
     if others:
         texts.append(_short_table(others, "value", "control"))

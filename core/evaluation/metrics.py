@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # TensorFlow is imported when a metric is computed
 
 def _scene_figures(evaluation: Evaluation, name: str, kind: str) -> list[Figure]:
     """Return scene recall under the standard protocols, by each vector asked for."""
-    protocols = standard_protocols(evaluation.dataset.own_boxes)
+    dataset = evaluation.dataset
+    protocols = standard_protocols(dataset.own_boxes, dataset.has_objects)
     gallery, split, seed = evaluation.photos.num_scenes, evaluation.split, evaluation.seed
     figures = []
     for vector in evaluation.vectors:

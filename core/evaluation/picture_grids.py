@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core import plots
-from core.drawings import compose_drawings
+from core.drawings import compose_drawings, scene_drawings
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Picture
 from core.evaluation.query_protocols import main_protocol
@@ -182,19 +182,23 @@ def collect_pictures(
         for scene in wanted.intersection(range(first, first + count)):
             photo = Image.fromarray(batch.images[scene - first].numpy())
             images[scene] = photo.resize((side, side), Image.Resampling.LANCZOS)
-            if scene in drawn:
+            if scene in drawn and batch.drawings is not None:
+                drawing = scene_drawings(batch, side)[scene - first, ..., 0].numpy()
+                drawings[scene] = Image.fromarray(drawing).convert("RGB")
+            elif scene in drawn:
                 own = np.flatnonzero(queries.obj_to_img == scene)
                 sketches = batch.sketches.numpy()[queries.rows[own] - sketched]
                 drawings[scene] = scene_drawing(sketches, queries.boxes[own], side)
         first += count
-        sketched += len(batch.sketches)
+        sketched += 0 if batch.sketches is None else len(batch.sketches)
     return images, drawings
 
 
 @METRICS.register("sbir-on-valid")
 def _search(evaluation: Evaluation, name: str) -> list[Picture]:
     """Draw some queries of the main protocol, and what they find."""
-    protocol, vector = main_protocol(evaluation.dataset.own_boxes), evaluation.vectors[0]
+    dataset, vector = evaluation.dataset, evaluation.vectors[0]
+    protocol = main_protocol(dataset.own_boxes, dataset.has_objects)
     photos, queries = evaluation.photos, evaluation.queries(protocol)
     chosen = random_rows(photos.num_scenes, ROWS, evaluation.seed)
     found, distances = retrieval.nearest(
@@ -204,9 +208,11 @@ def _search(evaluation: Evaluation, name: str) -> list[Picture]:
     shown = set(chosen) | set(found.ravel())
     images, drawings = collect_pictures(evaluation, queries, shown, set(chosen))
 
-    names = evaluation.dataset.vocabulary.names
+    names = dataset.vocabulary.names
     captions = {
         scene: ", ".join(names[c] for c in queries.classes[queries.obj_to_img == scene])
+        if dataset.has_objects
+        else ""
         for scene in chosen.tolist()
     }
     subject, count = f"{page_title(evaluation)}: {protocol}, by {vector}", photos.num_scenes

@@ -10,7 +10,7 @@ import numpy as np
 
 from core.errors import UsageError
 
-BOXES = ("shared", "jittered", "own")
+BOXES = ("shared", "jittered", "own", "whole-drawing")
 SKETCHES = ("real", "blank", "shuffled")
 DIRECTIONS = ("canonical", "random")
 
@@ -22,7 +22,7 @@ class QueryProtocol:
 
     boxes: 'shared': each object has the box it has in the very photograph that is looked for (the
     paper's; boxes alone identify a scene); 'jittered': that box, shifted and scaled; 'own': the box
-    of the drawing, where the set has them.
+    of the drawing, where the set has them; 'whole-drawing': none, of a set without objects.
     sketches: 'real'; 'blank': white paper, a control of what boxes alone can do; 'shuffled': those
     of another scene, a control of sketches that say nothing about the photograph.
     UsageError for other values.
@@ -65,22 +65,21 @@ class QueryProtocol:
         return dataclasses.replace(self, sketches="blank")
 
 
-def standard_protocols(own_boxes: bool) -> tuple[QueryProtocol, ...]:
-    """Return the protocols that scene recall is always measured under. own_boxes: whether the set
-    has them."""
-    return tuple(
-        QueryProtocol(boxes, sketches) for boxes in BOXES[: 2 + own_boxes] for sketches in SKETCHES
-    )
+def standard_protocols(own_boxes: bool, has_objects: bool = True) -> tuple[QueryProtocol, ...]:
+    """Return the protocols that scene recall is always measured under. own_boxes, has_objects: as
+    of the set (`core.dataset.SceneDataset`)."""
+    boxes = BOXES[: 2 + own_boxes] if has_objects else ("whole-drawing",)
+    return tuple(QueryProtocol(each, sketches) for each in boxes for sketches in SKETCHES)
 
 
-def main_protocol(own_boxes: bool) -> QueryProtocol:
+def main_protocol(own_boxes: bool, has_objects: bool = True) -> QueryProtocol:
     """Return the protocol that counts, and that pictures show: positions alone do not answer it."""
-    return QueryProtocol("own" if own_boxes else "jittered")
+    return standard_protocols(own_boxes, has_objects)[-len(SKETCHES)]
 
 
 class DrawnScenes(NamedTuple):
     """The sketched scenes of a split, one for each of N photographs: Q sketched objects, O
-    photographed ones."""
+    photographed ones. A whole drawing, or photograph, is one object that fills its page."""
 
     image_ids: np.ndarray  # int64 (N,)
     obj_to_img: np.ndarray  # int32 (Q,), ascending

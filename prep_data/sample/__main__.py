@@ -1,4 +1,5 @@
-"""Draw a small world in the layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO and SketchyCOCO-SL.
+"""Draw a small world in the layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO, SketchyCOCO-SL and
+FS-COCO.
 
     python -m prep_data.sample --target-dir sample
 
@@ -26,15 +27,16 @@ _HELP = {
     "eval_drawings": "drawings of valid and of test, of each class",
     "sl_train_pairs": "photographs with a drawing of the scene, train",
     "sl_test_pairs": "the same of test",
+    "fs_pairs": "photographs with a drawing of the scene and no objects, of ten users",
 }
-_MAY_BE_ZERO = ("seed", "workers", "sl_train_pairs", "sl_test_pairs")
+_MAY_BE_ZERO = ("seed", "workers", "sl_train_pairs", "sl_test_pairs", "fs_pairs")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = commands.Parser(
         prog="python -m prep_data.sample",
-        description="Draws a small world in the layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO "
-        "and SketchyCOCO-SL.",
+        description="Draws a small world in the layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO, "
+        "SketchyCOCO-SL and FS-COCO.",
     )
     parser.add_argument("--target-dir", type=Path, required=True, help="folder to write to")
     for name, default in Settings()._asdict().items():
@@ -84,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(
         f"{target}: {len(CLASSES)} object classes, {settings.train_images} + "
         f"{settings.val_images} photographs, {drawings} drawings of each Quick, Draw! class, "
-        f"{settings.sl_train_pairs} + {settings.sl_test_pairs} drawn scenes"
+        f"{settings.sl_train_pairs} + {settings.sl_test_pairs} + "
+        f"{settings.fs_pairs} drawn scenes"
     )
 
 

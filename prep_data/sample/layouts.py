@@ -1,4 +1,5 @@
-"""Write the sample in the public layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO, SketchyCOCO-SL.
+"""Write the sample in the public layouts of Quick, Draw!, COCO-Stuff, SketchyCOCO, SketchyCOCO-SL
+and FS-COCO.
 
 Format for format as published, so that commands and loaders take the path they take on the real
 sets. The same settings give the same bytes.
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from core.files import write_json
 from dataloaders import sketches
-from prep_data.sample import sketchycoco_sl
+from prep_data.sample import fs_coco, sketchycoco_sl
 from prep_data.sample.annotations import annotate_stuff, annotate_thing
 from prep_data.sample.objects import BACKGROUNDS, CLASSES, OTHER, individual_of
 from prep_data.sample.pen import draw
@@ -26,7 +27,7 @@ from prep_data.sample.scenes import Object, make_scene
 from prep_data.set_writer import SPLITS
 from prep_data.workers import ordered_map, worker_pool
 
-VERSION = 3  # of the sample: raised when the same flags give other bytes
+VERSION = 4  # of the sample: raised when the same flags give other bytes
 _SKETCHY_SIDE = 128
 
 
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
     eval_drawings: int = 40
     sl_train_pairs: int = 100
     sl_test_pairs: int = 100
+    fs_pairs: int = 100
 
 
 class _SceneEntries(NamedTuple):
@@ -186,6 +188,7 @@ def _folders(folder: Path, settings: Settings) -> Iterator[Path]:
     for split, count in (("train", settings.sl_train_pairs), ("test", settings.sl_test_pairs)):
         if count:  # the published set has no train
             yield from sketchycoco_sl.folders(folder / "sketchycoco-sl" / split)
+    yield from fs_coco.folders(folder / "fs-coco")
 
 
 def write_sample(folder: Path, settings: Settings, workers: int) -> None:
@@ -199,7 +202,7 @@ def write_sample(folder: Path, settings: Settings, workers: int) -> None:
     }
     pairs = [("train", index) for index in range(settings.sl_train_pairs)]
     pairs += [("test", index) for index in range(settings.sl_test_pairs)]
-    n_tasks = len(classes) + sum(map(len, scenes.values())) + len(pairs)
+    n_tasks = len(classes) + sum(map(len, scenes.values())) + len(pairs) + settings.fs_pairs
     with worker_pool(workers) as pool, tqdm(total=n_tasks, disable=None) as bar:
 
         def run(work: Any, tasks: Iterable[Any]) -> list[Any]:
@@ -214,4 +217,7 @@ def write_sample(folder: Path, settings: Settings, workers: int) -> None:
             entries = run(partial(_write_scene, folder, settings.seed), tasks)
             _write_annotations(folder, split, entries)
         run(partial(sketchycoco_sl.write_pair, folder / "sketchycoco-sl", settings.seed), pairs)
+        whole = folder / "fs-coco"
+        run(partial(fs_coco.write_pair, whole, settings.seed), range(settings.fs_pairs))
+        fs_coco.write_lists(whole, settings.fs_pairs)
     write_json(folder / "sample.json", {"version": VERSION, **settings._asdict()})

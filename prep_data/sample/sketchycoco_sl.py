@@ -18,7 +18,7 @@ from dataloaders.sl_pairs import CLASSES as CLASS_NAMES
 from dataloaders.sl_pairs import COLUMNS
 from prep_data.sample.objects import CLASSES, GRASS, SKY, individual_of
 from prep_data.sample.pen import draw
-from prep_data.sample.scenes import Object, make_scene
+from prep_data.sample.scenes import Object, Scene, make_scene
 
 _NUMBERS = {name: number for number, name in CLASS_NAMES.items()}
 _KNOWN = tuple(cls for cls in CLASSES if cls.name in _NUMBERS)
@@ -44,11 +44,8 @@ def write_pair(folder: Path, seed: int, task: tuple[str, int]) -> None:
     seen: list[tuple[Object, np.ndarray]] = []
     while not seen:  # of an object that had no room nothing can be seen
         scene = make_scene(rng, _KNOWN, _COUNTS, heaps=0.0)
-        boxes = [_visible(thing.coverage) for thing in scene.objects]
-        seen = [(thing, box) for thing, box in zip(scene.objects, boxes) if box is not None]
-    kept = rng.random(len(seen)) >= _FORGOTTEN
-    kept[rng.integers(len(seen))] = True
-    drawing, drawn = _draw([pair for pair, stays in zip(seen, kept) if stays], scene.labels, rng)
+        seen = visible_objects(scene)
+    drawing, drawn = draw_from_memory(seen, scene.labels, rng)
     for side, picture, suffix, rows in (
         ("image", Image.fromarray(scene.image), "jpg", seen),
         ("sketch", drawing, "png", drawn),
@@ -60,6 +57,12 @@ def write_pair(folder: Path, seed: int, task: tuple[str, int]) -> None:
             table.writerow(COLUMNS)
             for k, (thing, box) in enumerate(rows):
                 table.writerow([k, _NUMBERS[thing.cls.name], *box.tolist()])
+
+
+def visible_objects(scene: Scene) -> list[tuple[Object, np.ndarray]]:
+    """Return the objects of a scene that can be seen, each with its box: int64, pixels."""
+    boxes = [_visible(thing.coverage) for thing in scene.objects]
+    return [(thing, box) for thing, box in zip(scene.objects, boxes) if box is not None]
 
 
 def _visible(coverage: np.ndarray) -> np.ndarray | None:
@@ -74,14 +77,17 @@ def _visible(coverage: np.ndarray) -> np.ndarray | None:
     return np.concatenate([points.min(axis=0), points.max(axis=0) + 1])
 
 
-def _draw(
-    remembered: list[tuple[Object, np.ndarray]], labels: np.ndarray, rng: np.random.Generator
+def draw_from_memory(
+    seen: list[tuple[Object, np.ndarray]], labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[Image.Image, list[tuple[Object, np.ndarray]]]:
-    """Return the drawing, grey on white, and each object with its box there: int64, pixels.
+    """Return the drawing, grey on white, and each object that is not forgotten with its box there:
+    int64, pixels.
 
-    remembered: objects with their boxes in the photograph. labels: category ids of the photograph's
-    pixels, which say where grass and sky are.
+    seen: objects with their boxes in the photograph, at least one. labels: category ids of the
+    photograph's pixels, which say where grass and sky are.
     """
+    kept = rng.random(len(seen)) >= _FORGOTTEN
+    kept[rng.integers(len(seen))] = True
     height, width = labels.shape
     page = np.array([width, height])
     sheet = Image.new("L", tuple((page * _OVERSAMPLING).tolist()), 255)
@@ -89,7 +95,7 @@ def _draw(
     common_size = np.exp(rng.normal(-0.15, 0.15))
     common_shift = rng.normal(0, 0.05, 2) * page
     drawn = []
-    for thing, box in remembered:
+    for thing, box in (pair for pair, stays in zip(seen, kept) if stays):
         size, centre = box[2:] - box[:2], (box[:2] + box[2:]) / 2
         centre = (centre - page / 2) * common_size + page / 2 + common_shift
         centre = centre + rng.normal(0, 0.2, 2) * size

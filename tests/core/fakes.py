@@ -49,6 +49,7 @@ class FakeDataset:
     name = "fake-loader"
     HParams = FakeData
     batch_type = FakeBatch
+    has_objects = True
     sizes = DataSizes()
 
     def __init__(self, hparams, base, image_size, seed):

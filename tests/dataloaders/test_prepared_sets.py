@@ -169,15 +169,19 @@ def test_vocabularies_of_sets_used_together(metas, message):
 def test_files_that_no_loader_reads_are_no_part_of_its_data(tmp_path, loader):
     """Names that Explorer, Finder and network storage leave in folders."""
     set_files = ["meta.json", "train.index.npz", "train/a.tfrecord"]
-    published = [f"test/image/{name}" for name in ("Image/001.jpg", "GraphFeatures/1.csv")]
+    published = {
+        "sl_dir": ["test/image/Image/001.jpg", "test/image/GraphFeatures/1.csv"],
+        "fs_coco_dir": ["images/7/001.jpg", "raster_sketches/7/001.jpg", "val_normal.txt"],
+    }
     junk = ["Thumbs.db", "train/desktop.ini", "@eaDir/meta.json", "train/@eaDir/a.tfrecord/x",
             "train/._a.tfrecord", "test/image/Image/Thumbs.db", "test/image/Image/._001.jpg",
             "test/image/Image/@eaDir/001.jpg/x.jpg",
+            "images/@eaDir/001.jpg", "images/7/@eaDir/001.jpg/x.jpg", "images/7/._001.jpg",
             "lost+found/x", ".thumbnails/1.jpg"]  # fmt: skip
-    for name in (*set_files, *published, *junk):
+    for name in (*set_files, *(each for names in published.values() for each in names), *junk):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for field in dataclasses.fields(LOADERS[loader].HParams):
         if patterns := field.metadata["folder"]:
-            expected = published if field.name == "sl_dir" else set_files
+            expected = published.get(field.name, set_files)
             assert set(provenance.data_files(tmp_path, patterns)) == set(expected)

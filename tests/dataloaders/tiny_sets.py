@@ -288,6 +288,26 @@ def write_sl(folder: Path, *, test: int = 9, train: int = 7, seed: int = 0) -> s
     return str(folder)
 
 
+def write_fs_coco(folder: Path, users: int = 4, each: int = 5, seed: int = 0) -> str:
+    """Pairs in the layout of FS-COCO: ids 101, 103, ... of which user 1 drew the first `each`;
+    every third one is in val_normal.txt, those of the last user are in val_unseen_user.txt."""
+    rng, ids = np.random.default_rng(seed), range(101, 101 + 2 * users * each, 2)
+    for i, image_id in enumerate(ids):
+        width, height = rng.integers(120, 300, 2).tolist()
+        drawing = Image.new("L", (width, height), "white")
+        corners = np.sort(rng.uniform(0, 1, (2, 2)), axis=0) * (width, height)
+        ImageDraw.Draw(drawing).line(corners.ravel().tolist(), "black", int(rng.integers(2, 5)))
+        photo = Image.fromarray(scene_image(rng)).resize((width, height))
+        for kind, picture in (("images", photo), ("raster_sketches", drawing)):
+            path = folder / kind / str(1 + i // each) / f"{image_id:012d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path, quality=95)
+    for name, listed in (("normal", ids[::3]), ("unseen_user", ids[-each:])):
+        lines = "".join(f"{image_id:012d}\n" for image_id in listed)
+        (folder / f"val_{name}.txt").write_text(lines, encoding="utf-8")
+    return str(folder)
+
+
 def write_all(folder: Path, **scene_options: object) -> TinySets:
     """One of each set."""
     return TinySets(
