@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from core import cli, commands, registry
+from core.dataset import Vocabulary
 from core.errors import HParamError, UsageError, UserError
 from core.hparams import BaseHParams
 from core.reporting import read_metrics
@@ -373,6 +374,21 @@ def test_a_loader_of_other_batches(out, monkeypatch):
     monkeypatch.setattr(fakes.FakeModel, "batch_type", "SceneBatch")
     with pytest.raises(UsageError, match="does not take the batches of the loader 'fake-loader'"):
         train(out)
+
+
+def test_a_loader_without_objects(out, monkeypatch):
+    monkeypatch.setattr(fakes.FakeDataset, "has_objects", False)
+    with pytest.raises(UsageError, match="'fake-loader', whose scenes have no objects; choose"):
+        train(out)
+    monkeypatch.setattr(fakes.FakeModel, "needs_objects", False)
+    train(out)
+    monkeypatch.setattr(fakes.FakeDataset, "vocabulary", Vocabulary(("__image__",)))
+    argv = ["fake-model", "-o", str(out), "--id", "01"]
+    cli.evaluate(argv)  # a model that sees no classes
+    monkeypatch.setattr(fakes.FakeDataset, "has_objects", True)
+    monkeypatch.setattr(fakes.FakeModel, "needs_objects", True)
+    with pytest.raises(UserError, match="was trained with other classes"):
+        cli.evaluate(argv)
 
 
 @pytest.mark.parametrize(

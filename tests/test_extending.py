@@ -16,8 +16,10 @@ import tensorflow as tf
 from PIL import Image
 
 from core.errors import UserError
-from core.registry import LOADERS, METRICS
+from core.evaluation import report
+from core.registry import LOADERS, METRICS, MODELS
 from dataloaders.batches import TripletBatch
+from prep_data.sample import fs_coco
 from tests.dataloaders import tiny_sets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +88,7 @@ def test_a_file_for_each_kind():
 
 def load(path, monkeypatch):
     """The page's module from the copy; what it registers is forgotten after the test."""
-    for registry in (LOADERS, METRICS):
+    for registry in (LOADERS, METRICS, MODELS):
         for name in registry.names():
             registry[name]  # what is imported later would be registered in the copy alone
         monkeypatch.setattr(registry, "_classes", {**registry._classes})
@@ -150,6 +152,27 @@ assert photo.scene_vectors["scene"].shape == (16,) and photo.vectors is None
 assert opened.rank(query, [photo, photo]).tolist() == [0, 1]
 END""",
     )
+
+
+def test_the_scene_encoder_learns_from_whole_drawings(house, tmp_path, monkeypatch):
+    """Those of the sample, two steps."""
+    module = load(house / "models/whole_scenes.py", monkeypatch)
+    folder = tmp_path / "fs-coco"
+    for place in fs_coco.folders(folder):
+        place.mkdir(parents=True)
+    for index in range(40):  # of ten users: the first and fourth drawings of each are valid
+        fs_coco.write_pair(folder, 0, index)
+    fs_coco.write_lists(folder, 40)
+    loader = LOADERS["fs-coco"]
+    dataset = loader(loader.HParams(str(folder)), SimpleNamespace(batch_size=8), 96, 0)
+    hparams = module.WholeScenesHParams(scene_size=32, width=8)
+    model = module.WholeScenes(hparams, dataset.vocabulary, iterations=2)
+    for step, batch in enumerate(dataset.train_batches().take(2)):
+        losses = model.train_step(batch, tf.constant(step, tf.int64), tf.constant(0))
+        assert 0 < losses["contrastive_loss"].numpy() < 20
+    figures = report.run(model, dataset, tmp_path, ["sbir-top10"])
+    assert [figure.labels["sketches"] for figure in figures] == ["real", "blank", "shuffled"]
+    assert all((figure.n, figure.gallery, figure.chance) == (20, 20, 0.5) for figure in figures)
 
 
 def own_photos(house, monkeypatch, folder):

@@ -61,7 +61,7 @@ def sample(tmp_path_factory):
     """The drawn world in the public layouts."""
     folder = tmp_path_factory.mktemp("world") / "sample"
     sizes = "--train-images 40 --val-images 16 --drawings 12 --eval-drawings 6 --workers 0"
-    sizes += " --sl-train-pairs 8 --sl-test-pairs 8"
+    sizes += " --sl-train-pairs 8 --sl-test-pairs 8 --fs-pairs 1"
     make_sample(["--target-dir", str(folder), *sizes.split()])
     return folder
 

@@ -56,7 +56,7 @@ def world(tmp_path_factory):
     """A folder with the sample in it; everything else comes of the commands."""
     folder = tmp_path_factory.mktemp("readme")
     sizes = "--train-images 40 --val-images 24 --drawings 12 --eval-drawings 6 --workers 0"
-    sizes += " --sl-train-pairs 8 --sl-test-pairs 8"
+    sizes += " --sl-train-pairs 8 --sl-test-pairs 8 --fs-pairs 1"
     make_sample(["--target-dir", str(folder / "sample"), *sizes.split()])
     line = np.array([[0.1, 0.1], [0.5, 0.4]])
     Scene([SceneObject([line, line[:, ::-1]])]).save(folder / "scene.json")

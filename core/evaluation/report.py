@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 # Metrics by the beginning of their name, and what they need of a set of scenes.
 NEED_QUERIES = ("sbir-", "obj-sbir-", "embedding-skt-", "common-", "generated-masks")
 NEED_PHOTOS = ("sbir-", "obj-sbir-", "embedding-obj-", "common-", "mask-", "picture-", "generated-")
+NEED_OBJECTS = ("sbir-ndcg",)
 NEED_MASKS = ("mask-", "picture-", "generated-")
 
 
@@ -57,6 +58,7 @@ def _missing(name: str, dataset: Dataset) -> str:
     needs = (
         (NEED_QUERIES, dataset.has_queries, "sketched scenes to search with"),
         (NEED_PHOTOS, dataset.has_photos, "photographs"),
+        (NEED_OBJECTS, dataset.has_objects, "objects"),
         (NEED_MASKS, dataset.has_masks, "true masks"),
     )
     return next((what for names, has, what in needs if name.startswith(names) and not has), "")

@@ -29,7 +29,7 @@ _HELP = {
     "sl_test_pairs": "the same of test",
     "fs_pairs": "photographs with a drawing of the scene and no objects, of ten users",
 }
-_MAY_BE_ZERO = ("seed", "workers", "sl_train_pairs", "sl_test_pairs", "fs_pairs")
+_MAY_BE_ZERO = ("seed", "workers", "sl_train_pairs", "sl_test_pairs")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -39,6 +39,7 @@ def sample(setting: Setting) -> Path:
 
         sizes = ["--train-images", "40", "--val-images", "20", "--drawings", "8"]
         sizes += ["--eval-drawings", "4", "--sl-train-pairs", "0", "--sl-test-pairs", "0"]
+        sizes += ["--fs-pairs", "1"]
         with _quiet():
             make_sample(["--target-dir", str(folder), *(sizes if setting.quick else [])])
     return folder

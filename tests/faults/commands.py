@@ -141,7 +141,7 @@ class Preparation(Command):
     def argv(self, folder: Path) -> list[str]:
         sizes = (
             "--train-images 2 --val-images 2 --drawings 12 --eval-drawings 6 --workers 0 "
-            "--sl-train-pairs 1 --sl-test-pairs 1"
+            "--sl-train-pairs 1 --sl-test-pairs 1 --fs-pairs 1"
         )
         sample = self.world.made_once(
             "sample", lambda folder: make_sample(["--target-dir", str(folder), *sizes.split()])

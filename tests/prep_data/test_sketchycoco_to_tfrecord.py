@@ -290,7 +290,7 @@ def sample(tmp_path_factory):
     """The drawn sample, its paired scenes and its crops."""
     folder = tmp_path_factory.mktemp("sample")
     sizes = ["--train-images", "36", "--val-images", "12", "--drawings", "1"]
-    sizes += ["--sl-train-pairs", "0", "--sl-test-pairs", "0"]
+    sizes += ["--sl-train-pairs", "0", "--sl-test-pairs", "0", "--fs-pairs", "1"]
     make_sample(["--target-dir", str(folder / "s"), *sizes, "--eval-drawings", "1"])
     coco = ["--dataset-dir", str(folder / "s" / "coco-stuff"), "--workers", "0"]
     sketchycoco = ["--sketchycoco-dir", str(folder / "s" / "sketchycoco")]

@@ -1,13 +1,23 @@
 """Evaluation of a model that sees whole photographs and whole drawings."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from core.errors import UsageError
 from core.evaluation import embedded_split, report
-from core.evaluation.query_protocols import DrawnScenes, QueryProtocol, standard_protocols
+from core.evaluation.query_protocols import (
+    SKETCHES,
+    DrawnScenes,
+    QueryProtocol,
+    standard_protocols,
+)
 from core.model import WholeSceneModel
+from dataloaders.batches import SceneBatch
+from dataloaders.queries import query_objects
 from tests.core.evaluation.fakes import FakeScenes
 from tests.core.test_drawings import slow_drawings
 
@@ -98,6 +108,59 @@ def test_the_picture_of_a_search(tmp_path):
     colours = {c for _, c in Image.open(picture.path).convert("RGB").getcolors(1 << 20)}
     chosen = np.random.default_rng(0).permutation(20)[:8]
     assert {(10 * n,) * 3 for n in chosen.tolist()} <= colours
+
+
+class Pages(Whole):
+    """Sets without objects: drawing n is white but for its first n + 12 columns, of grey 10 n."""
+
+    has_objects = has_masks = False
+    queries = query_objects
+
+    def batch(self, scenes):
+        drawings = np.full((len(scenes), SIDE, SIDE, 1), 255, np.uint8)
+        for drawing, n in zip(drawings, scenes):
+            drawing[:, : n + 12] = 10 * n
+        batch = super().batch(scenes)
+        return SceneBatch(batch.image_ids, batch.images, drawings=tf.constant(drawings))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_whole_drawings_are_shown_real_blank_and_shuffled(mirrored):
+    own = embedded_split.Evaluation(Pixels(), Pages(), mirrored=mirrored)
+    kinds = [QueryProtocol("whole-drawing", sketches) for sketches in SKETCHES]
+    assert standard_protocols(own_boxes=False, has_objects=False) == tuple(kinds)
+    real, blank, shuffled = (
+        own.queries(kind).vectors["pixels"].reshape(20, SIDE, SIDE) for kind in kinds
+    )
+    drawn = np.full((20, SIDE, SIDE), 255)
+    for n, drawing in enumerate(drawn):
+        drawing[:, : n + 12] = 10 * n
+    np.testing.assert_array_equal(real, drawn[:, :, :: -1 if mirrored else 1])
+    assert (blank == 255).all() and blank.shape == real.shape
+    others = [int(np.flatnonzero((page == real).all(axis=(1, 2)))[0]) for page in shuffled]
+    assert sorted(others) == list(range(20)) and all(n != other for n, other in enumerate(others))
+    np.testing.assert_array_equal(own.photos.vectors["pixels"][:, 0], 10 * np.arange(20))
+    with pytest.raises(UsageError, match="cannot have jittered boxes"):
+        own.queries(QueryProtocol("jittered"))
+
+
+def test_figures_of_whole_drawings_stand_beside_their_controls(tmp_path, capsys):
+    """Photographs are plain greys: which is nearest follows from the pixels. To white paper it is
+    the lightest, for all."""
+    names = ["sbir-top1", "sbir-on-valid"]
+    *figures, picture = report.run(Pixels(), Pages(), tmp_path, names)
+    found = {figure.labels["sketches"]: figure for figure in figures}
+    assert {figure.labels["boxes"] for figure in figures} == {"whole-drawing"}
+    greys, columns = 10.0 * np.arange(20), np.arange(12, 32)[:, None]
+    distances = (greys[:, None] - greys) ** 2 * columns + (255 - greys) ** 2 * (SIDE - columns)
+    right = (distances.argmin(axis=1) == np.arange(20)).mean()
+    assert right > 0.1 and found["real"].value == pytest.approx(right)
+    assert found["real"].chance == found["blank"].value == 1 / 20
+    assert found["real"].controls["minus_blank"] == pytest.approx(right - 1 / 20)
+    assert "Search for scenes, whole drawings, 20 queries in 20" in capsys.readouterr().out
+    assert picture.labels["boxes"] == "whole-drawing" and picture.path.is_file()
+    with pytest.raises(UsageError, match="needs objects, which fake-scenes has not"):
+        report.check_metrics(["sbir-ndcg@10"], SimpleNamespace(metrics=["sbir-ndcg@10"]), Pages())
 
 
 def test_there_are_no_encoded_objects():

@@ -20,9 +20,9 @@ from prep_data.sample.scenes import make_scene
 from tests.prep_data.set_files import contents
 
 FLAGS = ["--train-images", "40", "--val-images", "13", "--drawings", "5", "--eval-drawings", "2"]
-FLAGS += ["--sl-train-pairs", "5", "--sl-test-pairs", "30"]
+FLAGS += ["--sl-train-pairs", "5", "--sl-test-pairs", "30", "--fs-pairs", "20"]
 SMALL = ["--train-images", "2", "--val-images", "1", "--drawings", "1", "--eval-drawings", "1"]
-SMALL += ["--sl-train-pairs", "0", "--sl-test-pairs", "1"]
+SMALL += ["--sl-train-pairs", "0", "--sl-test-pairs", "1", "--fs-pairs", "1"]
 
 
 def run(target: Path, *more: str) -> None:
@@ -218,6 +218,26 @@ def test_sketchycoco_sl_layout(sample, coco):
             assert 0.7 < n_drawn / n_photographed < 0.95
     others = set(coco["instances", "train"].imgs) | set(coco["instances", "val"].imgs)
     assert not ids["train"] & ids["test"] and not others & (ids["train"] | ids["test"])
+
+
+def test_fs_coco_layout(sample):
+    """20 pairs of ten users: the first of each is in val_normal, both of three users in the other;
+    drawings are lines on white paper of the photograph's size."""
+    folder = sample / "fs-coco"
+    users = {}
+    for photo in sorted(folder.glob("images/*/*.jpg")):
+        users.setdefault(int(photo.parent.name), []).append(photo.stem)
+        drawing = folder / "raster_sketches" / photo.parent.name / photo.name
+        with Image.open(photo) as picture, Image.open(drawing) as page:
+            assert picture.size == page.size and (picture.mode, page.mode) == ("RGB", "L")
+            pixels = np.asarray(page)
+        assert (pixels > 250).mean() > 0.5 and (pixels < 100).any()
+    assert {user: len(ids) for user, ids in users.items()} == dict.fromkeys(range(1, 11), 2)
+    normal, unseen = (
+        (folder / f"val_{name}.txt").read_text().split() for name in ("normal", "unseen_user")
+    )
+    assert sorted(normal) == sorted(ids[0] for ids in users.values())
+    assert sorted(unseen) == sorted(users[8] + users[9] + users[10])
 
 
 # ---- how it is written -------------------------------------------------------------------------
