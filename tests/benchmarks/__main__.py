@@ -29,7 +29,8 @@ BENCHES = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes: only to see it work")
-    parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), default=list(BENCHES))
+    usual = [name for name in BENCHES if name not in search.ON_REQUEST]
+    parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), default=usual)
     parser.add_argument("--folder", type=Path, default=Path("bench"), help="of data and results")
     parser.add_argument("--part", help=argparse.SUPPRESS)  # run here, by the process that asked
     args = parser.parse_args()
