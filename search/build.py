@@ -1,6 +1,7 @@
 """Index a folder of photographs, to search it with drawn scenes.
 
-python -m search.build RUN PHOTOGRAPHS INDEX [--detector DIR | --boxes FILE] [--store NAME]
+python -m search.build RUN PHOTOGRAPHS INDEX [--detector DIR | --boxes FILE]
+    [--whole RUN] [--store NAME]
 
 Run again, it looks only at what is new or has changed, and goes on where it was stopped.
 """
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--boxes", type=Path, help="COCO annotation file, or a list of a detector's results"
     )
     parser.add_argument(
+        "--whole", type=Path, help="run that sees whole pictures, as whole-scene: a third ranking"
+    )
+    parser.add_argument(
         "--store", choices=STORES, help="what finds photographs; as before, or exact: docs/scale.md"
     )
     parser.add_argument("--uri", help="of the store milvus: a file, or http://HOST:PORT")
@@ -37,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     index = PhotoIndex.build(
         Run.open(args.run), args.photographs, args.index, args.detector, args.boxes,
-        store=args.store, uri=args.uri,
+        store=args.store, uri=args.uri, whole=Run.open(args.whole) if args.whole else None,
     )  # fmt: skip
     print(f"{args.index}: {len(index)} photographs, {index.ends[-1]} objects")
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from core import layout_match
 from core.errors import UserError
-from core.model import SceneGraphModel
+from core.model import SceneGraphModel, WholeSceneModel
 from core.progress import progress
 from core.run import Run
 from dataloaders import images
@@ -33,6 +33,7 @@ from search.index_folder import (
     File,
     IndexPart,
     SavedIndex,
+    SavedRun,
 )
 from search.objects import WHOLE, ObjectSource, Size
 from search.stores import SavedStore
@@ -46,6 +47,7 @@ SIDE = 640  # pixels that a detector and the run see of a photograph's longer si
 
 def build(
     run: Run,
+    whole: Run | None,
     photographs: Path,
     home: Path,
     objects: Callable[[Sequence[str]], ObjectSource],
@@ -57,6 +59,11 @@ def build(
         raise UserError(
             f"the model {run.model.name!r} makes no scenes of objects: index photographs with "
             "a run of graph-attention"
+        )
+    if whole and not isinstance(whole.model, WholeSceneModel):
+        raise UserError(
+            f"the model {whole.model.name!r} sees objects: the third ranking takes a run that sees "
+            "whole pictures, as whole-scene does"
         )
     files = list(photograph_files(photographs))
     if not files:
@@ -73,13 +80,14 @@ def build(
         objects=source.identity,
         vocabulary=list(run.vocabulary.names),
         store=store,
+        whole=whole and SavedRun(os.path.relpath(whole.folder, home), whole.model.weights_digest()),
     )
     parts = _known_parts(home, saved)
     known = {file for part in parts for file in _seen(part.saved)}
     new = [file for file in files if file not in known]
     log.info("%d of %d photographs are to be encoded", len(new), len(files))
     with progress(None, "index", total=len(new), unit="photographs") as bar:
-        for part in _encoded_parts(run, photographs, new, source, saved):
+        for part in _encoded_parts(run, whole, photographs, new, source, saved):
             index_folder.write_block(home, part)
             parts.append(part)
             bar.update(len(_seen(part.saved)))
@@ -112,7 +120,12 @@ def photograph_files(folder: Path) -> Iterator[File]:
 
 
 def _encoded_parts(
-    run: Run, folder: Path, files: Sequence[File], source: ObjectSource, saved: SavedIndex
+    run: Run,
+    whole: Run | None,
+    folder: Path,
+    files: Sequence[File],
+    source: ObjectSource,
+    saved: SavedIndex,
 ) -> Iterator[IndexPart]:
     """Yield what is saved of photographs, BLOCK at a time; the next are read meanwhile."""
     blocks = [files[start : start + BLOCK] for start in range(0, len(files), BLOCK)]
@@ -124,7 +137,8 @@ def _encoded_parts(
         reading = read(files[:BLOCK])
         for block, following in zip(blocks, [*blocks[1:], []]):
             done, reading = reading, read(following)
-            yield _encoded_part(run, block, [each.result() for each in done], source, saved)
+            photographs = [each.result() for each in done]
+            yield _encoded_part(run, whole, block, photographs, source, saved)
 
 
 class _Photograph(NamedTuple):
@@ -151,6 +165,7 @@ def _read_photo(folder: Path, path: str, source: ObjectSource) -> _Photograph | 
 
 def _encoded_part(
     run: Run,
+    whole: Run | None,
     files: Sequence[File],
     photographs: Sequence[_Photograph | str],
     source: ObjectSource,
@@ -160,7 +175,8 @@ def _encoded_part(
     shown = [(f, photo) for f, photo in zip(files, photographs) if not isinstance(photo, str)]
     found = [source.find(file.path, *photo) for file, photo in shown]
     found = [each if len(each.boxes) else WHOLE for each in found]
-    scenes = run.encode_photos([photo.pixels for _, photo in shown], [each.boxes for each in found])
+    pixels = [photo.pixels for _, photo in shown]
+    scenes = run.encode_photos(pixels, [each.boxes for each in found])
     arrays = {}
     if scenes:
         labels = np.concatenate([each.labels for each in found])
@@ -170,6 +186,9 @@ def _encoded_part(
             "counts": [len(each.boxes) for each in found],
             "sizes": [photo.size for _, photo in shown],
             "learned": run.ranking_vectors(scenes),
+            "whole": whole.ranking_vectors(whole.encode_photos(pixels))
+            if whole
+            else np.zeros((len(shown), 0)),
             "boxes": np.concatenate([each.boxes for each in found]),
             "labels": labels,
             "scores": scores,
@@ -201,7 +220,8 @@ def _known_parts(home: Path, saved: SavedIndex) -> list[IndexPart]:
     """Return what the index and the blocks of a stopped build hold that would be made alike."""
 
     def made_by(each: SavedIndex) -> tuple:
-        return each.weights, each.objects, each.folder
+        whole = each.whole and each.whole.weights
+        return each.weights, whole, each.objects, each.folder
 
     parts = index_folder.read_parts(home)
     return [part for part in parts if made_by(part.saved) == made_by(saved)]

@@ -1,6 +1,6 @@
-"""Measure how well an index finds the photographs of drawn scenes, by each ranking and by both.
+"""Measure how well an index finds the photographs of drawn scenes, by each ranking and by all.
 
-python -m search.evaluate INDEX SKETCHYCOCO-SL [--split test]
+python -m search.evaluate INDEX SKETCHYCOCO-SL [--split test] [--learned 1] ...
 
 The drawings are those of SketchyCOCO-SL; the right photograph of a drawing is the one in the index
 whose file has its number. Beside drawings stand blank paper and another scene's sketches in the
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from core.progress import progress
 from core.run import Run
 from dataloaders import images, sl_pairs
 from search.index import PhotoIndex, Query, layout_objects, z_scores
+from search.query import add_weights, asked_weights
 from search.scene import Scene, SceneObject
 
 log = logging.getLogger(__name__)
@@ -89,27 +90,39 @@ def read_scenes(folder: Path, index: PhotoIndex) -> list[tuple[int, Scene]]:
     return found
 
 
-def query_scores(index: PhotoIndex, scenes: Sequence[Scene], kind: Kind) -> list[dict]:
-    """Return the scores of all photographs for each scene: ranking -> float (N,)."""
-    side = index.run.sizes.sketch
-    drawn = [scene.sketches(side) for scene in scenes]
+def query_scores(
+    index: PhotoIndex, scenes: Sequence[Scene], kind: Kind, weights: Mapping[str, float]
+) -> list[dict[str, np.ndarray]]:
+    """Return the scores of all photographs for each scene: ranking -> float (N,), and 'fused'."""
+    boxes = [mirrored(s.boxes) if kind.boxes == "mirrored" else s.boxes for s in scenes]
+    encoded = index.run.encode_sketched_scenes(_drawn(index.run, scenes, kind), boxes, fit=False)
+    learned, whole = index.run.ranking_vectors(encoded), np.zeros((len(scenes), 0))
+    if index.whole:
+        drawn = _drawn(index.whole, scenes, kind)
+        pages = index.whole.encode_sketched_scenes(drawn, boxes, fit=False)
+        whole = index.whole.ranking_vectors(pages)
+    found = []
+    for row, (scene, each) in enumerate(zip(scenes, progress(encoded, str(kind)))):
+        probabilities = each.class_probabilities
+        if kind.labels == "given":
+            probabilities = layout_objects(index.run, scene, each).probabilities
+        objects = LayoutObjects(boxes[row], probabilities)
+        scores = index.scores(Query(learned[row], objects, whole[row]))
+        fused = sum(weights[name] * z_scores(ranking) for name, ranking in scores.items())
+        found.append({**scores, "fused": fused})
+    return found
+
+
+def _drawn(run: Run, scenes: Sequence[Scene], kind: Kind) -> list[list[np.ndarray]]:
+    """Return the sketches of each scene's objects, uint8 (side, side), as a kind of query shows
+    them."""
+    drawn = [scene.sketches(run.sizes.sketch) for scene in scenes]
     if kind.sketches == "shuffled":
         # Each object has the sketch of one of the next scene: never its own.
         drawn = [np.resize(drawn[(n + 1) % len(drawn)], each.shape) for n, each in enumerate(drawn)]
     if kind.sketches == "blank":
         drawn = [np.full_like(each, 255) for each in drawn]
-    boxes = [mirrored(s.boxes) if kind.boxes == "mirrored" else s.boxes for s in scenes]
-    encoded = index.run.encode_sketched_scenes([list(each) for each in drawn], boxes, fit=False)
-    found = []
-    for scene, scene_boxes, each in zip(scenes, boxes, progress(encoded, str(kind))):
-        probabilities = each.class_probabilities
-        if kind.labels == "given":
-            probabilities = layout_objects(index.run, scene, each).probabilities
-        (learned,) = index.run.ranking_vectors([each])
-        scores = index.scores(Query(learned, LayoutObjects(scene_boxes, probabilities)))
-        scores["both"] = sum(z_scores(ranking) for ranking in scores.values())
-        found.append(scores)
-    return found
+    return [list(each) for each in drawn]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -119,22 +132,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("scenes", type=Path, help="folder of SketchyCOCO-SL, as published")
     parser.add_argument("--split", default="test", choices=("test", "train"))
     parser.add_argument("--run", type=Path, help="the run of the index, where it has moved")
+    add_weights(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     index = PhotoIndex.open(args.index, Run.open(args.run) if args.run else None)
     right, scenes = zip(*read_scenes(args.scenes / args.split, index))
-    ranks = {}
+    ranks, weights = {}, asked_weights(args, index)
     for kind in KINDS:
-        found = query_scores(index, scenes, kind)
+        found = query_scores(index, scenes, kind, weights)
         for ranking in found[0]:
-            if ranking == "learned" and kind.labels == "given":
-                continue  # which knows nothing of labels
+            if ranking in ("learned", "whole") and kind.labels == "given":
+                continue  # which know nothing of labels
             ranks[ranking, kind] = np.array(
                 [rank_of(scores[ranking], row) for scores, row in zip(found, right)]
             )
     labels = {key: {"ranking": key[0], **key[1]._asdict()} for key in ranks}
-    controls = {key: {"blank": (key[0], Kind("blank"))} for key in ranks if key[1] == Kind()}
+    controls = {
+        key: {name: (key[0], Kind(name)) for name in ("blank", "shuffled")}
+        for key in ranks
+        if key[1].sketches == "real" and key[1].boxes == "own"
+    }
     figures = retrieval.rank_figures(ranks, labels, controls, METRICS, len(index), args.split, 0)
+    print(f"fused: {', '.join(f'{name} {weight:g}' for name, weight in weights.items())}")
     print(table(figures))
 
 

@@ -1,6 +1,6 @@
 """An index of photographs, to search with drawn scenes: what each ranking says of each photograph.
 
-    drawn scene -> Query (scene vector, objects) -> rankings -> z-scores, weighted -> hits
+    drawn scene -> Query (scene vectors, objects) -> rankings -> z-scores, weighted -> hits
 
 search.building makes what is searched, search.index_folder keeps it.
 """
@@ -17,6 +17,7 @@ from PIL import Image
 
 from core import layout_match
 from core.errors import UsageError, UserError, first_line
+from core.evaluation.fusion import z_scores
 from core.layout_match import LayoutObjects, Match
 from core.registry import closest
 from core.run import EncodedScene, Run
@@ -30,7 +31,8 @@ from search.stores import distances, store_class
 
 LABELS = 5  # classes told of a drawn object
 CANDIDATES = 2000  # photographs that are ranked where a store does not compare them all
-WEIGHTS = {"learned": 1.0, "layout": 1.0}  # of the rankings, `PhotoIndex.scores`
+# Of the rankings, `PhotoIndex.scores`; an index without a run that sees whole pictures has two.
+WEIGHTS = {"learned": 1.0, "layout": 1.0, "whole": 1.0}
 
 
 class Query(NamedTuple):
@@ -38,6 +40,7 @@ class Query(NamedTuple):
 
     learned: np.ndarray  # float32 (D,): the scene vector that ranks
     objects: LayoutObjects
+    whole: np.ndarray  # float32 (E,): of the whole picture; E = 0 in an index without that ranking
 
 
 class Hit(NamedTuple):
@@ -55,10 +58,14 @@ class Hit(NamedTuple):
 
 
 class PhotoIndex:
-    """Photographs to search with the run that they were encoded by."""
+    """Photographs to search with the runs that they were encoded by.
 
-    def __init__(self, run: Run, part: IndexPart, home: Path) -> None:
-        self.run, self.home = run, home
+    whole: the run that sees whole pictures, None: the index has no such ranking. weights: of its
+    rankings by default."""
+
+    def __init__(self, run: Run, whole: Run | None, part: IndexPart, home: Path) -> None:
+        self.run, self.whole, self.home = run, whole, home
+        self.weights = {name: WEIGHTS[name] for name in WEIGHTS if name != "whole" or whole}
         saved = index_folder.resolved(part.saved.store, home)
         opener = store_class(saved.name)
         self.store = opener.open(part.arrays["learned"], home / PHOTOS, saved)
@@ -91,6 +98,7 @@ class PhotoIndex:
         objects: ObjectSource | None = None,
         store: str | None = None,
         uri: str | None = None,
+        whole: Run | None = None,
     ) -> PhotoIndex:
         """Index the photographs in a folder and below; return the index, open.
 
@@ -99,6 +107,8 @@ class PhotoIndex:
         SavedModel. boxes: a COCO file, of annotations or of a detector's results. objects: another
         source. Without any a photograph is one object. store: one of search.stores.STORES; by
         default the one that the index has, `exact` in a new one. uri: of the store's database.
+        whole: a run that sees whole pictures, for a third ranking; an index that was built without
+        it, or with another, is made anew.
 
         Pictures that cannot be read are listed in `broken`, and told in one warning. UserError for
         a folder without pictures, and while another process builds the index.
@@ -114,22 +124,19 @@ class PhotoIndex:
 
         with index_folder.held(home):
             kept = index_folder.chosen(home, store, uri)
-            building.build(run, Path(photographs), home, source, kept)
-        return cls(run, index_folder.read(home), home)
+            building.build(run, whole, Path(photographs), home, source, kept)
+        return cls(run, whole, index_folder.read(home), home)
 
     @classmethod
-    def open(cls, home: str | Path, run: Run | None = None) -> PhotoIndex:
-        """Open the index in a folder. run: by default the one it was built with, from where it was
-        then. UserError for a folder without an index, and for another run."""
+    def open(cls, home: str | Path, run: Run | None = None, whole: Run | None = None) -> PhotoIndex:
+        """Open the index in a folder. run, whole: by default those that it was built with, from
+        where they were then. UserError for a folder without an index, and for another run."""
         home = Path(home)
         part = index_folder.read(home)
-        run = run or Run.open(os.path.normpath(home / part.saved.run))
-        if run.model.weights_digest() != part.saved.weights:
-            raise UserError(
-                f"the index {home} was built with other weights than this run's: build it anew, or "
-                "open it with the run and the checkpoint that built it"
-            )
-        return cls(run, part, home)
+        run = _opened(run, part.saved.run, part.saved.weights, home)
+        seen_whole = part.saved.whole
+        whole = seen_whole and _opened(whole, seen_whole.folder, seen_whole.weights, home)
+        return cls(run, whole, part, home)
 
     def picture(self, row: int, side: int) -> Image.Image:
         """Return a photograph as it was indexed, at most `side` pixels high and wide. UserError for
@@ -150,14 +157,18 @@ class PhotoIndex:
     # ---- searching -------------------------------------------------------------------------------
 
     def search(
-        self, scene: Scene, k: int = 20, weights: Mapping[str, float] = WEIGHTS, first: int = 0
+        self,
+        scene: Scene,
+        k: int = 20,
+        weights: Mapping[str, float] | None = None,
+        first: int = 0,
     ) -> list[Hit]:
         """Return the k photographs that fit a drawn scene best, the best first. first: how many
         better ones are left out.
 
-        weights: of the rankings in WEIGHTS, whose scores are brought to mean 0 and
-        standard deviation 1 over the gallery and added; one left out weighs nothing. UserError for
-        a scene that cannot be encoded or names a class that the run does not know.
+        weights: of the rankings, whose scores are brought to mean 0 and standard deviation 1 over
+        the gallery and added; one left out weighs nothing; None: `self.weights`. UserError for a
+        scene that cannot be encoded or names a class that the run does not know.
         """
         return self._ranked(self.query(scene), range(first, first + k), weights)
 
@@ -165,7 +176,7 @@ class PhotoIndex:
         self,
         path: str | Path,
         k: int = 20,
-        weights: Mapping[str, float] = WEIGHTS,
+        weights: Mapping[str, float] | None = None,
         first: int = 0,
     ) -> list[Hit]:
         """Return the k photographs most like one of the index, without that one. path: relative to
@@ -173,7 +184,7 @@ class PhotoIndex:
         row = next((i for i, file in enumerate(self.files) if file.path == str(path)), None)
         if row is None:
             raise UserError(f"{path} is no photograph of the index {self.home}")
-        query = Query(self.learned[row], self.photographed(row))
+        query = Query(self.learned[row], self.photographed(row), self._part.arrays["whole"][row])
         return self._ranked(query, range(first, first + k), weights, without=row)
 
     def labels(self, scene: Scene) -> list[list[tuple[str, float]]]:
@@ -187,36 +198,44 @@ class PhotoIndex:
         """Encode a drawn scene. UserError as `search`."""
         encoded = encode(self.run, scene)
         (learned,) = self.run.ranking_vectors([encoded])
-        return Query(learned, layout_objects(self.run, scene, encoded))
+        seen_whole = np.zeros(0, np.float32)
+        if self.whole:
+            drawn = list(scene.sketches(self.whole.sizes.sketch))  # cut-outs leave nothing
+            encoded_whole = self.whole.encode_sketches(drawn, scene.boxes, fit=False)
+            (seen_whole,) = self.whole.ranking_vectors([encoded_whole])
+        return Query(learned, layout_objects(self.run, scene, encoded), seen_whole)
 
     def scores(self, query: Query, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Return the score of photographs by each ranking: float (n,), the more the better.
 
         rows: int (n,) of the photographs, None = all."""
         learned, objects, ends = self.learned, self.objects, self.ends
+        whole = self._part.arrays["whole"]
         if rows is not None:
             counts = self._part.arrays["counts"][rows]
             ends = np.cumsum(counts)
             found = np.arange(ends[-1]) + np.repeat(self.ends[rows] - ends, counts)
             objects = LayoutObjects(*(column[found] for column in objects))
-            learned = learned[rows]
-        return {
+            learned, whole = learned[rows], whole[rows]
+        scores = {
             "learned": -distances(query.learned, learned),
             "layout": layout_match.layout_scores(query.objects, objects, ends),
         }
+        return scores | ({"whole": -distances(query.whole, whole)} if self.whole else {})
 
     def _ranked(
         self,
         query: Query,
         places: range,
-        weights: Mapping[str, float],
+        weights: Mapping[str, float] | None,
         without: int = -1,
     ) -> list[Hit]:
         """Return the photographs at some places of the ranking, from 0 on. without: a row that is
         not ranked."""
+        weights = self.weights if weights is None else weights
         for name, weight in weights.items():
-            if name not in WEIGHTS:
-                raise UsageError(f"there is no ranking {name!r}: {', '.join(WEIGHTS)}")
+            if name not in self.weights:
+                raise UsageError(f"the index has no ranking {name!r}: {', '.join(self.weights)}")
             if not 0 <= weight < np.inf:
                 raise UsageError(f"the weight of {name!r} is {weight}: give one from 0 on")
         if self.store.exhaustive:
@@ -256,10 +275,16 @@ class PhotoIndex:
         return LayoutObjects(*(column[self._object_rows(row)] for column in self.objects))
 
 
-def z_scores(scores: np.ndarray) -> np.ndarray:
-    """Return scores with mean 0 and standard deviation 1; zeros where all are equal."""
-    spread = scores.std()
-    return (scores - scores.mean()) / spread if spread > 0 else np.zeros(len(scores))
+def _opened(run: Run | None, folder: str, weights: str, home: Path) -> Run:
+    """Return the run given, or that of a folder relative to the index; UserError for other weights
+    than the index was built with."""
+    run = run or Run.open(os.path.normpath(home / folder))
+    if run.model.weights_digest() != weights:
+        raise UserError(
+            f"the index {home} was built with other weights than those of the run {run.folder}: "
+            "build it anew, or open it with the run and the checkpoint that built it"
+        )
+    return run
 
 
 def encode(run: Run, scene: Scene) -> EncodedScene:

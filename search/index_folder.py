@@ -30,7 +30,7 @@ from core.files import (
 )  # fmt: skip
 from search.stores import SavedStore, store_class
 
-SCHEMA = 1
+SCHEMA = 2
 PHOTOS, BLOCKS, NAME = "photos", "blocks", "index.json"
 LOCK = ".build.lock"
 
@@ -39,6 +39,7 @@ PHOTO_ARRAYS = {
     "counts": np.int64,  # (N,): objects of each photograph
     "sizes": np.int32,  # (N, 2): width and height of the picture, pixels
     "learned": np.float32,  # (N, D): the scene vector that ranks
+    "whole": np.float32,  # (N, E): that of a run that sees whole pictures; E = 0 without one
 }
 OBJECT_ARRAYS = {
     "boxes": np.float32,  # (O, 4)
@@ -59,6 +60,13 @@ class File(NamedTuple):
     modified: int  # ns
 
 
+class SavedRun(msgspec.Struct, frozen=True):
+    """A run that photographs were encoded by."""
+
+    folder: str  # relative to the index
+    weights: str  # SHA-256 of its variables
+
+
 class SavedIndex(msgspec.Struct, frozen=True):
     """The identity of an index, and its files."""
 
@@ -71,6 +79,7 @@ class SavedIndex(msgspec.Struct, frozen=True):
     files: list[File] = []
     broken: list[tuple[File, str]] = []  # pictures that cannot be read, and why
     store: SavedStore = SavedStore()
+    whole: SavedRun | None = None  # the run that sees whole pictures
 
 
 class IndexPart(NamedTuple):

@@ -1,6 +1,6 @@
 """Search an index of photographs with a drawn scene.
 
-python -m search.query INDEX SCENE [--k 20] [--learned 1] [--layout 1] [--html FILE]
+python -m search.query INDEX SCENE [--k 20] [--learned 1] [--layout 1] [--whole 1] [--html FILE]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import base64
 import io
 import logging
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,15 +118,26 @@ def _data_url(picture: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def add_weights(parser: ArgumentParser) -> None:
+    """Add a flag for the weight of each ranking."""
+    for name, weight in WEIGHTS.items():
+        text = f"weight of the {name} ranking, where the index has it ({weight:g})"
+        parser.add_argument(f"--{name}", type=float, help=text)
+
+
+def asked_weights(args: Namespace, index: PhotoIndex) -> dict[str, float]:
+    """Return the weights that flags ask for; without them, those of the index."""
+    asked = {name: getattr(args, name) for name in WEIGHTS}
+    return index.weights | {name: each for name, each in asked.items() if each is not None}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Search, and print a table. UserError for what a user can mend."""
     parser = Parser(prog="python -m search.query", description=__doc__.partition("\n")[0])
     parser.add_argument("index", type=Path, help="what python -m search.build made")
     parser.add_argument("scene", type=Path, help=".json, .svg or .ndjson (docs/data_formats.md)")
     parser.add_argument("--k", type=int, default=20, help="photographs to find (%(default)s)")
-    for name, weight in WEIGHTS.items():
-        text = f"weight of the {name} ranking (%(default)s)"
-        parser.add_argument(f"--{name}", type=float, default=weight, help=text)
+    add_weights(parser)
     parser.add_argument("--html", type=Path, help="also writes a page with the photographs")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
@@ -133,9 +145,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--k {args.k}: ask for 1 photograph or more")
     scene = Scene.read(args.scene)
     index = PhotoIndex.open(args.index)
-    hits = index.search(scene, args.k, {name: getattr(args, name) for name in WEIGHTS})
+    hits = index.search(scene, args.k, asked_weights(args, index))
     rows = [(hit.rank, _printable(hit.path), hit.score, *hit.parts.values()) for hit in hits]
-    headers = ("rank", "path", "score", *WEIGHTS)
+    headers = ("rank", "path", "score", *index.weights)
     print(tabulate(rows, headers, floatfmt=".3f", disable_numparse=[1]))
     if args.html:
         write_atomic(args.html, render(index, scene, hits, args.scene.stem).encode())

@@ -83,7 +83,7 @@ _Weight = Annotated[float, msgspec.Meta(le=1e6)]  # scores stay numbers that JSO
 
 class _Search(_Part):
     scene: msgspec.Raw
-    weights: dict[str, _Weight] = msgspec.field(default_factory=WEIGHTS.copy)
+    weights: dict[str, _Weight] | None = None
 
 
 # The weight of each ranking beside the part.
@@ -129,7 +129,7 @@ class CurrentIndex:
         if built not in (None, self._built):
             self._built = built
             try:
-                self.index = PhotoIndex.open(self._home, self.index.run)
+                self.index = PhotoIndex.open(self._home, self.index.run, self.index.whole)
                 log.info("the index has changed: %d photographs", len(self.index))
             except UserError as error:
                 log.error("the index has changed and cannot be used: %s", error)
@@ -191,7 +191,7 @@ def create_app(
         return api.answer({
             "photographs": len(index), "run": index.run.folder.name,
             "classes": [vocabulary.names[label] for label in vocabulary.objects],
-            "weights": WEIGHTS, "most_objects": MAX_OBJECTS,
+            "weights": index.weights, "most_objects": MAX_OBJECTS,
             "synthesis": synthesis is not None and synthesis.about(),
         })  # fmt: skip
 
@@ -244,9 +244,9 @@ def create_app(
     @app.get("/api/photographs/<int:row>/like")
     def like(row: int) -> flask.Response:
         asked = msgspec.convert(flask.request.args.to_dict(), _Like, strict=False)
-        weights = {name: getattr(asked, name) for name in WEIGHTS}
         with queue.turn(api.client_has_left()):
             index = current.renew()
+            weights = {name: getattr(asked, name) for name in index.weights}
             path = index.files[_checked(row, index)].path
             hits = index.more_like(path, asked.count, weights, asked.first)
         return _answer_hits(index, index.ranked - 1, hits)
@@ -399,7 +399,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if generator and not synthesis:
         raise UserError("the run's classes have no COCO-Stuff ids: leave out --generator")
     # TensorFlow prepares at the first drawing what all others use.
-    current.index.labels(Scene([SceneObject([np.array([[0.2, 0.2], [0.8, 0.8]])])]))
+    current.index.query(Scene([SceneObject([np.array([[0.2, 0.2], [0.8, 0.8]])])]))
     if token is not None:
         print(f"open it once with /?token=... , the secret in {args.token}", flush=True)
     api.serve(create_app(current, hosts, token, synthesis), bound)

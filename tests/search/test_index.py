@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ import tensorflow as tf
 from PIL import Image
 
 from core import layout_match
+from core.dataset import DataSizes
 from core.errors import UsageError, UserError
+from core.evaluation.fusion import z_scores
 from core.run import Run
 from search import building, index, index_folder
 from search.detector import Detector
-from search.index import PhotoIndex, z_scores
+from search.index import PhotoIndex
 from search.objects import FoundObjects, ObjectSource
 from search.scene import Scene, SceneObject
+from tests.core.evaluation.test_whole_scenes import Pixels
+from tests.core.test_drawings import slow_drawings
 from tests.test_experiments import STAGE1, STAGE2, world  # noqa: F401  (a fixture)
 
 CROSS = [np.array([[0.1, 0.1], [0.4, 0.5]]), np.array([[0.4, 0.1], [0.1, 0.5]])]
@@ -209,6 +214,59 @@ def test_a_cut_out_of_a_photograph_stands_in_for_a_sketch(run, photographs, tmp_
     assert not np.allclose(encoded.token, sketched.token)
 
 
+@pytest.fixture
+def whole(tmp_path):
+    """A run whose vectors are the pixels of whole pictures."""
+    settings = SimpleNamespace(model=None)
+    return Run(PixelsOfRun(), settings, DataSizes(sketch=64), 1, tmp_path / "whole-run")
+
+
+class PixelsOfRun(Pixels):
+    def weights_digest(self):
+        return "91" * 32
+
+
+def test_a_run_that_sees_whole_pictures_is_a_third_ranking(run, whole, photographs, tmp_path):
+    home = tmp_path / "index"
+    build(run, photographs, home, Corners())
+    source = Corners()
+    built = PhotoIndex.build(run, photographs, home, objects=source, whole=whole)
+    assert len(source.asked) == 9  # made anew
+    found = PhotoIndex.open(home, run, whole)
+    equal(found, built)
+    assert list(found.weights) == ["learned", "layout", "whole"]
+
+    scene = Scene([SceneObject(CROSS), SceneObject(CROSS, box=(0.5, 0.2, 0.9, 0.9))])
+    page = slow_drawings(scene.sketches(64)[..., None], scene.boxes, np.zeros(2, int), 1, 32)
+    away = {}
+    for row, file in enumerate(found.files):
+        photo = whole.encode_photo(Image.open(photographs / file.path)).scene_vectors["pixels"]
+        np.testing.assert_allclose(found._part.arrays["whole"][row], photo)
+        away[row] = np.linalg.norm(photo - page.ravel())
+    hits = found.search(scene, k=9, weights={"whole": 1.0})
+    assert [hit.row for hit in hits] == sorted(away, key=away.get)
+    assert hits[0].parts["whole"] == pytest.approx(-min(away.values()), rel=0.01)
+    every = found.search(scene, k=9)
+    fused = sum(z_scores(each) for each in found.scores(found.query(scene)).values())
+    assert [hit.row for hit in every] == np.argsort(-fused).tolist()
+    rows = np.array([5, 2, 7])
+    some = found.scores(found.query(scene), rows)["whole"]
+    np.testing.assert_allclose(some, [-away[row] for row in rows], rtol=0.01)
+    vectors = found._part.arrays["whole"] - found._part.arrays["whole"][2]
+    nearest = np.argsort(np.linalg.norm(vectors, axis=1))[1]
+    assert found.more_like("4.png", k=1, weights={"whole": 1.0})[0].row == nearest
+
+
+def test_another_run_that_sees_whole_pictures(run, whole, photographs, tmp_path):
+    home = tmp_path / "index"
+    PhotoIndex.build(run, photographs, home, objects=Corners(), whole=whole)
+    whole.model.weights_digest = lambda: "92" * 32
+    with pytest.raises(UserError, match=r"other weights than those of the run .*whole-run"):
+        PhotoIndex.open(home, run, whole)
+    with pytest.raises(UserError, match="the third ranking takes a run that sees whole pictures"):
+        PhotoIndex.build(run, photographs, home, whole=run)
+
+
 def test_labels_of_a_drawing(run, photographs, tmp_path):
     ((*_, last),) = labels = build(run, photographs, tmp_path / "i").labels(
         Scene([SceneObject(CROSS)])
@@ -260,7 +318,7 @@ def test_misuse_is_told_in_a_sentence(run, photographs, tmp_path):
     with pytest.raises(UserError, match="damaged"):
         PhotoIndex.open(tmp_path / "index", run)
     names = tmp_path / "index" / "photos" / "index.json"
-    names.write_text(names.read_text().replace('"schema": 1', '"schema": 99'))
+    names.write_text(names.read_text().replace('"schema": 2', '"schema": 99'))
     with pytest.raises(UserError, match="schema 99, but this version"):
         PhotoIndex.open(tmp_path / "index", run)
 

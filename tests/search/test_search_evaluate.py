@@ -40,17 +40,18 @@ def test_the_right_photograph_has_the_number_of_the_drawing(index, scenes):
 def test_controls_show_what_they_say(index, scenes):
     some = [scene for _, scene in scenes]
     real, blank, again = (
-        evaluate.query_scores(index, some, kind) for kind in (Kind(), Kind("blank"), Kind())
+        evaluate.query_scores(index, some, kind, index.weights)
+        for kind in (Kind(), Kind("blank"), Kind())
     )
-    shuffled = evaluate.query_scores(index, some, Kind("shuffled"))
+    shuffled = evaluate.query_scores(index, some, Kind("shuffled"), index.weights)
     for n, scene in enumerate(some):
-        np.testing.assert_array_equal(real[n]["both"], again[n]["both"])
+        np.testing.assert_array_equal(real[n]["fused"], again[n]["fused"])
         for other in (blank, shuffled):
             assert not np.allclose(real[n]["learned"], other[n]["learned"])
         hits = index.search(
             Scene([SceneObject(picture=o.picture, box=o.box) for o in scene.objects])
         )
-        assert index.files[int(real[n]["both"].argmax())].path == hits[0].path.name
+        assert index.files[int(real[n]["fused"].argmax())].path == hits[0].path.name
 
 
 def test_ties_count_against_the_right_photograph():
@@ -63,7 +64,8 @@ def test_the_command_prints_every_ranking_and_control(index, folder, capsys):
     told = capsys.readouterr().out
     assert told.count("sbir-top1 ") == 3 * 3 + 2 * 2
     for words in (
-        "ranking=both",
+        "ranking=fused",
+        "fused: learned 1, layout 1",
         "sketches=blank",
         "sketches=shuffled",
         "boxes=mirrored",
