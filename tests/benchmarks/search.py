@@ -118,7 +118,7 @@ def _photographs(setting: Setting):
     from core.layout_match import to_steps
     from core.run import Run
     from search import PhotoIndex, Scene, SceneObject
-    from search.index_folder import File, IndexPart, SavedIndex
+    from search.index_folder import SCHEMA, File, IndexPart, SavedIndex
 
     model = random_model("graph-attention", setting)
     run = Run(model, SimpleNamespace(model=model.hparams), STANDARD_SIZES, 0)
@@ -136,14 +136,15 @@ def _photographs(setting: Setting):
         "counts": np.full(n, PER_PHOTOGRAPH),
         "sizes": np.full((n, 2), 640),
         "learned": rng.standard_normal((n, run.ranking_vectors([encoded]).shape[1]), np.float32),
+        "whole": np.zeros((n, 0), np.float32),
         "boxes": np.concatenate([low, low + sizes], axis=1),
         "labels": np.zeros(objects, np.int16),
         "probabilities": probabilities.T,
     }
     files = [File(f"{i}.jpg", 0, 0) for i in range(n)]
     names = list(model.vocabulary.names)
-    saved = SavedIndex(1, "", "", "", "", names, files)
-    return PhotoIndex(run, IndexPart(saved, arrays), Path()), scene
+    saved = SavedIndex(SCHEMA, "", "", "", "", names, files)
+    return PhotoIndex(run, None, IndexPart(saved, arrays), Path()), scene
 
 
 def _slowest(step: Callable[[], object], times: int) -> Numbers:
