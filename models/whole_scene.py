@@ -2,6 +2,7 @@
 
 photographs uint8 (N, S, S, 3), drawings uint8 (N, S, S, 1)
     -> backbone -> maps -> their means over 4 x 4 cells (N, 4, 4, C), the mean of those (N, C)
+    both with their domain's statistics taken out (batch norm)
     cells -> Dense 32 each -> (N, 512), with the mean -> Dense 256 -> L2 norm (N, 256)
     (an encoder that gives vectors has no cells)
 
@@ -33,6 +34,7 @@ from models.encoders import (
     scale_photos,
     scale_unit,
 )
+from models.layers.normalization import MOMENTUM, BatchNorm
 from models.optimizers import adam, minimise
 from models.spade import mirror_some
 
@@ -44,7 +46,7 @@ class WholeSceneHParams(BackboneHParams):
     """Hparams of the whole-scene model."""
 
     image_size: int = hp(160, "side of photographs and drawings, pixels", low=16, high=1024)
-    siamese: bool = hp(True, "photographs and drawings share the backbone's weights")
+    siamese: bool = hp(True, "photographs and drawings share all weights")
     scene_dim: int = hp(256, "width of scene vectors", low=1, high=4096)
     learning_rate: float = hp(1e-4, "constant", low=0.0)
     weight_decay: float = hp(1e-5, "of AdamW", low=0.0)
@@ -71,21 +73,32 @@ def cell_means(maps: tf.Tensor, cells: int) -> tf.Tensor:
 
 
 class SceneEncoder(tf.keras.layers.Layer):
-    """Float pictures (N, S, S, 3) -> vectors float32 (N, width), L2 norm 1."""
+    """Float pictures (N, S, S, 3) of one domain -> vectors float32 (N, D), L2 norm 1."""
 
-    def __init__(self, backbone: tf.keras.layers.Layer, width: int, **kwargs: Any):
+    def __init__(
+        self,
+        backbone: tf.keras.layers.Layer,
+        cells: tf.keras.layers.Layer,
+        head: tf.keras.layers.Layer,
+        **kwargs: Any,
+    ):
+        """All layers may be shared with the encoder of the other domain."""
         super().__init__(**kwargs)
-        self.backbone = backbone
-        self.cells = tf.keras.layers.Dense(CELL_WIDTH, dtype="float32")
-        self.head = tf.keras.layers.Dense(width, dtype="float32")
+        self.backbone, self.cells, self.head = backbone, cells, head
+        # Features of drawings lie far from those of photographs: each domain has statistics of its
+        # own, and without any, all vectors are nearly parallel at first.
+        self.norm = BatchNorm(momentum=MOMENTUM, center=False, scale=False, dtype="float32")
 
     def call(self, pictures: tf.Tensor, training: bool = False) -> tf.Tensor:
         features = tf.cast(self.backbone(pictures, training=training), tf.float32)
-        if features.shape.rank == 4:
-            means = cell_means(features, CELLS)
+        has_maps = features.shape.rank == 4
+        means = cell_means(features, CELLS) if has_maps else features[:, None, None]
+        means = self.norm(means, training=training)
+        vectors = tf.reduce_mean(means, axis=[1, 2])
+        if has_maps:
             flat = tf.reshape(self.cells(means), [-1, CELLS * CELLS * CELL_WIDTH])
-            features = tf.concat([tf.reduce_mean(means, axis=[1, 2]), flat], axis=1)
-        return tf.math.l2_normalize(self.head(features), axis=-1)
+            vectors = tf.concat([vectors, flat], axis=1)
+        return tf.math.l2_normalize(self.head(vectors), axis=-1)
 
 
 @MODELS.register("whole-scene")
@@ -110,10 +123,9 @@ class WholeScene(WholeSceneModel):
         self.scene_size = hparams.image_size
         self._scale = scale_unit if hparams.pretrained_e_model == SAVED_MODEL else scale_photos
         with numerics.layers():
-            shared = hparams.siamese or hparams.encoder_training == "frozen"
-            backbones = [make_backbone(hparams) for _ in range(1 if shared else 2)]
-            self.photo_encoder = SceneEncoder(backbones[0], hparams.scene_dim)
-            self.drawing_encoder = SceneEncoder(backbones[-1], hparams.scene_dim)
+            layers = self._layers()
+            self.photo_encoder = SceneEncoder(*layers)
+            self.drawing_encoder = SceneEncoder(*(layers if hparams.siamese else self._layers()))
         side = self.scene_size
         self._embed_photographs, self._embed_drawings = (
             tf.function(
@@ -129,6 +141,11 @@ class WholeScene(WholeSceneModel):
         rate, decay = hparams.learning_rate, hparams.weight_decay
         self.optimizers = {"main": adam(rate, clip_norm=numerics.clip_norm, weight_decay=decay)}
         self.optimizers["main"].build(self.trainable_variables)
+
+    def _layers(self) -> list[tf.keras.layers.Layer]:
+        widths = (CELL_WIDTH, self.hparams.scene_dim)
+        dense = [tf.keras.layers.Dense(width, dtype="float32") for width in widths]
+        return [make_backbone(self.hparams), *dense]
 
     @classmethod
     def crop_size(cls, hparams: WholeSceneHParams) -> int:
