@@ -108,7 +108,9 @@ class WholeScene(WholeSceneModel):
     name = "whole-scene"
     HParams = WholeSceneHParams
     batch_type = "SceneBatch"
-    metrics = ("sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10", "sbir-on-valid")
+    metrics = (
+        "sbir-mAP", "sbir-top1", "sbir-top5", "sbir-top10", "sbir-ndcg@10", "sbir-on-valid",
+    )  # fmt: skip
     vector_names = ("scene",)
 
     def __init__(
