@@ -1,8 +1,8 @@
 """A scene that a person draws: objects with strokes or a picture, a box, perhaps a label.
 
-Read from JSON (docs/data_formats.md), SVG with a group an object, and Quick, Draw! lines with
-boxes. Strokes are in the units of the canvas, x to the right, y downwards; boxes are fractions of
-it.
+Read from JSON (docs/data_formats.md), which may name a picture of the whole page, SVG with a group
+an object, and Quick, Draw! lines with boxes. Strokes are in the units of the canvas, x to the
+right, y downwards; boxes are fractions of it.
 """
 
 from __future__ import annotations
@@ -150,20 +150,22 @@ class Scene:
         try:
             if path.stat().st_size > MOST_BYTES:
                 raise UserError(f"it has more than {MOST_BYTES >> 20} MB")
-            reader = {".json": cls.from_json, ".svg": read_svg, ".ndjson": read_quickdraw}.get(
-                path.suffix.lower()
-            )
+            kind, data = path.suffix.lower(), read_utf8(path)
+            if kind == ".json":
+                return cls.from_json(data, path.parent)
+            reader = {".svg": read_svg, ".ndjson": read_quickdraw}.get(kind)
             if reader is None:
                 raise UserError("a scene is a .json, .svg or .ndjson file")
-            return reader(read_utf8(path))
+            return reader(data)
         except OSError as error:
             raise UserError(f"cannot read {path}: {first_line(error)}") from None
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
     @classmethod
-    def from_json(cls, data: bytes) -> Scene:
-        """Return the scene of a JSON file. UserError for what is none."""
+    def from_json(cls, data: bytes, folder: Path | None = None) -> Scene:
+        """Return the scene of a JSON file. folder: of the pictures that it may name; None: they are
+        in the file. UserError for what is no scene."""
         try:
             saved = msgspec.json.decode(data, type=_SavedScene)
         except (ValueError, RecursionError) as error:
@@ -173,10 +175,15 @@ class Scene:
                 f"its format is {saved.format!r} {saved.version}, this program reads {FORMAT!r} "
                 f"{VERSION}"
             )
+        page = None if saved.picture is None else _picture(saved.picture, folder)
         objects = []
         for number, each in enumerate(saved.objects):
+            picture = None
             with _of_object(number):
-                picture = None if each.picture is None else _picture(each.picture)
+                if each.picture is not None:
+                    picture = _picture(each.picture, folder)
+                elif page is not None and not each.strokes:
+                    picture = page if each.box is None else _cut(page, each.box)
             strokes = [np.array(stroke, np.float64).reshape(-1, 2) for stroke in each.strokes]
             objects.append(SceneObject(strokes, picture, each.box, each.label, each.is_photo))
         return cls(objects, *saved.canvas)
@@ -217,17 +224,18 @@ _Label = Annotated[str, msgspec.Meta(max_length=100)]  # a refusal repeats it
 
 class _SavedObject(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     strokes: list[list[tuple[float, float]]] = []
-    picture: str | None = None  # a data URL
+    picture: str | None = None  # a data URL, or the name of a file beside the scene's
     box: Box | None = None
     label: _Label | None = None
     is_photo: bool = False
 
 
-class _SavedScene(msgspec.Struct, forbid_unknown_fields=True):
+class _SavedScene(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     format: str
     version: int
     canvas: tuple[float, float]  # width, height
     objects: list[_SavedObject]
+    picture: str | None = None  # of the whole page: boxes cut their objects out of it
 
 
 def data_url(picture: Image.Image) -> str:
@@ -237,12 +245,26 @@ def data_url(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _picture(url: str) -> Image.Image:
-    """Decode the picture of a data URL. UserError for anything else: nothing is fetched."""
+def _picture(name: str, folder: Path | None) -> Image.Image:
+    """Read a picture: a data URL, or the name of a file in the folder. UserError for anything else:
+    nothing is fetched, and nothing outside the folder read."""
     try:
-        return images.rgb_picture(open_data_url(url, images.MAX_SIDE), "picture")
+        if folder is None or name.startswith("data:"):
+            image = open_data_url(name, images.MAX_SIDE)
+        elif Path(name).name != name:
+            raise ValueError("it must be a data URL, or a file beside the scene's")
+        else:
+            image = images.open_picture(folder / name, "picture", images.MAX_SIDE)
+        return images.rgb_picture(image, "picture")
     except (ValueError, images.Skip) as error:
         raise UserError(f"its picture cannot be used ({first_line(error)})") from None
+
+
+def _cut(page: Image.Image, box: Box) -> Image.Image:
+    """Return what is in a box of a picture; boxes that are none are refused later."""
+    edges = np.clip(box, 0, 1) * (*page.size, *page.size)
+    low, high = np.floor(edges[:2]).astype(int), np.ceil(edges[2:]).astype(int)
+    return page.crop((*low.tolist(), *np.maximum(high, low + 1).tolist()))
 
 
 def open_data_url(url: str, max_side: int) -> Image.Image:

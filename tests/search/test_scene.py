@@ -110,6 +110,24 @@ def test_quickdraw_lines_with_boxes(tmp_path):
     np.testing.assert_array_equal(scene.sketches(96)[1], sketches.rasterise(drawing_of(HOUSE), 96))
 
 
+def test_a_picture_of_the_page_with_boxes(tmp_path):
+    """Each object is what its box cuts out of the page: a drawing of its own gives these pixels."""
+    drawing = Image.fromarray(sketches.rasterise(drawing_of(HOUSE), 96))
+    sheet = Image.new("L", (200, 150), 255)
+    sheet.paste(drawing, (10, 40))
+    sheet.save(tmp_path / "sheet.png")
+    box = (10 / 200, 40 / 150, 106 / 200, 136 / 150)
+    right = Scene([SceneObject(picture=drawing, box=box)]).sketches(96)[0]
+    for picture in ("sheet.png", data_url(sheet)):
+        objects = [{"box": box, "label": "house"}, LINE]
+        (tmp_path / "scene.json").write_bytes(page(objects, picture=picture))
+        scene = Scene.read(tmp_path / "scene.json")
+        assert scene.objects[0].label == "house" and scene.objects[1].picture is None
+        np.testing.assert_array_equal(scene.sketches(96)[0], right)
+    scene.save(tmp_path / "again.json")
+    np.testing.assert_array_equal(Scene.read(tmp_path / "again.json").sketches(96)[0], right)
+
+
 WHOLE = [0, 0, 1, 1]
 LINE = {"strokes": [[[1, 1], [9, 9]]]}
 WHITE = data_url(Image.new("L", (20, 20), 255))
@@ -130,6 +148,13 @@ WHITE = data_url(Image.new("L", (20, 20), 255))
         ("a.json", page([{"picture": WHITE}]), "needs a box"),
         ("a.json", page([{"picture": "http://example.org/a.png", "box": WHOLE}]), "data URL"),
         ("a.json", page([{"picture": "data:image/png;base64,AA", "box": WHOLE}]), "its picture"),
+        ("a.json", page([{"box": WHOLE}], picture="../b.png"), "a file beside the scene's"),
+        ("a.json", page([{"box": WHOLE}], picture="/etc/b.png"), "a file beside the scene's"),
+        ("a.json", page([{"box": WHOLE}], picture="b.png"), "picture missing"),
+        ("a.json", page([{"box": WHOLE}], picture="a.json"), "no whole JPEG"),
+        ("a.json", page([{}], picture=WHITE), "object 0: a picture needs a box"),
+        ("a.json", page([{"box": [0.9, 0, 0.1, 1]}], picture=WHITE), "x0 < x1"),
+        ("a.json", page([{"box": [2, 0, 1e300, 1]}], picture=WHITE), "outside the canvas"),
         ("a.json", page([LINE], canvas=(0, 1)), "canvas"),
         ("a.json", page([LINE]).replace(b'"version": 1', b'"version": 2'), "reads"),
         ("a.json", b"[" * 100_000, "no scene"),
@@ -154,6 +179,11 @@ def test_what_is_no_scene_is_told_in_a_sentence(tmp_path, name, data, words):
 def test_an_object_that_shows_nothing_is_named(shown):
     with pytest.raises(UserError, match="object 0: it shows nothing"):
         Scene([SceneObject(box=(0, 0, 0.5, 0.5), **shown)]).sketches(32)
+
+
+def test_a_scene_from_elsewhere_names_no_files():
+    with pytest.raises(UserError, match="must be a data URL"):
+        Scene.from_json(page([{"box": WHOLE}], picture="a.png"))
 
 
 def test_a_hostile_svg_reads_no_file(tmp_path):
