@@ -23,6 +23,10 @@ LEAST = 1000  # candidates whose distances are computed, however few rows are wa
 SAMPLED = 1000  # rows that a fingerprint is made of
 
 
+class StoreUnavailableError(UserError):
+    """A store's database does not answer, or not as it should: it may later."""
+
+
 class SavedStore(msgspec.Struct, frozen=True):
     """A store, as an index names it. Another index's fingerprint ends with other letters."""
 

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from core.errors import UsageError, UserError, first_line
-from search.stores import SavedStore, Store, check, fingerprint
+from core.errors import UsageError, first_line
+from search.stores import SavedStore, Store, StoreUnavailableError, check, fingerprint
 
 BLOCK = 4096  # vectors sent at a time
 METRIC = "L2"
+TIMEOUT = 10  # seconds until a search is given up: pymilvus would try for minutes
 
 
 class MilvusStore(Store):
@@ -77,17 +78,19 @@ class MilvusStore(Store):
             (hits,) = client.search(
                 self._saved.key, [vector.tolist()], limit=k, search_params={"metric_type": METRIC},
                 consistency_level="Eventually",  # nothing is written any more
+                timeout=TIMEOUT,
             )  # fmt: skip
         return np.array([hit["id"] for hit in hits], np.int64)
 
 
 @contextlib.contextmanager
 def _client(uri: str, client: MilvusClient | None = None) -> Iterator[MilvusClient]:
-    """Yield a client, a new one by default. UserError for what goes wrong in the block."""
+    """Yield a client, a new one by default. StoreUnavailableError for what goes wrong in the
+    block."""
     try:
-        yield client or MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10)
+        yield client or MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=TIMEOUT)
     except MilvusException as error:
-        raise UserError(
+        raise StoreUnavailableError(
             f"the Milvus store at {uri}: {first_line(error)}; is it up, and, if it is a file, open "
             "in no other process?"
         ) from None

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from core.errors import UsageError, UserError
-from search.stores import STORES, SavedStore, store_class
+from search.stores import STORES, SavedStore, StoreUnavailableError, store_class
 
 ROOT = Path(__file__).resolve().parents[2]
 DIMENSIONS = 16
@@ -258,7 +258,7 @@ def test_milvus_is_asked_for_without_secrets_and_may_be_gone(tmp_path):
     for uri in (None, "http://root:Milvus@localhost:19530"):
         with pytest.raises(UsageError, match="keeps no secrets"):
             store_class("milvus").check_uri(uri)
-    with pytest.raises(UserError, match="the Milvus store at http://127"):
+    with pytest.raises(StoreUnavailableError, match="the Milvus store at http://127"):
         Place("milvus", tmp_path, "http://127.0.0.1:1", 1).build(clustered(400))
 
 
