@@ -181,6 +181,16 @@ def record_offsets(shard: Path) -> Iterator[int]:
             offset = end
 
 
+def read_record(shard: Path, offset: int, size: int | None = None) -> bytes:
+    """Return the record that begins at a byte of a shard (checksums are not looked at). ValueError
+    when it has not the size that it should have, in bytes."""
+    with shard.open("rb", buffering=0) as file:
+        found = int.from_bytes(os.pread(file.fileno(), 8, offset), "little")
+        if size not in (None, found):
+            raise ValueError(f"{shard} has no record of {size} bytes at {offset}")
+        return os.pread(file.fileno(), found, offset + _HEADER.size)
+
+
 def write_index(
     folder: Path,
     split: str,

@@ -6,10 +6,10 @@ photographs -> objects (detector, annotation file, or the whole picture) -> run.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -30,31 +30,31 @@ from search.index_folder import (
     OBJECT_ARRAYS,
     PHOTO_ARRAYS,
     SCHEMA,
-    File,
     IndexPart,
     SavedIndex,
     SavedRun,
 )
 from search.objects import WHOLE, ObjectSource, Size
+from search.photographs import File, Photographs, decoded
 from search.stores import SavedStore
 
 log = logging.getLogger(__name__)
 
 BLOCK = 64  # photographs encoded and saved at a time
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SIDE = 640  # pixels that a detector and the run see of a photograph's longer side
+THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side; of JPEG
 
 
 def build(
     run: Run,
     whole: Run | None,
-    photographs: Path,
+    place: Photographs,
+    files: Sequence[File],
+    objects: ObjectSource,
     home: Path,
-    objects: Callable[[Sequence[str]], ObjectSource],
     store: SavedStore,
 ) -> None:
-    """Index the photographs in a folder and below, as `PhotoIndex.build` does. objects: returns the
-    source of the objects of photographs, given their paths."""
+    """Index photographs, as `PhotoIndex.build` does: the `files` of a place."""
     if not isinstance(run.model, SceneGraphModel):
         raise UserError(
             f"the model {run.model.name!r} makes no scenes of objects: index photographs with "
@@ -65,19 +65,12 @@ def build(
             f"the model {whole.model.name!r} sees objects: the third ranking takes a run that sees "
             "whole pictures, as whole-scene does"
         )
-    files = list(photograph_files(photographs))
-    if not files:
-        raise UserError(
-            f"{photographs} has no pictures, nor has any folder in it; these are looked for: "
-            f"{', '.join(ENDINGS)}"
-        )
-    source = objects([file.path for file in files])
     saved = SavedIndex(
         schema=SCHEMA,
-        folder=os.path.relpath(photographs, home),
+        folder=os.path.relpath(place.folder, home),
         run=os.path.relpath(run.folder, home),
         weights=run.model.weights_digest(),
-        objects=source.identity,
+        objects=objects.identity,
         vocabulary=list(run.vocabulary.names),
         store=store,
         whole=whole and SavedRun(os.path.relpath(whole.folder, home), whole.model.weights_digest()),
@@ -87,42 +80,20 @@ def build(
     new = [file for file in files if file not in known]
     log.info("%d of %d photographs are to be encoded", len(new), len(files))
     with progress(None, "index", total=len(new), unit="photographs") as bar:
-        for part in _encoded_parts(run, whole, photographs, new, source, saved):
-            index_folder.write_block(home, part)
-            parts.append(part)
+        for part in _encoded_parts(run, whole, place, new, objects, saved):
+            parts.append(index_folder.write_block(home, part))
             bar.update(len(_seen(part.saved)))
-    part = _merged(parts, files, saved)
-    index_folder.write(home, part)
+    part, thumbnails = _merged(parts, files, saved)
+    index_folder.write(home, part, thumbnails)
     if part.saved.broken:
         file, why = part.saved.broken[0]
         log.warning("%d pictures left out, as %s: %s", len(part.saved.broken), file.path, why)
 
 
-def photograph_files(folder: Path) -> Iterator[File]:
-    """Yield the pictures in a folder and below, by path, without hidden ones. UserError for what is
-    no folder."""
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(each for each in folders if each[0] not in ".@")
-        for name in sorted(names):
-            path = Path(place) / name
-            if name[0] == "." or path.suffix.lower() not in ENDINGS:
-                continue
-            if re.search("[\ud800-\udfff]", str(path)):  # no index could hold it
-                log.warning("left out, for its name is not UTF-8: %s", path)
-                continue
-            try:
-                found = path.stat()
-            except OSError:  # gone meanwhile
-                continue
-            yield File(path.relative_to(folder).as_posix(), found.st_size, found.st_mtime_ns)
-
-
 def _encoded_parts(
     run: Run,
     whole: Run | None,
-    folder: Path,
+    place: Photographs,
     files: Sequence[File],
     source: ObjectSource,
     saved: SavedIndex,
@@ -132,7 +103,7 @@ def _encoded_parts(
     with ThreadPoolExecutor(2) as pool:
 
         def read(block: Sequence[File]) -> list[Future]:
-            return [pool.submit(_read_photo, folder, file.path, source) for file in block]
+            return [pool.submit(_read_photo, place, file, source) for file in block]
 
         reading = read(files[:BLOCK])
         for block, following in zip(blocks, [*blocks[1:], []]):
@@ -142,25 +113,29 @@ def _encoded_parts(
 
 
 class _Photograph(NamedTuple):
-    """A photograph made smaller: uint8 (H, W, 3), and the size it had."""
+    """A photograph made smaller: uint8 (H, W, 3), the size it had, and its thumbnail, a JPEG."""
 
     pixels: np.ndarray
     size: Size
+    thumbnail: bytes
 
 
-def _read_photo(folder: Path, path: str, source: ObjectSource) -> _Photograph | str:
+def _read_photo(place: Photographs, file: File, source: ObjectSource) -> _Photograph | str:
     """Read a photograph; return a text that says why not."""
     try:
-        image = images.rgb_picture(
-            images.open_picture(folder / path, "photograph", images.MAX_PHOTO_SIDE),
-            "photograph",
-            source.annotated_size(path),
-        )
+        image, size = decoded(place.open(file), SIDE, source.annotated_size(file.path))
     except images.Skip as error:
         return str(error)
-    size = image.size
-    image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return _Photograph(np.asarray(image), size)
+    return _Photograph(np.asarray(image), size, thumbnail(image))
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """Return the JPEG of a photograph that an index keeps."""
+    image = image.copy()
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY)
+    return buffer.getvalue()
 
 
 def _encoded_part(
@@ -173,7 +148,7 @@ def _encoded_part(
 ) -> IndexPart:
     broken = [(f, photo) for f, photo in zip(files, photographs) if isinstance(photo, str)]
     shown = [(f, photo) for f, photo in zip(files, photographs) if not isinstance(photo, str)]
-    found = [source.find(file.path, *photo) for file, photo in shown]
+    found = [source.find(file.path, photo.pixels, photo.size) for file, photo in shown]
     found = [each if len(each.boxes) else WHOLE for each in found]
     pixels = [photo.pixels for _, photo in shown]
     scenes = run.encode_photos(pixels, [each.boxes for each in found])
@@ -185,6 +160,7 @@ def _encoded_part(
         arrays = {
             "counts": [len(each.boxes) for each in found],
             "sizes": [photo.size for _, photo in shown],
+            "thumbnails": np.cumsum([len(photo.thumbnail) for _, photo in shown]),
             "learned": run.ranking_vectors(scenes),
             "whole": whole.ranking_vectors(whole.encode_photos(pixels))
             if whole
@@ -196,8 +172,9 @@ def _encoded_part(
             "probabilities": layout_match.to_steps(class_probabilities(labels, probabilities)),
         }
         arrays = {name: np.asarray(values, KINDS[name]) for name, values in arrays.items()}
-    names = [file for file, _ in shown]
-    return IndexPart(msgspec.structs.replace(saved, files=names, broken=broken), arrays)
+    saved = msgspec.structs.replace(saved, files=[file for file, _ in shown], broken=broken)
+    jpegs = b"".join(photo.thumbnail for _, photo in shown)
+    return IndexPart(saved, arrays, np.frombuffer(jpegs, np.uint8))
 
 
 def class_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -227,8 +204,11 @@ def _known_parts(home: Path, saved: SavedIndex) -> list[IndexPart]:
     return [part for part in parts if made_by(part.saved) == made_by(saved)]
 
 
-def _merged(parts: Sequence[IndexPart], files: Iterable[File], saved: SavedIndex) -> IndexPart:
-    """Return the parts' photographs that are among `files`, in their order. UserError for none."""
+def _merged(
+    parts: Sequence[IndexPart], files: Iterable[File], saved: SavedIndex
+) -> tuple[IndexPart, Iterator[np.ndarray]]:
+    """Return the parts' photographs that are among `files`, in their order, and the thumbnail of
+    each: read as they are written, for they may be larger than the memory. UserError for none."""
     files = list(files)
     broken = {file: why for part in parts for file, why in part.saved.broken}
     broken = [(file, broken[file]) for file in files if file in broken]
@@ -246,4 +226,9 @@ def _merged(parts: Sequence[IndexPart], files: Iterable[File], saved: SavedIndex
     object_rows = np.arange(ends[-1]) + np.repeat(starts[rows] - ends + counts[rows], counts[rows])
     arrays = {name: joined[name][rows] for name in PHOTO_ARRAYS}
     arrays |= {name: joined[name][object_rows] for name in OBJECT_ARRAYS}
-    return IndexPart(msgspec.structs.replace(saved, files=files, broken=broken), arrays)
+    sizes = np.concatenate([np.diff(part.arrays["thumbnails"], prepend=0) for part in parts])
+    arrays["thumbnails"] = np.cumsum(sizes[rows])
+    sources = [(part, row) for part in parts for row in range(len(part.saved.files))]
+    thumbnails = (sources[row][0].thumbnail(sources[row][1]) for row in rows)
+    saved = msgspec.structs.replace(saved, files=files, broken=broken)
+    return IndexPart(saved, arrays), thumbnails

@@ -8,7 +8,7 @@ search.building makes what is searched, search.index_folder keeps it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from search import building, index_folder
 from search.detector import Detector
 from search.index_folder import PHOTOS, IndexPart
 from search.objects import BoxesFile, ObjectSource, Size
+from search.photographs import decoded, photographs_in
 from search.scene import Scene
 from search.stores import distances, store_class
 
@@ -69,7 +70,8 @@ class PhotoIndex:
         saved = index_folder.resolved(part.saved.store, home)
         opener = store_class(saved.name)
         self.store = opener.open(part.arrays["learned"], home / PHOTOS, saved)
-        self.folder = Path(os.path.normpath(home / part.saved.folder))
+        self.place = photographs_in(Path(os.path.normpath(home / part.saved.folder)))
+        self.folder = self.place.folder
         self.files = part.saved.files
         self.broken = part.saved.broken
         self.learned = part.arrays["learned"]
@@ -100,31 +102,31 @@ class PhotoIndex:
         uri: str | None = None,
         whole: Run | None = None,
     ) -> PhotoIndex:
-        """Index the photographs in a folder and below; return the index, open.
+        """Index the photographs in a folder and below, or those of a prepared set of scenes; return
+        the index, open.
 
         home: folder of the index. What it holds already of files that have not changed is kept,
         also after a build that was stopped; deleted files are left out. detector: folder of a
         SavedModel. boxes: a COCO file, of annotations or of a detector's results. objects: another
-        source. Without any a photograph is one object. store: one of search.stores.STORES; by
-        default the one that the index has, `exact` in a new one. uri: of the store's database.
-        whole: a run that sees whole pictures, for a third ranking; an index that was built without
-        it, or with another, is made anew.
+        source. Without any a photograph has the objects of its set, or is one. store: one of
+        search.stores.STORES; by default the one that the index has, `exact` in a new one. uri: of
+        the store's database. whole: a run that sees whole pictures, for a third ranking; an index
+        that was built without it, or with another, is made anew.
 
         Pictures that cannot be read are listed in `broken`, and told in one warning. UserError for
         a folder without pictures, and while another process builds the index.
         """
-        home = Path(home)
-
-        def source(paths: Sequence[str]) -> ObjectSource:
-            if detector is not None:
-                return Detector(detector, run.vocabulary.ids)
-            if boxes is not None:
-                return BoxesFile(boxes, run.vocabulary, paths)
-            return objects or ObjectSource()
-
+        home, place = Path(home), photographs_in(Path(photographs))
         with index_folder.held(home):
             kept = index_folder.chosen(home, store, uri)
-            building.build(run, whole, Path(photographs), home, source, kept)
+            files = place.files()
+            if detector is not None:
+                objects = Detector(detector, run.vocabulary.ids)
+            elif boxes is not None:
+                objects = BoxesFile(boxes, run.vocabulary, [file.path for file in files])
+            elif objects is None:
+                objects = place.objects(run.vocabulary, files)
+            building.build(run, whole, place, files, objects, home, kept)
         return cls(run, whole, index_folder.read(home), home)
 
     @classmethod
@@ -141,18 +143,15 @@ class PhotoIndex:
     def picture(self, row: int, side: int) -> Image.Image:
         """Return a photograph as it was indexed, at most `side` pixels high and wide. UserError for
         a file that is gone or broken, and for a link to what lies outside the folder."""
-        path = self.folder / self.files[row].path
+        file, size = self.files[row], self._part.arrays["sizes"][row]
         try:
-            if not path.resolve().is_relative_to(self.folder.resolve()):
-                raise images.Skip("a link out of the folder of photographs: copy it there")
-            image = images.open_picture(path, "photograph", images.MAX_PHOTO_SIDE)
-            as_stored = image.size == tuple(self._part.arrays["sizes"][row])
-            image.draft(None, (side, side))  # a large JPEG is not decoded at its full size
-            image = images.rgb_picture(image, "photograph", image.size if as_stored else None)
-        except (images.Skip, OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-            raise UserError(f"{self.files[row].path}: {first_line(error)}") from None
-        image.thumbnail((side, side))
-        return image
+            return decoded(self.place.open(file), side, tuple(size.tolist()))[0]
+        except (images.Skip, OSError) as error:
+            raise UserError(f"{file.path}: {first_line(error)}") from None
+
+    def thumbnail(self, row: int) -> bytes:
+        """Return the JPEG of a photograph that the index keeps, at most 320 pixels a side."""
+        return self._part.thumbnail(row).tobytes()
 
     # ---- searching -------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """The folder of an index of photographs: its arrays, and the names of files beside them.
 
 `photos/index.json` (names, sizes and times of the files, the run, the source of objects) beside an
-.npy of each of KINDS. Paths are relative to the index, so that it can be moved together with the
-photographs and the run. `blocks/` holds what a build under way has done.
+.npy of each of KINDS and `thumbnails.jpegs`, all thumbnails one after the other. Paths are relative
+to the index, so that it can be moved together with the photographs and the run. `blocks/` holds
+what a build under way has done.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,19 +26,24 @@ from core.files import (
     open_npz,
     read_versioned_json,
     remove_folder,
+    write_atomic,
     write_json,
     write_npz,
 )  # fmt: skip
+from search.photographs import File
 from search.stores import SavedStore, store_class
 
 SCHEMA = 2
 PHOTOS, BLOCKS, NAME = "photos", "blocks", "index.json"
+THUMBNAILS = "thumbnails.jpegs"
+NO_JPEGS = np.zeros(0, np.uint8)
 LOCK = ".build.lock"
 
 # Kinds of rows; those of OBJECT_ARRAYS have one for each object, the others for each photograph.
 PHOTO_ARRAYS = {
     "counts": np.int64,  # (N,): objects of each photograph
     "sizes": np.int32,  # (N, 2): width and height of the picture, pixels
+    "thumbnails": np.int64,  # (N,): where the thumbnail of each ends, bytes
     "learned": np.float32,  # (N, D): the scene vector that ranks
     "whole": np.float32,  # (N, E): that of a run that sees whole pictures; E = 0 without one
 }
@@ -50,14 +56,6 @@ OBJECT_ARRAYS = {
 }
 KINDS = {**PHOTO_ARRAYS, **OBJECT_ARRAYS}
 Arrays = dict[str, np.ndarray]
-
-
-class File(NamedTuple):
-    """A photograph's file, to see whether it has changed."""
-
-    path: str  # relative to the folder of photographs, with /
-    size: int  # bytes
-    modified: int  # ns
 
 
 class SavedRun(msgspec.Struct, frozen=True):
@@ -83,10 +81,17 @@ class SavedIndex(msgspec.Struct, frozen=True):
 
 
 class IndexPart(NamedTuple):
-    """Some photographs of an index. arrays: those of PHOTO_ARRAYS and OBJECT_ARRAYS."""
+    """Some photographs of an index. arrays: those of PHOTO_ARRAYS and OBJECT_ARRAYS. jpegs: uint8,
+    the thumbnails of all, one after the other."""
 
     saved: SavedIndex
     arrays: Arrays
+    jpegs: np.ndarray = NO_JPEGS
+
+    def thumbnail(self, row: int) -> np.ndarray:
+        """Return the thumbnail of a photograph, a JPEG: uint8 (bytes,)."""
+        ends = self.arrays["thumbnails"]
+        return self.jpegs[ends[row - 1] if row else 0 : ends[row]]
 
 
 def is_index(home: Path) -> bool:
@@ -103,11 +108,13 @@ def held(home: Path) -> Iterator[None]:
         yield
 
 
-def write_block(home: Path, part: IndexPart) -> None:
-    """Keep some photographs of a build under way."""
+def write_block(home: Path, part: IndexPart) -> IndexPart:
+    """Keep some photographs of a build under way; return them with their thumbnails on the disk."""
     (home / BLOCKS).mkdir(exist_ok=True)
     path = home / BLOCKS / f"{time.time_ns()}.npz"
+    write_atomic(path.with_suffix(".jpegs"), part.jpegs.tobytes())
     write_npz(path, msgspec.to_builtins(part.saved), part.arrays)
+    return part._replace(jpegs=_mapped(path.with_suffix(".jpegs")))
 
 
 def read_parts(home: Path) -> Iterator[IndexPart]:
@@ -117,12 +124,18 @@ def read_parts(home: Path) -> Iterator[IndexPart]:
     for path in sorted((home / BLOCKS).glob("*.npz")):
         with open_npz(path, "a block of an index", "delete it") as file:
             part = IndexPart(file.metadata(SavedIndex, SCHEMA), {})
-            for name in KINDS if part.saved.files else ():
-                part.arrays[name] = file.array(name)
+            if part.saved.files:
+                arrays = {name: file.array(name) for name in KINDS}
+                part = IndexPart(part.saved, arrays, _mapped(path.with_suffix(".jpegs")))
         yield part
 
 
-def write(home: Path, part: IndexPart) -> None:
+def _mapped(path: Path) -> np.ndarray:
+    """Return the bytes of a file, which stay on the disk until they are looked at."""
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else NO_JPEGS
+
+
+def write(home: Path, part: IndexPart, thumbnails: Iterable[np.ndarray]) -> None:
     """Write an index in the place of the one there is, and of its blocks."""
     store = resolved(part.saved.store, home)  # with the key of the one there is
     kind = store_class(store.name)
@@ -132,6 +145,8 @@ def write(home: Path, part: IndexPart) -> None:
             by_class = name == "probabilities" and kind.exhaustive
             order = np.asfortranarray if by_class else np.ascontiguousarray
             np.save(folder / f"{name}.npy", order(array))
+        with (folder / THUMBNAILS).open("wb") as file:
+            file.writelines(thumbnails)
         key = kind.build(part.arrays["learned"], folder, store.uri, store.key)
         store = msgspec.structs.replace(part.saved.store, key=key)
         saved = msgspec.structs.replace(part.saved, store=store)
@@ -153,11 +168,14 @@ def read(home: Path) -> IndexPart:
         photographs, objects = len(saved.files), int(arrays["counts"].sum())
         lengths = {name: photographs if name in PHOTO_ARRAYS else objects for name in KINDS}
         damaged = [name for name, array in arrays.items() if len(array) != lengths[name]]
+        jpegs = _mapped(folder / THUMBNAILS)
+        if len(jpegs) != arrays["thumbnails"][-1]:
+            damaged.append(THUMBNAILS)
     except (OSError, ValueError) as error:
         damaged = [first_line(error)]
     if damaged:
         raise UserError(f"the index {home} is damaged ({damaged[0]}): delete it and build it anew")
-    return IndexPart(saved, arrays)
+    return IndexPart(saved, arrays, jpegs)
 
 
 # ---- stores --------------------------------------------------------------------------------------

@@ -18,12 +18,10 @@ from PIL import Image
 from tabulate import tabulate
 
 from core.commands import Parser, run
-from core.errors import UserError
 from core.files import write_atomic
 from search.index import WEIGHTS, Hit, PhotoIndex
 from search.scene import Scene
 
-THUMBNAIL = 320  # pixels a side
 COLOURS = (  # of drawn objects, and of the boxes that they were assigned to
     "#c2255c", "#1971c2", "#2f9e44", "#e8590c", "#6741d9", "#0c8599", "#a67c00", "#5c4033",
 )  # fmt: skip
@@ -86,22 +84,20 @@ def render(index: PhotoIndex, scene: Scene, hits: Sequence[Hit], title: str) -> 
             colour,
             _rectangle(box, scene.width, scene.height),
             [" ".join(f"{x:.6g},{y:.6g}" for x, y in stroke) for stroke in each.strokes],
-            None if each.picture is None else _data_url(each.picture),
+            None if each.picture is None else _jpeg_url(each.picture),
         )
         for colour, box, each in zip(COLOURS, scene.boxes, scene.objects)
     ]
     shown = []
     for hit in hits:
-        try:
-            picture = index.picture(hit.row, THUMBNAIL)
-        except UserError:  # its file is gone meanwhile: its place stays empty
-            picture = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
+        thumbnail = index.thumbnail(hit.row)
+        size = Image.open(io.BytesIO(thumbnail)).size
         boxes = [
-            (COLOURS[pair.drawn], _rectangle(hit.boxes[pair.photographed], *picture.size))
+            (COLOURS[pair.drawn], _rectangle(hit.boxes[pair.photographed], *size))
             for pair in hit.matches
         ]
         name = index.files[hit.row].path
-        shown.append((name, hit, picture.size, _data_url(picture), boxes))
+        shown.append((name, hit, size, _data_url(thumbnail), boxes))
     return _PAGE.render(title=title, scene=scene, drawn=drawn, hits=shown)
 
 
@@ -112,10 +108,14 @@ def _rectangle(box: Sequence[float], width: float, height: float) -> list[str]:
     return [f"{value:.6g}" for value in values]
 
 
-def _data_url(picture: Image.Image) -> str:
+def _jpeg_url(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _data_url(buffer.getvalue())
+
+
+def _data_url(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def add_weights(parser: ArgumentParser) -> None:

@@ -18,7 +18,7 @@ import mimetypes
 import re
 import sys
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -42,15 +42,17 @@ from core.scene_inputs import MAX_OBJECTS
 from search.index import WEIGHTS, Hit, PhotoIndex
 from search.index_folder import NAME, PHOTOS
 from search.scene import Scene, SceneObject
+from search.stores import StoreUnavailableError
 from search.synthesis import Layout, Synthesis
 from SPADE import api, generators
 from SPADE.generators import UnavailableError
 
 PAGE = Path(__file__).resolve().parent / "page"
-PHOTOGRAPH, THUMBNAIL, CUT_OUT = 1600, 320, 256  # pixels a side
+PHOTOGRAPH, CUT_OUT = 1600, 256  # pixels a side
 DECODERS = 2  # pictures decoded at a time: one of the largest takes 200 MB
 PICTURES = 2  # that are made or wait: each keeps a thread of the server
 COOKIE = "scene-designer"
+RETRY_SECONDS = 10  # after which a database that is gone may be back
 LEAST_TOKEN = 16  # characters
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self'; "
@@ -160,6 +162,12 @@ def create_app(
     def explain(error: UserError) -> flask.Response:
         return api.answer({"error": str(error)}, 400)
 
+    @app.errorhandler(StoreUnavailableError)
+    def explain_outage(error: StoreUnavailableError) -> flask.Response:
+        answer = api.answer({"error": str(error)}, 503)
+        answer.headers["Retry-After"] = RETRY_SECONDS
+        return answer
+
     @app.errorhandler(msgspec.DecodeError)
     def explain_json(error: msgspec.DecodeError) -> flask.Response:
         return api.answer({"error": f"no such request: {first_line(error)}"}, 400)
@@ -257,7 +265,10 @@ def create_app(
         if size not in (None, "thumbnail"):
             raise BadRequest("size may be thumbnail, or is left out")
         index = current.index
-        return send(index, _checked(row, index), THUMBNAIL if size else PHOTOGRAPH)
+        _checked(row, index)
+        if size:
+            return send(index, row, size, lambda: index.thumbnail(row))
+        return send(index, row, "photograph", lambda: decode(index, row))
 
     @app.get("/api/photographs/<int:row>/objects/<int:number>")
     def cut_out(row: int, number: int) -> flask.Response:
@@ -265,29 +276,31 @@ def create_app(
         boxes = index.photographed(_checked(row, index)).boxes
         if number >= len(boxes):
             raise NotFound(f"photograph {row} has {len(boxes)} objects, from 0 on")
-        return send(index, row, CUT_OUT, boxes[number])
+        return send(
+            index, row, f"{boxes[number].tolist()}", lambda: decode(index, row, boxes[number])
+        )
 
-    def send(
-        index: PhotoIndex, row: int, side: int, box: np.ndarray | None = None
-    ) -> flask.Response:
-        """Return a photograph, or what is in a box of it, as an answer that a browser may keep but
-        asks about: rows are others when the index has changed."""
-        name = f"{index.files[row]} {side} {None if box is None else box.tolist()}"
+    def decode(index: PhotoIndex, row: int, box: np.ndarray | None = None) -> bytes:
+        """Return the JPEG of a photograph, or of what is in a box of it."""
+        with decoders:
+            image = index.picture(row, PHOTOGRAPH)
+            buffer = io.BytesIO()
+            (image if box is None else _cut(image, box, CUT_OUT)).save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
+
+    def send(index: PhotoIndex, row: int, part: str, jpeg: Callable[[], bytes]) -> flask.Response:
+        """Return a part of a photograph as an answer that a browser may keep but asks about: rows
+        are others when the index has changed."""
         response = flask.Response(mimetype="image/jpeg")
         response.headers["Cache-Control"] = "private, no-cache"
+        name = f"{index.files[row]} {part}"
         response.set_etag(hashlib.sha256(name.encode()).hexdigest())
         if response.get_etag()[0] in flask.request.if_none_match:
             return response.make_conditional(flask.request)
         try:
-            with decoders:
-                image = index.picture(row, side if box is None else PHOTOGRAPH)
-                if box is not None:
-                    image = _cut(image, box, side)
-                buffer = io.BytesIO()
-                image.save(buffer, "JPEG", quality=90)
+            response.data = jpeg()
         except UserError as error:
             raise NotFound(str(error)) from None
-        response.data = buffer.getvalue()
         return response
 
     return app

@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "experiments": {"core", "SPADE"},
     "SPADE": {"core", "models"},
     "search": {
-        "core", "SPADE", "dataloaders.images", "dataloaders.sketches", "dataloaders.sl_pairs",
-        "prep_data.coco_annotations", "prep_data.report",
+        "core", "SPADE", "dataloaders.images", "dataloaders.prepared_sets", "dataloaders.records",
+        "dataloaders.sketches", "dataloaders.sl_pairs", "prep_data.coco_annotations",
+        "prep_data.report",
     },
     # Workers of preparation start without TensorFlow: records and pictures, never a loader.
     "prep_data": {

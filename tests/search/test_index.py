@@ -1,5 +1,6 @@
 """The index of photographs: what it holds, how it is kept up to date, what it finds."""
 
+import io
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from search import building, index, index_folder
 from search.detector import Detector
 from search.index import PhotoIndex
 from search.objects import FoundObjects, ObjectSource
+from search.photographs import photographs_in
 from search.scene import Scene, SceneObject
 from tests.core.evaluation.test_whole_scenes import Pixels
 from tests.core.test_drawings import slow_drawings
@@ -69,6 +71,9 @@ def build(run, photographs, home, source=None):
 
 def equal(a, b):
     assert a.files == b.files
+    assert [a.thumbnail(row) for row in range(len(a))] == [
+        b.thumbnail(row) for row in range(len(b))
+    ]
     for name in index_folder.KINDS:  # the network's last digit depends on what else is in a batch
         last = {"probabilities": 2, "vectors": 2e-3, "learned": 1e-4}.get(name, 0)
         values = (each._part.arrays[name].astype(float) for each in (a, b))
@@ -86,6 +91,9 @@ def test_holds_what_the_run_makes_of_each_photograph(run, photographs, tmp_path)
     assert {file.path for file, _ in opened.broken} == {"broken.jpg", "empty.jpg"}
     for row in (0, 8):
         image = np.asarray(Image.open(photographs / opened.files[row].path).convert("RGB"))
+        small = np.asarray(Image.open(io.BytesIO(opened.thumbnail(row))))
+        greys = [each.mean(axis=2).ravel() for each in (small, image)]
+        assert small.shape == image.shape and np.corrcoef(*greys)[0, 1] > 0.9
         scene = run.encode_photo(image, opened.objects.boxes[:2])
         np.testing.assert_allclose(opened.learned[row], run.ranking_vectors([scene])[0], atol=1e-5)
         expected = [np.eye(run.vocabulary.num_classes)[0], scene.class_probabilities[1]]
@@ -93,10 +101,19 @@ def test_holds_what_the_run_makes_of_each_photograph(run, photographs, tmp_path)
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_a_link_out_of_the_folder_is_left_out(run, photographs, tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "secret.png")
+    (photographs / "link.png").symlink_to(tmp_path / "secret.png")
+    (photographs / "circle.png").symlink_to(photographs / "circle.png")
+    broken = dict(build(run, photographs, tmp_path / "index").broken)
+    (why,) = [why for file, why in broken.items() if file.path == "link.png"]
+    assert why == "a link out of the folder of photographs: copy it there"
+
+
 def test_a_name_that_is_no_text_is_left_out(tmp_path, caplog):
     for name in (os.fsdecode(b"caf\xe9.png"), "café.png"):
         (tmp_path / name).touch()
-    assert [file.path for file in building.photograph_files(tmp_path)] == ["café.png"]
+    assert [file.path for file in photographs_in(tmp_path).files()] == ["café.png"]
     assert "its name is not UTF-8" in caplog.text
 
 
