@@ -245,9 +245,10 @@ class Run:
         for start in range(0, len(images), BLOCK):
             scene_boxes = checked[start : start + BLOCK]
             numbered = enumerate(images[start : start + BLOCK], start)
-            photos = tf.constant(
-                [scene_inputs.photo_pixels(image, self.sizes.photo, i) for i, image in numbered]
-            )
+            side = self.sizes.photo
+            photos = [scene_inputs.photo_pixels(image, side, i) for i, image in numbered]
+            # Stacked: TensorFlow takes a list of arrays apart, pixel by pixel.
+            photos = tf.constant(np.stack(photos))
             crops = self._cut(photos, np.concatenate(scene_boxes), _obj_to_img(scene_boxes))
             scenes += self._scenes(scene_boxes, encoder.embed_photos(crops))
         return scenes
