@@ -91,9 +91,10 @@ def test_holds_what_the_run_makes_of_each_photograph(run, photographs, tmp_path)
     assert {file.path for file, _ in opened.broken} == {"broken.jpg", "empty.jpg"}
     for row in (0, 8):
         image = np.asarray(Image.open(photographs / opened.files[row].path).convert("RGB"))
-        small = np.asarray(Image.open(io.BytesIO(opened.thumbnail(row))))
-        greys = [each.mean(axis=2).ravel() for each in (small, image)]
-        assert small.shape == image.shape and np.corrcoef(*greys)[0, 1] > 0.9
+        shown = (Image.open(io.BytesIO(opened.thumbnail(row))), Image.fromarray(image))
+        greys = [np.asarray(each.convert("L")) for each in shown]
+        assert greys[0].shape == image.shape[:2]
+        assert np.corrcoef(*(each.ravel() for each in greys))[0, 1] > 0.9
         scene = run.encode_photo(image, opened.objects.boxes[:2])
         np.testing.assert_allclose(opened.learned[row], run.ranking_vectors([scene])[0], atol=1e-5)
         expected = [np.eye(run.vocabulary.num_classes)[0], scene.class_probabilities[1]]
