@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Build or update an index. UserError for what a user can mend."""
     parser = Parser(prog="python -m search.build", description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a trained run of graph-attention")
-    parser.add_argument("photographs", type=Path, help="folder; those below it are looked at too")
+    parser.add_argument(
+        "photographs", type=Path, help="folder, with those below it, or a prepared set of scenes"
+    )
     parser.add_argument("index", type=Path, help="folder of the index, made where there is none")
     sources = parser.add_mutually_exclusive_group()
     sources.add_argument("--detector", type=Path, help="SavedModel of the TF Object Detection API")

@@ -69,8 +69,10 @@ def struck(run, photographs, home, number, blocks=3, before=lambda process: None
         while len(list((home / index_folder.BLOCKS).glob("*.npz"))) < blocks:
             assert process.poll() is None and time.monotonic() < end, process.stderr.read()
             time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)
         before(process)
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
         errors = process.stderr.read()
     return process.returncode, errors, len(list((home / index_folder.BLOCKS).glob("*.npz")))
 
@@ -97,13 +99,19 @@ def test_a_build_and_an_update_go_on_after_a_kill(run, tmp_path):
     assert len(source.asked) == 20 - 2 * blocks
 
     fill(photographs, [f"more {n}.png" for n in range(20)])
-    _, _, blocks = struck(run, photographs, home, signal.SIGKILL)
-    assert len(PhotoIndex.open(home, run)) == 20  # the index of before can be searched
+    others = []  # that have the index open while it is built again
+    _, _, blocks = struck(
+        run, photographs, home, signal.SIGKILL,
+        before=lambda _: others.append(PhotoIndex.open(home, run)),
+    )  # fmt: skip
+    others.append(PhotoIndex.open(home, run))
     source = Counting()
     updated = PhotoIndex.build(run, photographs, home, objects=source)
     assert len(source.asked) == 20 - 2 * blocks
     fresh = PhotoIndex.build(run, photographs, tmp_path / "fresh")
     assert updated.files == fresh.files
+    for each in others:  # they have what they opened
+        assert len(each) == 20 and each.thumbnail(19) == fresh.thumbnail(19)
     np.testing.assert_allclose(updated.learned, fresh.learned, atol=1e-5)
 
 
