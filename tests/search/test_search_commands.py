@@ -65,7 +65,7 @@ def struck(run, photographs, home, number, blocks=3, before=lambda process: None
     with subprocess.Popen(
         [sys.executable, "-c", CODE, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while len(list((home / index_folder.BLOCKS).glob("*.npz"))) < blocks:
             assert process.poll() is None and time.monotonic() < end, process.stderr.read()
             time.sleep(0.02)
