@@ -71,6 +71,7 @@ def train(argv: Sequence[str]) -> None:
         stack.enter_context(spread.explained())
         dataset = settings.open_dataset()
         run = Run.for_training(settings, dataset, checkpoint, args.output_dir, spread.scope)
+        dataset.prepare_for(run.model)
         spread.check_same_weights(run.model)
         if writes and run.step < base.iterations:  # else a history should have nothing
             settings.record_start(folder, run.step, argv, args.allow_data_change)
@@ -189,6 +190,7 @@ def _opened(
             what = f"the checkpoint {checkpoint}"
             checkpoints.check_vocabulary(run.model, run.vocabulary, dataset.vocabulary, what)
             log.info("opened %s", checkpoint)
+        dataset.prepare_for(run.model)
         yield run, dataset, checkpoint
 
 

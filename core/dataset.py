@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from core.evaluation.query_protocols import DrawnScenes, QueryObjects, QueryProtocol
+    from core.model import Model
 
 SPLITS = ("train", "valid", "test")
 Stage = tuple[str, Callable[[Any], Any]]  # its name, and from element to element
@@ -104,6 +105,10 @@ class Dataset(abc.ABC):
         self.sizes = STANDARD_SIZES  # a loader that knows better sets its own
         if self.batch_size < 1:
             raise UsageError(f"batch_size is at least 1, not {self.batch_size}")
+
+    def prepare_for(self, model: Model) -> None:  # noqa: B027 (most need nothing)
+        """Make what batches for this model need besides the sets. It is called once, when the
+        model has its weights and before the first batch is asked for."""
 
     def train_batches(self, start_step: int = 0, parts: Parts | None = None) -> tf.data.Dataset:
         """Return endless `batch_type` elements; the first is the batch of step `start_step`

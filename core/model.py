@@ -16,13 +16,14 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from core import replicas
 from core.dataset import Vocabulary
+from core.errors import UsageError
 
 
 class Numerics(NamedTuple):
@@ -50,6 +51,14 @@ class Numerics(NamedTuple):
 
 
 PLAIN = Numerics()
+
+
+def variables_digest(variables: Iterable[tf.Variable]) -> str:
+    """Return one SHA-256 of the values of variables, in hex."""
+    found = hashlib.sha256()
+    for variable in variables:
+        found.update(variable.numpy().tobytes())
+    return found.hexdigest()
 
 
 class Model(tf.Module, abc.ABC):
@@ -94,10 +103,7 @@ class Model(tf.Module, abc.ABC):
 
     def weights_digest(self) -> str:
         """Return the SHA-256 of all variables, in hex."""
-        found = hashlib.sha256()
-        for variable in self.variables:
-            found.update(variable.numpy().tobytes())
-        return found.hexdigest()
+        return variables_digest(self.variables)
 
     def load_pretrained(self) -> None:
         """Load the weights that hparams name, at the start of a new run. UserError when they cannot
@@ -176,8 +182,26 @@ class Attention(NamedTuple):
     rollout: tf.Tensor  # through all layers (Abnar and Zuidema 2020, section 3)
 
 
+class FrozenEncoder(NamedTuple):
+    """The part of an encoder that no training changes, so that what it gives can be kept."""
+
+    encode: Callable[[tf.Tensor], tf.Tensor]  # uint8 (B, H, W, c) -> float32 (B, C)
+    width: int  # C
+    digest: str  # of its weights and of all else that its features depend on
+
+
 class ObjectEncoder(Model):
-    """A model that encodes crops and sketches of single objects."""
+    """A model that encodes crops and sketches of single objects.
+
+    With frozen encoders it takes their features, float32 (B, C), in place of images.
+    """
+
+    def frozen_encoders(self) -> tuple[FrozenEncoder, FrozenEncoder]:
+        """Return those of crops and of sketches. UsageError for a model that trains them."""
+        raise UsageError(
+            f"{self.name} trains its encoders, so their features cannot be kept: take a loader of "
+            "images, or encoder_training=frozen"
+        )
 
     @abc.abstractmethod
     def embed_photos(self, crops: tf.Tensor) -> EncodedObjects:

@@ -213,6 +213,7 @@ class Run:
         settings = self.settings.with_data(loader, data_hparams)
         dataset = settings.open_dataset()
         checkpoints.check_vocabulary(self.model, self.vocabulary, dataset.vocabulary, "the run")
+        dataset.prepare_for(self.model)
         return dataset
 
     # ---- encoding -----------------------------------------------------------------------------

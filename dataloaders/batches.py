@@ -15,13 +15,19 @@ if TYPE_CHECKING:
 
 
 class TripletBatch(NamedTuple):
-    """Stage 1 (paper section 3.1): a sketch, a crop of its class, a crop of another class."""
+    """Stage 1 (paper section 3.1): a sketch, a crop of its class, a crop of another class.
+
+    In place of images, a loader of cached features gives what a frozen encoder sees in each:
+    float32 (B, C). An `ObjectEncoder` with frozen encoders takes either.
+    """
 
     sketches: tf.Tensor  # uint8 (B, H, W, 1), 255 = white paper, 0 = line
     positives: tf.Tensor  # uint8 (B, H, W, 3), crop of the sketch's class
     negatives: tf.Tensor  # uint8 (B, H, W, 3), crop of another class
     classes: tf.Tensor  # int32 (B,), vocabulary index of sketch and positive
     negative_classes: tf.Tensor  # int32 (B,), vocabulary index of the negative, never `classes`
+    # Features (B, C) of a pseudo-drawing of each positive; of images None: models draw their own.
+    pseudo_sketches: tf.Tensor | None = None
 
 
 class SketchBatch(NamedTuple):

@@ -166,9 +166,10 @@ def reading_errors_explained(folders: Iterable[str | Path]) -> Iterator[None]:
     except tf.errors.DataLossError:
         # TensorFlow does not name the file, so every shard is read once more.
         for folder in folders:
-            for shard in sorted(Path(folder).glob("*/[!.]*.tfrecord")):
+            for shard in sorted(Path(folder).glob("**/[!.]*.tfrecord")):  # and of caches
                 if not _is_readable(shard):
-                    raise UserError(f"{shard} is damaged: {prepared_sets.REMEDY}") from None
+                    reason = f"{shard} is damaged: {prepared_sets.remedy(shard)}"
+                    raise UserError(reason) from None
         raise UserError(
             "a record could not be read, but all shards read well now: start again, and look at "
             "the disk if it happens again"

@@ -28,8 +28,15 @@ FILES = ("meta.json", "*.index.npz", "*/*.tfrecord")  # patterns of all that a s
 SCHEMA = 2  # raised whenever a key or its meaning changes; loaders refuse other schemas
 BLOCK = 64  # records of a block: the unit in which loaders read
 REMEDY = "delete it and run the preparation again, which makes this part anew"
+CACHE = "features-"  # folders of features begin with it (`dataloaders.feature_cache`)
 _HEADER = struct.Struct("<QI")  # TFRecord framing: length, its crc, data, crc of the data
 _FOOTER_BYTES = 4
+
+
+def remedy(shard: Path) -> str:
+    """Return what to do about a damaged shard."""
+    cache = shard.parents[1]
+    return f"delete {cache}, and it is made anew" if cache.name.startswith(CACHE) else REMEDY
 
 
 # ---- meta.json -------------------------------------------------------------------------------

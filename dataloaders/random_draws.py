@@ -32,6 +32,7 @@ class Stream(enum.IntEnum):
     QUERY_DIRECTION = 7
     JITTER = 8
     DROPPED = 9
+    PSEUDO_DRAWING = 10
 
 
 def mix(words: tf.Tensor) -> tf.Tensor:

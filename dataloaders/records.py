@@ -7,11 +7,54 @@ Boxes are `[x0, y0, x1, y1]` in [0, 1] of the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from core.errors import file_error
+from core.files import atomic_file
+
+FRAMING = 16  # bytes of a TFRecord besides its data: 12 before, 4 after
+
+
+@contextlib.contextmanager
+def new_shard(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Yield a function that writes a serialized record; the file appears when the block ends
+    without an error. UserError when it cannot be written."""
+    size = 0
+
+    def write(record: bytes) -> None:
+        nonlocal size
+        with _disk_errors():
+            writer.write(record)
+        size += len(record) + FRAMING
+
+    with atomic_file(path) as temporary:
+        with _disk_errors():
+            writer = tf.io.TFRecordWriter(str(temporary))
+        try:
+            yield write
+        except BaseException:
+            with contextlib.suppress(Exception):  # the disk may be full: closing fails again
+                writer.close()
+            raise
+        with _disk_errors():
+            writer.close()
+        if temporary.stat().st_size != size:  # not every failed write raises
+            raise OSError("the file came out too short, as on a full disk")
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turn TensorFlow's errors of a file into OSError."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(file_error(error)) from error
 
 
 def _bytes(*values: bytes) -> tf.train.Feature:
@@ -29,6 +72,13 @@ def _floats(values: Iterable[float]) -> tf.train.Feature:
 def _example(**features: tf.train.Feature) -> bytes:
     # Deterministic: protobuf may otherwise order the keys of a map by a hash seed.
     example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)
+
+
+def with_image(serialized: bytes, image: bytes) -> bytes:
+    """Return a serialized record with other content of its key `image`."""
+    example = tf.train.Example.FromString(serialized)
+    example.features.feature["image"].bytes_list.value[:] = [image]
     return example.SerializeToString(deterministic=True)
 
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from core.errors import HParamError
 from core.hparams import hp
-from core.model import EncodedObjects
+from core.model import EncodedObjects, FrozenEncoder, variables_digest
 from models.addons import euclidean_dist_transform
 from models.backbones import BACKBONES, read_weights
 from models.encoder_files import read_encoder
@@ -240,12 +240,12 @@ class ObjectRepresentation(tf.Module):
         self.projection = dense(hparams.common_repr_size, "relu")
         self.photo_classifier = dense(num_classes)
         self.sketch_classifier = dense(num_classes)
-        side = hparams.image_size
+        self._side = side = hparams.image_size
         self.photos(tf.zeros((1, side, side, 3), tf.uint8))  # builds the variables
         self.sketches(tf.zeros((1, side, side, 1), tf.uint8))
-        # For inference: one graph for batches of any size.
-        self.embed_photos = self._compile(self.photos, side, channels=3)
-        self.embed_sketches = self._compile(self.sketches, side, channels=1)
+        # For inference.
+        self.embed_photos = self._compile(self.photos, channels=3)
+        self.embed_sketches = self._compile(self.sketches, channels=1)
 
     def photos(self, crops: tf.Tensor, training: bool = False) -> EncodedObjects:
         """Encode crops uint8 (B, H, W, 3)."""
@@ -257,10 +257,30 @@ class ObjectRepresentation(tf.Module):
             self.sketch_encoder(sketches, training=training), self.sketch_classifier
         )
 
-    @staticmethod
-    def _compile(encode: Callable, side: int, channels: int) -> Callable:
-        images = tf.TensorSpec((None, side, side, channels), tf.uint8)
-        return tf.function(encode, input_signature=[images], autograph=False)
+    def frozen_encoders(self) -> tuple[FrozenEncoder, FrozenEncoder]:
+        """Return those of crops and of sketches, which must not be trained."""
+        frozen = []
+        for encoder, channels in ((self.photo_encoder, 3), (self.sketch_encoder, 1)):
+            images = tf.TensorSpec((None, self._side, self._side, channels), tf.uint8)
+            encode = tf.function(encoder.features, input_signature=[images], autograph=False)
+            width = encode.get_concrete_function().output_shapes[-1]
+            backbone = encoder.backbone
+            digest = (
+                f"{encoder.preprocess.__name__} {self._side} {backbone.compute_dtype} "
+                f"{variables_digest(backbone.variables)}"
+            )
+            frozen.append(FrozenEncoder(encode, width, digest))
+        return tuple(frozen)
+
+    def _compile(self, encode: Callable, channels: int) -> Callable:
+        """Return `encode`, of images or of features, each as one graph for batches of any size."""
+        images = tf.TensorSpec((None, self._side, self._side, channels), tf.uint8)
+        features = tf.TensorSpec((None, None), tf.float32)
+        by_rank = {
+            spec.shape.rank: tf.function(encode, input_signature=[spec], autograph=False)
+            for spec in (images, features)
+        }
+        return lambda batch: by_rank[len(batch.shape)](batch)
 
     def _encoded(self, encodings: tf.Tensor, classifier: tf.keras.layers.Layer) -> EncodedObjects:
         vector = self.representation(encodings)

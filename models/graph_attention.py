@@ -62,6 +62,9 @@ class GraphAttentionHParams(EncoderHParams):
 
     learning_rate: float = hp(1e-4, "constant; the discriminator's is 4 x this", low=0.0)
     pt_mdomain_id: str = hp("", "id of the stage 1 run to start from")
+    pt_mdomain_model: str = hp(
+        "multidomain-representation", "model of that run: any of the same encoders"
+    )
 
     # graph
     obj_pred_embedding_dim: int = hp(128, "width of the predicates' embedding", low=1, high=4096)
@@ -424,7 +427,7 @@ class GraphAttention(SceneGraphModel):
                 "graph-attention starts from a stage 1 run: name its id with "
                 "--hparams pt_mdomain_id=ID (and the same -o)"
             )
-        return ("multidomain-representation", hparams.pt_mdomain_id)
+        return (hparams.pt_mdomain_model, hparams.pt_mdomain_id)
 
     def warm_start_parts(self) -> dict[str, tf.Module]:
         return {"objects": self.objects}

@@ -54,6 +54,29 @@ def triplet(
     return mean(rows, valid)
 
 
+def info_nce(
+    anchors: tf.Tensor,
+    candidates: tf.Tensor,
+    anchor_classes: tf.Tensor,
+    candidate_classes: tf.Tensor,
+    temperature: float,
+) -> tf.Tensor:
+    """Return InfoNCE (van den Oord et al. 2018) with all candidates of an anchor's class as its
+    positives: mean over anchors and positives of -log softmax over candidates (Khosla et al. 2020,
+    L_out). Anchors without positives do not count.
+
+    anchors: (B, E), candidates: (M, E), of length 1; their classes: int32 (B,), (M,).
+    """
+    candidates = replicas.all_gather(candidates)  # of the global batch
+    candidate_classes = replicas.all_gather(tf.cast(candidate_classes, tf.float32))
+    positive = tf.cast(anchor_classes, tf.float32)[:, None] == candidate_classes
+    weights = tf.cast(positive, tf.float32)  # (B, M)
+    count = tf.reduce_sum(weights, axis=1)
+    log_softmax = tf.nn.log_softmax(tf.matmul(anchors, candidates, transpose_b=True) / temperature)
+    rows = -tf.reduce_sum(weights * log_softmax, axis=1) / tf.maximum(count, 1.0)
+    return mean(rows, count > 0)
+
+
 def scene_contrastive(sketch: tf.Tensor, photo: tf.Tensor, negative: tf.Tensor | None) -> tf.Tensor:
     """Return the contrastive loss of a batch of scenes, all (N, D) (paper section 3.5).
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from core.dataset import Vocabulary
 from core.hparams import hp
-from core.model import PLAIN, EncodedObjects, Numerics, ObjectEncoder
+from core.model import PLAIN, EncodedObjects, FrozenEncoder, Numerics, ObjectEncoder
 from core.registry import MODELS
 from models import losses
 from models.encoders import EncoderHParams, ObjectRepresentation
@@ -73,6 +73,11 @@ class MultidomainRepresentation(ObjectEncoder):
     def embed_sketches(self, sketches: tf.Tensor) -> EncodedObjects:
         return self.objects.embed_sketches(sketches)
 
+    def frozen_encoders(self) -> tuple[FrozenEncoder, FrozenEncoder]:
+        if self.hparams.encoder_training != "frozen":
+            return super().frozen_encoders()
+        return self.objects.frozen_encoders()
+
     def load_pretrained(self) -> None:
         self.objects.load_pretrained()
 
@@ -128,7 +133,8 @@ class MultidomainRepresentation(ObjectEncoder):
         return {**named, "total_loss": total, **self.loss_scales()}
 
     def main_variables(self) -> tuple[tf.Variable, ...]:
-        """Return what the losses train: without the triplet loss nothing trains the shared net."""
+        """Return what the losses train: class losses alone do not train the shared net."""
         shared = [self.objects.representation, self.objects.projection]
-        untrained = [] if self.hparams.triplet_loss_weight else shared
+        of_classes = {name for name in self.loss_weights() if "clas" in name}
+        untrained = [] if self.loss_weights().keys() - of_classes else shared
         return trainable_variables_without(self, untrained)

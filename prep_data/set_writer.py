@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from core import provenance
 from core.errors import UserError, file_error
-from core.files import atomic_file, make_folder, read_json, write_json
+from core.files import make_folder, read_json, write_json
 from core.progress import progress
 from dataloaders import prepared_sets
 from dataloaders.images import Problem
@@ -134,27 +134,15 @@ def _new_shard(folder: Path, note: ShardNote) -> Iterator[Callable[[bytes], None
 
     note: the records and bytes written are counted there.
     """
-    from tensorflow import errors, io
+    from dataloaders.records import FRAMING, new_shard  # here, because workers import this module
 
     def write(record: bytes) -> None:
-        writer.write(record)
-        note.bytes += len(record) + 16  # TFRecord framing: 8 + 4 before, 4 after
+        write_record(record)
+        note.bytes += len(record) + FRAMING
         note.records += 1
 
-    with atomic_file(folder / note.path) as temporary:
-        try:
-            writer = io.TFRecordWriter(str(temporary))
-            try:
-                yield write
-            except BaseException:
-                with contextlib.suppress(Exception):  # the disk may be full: closing fails again
-                    writer.close()
-                raise
-            writer.close()
-        except errors.OpError as error:
-            raise OSError(file_error(error)) from error
-        if temporary.stat().st_size != note.bytes:  # not every failed write raises
-            raise OSError("the file came out too short, as on a full disk")
+    with new_shard(folder / note.path) as write_record:
+        yield write
 
 
 def _record_class(kind: str) -> Any:

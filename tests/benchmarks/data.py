@@ -79,19 +79,21 @@ def _quiet() -> Iterator[None]:
 # ---------------------------------------------------------------- loaders
 
 
-def loader(name: str, setting: Setting, batch_size: int):
-    """The loader over the prepared sample."""
+def loader(name: str, setting: Setting, batch_size: int, **more: str):
+    """The loader over the prepared sample. more: data hparams."""
     from core.hparams import BaseHParams, parse
     from core.registry import LOADERS
 
+    triplets = {"qdraw_dir": "quickdraw", "crops_dir": "crops"}
     folders = {
-        "quickdraw-cococrops-tf": {"qdraw_dir": "quickdraw", "crops_dir": "crops"},
+        "quickdraw-cococrops-tf": triplets,
+        "quickdraw-cococrops-features": triplets,
         "coco-tfrecord": {"coco_dir": "scenes", "qdraw_dir": "indexed", "crops_dir": "crops"},
     }[name]
     cls = LOADERS[name]
     text = ",".join(f"{key}='{prepared(made, setting)}'" for key, made in folders.items())
     base = parse("", BaseHParams, batch_size=batch_size)
-    return cls(parse(text, cls.HParams), base, 96, 0)
+    return cls(parse(text, cls.HParams, **more), base, 96, 0)
 
 
 def _batches_rate(batches, batch_size: int, setting: Setting) -> Numbers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -113,6 +114,55 @@ STAGE_1_ROWS = compared(
     ("stage 1 first step (naive: same)", "first", ""),
     naive="bare",
 )
+
+
+# ---------------------------------------------------------------- stage 1 on frozen encoders
+
+
+def _alignment(setting: Setting) -> Numbers:
+    """A step of object-alignment on cached features, and how fast they were cached."""
+    import tempfile
+    import time
+
+    import tensorflow as tf
+
+    from tests.benchmarks.data import loader
+
+    model, size = random_model("object-alignment", setting), setting.size(256, 8)
+    photos, _ = model.frozen_encoders()
+    images = _images(64, 3)
+    with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
+        data = loader("quickdraw-cococrops-features", setting, size, cache_dir=folder)
+        start = time.perf_counter()
+        data.prepare_for(model)
+        seconds = time.perf_counter() - start
+        cached = sum(1 for _ in tf.data.TFRecordDataset(_shards(folder)))
+        encoder = repeat(lambda: photos.encode(images), setting.size(20, 1))["median"]
+        batches = data.train_batches()
+        step, iterator = _stepper(model, batches.element_spec), iter(batches)
+        arguments = tf.constant(0, tf.int64), tf.constant(0)
+        busy = time.process_time()
+        found = repeat(
+            lambda: float(step(next(iterator), *arguments)["total_loss"]), setting.size(100, 2)
+        )
+        busy = time.process_time() - busy
+    return {**found, "busy": busy / setting.size(100, 2), "cached": cached / seconds,
+            "encoder": 64 / encoder}  # fmt: skip
+
+
+def _shards(folder: str) -> list[str]:
+    return [str(shard) for shard in Path(folder).rglob("*.tfrecord")]
+
+
+def _alignment_rows(found: dict[str, Numbers]) -> list[Row]:
+    numbers = found["ours"]
+    return [
+        slower("object-alignment step on cached features", "s", numbers["median"], None,
+               "under 0.03"),
+        slower("CPU seconds of it, tracing shared out", "s", numbers["busy"], None),
+        faster("features cached (naive: the encoder alone)", "images/s", numbers["cached"],
+               numbers["encoder"], "at least 0.9 times"),
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------- mask net
@@ -344,6 +394,7 @@ def _waiting_rows(found: dict[str, Numbers]) -> list[Row]:
 
 BENCHES = {
     "stage1": Bench({"ours": _stage_1, "bare": _bare_backbones}, STAGE_1_ROWS),
+    "alignment": Bench({"ours": _alignment}, _alignment_rows),
     "masknet": Bench({"ours": _mask_net, "naive": _mask_net_naive}, MASK_NET_ROWS),
     "stage2": Bench({"ours": _stage_2, "naive": _stage_2_naive}, STAGE_2_ROWS),
     "whole-scene": Bench({"ours": _whole_scene}, _whole_scene_rows),

@@ -13,6 +13,7 @@ from models.encoders import Encoder
 from tests.models.helpers import batch_for, build, compiled_step, step_args
 
 SCENES, OBJECTS, WHOLE = "graph-attention", "multidomain-representation", "whole-scene"
+ALIGNED = "object-alignment"
 GAN = {"g_mask_loss", "g_mask_sketch_loss", "d_mask_loss"}
 CLASSIFIERS = {"photo_classifier", "sketch_classifier"}
 ENCODER_CLASSES = {"enc_obj_clas_loss", "enc_sketch_clas_loss"}
@@ -30,6 +31,9 @@ OPTIONS = (
      set(), set()),
     (OBJECTS, "encoder_training=last,batch_norm=auto", set(), set()),
     (OBJECTS, "encoder_training=frozen,batch_norm=auto", set(), set()),
+    (ALIGNED, "", set(), set()),
+    (ALIGNED, "contrastive_loss_weight=0,triplet_loss_weight=0",
+     {"contrastive_loss", "triplet_loss"}, {"representation", "projection"}),
     (SCENES, "", set(), set()),
     (SCENES, "gconv_pooling=sum,gcn_activation=relu,use_pos_on_graph=True", set(), set()),
     (SCENES, "mlp_normalization=batch,use_euclidean_distance_map=True", set(), set()),

@@ -61,6 +61,9 @@ class FakeDataset:
     def vocabulary(self):
         return Vocabulary(("cat", "dog", "__image__"))
 
+    def prepare_for(self, model):
+        pass
+
     def train_batches(self, start_step=0):
         def batch(t):
             # The size varies, so that a step that traces anew for each size is found out.

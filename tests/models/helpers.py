@@ -40,6 +40,7 @@ SMALL_SPADE = {
 SIZES = {
     "graph-attention": SMALL_SCENES,
     "multidomain-representation": SMALL,
+    "object-alignment": {**SMALL, "encoder_training": "all", "adapter_size": 0},
     "spade": SMALL_SPADE,
     "whole-scene": SMALL,
 }

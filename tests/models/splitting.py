@@ -11,7 +11,7 @@ from dataloaders.batches import SceneBatch, SceneGraph, Stuff, TripletBatch
 def split(batch, count: int) -> tuple:
     """`count` parts of equally many scenes, or triplets: the first part has the first scenes."""
     if isinstance(batch, TripletBatch):
-        columns = [np.split(column.numpy(), count) for column in batch]
+        columns = [np.split(column.numpy(), count) for column in batch if column is not None]
         return tuple(TripletBatch(*map(tf.constant, part)) for part in zip(*columns))
     size = len(batch.image_ids) // count
     return tuple(_scenes(batch, i * size, (i + 1) * size) for i in range(count))

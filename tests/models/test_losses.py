@@ -54,6 +54,18 @@ def test_triplet_by_hand():
     assert float(losses.triplet(anchor, positive, negative, valid=only)) == pytest.approx(1.25)
 
 
+def test_info_nce_by_hand():
+    """Temperature 1. The first anchor has two positives, the second none, the third one."""
+    anchors = tf.constant([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    candidates = tf.constant([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    value = losses.info_nce(
+        anchors, candidates, tf.constant([0, 2, 1]), tf.constant([0, 1, 0]), 1.0
+    )
+    # Similarities 1, 0, -1: the positives' mean is 0.  0, 1, 0: the positive's is 1.
+    rows = [math.log(math.e + 1 + 1 / math.e) - 0, math.log(1 + math.e + 1) - 1]
+    assert float(value) == pytest.approx(sum(rows) / 2)
+
+
 def test_scene_contrastive_by_hand():
     # One dimension. d(a, p): [[0, 1], [0.25, 0.25]]; d(a, n): [[0.09, 4], [0.04, 2.25]]
     sketch = tf.constant([[0.0], [0.5]])
