@@ -86,15 +86,6 @@ def test_a_model_without_projection(tmp_path):
     np.testing.assert_array_equal(read.photo_vectors(), made.arrays["photo_token"])
 
 
-def test_the_photographs_alone(tmp_path):
-    made = make(5)
-    features.write(tmp_path / "a", made)
-    read = features.read(tmp_path / "a", photos_only=True)
-    assert set(read.arrays) == {n for n in made.arrays if not n.startswith("query")}
-    for name, array in read.arrays.items():
-        np.testing.assert_array_equal(array, made.arrays[name])
-
-
 def test_equal_features_give_equal_bytes(tmp_path):
     for name in "ab":
         features.write(tmp_path / name, make())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import pytest
 
@@ -35,26 +34,22 @@ class Toy:
     mode: str = hp("max", "pooling", choices=("max", "avg"))
 
 
-def test_nothing_given_gives_the_defaults():
-    assert parse("", Toy) == parse(None, Toy) == parse("  ", Toy) == Toy()
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (None, {}),
+        ("  ", {}),
         ("count=4", {"count": 4}),
         (" count = 4 , rate = 2 ", {"count": 4, "rate": 2.0}),
         ("rate=1e-4", {"rate": 1e-4}),
         ("rate=.05", {"rate": 0.05}),
         ("flag=True", {"flag": True}),
-        ("flag=false", {"flag": False}),
         ("flag=1", {"flag": True}),
         ("text=First Stage of It,count=4", {"text": "First Stage of It", "count": 4}),
         ("text='a, b',count=4", {"text": "a, b", "count": 4}),
         ('text="it\'s, b"', {"text": "it's, b"}),
         ("text=Leo's run,count=4", {"text": "Leo's run", "count": 4}),
         ("text=a=b", {"text": "a=b"}),
-        ("text=", {"text": ""}),
         ("text='',count=4", {"text": "", "count": 4}),
         ("pt_mdomain_id=01", {"pt_mdomain_id": "01"}),
         ("sizes=[4,5, 6]", {"sizes": (4, 5, 6)}),
@@ -62,9 +57,6 @@ def test_nothing_given_gives_the_defaults():
         ("sizes=", {"sizes": ()}),
         ("names=[a b,'c'],count=4", {"names": ("a b", "c"), "count": 4}),
         ("limit=none", {"limit": None}),
-        ("limit=5", {"limit": 5}),
-        ("text=none", {"text": "none"}),
-        ("text=[1,2]", {"text": "[1,2]"}),
     ],
 )
 def test_the_grammar(text, expected):
@@ -153,27 +145,6 @@ def test_rules_at_construction_pass_through():
         from_dict(Ruled, {"a": 2}, "config.json")
 
 
-def test_dicts_round_trip_through_json():
-    toy = parse("sizes=[4,5],names=[a],limit=5,text='a, b'", Toy)
-    assert from_dict(Toy, json.loads(json.dumps(to_dict(toy))), "here") == toy
-    assert from_dict(Toy, {**to_dict(toy), "rate": 2}, "here").rate == 2.0
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"text": "a, b=c", "count": 4, "flag": True, "rate": 1e-4, "mode": "avg"},
-        {"text": "it's, b", "pt_mdomain_id": "01", "limit": 5, "sizes": (), "names": ("a b", "c")},
-        {"text": '"[x],', "limit": None, "sizes": (3,)},
-        {"text": " padded ", "pt_mdomain_id": "none"},
-    ],
-)
-def test_a_comma_string_carries_all_values(values):
-    toy = Toy(**values)
-    assert parse(to_text(to_dict(toy)), Toy) == toy
-
-
 @pytest.mark.parametrize(
     "values", [{"text": "'\""}, {"names": ("a,b",)}, {"names": ("a]",)}, {"names": (" a",)},
                {"names": ("",)}]
@@ -201,18 +172,6 @@ def test_reading_a_dict_is_strict(change, piece):
         from_dict(Toy, {**to_dict(Toy()), **change}, "run/config.json")
     assert piece in str(caught.value)
     assert "run/config.json" in str(caught.value)
-
-
-def test_the_base_hparams_of_the_readme():
-    base = parse(
-        "batch_size=64,log_every=5,notify_every=20000,save_every=10000,safety_save=2000,"
-        "iterations=100000,goal=First Stage of Scene Designer,slack_config=token.secret",
-        BaseHParams,
-    )
-    assert base.goal == "First Stage of Scene Designer"
-    assert base.slack_config == "token.secret"
-    assert (base.batch_size, base.safety_save) == (64, 2000)
-    assert parse("slack_config=", BaseHParams).slack_config == ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,25 +108,14 @@ def slow(masks, boxes, classes, obj_to_img, scenes, side):
 
 
 def test_equals_a_slow_one():
-    """Scenes of 3, no, 1 and 8 objects; boxes of all shapes, some over the border of the image."""
-    rng = np.random.default_rng(0)
-    obj_to_img = np.repeat([0, 2, 3], [3, 1, 8])
-    masks = rng.random((12, 6, 6)) ** 0.5
-    low, size = rng.uniform(-0.1, 0.7, (12, 2)), rng.uniform(0.02, 0.8, (12, 2))
-    boxes = np.concatenate([low, low + size], 1).astype(np.float32)
-    arguments = (masks, boxes, rng.integers(0, 255, 12), obj_to_img, 4, 23)
-    for found, expected in zip(layouts(*arguments), slow(*arguments)):
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_equals_a_slow_one_over_stuff():
-    """Scenes of 2, no and 3 objects with 3, 2 and no pieces of stuff. Of equally near pixels of
-    stuff the layout may take any."""
+    """Scenes of 2, no and 3 objects with 3, 2 and no pieces of stuff, some over the border of the
+    image. Of equally near pixels of stuff the layout may take any."""
     rng, side = np.random.default_rng(1), 17
 
     def some(to_img, first_class):
         masks = rng.random((len(to_img), 5, 5)) ** 0.5
-        low, size = rng.uniform(0, 0.6, (len(to_img), 2)), rng.uniform(0.1, 0.4, (len(to_img), 2))
+        low = rng.uniform(-0.1, 0.7, (len(to_img), 2))
+        size = rng.uniform(0.02, 0.5, (len(to_img), 2))
         boxes = np.concatenate([low, low + size], 1).astype(np.float32)
         return masks, boxes, first_class + np.arange(len(to_img)), np.array(to_img)
 

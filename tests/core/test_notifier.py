@@ -88,12 +88,6 @@ def test_a_damaged_memory_of_the_thread_opens_another(slack, run, caplog):
     assert "opening a new Slack thread" in caplog.text
 
 
-def test_without_a_config_nothing_happens(run):
-    with Notifier(None, run, "goal") as thread:
-        thread.post("x")
-    assert not run.slack.exists()
-
-
 # --- trouble ---
 
 

@@ -10,8 +10,6 @@ import pytest
 import tensorflow as tf
 
 from core import replicas
-from tests.models.helpers import scene_batch
-from tests.models.splitting import split
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,19 +84,3 @@ def test_alone_nothing_is_added():
     assert replicas.all_gather(rows) is rows
     assert replicas.replica_rows(rows) is rows
     assert replicas.row_fraction(tf.constant(2)) == 1.0
-
-
-def test_the_slow_split_keeps_everything():
-    """The reference: objects, triples and depicted objects add up, and mean the same rows."""
-    batch = scene_batch(0, [2, 1, 3, 2])
-    parts = split(batch, 2)
-    assert [len(part.photo.classes) for part in parts] == [3, 5]
-    np.testing.assert_array_equal(np.concatenate([p.masks for p in parts]), batch.masks)
-    shift, query_shift = 0, 0
-    depicted, triples = [], []
-    for part in parts:
-        depicted += [i + shift if i >= 0 else -1 for i in part.query_to_photo.numpy().tolist()]
-        triples.append(part.query.triples + np.array([query_shift, 0, query_shift]))
-        shift, query_shift = shift + len(part.crops), query_shift + len(part.sketches)
-    assert depicted == batch.query_to_photo.numpy().tolist()
-    np.testing.assert_array_equal(np.concatenate(triples), batch.query.triples)

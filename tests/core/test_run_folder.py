@@ -24,15 +24,6 @@ CONFIG = RunConfig(
 )  # fmt: skip
 
 
-def test_paths(tmp_path):
-    run = RunFolder(tmp_path, "graph-attention", "SD01")
-    assert run.root == tmp_path / "graph-attention-SD01"
-    assert run.config == run.root / "config.json"
-    assert not run.root.exists()
-    run.create()
-    assert list(run.root.iterdir()) == []
-
-
 @pytest.mark.parametrize("bad", ["", "a/b", "../x", "a\0"])
 def test_an_id_that_cannot_name_a_folder(tmp_path, bad):
     with pytest.raises(UsageError, match="cannot name a run"):
@@ -84,13 +75,6 @@ def test_a_lock_that_is_removed_while_one_waits_for_it_locks_nothing(tmp_path, m
     monkeypatch.setattr(fcntl, "flock", remove_once)
     with run.lock():
         assert waited and run.training_process() == str(os.getpid())
-
-
-def test_config_round_trip(tmp_path):
-    path = tmp_path / "config.json"
-    CONFIG.write(path)
-    assert RunConfig.read(path) == CONFIG
-    assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
 
 
 def _edited(tmp_path, edit):

@@ -126,13 +126,6 @@ def test_other_errors_are_not_explained_away(crops):
             raise error
 
 
-def test_a_truncated_shard_is_named_at_once(crops):
-    shard = Path(crops) / "train" / "cat-00000-of-00001.tfrecord"
-    shard.write_bytes(shard.read_bytes()[:-10])
-    with pytest.raises(UserError, match="cat-00000-of-00001"):
-        blocks.PreparedSplit(Path(crops), "train")
-
-
 def test_an_empty_split_is_an_error(tmp_path):
     tiny_sets.write_shards(tmp_path, "valid", {"valid/none": []})
     with pytest.raises(UserError, match=r"valid split .* is empty"):

@@ -63,17 +63,12 @@ def test_every_sketch_and_every_negative_class_comes(sets):
     assert len(pairs) >= 18  # of 5 x 4
 
 
-@pytest.mark.parametrize("start", [1, 63, 64, 100])
-def test_resuming_gives_the_same_batches(sets, start):
-    dataset = make(sets.quickdraw, sets.crops, batch_size=4)
+@pytest.mark.parametrize("start", [1, 63])
+def test_resuming_gives_the_same_batches_whatever_the_parallelism(sets, start):
+    dataset = make(sets.quickdraw, sets.crops, 4, parallel_calls=1, prefetch=1)
     whole = collect(dataset.train_batches(), start + 4)
-    equal(collect(make(sets.quickdraw, sets.crops, 4).train_batches(start), 4), whole[start:])
-
-
-def test_a_batch_does_not_depend_on_parallelism(sets):
-    one = make(sets.quickdraw, sets.crops, parallel_calls=1, prefetch=1)
-    many = make(sets.quickdraw, sets.crops, parallel_calls=8, prefetch=4)
-    equal(collect(one.train_batches(), 10), collect(many.train_batches(), 10))
+    resumed = make(sets.quickdraw, sets.crops, 4, parallel_calls=8, prefetch=4)
+    equal(collect(resumed.train_batches(start), 4), whole[start:])
 
 
 def test_two_iterators_side_by_side_see_the_same(sets):

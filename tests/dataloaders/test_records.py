@@ -54,10 +54,3 @@ def test_mask_bits_by_hand():
     assert unpacked.dtype == tf.uint8
     np.testing.assert_array_equal(unpacked.numpy(), mask)
     assert records.unpack_masks(tf.constant([b"", b""]), 4).shape == (0, 4, 4)
-
-
-def test_equal_records_have_equal_bytes():
-    def encode():
-        return records.CropRecord.encode(b"jpg", 5, 9, 3)
-
-    assert encode() == encode()

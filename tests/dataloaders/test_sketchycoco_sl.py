@@ -3,10 +3,7 @@
 import csv
 import itertools
 import logging
-import os
 import shutil
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -332,19 +329,6 @@ def test_folders_that_do_not_fit(pairs, crops, tmp_path):
 
 
 # ---- the command, real pairs -------------------------------------------------------------------
-
-
-def test_throughput_as_a_command(pairs, crops):
-    command = [
-        *(sys.executable, "-m", "dataloaders.sketchycoco_sl"),
-        *("--data-hparams", f"sl_dir='{pairs}',crops_dir='{crops}'"),
-        *("--batch-size", "2", "--seconds", "0.1"),
-    ]
-    run = subprocess.run(
-        command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
-    assert "sketchycoco-sl:" in run.stdout and "scenes/s" in run.stdout
 
 
 def test_real_pairs(real_data, tmp_path, caplog):

@@ -1,10 +1,6 @@
 """The paired scenes of stage 3. They share code with those of stage 2, whose tests hold the two
 sides, crops and negatives; here both loaders read the same scenes and are compared."""
 
-import json
-import os
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -18,11 +14,9 @@ from dataloaders import records, throughput
 from dataloaders.batches import SceneBatch
 from tests.dataloaders import tiny_sets
 from tests.dataloaders.scene_checks import (
-    by_scene,
     check_graph,
     collect,
     equal,
-    equal_scenes,
     stored,
 )
 
@@ -95,25 +89,6 @@ def test_all_but_the_sketches_is_as_in_stage_2(sets, paired):
             assert (a.sketches.shape, a.sketches.dtype) == (b.sketches.shape, b.sketches.dtype)
 
 
-@pytest.mark.parametrize("start", [1, 70])
-def test_resuming_gives_the_same_batches_whatever_the_parallelism(sets, paired, start):
-    folders = paired, sets.crops
-    whole = collect(make(folders, parallel_calls=1, prefetch=1).train_batches(), start + 3)
-    resumed = make(folders, parallel_calls=6, prefetch=3).train_batches(start)
-    equal(collect(resumed, 3), whole[start:])
-
-
-def test_evaluation_does_not_depend_on_batch_size_or_limit(sets, paired):
-    folders = paired, sets.crops
-    whole = collect(make(folders, batch_size=5).eval_batches("valid"))
-    assert np.concatenate([b.image_ids for b in whole]).tolist() == list(range(100, 112))
-    ones = collect(make(folders, batch_size=3, parallel_calls=7).eval_batches("valid"))
-    equal_scenes(by_scene(ones), by_scene(whole))
-    few = by_scene(collect(make(folders, batch_size=3).eval_batches("valid", limit=4)))
-    assert len(few) == 4
-    equal_scenes(few, {k: v for k, v in by_scene(whole).items() if k in few})
-
-
 def test_the_seed_does_not_change_the_sketches(sets, paired):
     first, second = (
         collect(make((paired, sets.crops), seed=seed).eval_batches("valid"))[0] for seed in (0, 1)
@@ -133,13 +108,6 @@ def test_other_sides_of_images(sets, paired):
 # ---- bad input -------------------------------------------------------------------------------
 
 
-def test_vocabularies_must_be_equal(tmp_path, sets, paired):
-    other = ("person", "cat", "bus", "dog", "traffic light", "sky-other", "__image__")
-    crops = tiny_sets.write_crops(tmp_path / "c", vocabulary=other, per_class=2)
-    with pytest.raises(UserError, match="index 1 is 'bus'"):
-        make((paired, crops))
-
-
 def test_sets_of_another_kind_are_named(sets, paired, tmp_path):
     with pytest.raises(UserError, match="coco-scenes set where a sketchycoco-scenes set was exp"):
         make((sets.scenes, sets.crops))
@@ -149,26 +117,6 @@ def test_sets_of_another_kind_are_named(sets, paired, tmp_path):
         make((paired, sets.indexed))
     with pytest.raises(UserError, match="not a folder"):
         make((str(tmp_path / "nowhere"), sets.crops))
-
-
-def test_another_schema_and_a_damaged_meta_are_refused(tmp_path, sets):
-    folder = tiny_sets.write_scenes(tmp_path / "s", scenes=2, paired=True)
-    path = Path(folder) / "meta.json"
-    meta = json.loads(path.read_text())
-    path.write_text(json.dumps({**meta, "crop_size": "96"}))
-    with pytest.raises(UserError, match=r"cannot be read .*crop_size"):
-        make((folder, sets.crops))
-    path.write_text(json.dumps({**meta, "schema": 999}))
-    with pytest.raises(UserError, match="schema 999"):
-        make((folder, sets.crops))
-
-
-def test_an_empty_split_is_an_error(tmp_path, sets):
-    folder = tiny_sets.write_scenes(tmp_path / "s", scenes=2, paired=True)
-    tiny_sets.write_shards(Path(folder), "valid", {"valid/scenes-00000-of-00001.tfrecord": []})
-    dataset = make((folder, sets.crops))
-    with pytest.raises(UserError, match=r"the valid split of .* is empty"):
-        dataset.eval_batches("valid")
 
 
 def test_missing_hparams(paired, capsys):
@@ -185,17 +133,3 @@ def test_as_many_sketches_as_objects():
 
 
 # ---- the command -----------------------------------------------------------------------------
-
-
-def test_throughput_as_a_command(sets, paired):
-    command = [
-        *(sys.executable, "-m", "dataloaders.sketchycoco_tfrecord"),
-        *("--data-hparams", f"sketchycoco_dir='{paired}',crops_dir='{sets.crops}'"),
-        *("--batch-size", "2", "--seconds", "0.1"),
-    ]
-    run = subprocess.run(
-        command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
-    assert "sketchycoco-tf:" in run.stdout and "scenes/s" in run.stdout
-    assert "decode" in run.stdout and run.stderr == ""

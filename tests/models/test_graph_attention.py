@@ -423,18 +423,3 @@ def test_no_skt_mask_loss_makes_masks_of_photographs_only(batch):
     }
     # They are still made of sketches when asked for.
     assert query_side(model, batch.sketches, batch.query).masks.shape[0] == 9
-
-
-def test_no_global_contrastive_has_no_projection(batch):
-    model = build("graph-attention", no_global_contrastive=True)
-    side = query_side(model, batch.sketches, batch.query, with_masks=False)
-    assert {name: vector.shape for name, vector in side.vectors.items()} == {"token": (3, 64)}
-    assert model.projection is None
-
-
-def test_no_mask_gan_has_no_discriminator(batch):
-    model = build("graph-attention", abbl_no_mask_gan=True)
-    assert set(model.optimizers) == {"main"}
-    assert not any("discriminator" in variable.name for variable in model.variables)
-    plain = build("graph-attention")
-    assert len(plain.variables) - len(model.variables) == len(plain.discriminator.variables)

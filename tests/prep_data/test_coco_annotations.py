@@ -83,14 +83,10 @@ def test_names_that_are_no_text(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not whole, valid JSON"),
-        (b"{", "not whole, valid JSON"),
         (b'{"images": [', "not whole, valid JSON"),
-        (b'{"images": [{]}', "not whole, valid JSON"),
         (b"<html>", "not whole, valid JSON"),
         ("[]".encode("utf-16"), "it is UTF-16 text"),
         (b"[]", "file: a JSON object with images, annotations and categories was expected"),
-        (b'{"images": [], "annotations": []}', "not a COCO annotation file.*categories"),
         (b'{"images": [], "annotations": [], "categories": null}', "not a COCO annotation file"),
     ],
 )

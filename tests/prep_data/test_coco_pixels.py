@@ -135,26 +135,16 @@ def test_compressed_and_uncompressed_runs_agree(region_mask):
     [
         None,
         [],
-        [[]],
-        [[1, 2, 3, 4]],
         [[1, 2, 3, 4, 5]],
         [[1, 1, 5, 1, float("nan"), 5]],
         [[1, 1, 5, 1, 1e12, 5]],
-        [["a"] * 6],
-        "polygon",
         {"size": [30, 20], "counts": [600]},  # the other way round
-        {"size": [20, 30]},
         {"size": [20, 30], "counts": [10, 20]},  # too few pixels
         {"size": [20, 30], "counts": [700, -100]},
         {"size": [20, 30], "counts": [2**62] * 4 + [600]},  # the sum wraps to the right number
-        {"size": [20, 30], "counts": [600]},
-        {"size": [20, 30], "counts": ["600"]},
-        {"size": [20, 30], "counts": ""},
-        {"size": [20, 30], "counts": "\x01\x02"},
         {"size": [20, 30], "counts": "ooooo"},  # every character says: more follow
         {"size": [20, 30], "counts": "é"},
         {"size": [20, 30], "counts": "0123"},  # fewer pixels than the size
-        {"size": [20, 30], "counts": "TTTTTTTTTTTTTT"},
     ],
 )
 def test_degenerate_segmentations_are_skipped(region_mask, segmentation):

@@ -157,14 +157,10 @@ TERABYTE = b"\x8a\x06" + (1 << 40).to_bytes(6, "little")
     "pickled",
     [
         ARRAY + TERABYTE + b"\x85C\x01b\x87R.",  # _reconstruct of 2**40 bytes
-        ARRAY + TERABYTE + b"\x85X\x02\x00\x00\x00O8\x87R.",  # of 2**40 objects
         b"\x80\x03cnumpy\nndarray\n" + TERABYTE + b"\x85R.",  # numpy.ndarray called
-        b"\x80\x03c__builtin__\nbytes\n" + TERABYTE + b"\x85R.",
         b"\x80\x03c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00zip\x86R.",
         b"\x80\x03B\xff\xff\xff\xffabc.",  # 4 GiB of bytes that are not there
         b"\x80\x02](K\x01K\x02eb.",
-        b"\x80\x03N.",
-        b"",
     ],
     ids=str,
 )
@@ -176,9 +172,7 @@ def test_forged_pickles_are_refused(tmp_path, pickled):
     ("items", "words"),
     [
         ([np.zeros((4, 3), np.float64)], "of type 'f8', drawings are int16"),
-        ([np.zeros((4, 3), np.int32)], "of type 'i4', drawings are int16"),
         ([np.zeros((4, 2), np.int16)], "expected (points, 3)"),
-        ([np.zeros(3, np.int16)], "expected (points, 3)"),
         ([None], "no drawing"),
         ([object_array([1])], "no drawing"),
     ],

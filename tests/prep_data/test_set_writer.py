@@ -54,14 +54,6 @@ def test_records_files_and_totals(whole):
     assert all(len(serialized(whole, split)) == 19 for split in SPLITS)
 
 
-def test_records_keep_the_order_of_the_tasks(whole):
-    import tensorflow as tf
-
-    path = whole / "train" / "hot_dog-00001-of-00004.tfrecord"
-    serialized = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
-    assert records.SketchRecord.parse(serialized).sketch_class.numpy().tolist() == [7, 9, 11]
-
-
 def test_bytes_do_not_depend_on_workers(whole, tmp_path):
     slow_set.prepare(tmp_path / "set", workers=2)
     assert contents(tmp_path / "set") == contents(whole)
@@ -96,12 +88,6 @@ def test_classes_that_would_share_a_file_are_an_error(tmp_path):
 # ---- restart ---------------------------------------------------------------------------------
 
 
-def test_a_complete_set_is_left_alone(whole):
-    before = contents(whole)
-    slow_set.prepare(whole)
-    assert contents(whole) == before
-
-
 def test_a_deleted_shard_is_made_anew_and_nothing_else(whole, tmp_path):
     folder = tmp_path / "set"
     slow_set.prepare(folder)
@@ -113,11 +99,6 @@ def test_a_deleted_shard_is_made_anew_and_nothing_else(whole, tmp_path):
     for path, time_ns in written.items():  # a part of a grouped set has a file of each class
         made_anew = path.parent == damaged.parent and "00001-of" in path.name
         assert (path.stat().st_mtime_ns != time_ns) == made_anew
-
-
-def test_other_settings_are_an_error(whole):
-    with pytest.raises(UserError, match=r"other settings \(settings was 1, now 2\).*choose"):
-        slow_set.prepare(whole, settings=2)
 
 
 def _settings(last="z", lists=(), size=388):

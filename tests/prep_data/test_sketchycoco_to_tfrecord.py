@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from set_files import contents, serialized
+from set_files import serialized
 from tiny_sketchycoco import SCENES, drawing, objects_of, paired
 
 from core.errors import UsageError, UserError
@@ -125,11 +125,6 @@ def test_everything_else_is_as_of_coco_to_tfrecord(source, whole, tmp_path):
     assert {k: v for k, v in meta.items() if k not in counts} == {
         k: v for k, v in other.items() if k not in counts
     }
-
-
-def test_bytes_do_not_depend_on_workers(whole, tmp_path):
-    paired(tmp_path).coco.write()
-    assert contents(prepare(tmp_path, "--n-chunks", "2", "--workers", "2")) == contents(whole)
 
 
 def test_a_complete_set_of_other_sketches(tmp_path, capsys):
