@@ -7,18 +7,21 @@ finds is in docs/results.md.
 import json
 import math
 
+import numpy as np
 import pytest
 
 from core import cli, commands
 from core.checkpoints import Checkpoints
 from core.reporting import read_metrics
 from core.run_folder import RunFolder
+from dataloaders import records
 from prep_data import (
     coco_to_tfrecord,
     cococrops_to_tfrecord,
     index_quickdrawtf,
     quickdraw_to_tfrecord,
 )
+from tests.dataloaders import tiny_sets
 
 STAGE1, STAGE2 = "multidomain-representation", "graph-attention"
 BASE = "iterations=3,log_every=1,slack_config="
@@ -66,11 +69,37 @@ def stage1(real_data, sets, out):
 
 
 def test_the_prepared_sets(sets):
-    meta = {path.parent.name: json.loads(path.read_text()) for path in sets.glob("*/meta.json")}
+    meta, reports = (
+        {path.parent.name: json.loads(path.read_text()) for path in sets.glob(f"*/{name}.json")}
+        for name in ("meta", "report")
+    )
     assert len(meta) == 4
     assert meta["coco-graphs"]["n_train_samples"] > 200
     assert 100 < meta["coco-graphs"]["n_valid_samples"] <= 140
     assert len(meta["coco-graphs"]["obj_idx_to_name"]) == 173
+    assert set(reports["coco-graphs"]) <= {
+        "annotation whose class is neither object nor material",
+        "object too small",
+        "image with fewer than 1 kept objects",
+        "image with more than 8 kept objects",
+        "segmentation outside its box or too thin for a mask",
+    }
+    for name in ("quickdraw-tf", "quickdraw-indexed"):
+        assert meta[name]["n_train_samples"] > 2000 and reports[name] == {}
+        assert len(meta[name]["coco_classes"]) == len(meta[name]["drawings"]["valid"]) == 91
+
+
+def test_scenes_are_real_ones(sets):
+    serialized = tiny_sets.read_split(sets / "coco-graphs", "train")
+    train = records.SceneRecord.parse(serialized)
+    boxes, masks = train.boxes.flat_values.numpy(), records.unpack_masks(train.masks, 64).numpy()
+    assert (boxes >= 0).all() and (boxes <= 1).all()
+    assert ((boxes[:, 2:] - boxes[:, :2]).prod(1) > 0.05).all()
+    assert 0.4 < masks.mean() < 0.75  # real objects fill about half of their boxes
+    assert len(train.stuff_idx.flat_values) > 0
+    assert np.mean([len(record) for record in serialized]) < 465_000 / 8
+    crops = tiny_sets.read_split(sets / "coco-crops", "train")
+    assert np.mean([len(record) for record in crops]) < 46_000 / 8
 
 
 def test_both_stages_and_figures(sets, out, stage1):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from dataloaders import prepared_sets, records
+from dataloaders import records
+from tests.dataloaders.tiny_sets import read_split
 
 
 def contents(folder: Path) -> dict:
@@ -17,12 +18,6 @@ def contents(folder: Path) -> dict:
     }
 
 
-def serialized(folder: Path, split: str) -> list:
-    """All records of a split in the order of the index."""
-    shards = [str(folder / shard) for shard in prepared_sets.read_index(folder, split).shards]
-    return list(tf.data.TFRecordDataset(shards).as_numpy_iterator())
-
-
 def scenes(folder: Path, split: str) -> records.Scenes:
     """All scenes of a split."""
-    return records.SceneRecord.parse(tf.constant(serialized(folder, split)))
+    return records.SceneRecord.parse(tf.constant(read_split(folder, split)))

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from set_files import contents, scenes, serialized
+from set_files import contents, scenes
 from tiny_coco import plain
 
 from core.errors import UsageError, UserError
 from core.files import read_json
 from dataloaders import prepared_sets, records
 from prep_data import coco_to_tfrecord, cococrops_to_tfrecord
+from tests.dataloaders.tiny_sets import read_split
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +97,7 @@ def test_crops(tmp_path, masked):
         crops = records.CropRecord.parse(list(tf.data.TFRecordDataset(str(shard))))
         found = {meta["obj_idx_to_name"][i] for i in crops.obj_idx.numpy()}
         assert found == {index.classes[index.block_class[block]]}
-    crops = records.CropRecord.parse(serialized(target, "valid"))
+    crops = records.CropRecord.parse(read_split(target, "valid"))
     half = crops.image[crops.image_id.numpy().tolist().index(501)]
     pixels = tf.io.decode_jpeg(half).numpy()
     assert pixels.shape == (96, 96, 3)
@@ -125,9 +126,9 @@ def test_two_runs_are_equal_to_the_byte(source, scene_set, tmp_path):
 def test_seed_moves_only_the_order_of_train(source, scene_set, tmp_path):
     target = tmp_path / "set"
     coco_to_tfrecord.main(flags(source, target, "--n-chunks", "2", "--seed", "1"))
-    assert serialized(target, "train") != serialized(scene_set, "train")
-    assert sorted(serialized(target, "train")) == sorted(serialized(scene_set, "train"))
-    assert serialized(target, "test") == serialized(scene_set, "test")
+    assert read_split(target, "train") != read_split(scene_set, "train")
+    assert sorted(read_split(target, "train")) == sorted(read_split(scene_set, "train"))
+    assert read_split(target, "test") == read_split(scene_set, "test")
 
 
 def test_a_complete_set_of_another_source(source, scene_set, tmp_path, capsys):
@@ -334,53 +335,3 @@ def test_bad_command_lines(source, tmp_path):
         coco_to_tfrecord.main(flags(tmp_path, tmp_path / "set"))
     with pytest.raises(UsageError, match="--dataset-dir"):
         coco_to_tfrecord.main(["--target-dir", "x"])
-
-
-# ---- real photographs ------------------------------------------------------------------------
-
-
-def test_real_photographs(real_data, tmp_path):
-    """A part of the real set: the official layout with the annotations of some photographs."""
-    source, target = tmp_path / "coco", tmp_path / "set"
-    (source / "annotations").mkdir(parents=True)
-    (source / "images").symlink_to(real_data / "coco-stuff" / "images")
-    chosen: dict = {}
-    for path in sorted((real_data / "coco-stuff" / "annotations").glob("*.json")):
-        content = json.loads(path.read_text())
-        name = path.stem.split("_")[1]
-        # Photographs with stuff lie among the first of the stuff files.
-        chosen.setdefault(name, {image["id"] for image in content["images"][:60]})
-        for key, field in (("images", "id"), ("annotations", "image_id")):
-            content[key] = [item for item in content[key] if item[field] in chosen[name]]
-        (source / "annotations" / path.name).write_text(json.dumps(content))
-    arguments = flags(source, target, "--val-size", "30")
-    coco_to_tfrecord.main(arguments)
-    meta = json.loads((target / "meta.json").read_text())
-    assert len(meta["obj_idx_to_name"]) == 173
-    assert 40 <= meta["n_train_samples"] <= 60
-    assert set(read_json(target / "report.json")) <= {
-        "annotation whose class is neither object nor material",
-        "object too small",
-        "image with fewer than 1 kept objects",
-        "image with more than 8 kept objects",
-        "segmentation outside its box or too thin for a mask",
-    }
-    train = scenes(target, "train")
-    boxes, masks = train.boxes.flat_values.numpy(), records.unpack_masks(train.masks, 64).numpy()
-    assert (boxes >= 0).all() and (boxes <= 1).all()
-    assert ((boxes[:, 2:] - boxes[:, :2]).prod(1) > 0.05).all()
-    assert len(masks) == len(boxes) == meta["train_total_objs"]
-    # Real objects fill about half of their boxes.
-    assert 0.4 < masks.mean() < 0.75
-    assert len(train.stuff_idx.flat_values) > 0
-    assert np.mean([len(record) for record in serialized(target, "train")]) < 465_000 / 8
-    for image in train.image[:5]:
-        assert tf.io.decode_jpeg(image).shape == (256, 256, 3)
-    crops = tmp_path / "crops"
-    cococrops_to_tfrecord.main(flags(source, crops, "--val-size", "30"))
-    assert np.mean([len(record) for record in serialized(crops, "train")]) < 46_000 / 8
-    metas = {
-        target: prepared_sets.read_meta(target, "coco-scenes"),
-        crops: prepared_sets.read_meta(crops, "coco-crops"),
-    }
-    prepared_sets.check_same_vocabulary(metas)

@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 
 import pytest
-from set_files import scenes, serialized
+from set_files import scenes
 from tiny_coco import TinyCoco, rectangle
 
 from core.errors import UserError
 from core.files import read_json
 from prep_data import coco_to_tfrecord, cococrops_to_tfrecord
 from prep_data.set_writer import SPLITS
+from tests.dataloaders.tiny_sets import read_split
 
 PHOTOS = {"train2017": (1, 2, 3), "val2017": (4, 5)}  # each with a cat and a car
 CAT, CAR = [2.5, 3.0, 20.0, 30.0], [30.0, 5.0, 25.0, 20.5]
@@ -199,7 +200,7 @@ def test_what_tools_export_is_read(tmp_path, capsys, tool, n_scenes, n_objects, 
     for split, n, m in zip(SPLITS, n_scenes, n_objects):
         found = scenes(tmp_path / "scenes", split)
         assert (len(found.image), len(found.obj_idx.flat_values)) == (n, m)
-        assert len(serialized(tmp_path / "crops", split)) == m
+        assert len(read_split(tmp_path / "crops", split)) == m
     names = read_json(tmp_path / "scenes/meta.json")["obj_idx_to_name"]
     assert sorted(names) == ["__image__", "car", "cat"]
     for kind in ("scenes", "crops"):

@@ -13,13 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 import slow_set
-from set_files import contents, serialized
+from set_files import contents
 
 from core.errors import UserError
 from core.files import read_json
 from dataloaders import prepared_sets, records
 from prep_data.report import Report
 from prep_data.set_writer import SPLITS, Part, SetWriter, TaskResult
+from tests.dataloaders.tiny_sets import read_split
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_records_files_and_totals(whole):
             *(shard for split in SPLITS for shard in prepared_sets.read_index(whole, split).shards),
         ]
     )
-    assert all(len(serialized(whole, split)) == 19 for split in SPLITS)
+    assert all(len(read_split(whole, split)) == 19 for split in SPLITS)
 
 
 def test_bytes_do_not_depend_on_workers(whole, tmp_path):

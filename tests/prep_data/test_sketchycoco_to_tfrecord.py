@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from set_files import serialized
 from tiny_sketchycoco import SCENES, drawing, objects_of, paired
 
 from core.errors import UsageError, UserError
@@ -19,6 +18,7 @@ from dataloaders.images import normalise_drawing as normalise
 from prep_data import coco_to_tfrecord, cococrops_to_tfrecord, sketchycoco_to_tfrecord
 from prep_data.sample.__main__ import main as make_sample
 from prep_data.set_writer import SPLITS
+from tests.dataloaders.tiny_sets import read_split
 
 
 def prepare(folder: Path, *more: str) -> Path:
@@ -37,7 +37,7 @@ def features(folder: Path) -> dict:
     """All records straight from protobuf: image id -> (split, features by name)."""
     found = {}
     for split in SPLITS:
-        for record in serialized(folder, split):
+        for record in read_split(folder, split):
             example = dict(tf.train.Example.FromString(record).features.feature)
             found[example["image_id"].int64_list.value[0]] = split, example
     return found
@@ -87,7 +87,7 @@ def test_splits_and_objects(whole):
     }
     assert annotation_ids(whole) == expected
     ids = {
-        split: records.SceneRecord.parse(serialized(whole, split)).image_id.numpy().tolist()
+        split: records.SceneRecord.parse(read_split(whole, split)).image_id.numpy().tolist()
         for split in SPLITS
     }
     assert ids["train"] != sorted(ids["train"])  # in a random order
