@@ -407,37 +407,6 @@ def test_unfit_sets_are_named_before_anything_starts(
 # ---- output that cannot be written -----------------------------------------------------------
 
 
-def test_a_full_disk_costs_no_checkpoint(out, stage1, tmp_path):
-    run = RunFolder(tmp_path, STAGE1, "full")
-    shutil.copytree(RunFolder(out, STAGE1, "01").root, run.root)
-    go_on = [STAGE1, "-o", str(tmp_path), "--id", "full", "--resume", "latest"]
-    go_on += ["--base-hparams", "iterations=8"]
-    with file_size_limit(1_000_000):  # inherited by the process
-        process = script("train.py", *go_on)
-    code, stderr = ended(process)
-    assert code == 1
-    told = stderr.strip().splitlines()[-1]
-    assert told.startswith("error: the checkpoint of step 8 could not be written")
-    assert str(run.checkpoints / "step-00000006") in told
-    assert [folder.name for folder in run.checkpoints.iterdir()] == ["step-00000006"]
-    assert commands.run(cli.train, go_on) == 0  # and then there is room
-    assert list(losses(tmp_path, STAGE1, "full")) == list(range(1, 9))
-
-
-@pytest.mark.parametrize("size", [2_000, 20_000])  # of a bucket; of a shard
-def test_a_full_disk_is_no_prepared_set(sample, tmp_path, size):
-    argv = ["--dataset-dir", sample / "quickdraw", "--target-dir", tmp_path / "set"]
-    argv += ["--workers", "1", "--n-chunks", "1"]
-    with file_size_limit(size):
-        process = script("-m prep_data.quickdraw_to_tfrecord", *argv)
-    code, stderr = ended(process)
-    assert code == 1
-    assert "error: cannot write " in stderr.strip().splitlines()[-1]
-    assert not (tmp_path / "set" / "meta.json").exists()
-    quickdraw_to_tfrecord.main([*map(str, argv[:-4]), "--workers", "0", "--n-chunks", "1"])
-    assert json.loads((tmp_path / "set/meta.json").read_text())["n_train_samples"] == 180
-
-
 def test_files_where_folders_should_be(sets, sample, out, stage1, tmp_path, capsys, caplog):
     place = tmp_path / "file"
     place.write_text("mine")

@@ -204,11 +204,3 @@ def test_three_commands_from_own_photographs(monkeypatch, capsys, tmp_path):
     for words in lines:
         assert run(["python", *words], monkeypatch) == 1
         assert str(tmp_path) in capsys.readouterr().err
-
-
-def test_help_of_all_hparams(monkeypatch, capsys):
-    """`python train.py --help-hps`, which the README quotes without a model."""
-    assert run(["python", "train.py", "--help-hps"], monkeypatch) == 0
-    printed = capsys.readouterr().out
-    for group in ("--base-hparams", "multidomain-representation", "sketchycoco-tf"):
-        assert group in printed

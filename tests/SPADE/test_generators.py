@@ -137,12 +137,9 @@ FAILURES = {
     "a byte at a time": ("drip", "its answer takes too long", 3),
     "short": ("HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n[1]", "cannot be reached", 3),
     "HTML": ((200, "<html>please log in</html>"), "answered no picture but '<html>please", 1),
-    "nothing": ((200, ""), "answered no picture", 1),
     "half of it": ((200, GOOD[1][:1000]), "answered no picture", 1),
-    "text": ((200, '"picture"'), "answered no picture", 1),
     "null": ((200, "null"), r"answered numbers of shape \(\)", 1),
     "ragged": ((200, "[[1], [1, 2]]"), "answered no picture", 1),
-    "deep": ((200, "[" * 100_000), "answered no picture", 1),
     "a wrong shape": (numbers(0.0, (3, 256, 256)), r"of shape \(3, 256, 256\), not \(1, 3,", 1),
     "NaN": (numbers(np.nan), r"not in \[-1, 1\]", 1),
     "pixels": (numbers(200.0), r"not in \[-1, 1\]", 1),
@@ -246,8 +243,6 @@ HEALTHS = {
     "a failure": ((500, "what?"), None),
     "HTML": ((200, "<html>"), None),
     "no digest": (health(weights="../../etc"), None),
-    "a list": ((200, "[[1]]"), None),
-    "deep": ((200, "[" * 100_000), None),
     "no UTF-8": ("HTTP/1.0 200 OK\r\n\r\n\xff\x00", None),
 }
 

@@ -1,10 +1,7 @@
 """'generate-images' with a model and a generator whose answers are known."""
 
 import dataclasses
-import errno
 import json
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +15,7 @@ from core.experiment import Trained
 from core.hparams import parse
 from core.label_colours import PALETTE
 from core.label_maps import label_maps
-from core.progress import progress
 from dataloaders.batches import Stuff
-from experiments import generate_images
 from experiments.generate_images import GenerateImages
 from SPADE import generators
 from tests.core.evaluation.fakes import SIDE, FakeScenes
@@ -298,14 +293,6 @@ def test_data_are_what_they_are_not_where_they_lie(tmp_path, generator):
         run(tmp_path, "scenes=2", dataset("other", "2"))
 
 
-def test_progress_is_logged_for_each_picture(tmp_path, generator, monkeypatch, caplog):
-    monkeypatch.setattr(generate_images, "progress", partial(progress, every=0.0))
-    with caplog.at_level("INFO"):
-        run(tmp_path, "scenes=3,generate_from_gt=True")
-    for done in range(1, 7):
-        assert f"pictures: {done} of 6 (pictures)" in caplog.text
-
-
 def test_a_server_that_goes_down_costs_no_finished_scene(tmp_path, generator):
     generator.most = 3
     with pytest.raises(UserError, match="cannot be reached"):
@@ -313,15 +300,6 @@ def test_a_server_that_goes_down_costs_no_finished_scene(tmp_path, generator):
     assert len(list((tmp_path / NAME).iterdir())) == 3
     generator.most = 10**6
     assert run(tmp_path)["made"] == 17
-
-
-def test_layouts_alone_and_some_scenes(tmp_path):
-    content = run(tmp_path, "generator=none,scenes=4")
-    assert (content["scenes"], content["generator"]) == (4, "none")
-    folders = list((tmp_path / NAME).iterdir())
-    assert len(folders) == 4
-    assert not list((tmp_path / NAME).rglob("*-generated.png"))
-    assert all((each / "sketch-labels.png").is_file() for each in folders)
 
 
 def test_a_server_that_is_down_is_told_before_a_model_is_built(tmp_path, monkeypatch):
@@ -354,19 +332,3 @@ def test_bad_input(tmp_path, generator):
 
 def test_a_set_with_boxes_of_its_own_and_without_masks(tmp_path, generator):
     assert run(tmp_path, dataset=with_ids(Maskless(batch_size=6)))["made"] == 20
-
-
-def test_a_full_disk_costs_no_finished_scene(tmp_path, generator, monkeypatch):
-    write, written = Path.write_bytes, []
-
-    def until_full(path, data):
-        written.append(path)
-        if len(written) > 20:  # in the third scene
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, data)
-
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left"):
-        patch.setattr(Path, "write_bytes", until_full)
-        run(tmp_path, "", few())
-    assert sorted(path.name for path in (tmp_path / NAME).iterdir()) == ["100", "101"]
-    assert run(tmp_path, "", few())["made"] == 2

@@ -101,14 +101,6 @@ def test_several_right_answers_equal_sklearn_without_ties(classes):
         assert rank.tolist() == (1 + np.flatnonzero(gallery_keys[order] == key)).tolist()
 
 
-def test_one_right_answer_of_all_ranks_is_that_of_ranks():
-    gallery, queries = vectors(40, seed=1), vectors(40, seed=2)
-    gallery[5:9] = gallery[1]  # ties
-    answers = np.random.default_rng(0).permutation(40)
-    ranks = retrieval.all_ranks(queries, gallery, answers + 100, np.arange(100, 140))
-    np.testing.assert_array_equal(np.concatenate(ranks), retrieval.ranks(queries, gallery, answers))
-
-
 @pytest.mark.parametrize("size", [1, 4, 7])
 def test_chance_is_the_mean_of_all_orders(size):
     for right in range(1, size + 1):

@@ -198,14 +198,11 @@ FILES = [
     ("v.npy", raw((10**12, 4)), NO_ARRAY),
     ("v.npy", raw((1,), "|O"), NO_ARRAY),
     ("v.npy", b"\x93NUMPY\x09\x00", NO_ARRAY),
-    ("v.npy", b"", NO_ARRAY),
-    ("v.npy", bytes(1000), NO_ARRAY),
     ("v.npy", zipped(), r"is an archive, not a \.npy"),
     ("ids.txt", b"\xff\x00", "neither .npy nor UTF-8"),
     ("ids.txt", b"a\n" * 5 + b"b" * 1000, "more than 250 characters"),
     ("ids.txt", None, "cannot read"),
     ("v.npz", None, "No such file"),
-    ("v.npz", zipped()[:-30], "is not a file of ids and vectors"),
     ("v.npz", zipped(), "ids is not a file in the archive"),
 ]
 
@@ -227,14 +224,6 @@ def test_ids_written_on_windows(tmp_path):
     path.write_text("a\n", encoding="utf-16")
     with pytest.raises(UserError, match=r"ids\.txt: it is UTF-16 text: save it as UTF-8"):
         read_ids(path)
-
-
-@pytest.mark.parametrize("name", ["ids.txt", "v.npy", "v.npz"])
-def test_what_is_no_file_is_refused(tmp_path, name):
-    path = tmp_path / name
-    path.symlink_to("/dev/null")
-    with pytest.raises(UserError, match="a device, not a file"):
-        score(tmp_path, queries=str(path)) if name == "v.npz" else read_ids(path)
 
 
 ARRAYS = {

@@ -5,16 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from core.errors import UsageError, UserError
 from dataloaders import sketches
 from prep_data import quickdraw_drawings
 from prep_data.npz import read_drawings
-from prep_data.sample import layouts, paint, pen
+from prep_data.sample import layouts, pen
 from prep_data.sample.__main__ import main
-from prep_data.sample.annotations import polygons
 from prep_data.sample.objects import BACKGROUNDS, CLASSES, ObjectClass, individual_of
 from prep_data.sample.scenes import make_scene
 from tests.prep_data.set_files import contents
@@ -288,49 +286,6 @@ def test_places_that_are_taken(sample, tmp_path, capsys):
 
 
 # ---- the world ---------------------------------------------------------------------------------
-
-
-def test_polygons_of_a_disc_with_a_hole():
-    y, x = np.mgrid[0:60, 0:80]
-    distance = np.hypot(x + 0.5 - 40, y + 0.5 - 30)
-    coverage = np.clip(20.5 - distance, 0, 1) * np.clip(distance - 7.5, 0, 1)
-    outlines = polygons(coverage.astype(np.float32))
-    assert len(outlines) == 1
-    mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(outlines, 60, 80)))
-    wanted = coverage >= 0.5
-    assert (mask & wanted).sum() / (mask | wanted).sum() > 0.95
-    assert mask[28:32, 38:42].sum() == 0  # the hole is one
-
-
-def test_polygons_at_the_border_of_the_image():
-    coverage = np.zeros((20, 30), np.float32)
-    coverage[:5, 10:] = 1
-    (outline,) = polygons(coverage)
-    corners = np.reshape(outline, (-1, 2))
-    assert corners.min(axis=0).tolist() == [10, 0] and corners.max(axis=0).tolist() == [30, 5]
-
-
-def test_to_deltas():
-    strokes = [np.array([[5.2, 5.0], [8.0, 9.0]]), np.array([[1.0, 1.0], [2.0, 1.0], [2.0, 4.0]])]
-    assert pen.to_deltas(strokes).tolist() == [
-        *([0, 0, 0], [3, 4, 1], [-7, -8, 0], [1, 0, 0], [0, 3, 1])
-    ]
-
-
-def test_simplify_keeps_corners():
-    line = np.array([[0, 0], [1, 0.1], [2, 0], [2, 1], [2.1, 2], [2, 3]], float)
-    assert pen.simplify(line, 0.5).tolist() == [[0, 0], [2, 0], [2, 3]]
-
-
-def test_rendered_objects_fill_their_box():
-    for cls in CLASSES:
-        rng = np.random.default_rng(cls.category_id)
-        drawn = paint.render(individual_of(cls, rng), np.array([4.0, 7, 64, 57]), 0.1, rng)
-        rows, columns = np.nonzero(drawn.coverage > 0.5)
-        assert (drawn.left, drawn.top) == (4, 7)
-        assert np.ptp(columns) + 1 >= 57 and np.ptp(rows) + 1 >= 47
-        assert drawn.coverage.max() <= 1.001 and (drawn.colour <= 1.001).all()
-        assert (drawn.colour[drawn.coverage == 0] == 0).all()
 
 
 def test_drawings_of_a_class_differ_and_can_be_told_apart():
