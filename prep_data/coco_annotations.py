@@ -78,34 +78,24 @@ class _Segmented(msgspec.Struct):
     segmentation: Polygons | Rle | None = None
 
 
-_NOT_JSON = re.compile(
-    rb"(?<=[\s\[,:])-?(?:NaN|Infinity)(?=[\s\],}])"
-    rb"|(?<!\\)(?<!\\ud[89ab][0-9a-f]{2})\\udc([89a-f][0-9a-f])"
-)
-# From what `_decode` makes of them to the bytes of a file's name that are not UTF-8.
-_BYTES = {0xE300 + byte: 0xDC00 + byte for byte in range(128, 256)}
+_NOT_JSON = re.compile(rb"(?<=[\s\[,:])-?(?:NaN|Infinity)(?=[\s\],}])")
 
 
 def _decode(data: bytes, cls: type) -> tuple[Any, bytes]:
     """Decode JSON into `cls`; return that and the JSON.
 
-    Python writes what is no JSON: NaN, Infinity, and as "\\udce9" the byte 0xe9 of a file's name
-    that is not UTF-8. The numbers become empty lists of the same length, which no field of numbers
-    accepts, and the byte "\\ue3e9", of private use. Raises msgspec.DecodeError.
+    Python writes NaN and Infinity, which are no JSON: they become empty lists of the same length,
+    which no field of numbers accepts. Raises msgspec.DecodeError.
     """
     try:
         return msgspec.json.decode(data, type=cls), data
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        data = _NOT_JSON.sub(_as_json, data)
+        data = _NOT_JSON.sub(lambda found: b"[%s]" % (b" " * (len(found[0]) - 2)), data)
         return msgspec.json.decode(data, type=cls), data
     except RecursionError as error:
         raise msgspec.DecodeError("it is nested too deeply") from error
-
-
-def _as_json(found: re.Match) -> bytes:
-    return rb"\ue3" + found[1] if found[1] else b"[%s]" % (b" " * (len(found[0]) - 2))
 
 
 def read_segmentation(path: Path, offset: int, length: int) -> Polygons | Rle | None:
@@ -189,7 +179,7 @@ def _images(entries: list[msgspec.Raw], path: Path, report: Report) -> dict[int,
         except msgspec.DecodeError:
             report.add("image listed without id, name or size", f"{_shown(raw)} of {path.name}")
             continue
-        file_name = image.file_name.translate(_BYTES)
+        file_name = image.file_name
         parsed = PureWindowsPath(file_name)  # takes both / and \
         if "://" in file_name:  # what follows ? may be a key
             shown = file_name.split("?")[0]

@@ -99,18 +99,6 @@ def fingerprint(files: Iterable[Path], images: Iterable[Path]) -> dict[str, str]
     return {**found, "name or size of a picture": f"{len(sizes)} pictures, {digest}"}
 
 
-def _first_difference(name: str, old: Any, new: Any) -> str:
-    """Return '<name> was <old>, now <new>' of the first entry in which two JSON values differ."""
-    old, new = (
-        {f"entry {i}": entry for i, entry in enumerate(each)} if isinstance(each, list) else each
-        for each in (old, new)
-    )
-    if isinstance(old, dict) and isinstance(new, dict):
-        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
-        return _first_difference(f"{key} of {name}", old.get(key), new.get(key))
-    return f"{name} was {json.dumps(old):.60}, now {json.dumps(new):.60}"
-
-
 class ShardNote(msgspec.Struct):
     """A finished shard."""
 
@@ -225,12 +213,12 @@ class SetWriter:
 
     def _check_settings(self, before: dict[str, Any]) -> None:
         for name in sorted({*before, *self._settings} - {"source"}):
-            values = before.get(name), self._settings.get(name)
-            if values[0] != values[1]:
+            old, new = before.get(name), self._settings.get(name)
+            if old != new:
                 raise UserError(
-                    f"{self.folder} was prepared with other settings "
-                    f"({_first_difference(name, *values)}): choose another --target-dir or remove "
-                    "that folder"
+                    f"{self.folder} was prepared with other settings ({name} was "
+                    f"{json.dumps(old):.60}, now {json.dumps(new):.60}): choose another "
+                    "--target-dir or remove that folder"
                 )
         found = provenance.difference(before.get("source", {}), self._settings["source"])
         if found:

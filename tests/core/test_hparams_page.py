@@ -11,18 +11,10 @@ import pytest
 
 from core import hparams_page
 from core.errors import HParamError
-from core.hparams import BaseHParams, fields_of, hp, parse
+from core.hparams import BaseHParams, fields_of, parse
 from core.registry import EXPERIMENTS, LOADERS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclasses.dataclass(frozen=True)
-class Toy:
-    where: str = hp(help="a folder", folder=True)
-    count: int = hp(3, "how many", low=1, high=10)
-    share: float = hp(0.5, "how much", high=1.0)
-    mode: str = hp("max", "pooling", choices=("max", "avg"))
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +27,6 @@ def page():
 def test_the_page_is_up_to_date(page):
     written = (ROOT / "docs" / "hparams.md").read_text(encoding="utf-8")
     assert written == page, f"hparams have changed: run {hparams_page.COMMAND}"
-
-
-def test_a_table():
-    assert hparams_page._table("`--x`", Toy).splitlines() == [
-        "## `--x`",
-        "",
-        "| name | type | default | range | meaning |",
-        "| --- | --- | --- | --- | --- |",
-        "| `where` | str | required |  | a folder |",
-        "| `count` | int | `3` | 1 to 10 | how many |",
-        "| `share` | float | `0.5` | at most 1.0 | how much |",
-        r"| `mode` | max\|avg | `'max'` |  | pooling |",
-    ]
 
 
 def test_every_whole_number_has_limits():

@@ -1,11 +1,9 @@
 """Helpers that the tests of the two loaders of scenes share."""
 
-from pathlib import Path
-
 import numpy as np
 import tensorflow as tf
 
-from dataloaders import prepared_sets
+from tests.dataloaders import tiny_sets
 from tests.dataloaders.test_scene_graph import slow_canonical
 
 
@@ -27,12 +25,9 @@ def equal(first, second):
 
 def stored(folder, split):
     """The split's scenes straight from protobuf: image id -> features."""
-    scenes = {}
-    for shard in prepared_sets.read_index(folder, split).shards.tolist():
-        for record in tf.data.TFRecordDataset(str(Path(folder) / shard)):
-            feature = tf.train.Example.FromString(record.numpy()).features.feature
-            scenes[feature["image_id"].int64_list.value[0]] = feature
-    return scenes
+    records = tiny_sets.read_split(folder, split)
+    scenes = [tf.train.Example.FromString(record).features.feature for record in records]
+    return {scene["image_id"].int64_list.value[0]: scene for scene in scenes}
 
 
 def by_scene(batches):

@@ -5,10 +5,9 @@ import sys
 
 import pytest
 
-from tests.faults import page
 from tests.faults.__main__ import run_part
 from tests.faults.child import ROOT
-from tests.faults.harness import Outcome, Processes, World
+from tests.faults.harness import Processes, World
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +34,3 @@ def test_a_fault_strikes_at_its_byte(tmp_path):
     assert done.returncode == -9, done.stderr
     (left,) = [path for path in tmp_path.iterdir() if path.suffix == ".partial"]
     assert left.stat().st_size == 77
-
-
-def test_the_page_counts_what_struck():
-    left = "an unfinished file or folder"
-    outcomes = [
-        Outcome("kill -9", "a checkpoint", "at byte 3", True, left, 2),
-        Outcome("kill -9", "a checkpoint", "at byte 4", True, left, 1),
-        Outcome("kill -9", "a checkpoint", "at byte 9", False),
-        Outcome("the end", "training", "3 starts", error="step 4 differs"),
-    ]
-    content = {"seed": 0, "seconds": 60, "outcomes": [each._asdict() for each in outcomes]}
-    text = page.page({"kills": content})
-    assert "**2 kills** struck, 3 faults in all; 1 of the checks failed." in text
-    assert f"| a checkpoint | {left} | 2 | 2 | 2 |" in text
-    assert "| a checkpoint | (the fault did not strike) | 1 | 1 | 0 |" in text
-    assert "0 of 1 results are equal to the undisturbed ones" in text
-    assert "* training, 3 starts: step 4 differs" in text

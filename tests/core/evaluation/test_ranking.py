@@ -46,8 +46,7 @@ HARD = {
 
 
 @pytest.mark.parametrize("kind", HARD)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("tolerance", [TOLERANCE, 0.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, TOLERANCE), (np.float64, 0.0)])
 def test_equals_the_definition(kind, dtype, tolerance):
     rng = np.random.default_rng(0)
     both = HARD[kind](rng, normal(rng, 260)).astype(dtype)

@@ -75,7 +75,7 @@ def test_real_maps_equal_a_pixel_at_a_time(real_data):
     folder = real_data / "spade_samples" / "coco_stuff"
     files = sorted(folder.glob("*_label/*.png"))
     assert len(files) == 21
-    for path in files:
+    for path in files[::4]:
         instances = path.parent.with_name(path.parent.name.replace("label", "inst")) / path.name
         label, instance = (
             np.asarray(Image.open(each).resize((256, 256), Image.NEAREST))
