@@ -26,7 +26,6 @@ from core.checkpoints import Checkpoints
 from core.errors import UserError
 from core.reporting import read_metrics
 from core.run_folder import RunFolder
-from dataloaders import prepared_sets
 from prep_data import (
     coco_to_tfrecord,
     cococrops_to_tfrecord,
@@ -35,6 +34,7 @@ from prep_data import (
 )
 from prep_data.sample.__main__ import main as make_sample
 from tests.core.fakes import file_size_limit
+from tests.dataloaders import tiny_sets
 from tests.faults.harness import HPARAMS, LOADER, STAGE1, STAGE2
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -333,13 +333,6 @@ def shard_of(folder, place, split="train"):
     return sorted((folder / split).glob("*.tfrecord"))[place]
 
 
-def flip(shard, record):
-    """Flip one bit in the data of a record."""
-    data = bytearray(shard.read_bytes())
-    data[list(prepared_sets.record_offsets(shard))[record] + 40] ^= 1
-    shard.write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("model", "which", "place"),
     # The first shard of a set is met when the loader is built, the last only in the first step.
@@ -347,7 +340,7 @@ def flip(shard, record):
 )
 def test_a_flipped_bit_is_named(own_sets, out, stage1, tmp_path, capsys, model, which, place):
     shard = shard_of(getattr(own_sets, which), place)
-    flip(shard, 1)
+    tiny_sets.flip_bit(shard, 1)
     told = refused(capsys, cli.train, flags(model, own_sets, out, tmp_path.name))
     assert f"{shard} is damaged: delete it" in told
     assert losses(out, model, tmp_path.name) == {}
@@ -355,7 +348,7 @@ def test_a_flipped_bit_is_named(own_sets, out, stage1, tmp_path, capsys, model, 
 
 def test_a_damaged_record_is_named_in_evaluation(own_sets, out, stage1, capsys):
     shard = shard_of(own_sets.quickdraw, 0, "valid")
-    flip(shard, 70)  # beyond the first block
+    tiny_sets.flip_bit(shard, 70)  # beyond the first block
     argv = [STAGE1, "-o", str(out), "--id", "01", "-dp", own_sets.hparams(STAGE1)]
     assert f"{shard} is damaged: delete it" in refused(capsys, cli.evaluate, argv)
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from core.errors import UserError
-from dataloaders import blocks, prepared_sets
+from dataloaders import blocks
 from tests.dataloaders import tiny_sets
 
 
@@ -91,9 +91,7 @@ def crops(tmp_path):
 
 def test_a_damaged_shard_is_named(crops):
     shard = Path(crops) / "train" / "cat-00000-of-00001.tfrecord"
-    data = bytearray(shard.read_bytes())
-    data[list(prepared_sets.record_offsets(shard))[3] + 40] ^= 1
-    shard.write_bytes(data)
+    tiny_sets.flip_bit(shard, 3)
     split = blocks.PreparedSplit(Path(crops), "train")
     message = f"{shard} is damaged: delete it and run the preparation again"
     with pytest.raises(UserError, match=message), blocks.reading_errors_explained([crops]):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.errors import UserError
 from core.registry import LOADERS
-from dataloaders import prepared_sets, scene_batches, throughput
+from dataloaders import scene_batches, throughput
 from dataloaders.batches import SceneBatch
 from tests.dataloaders import tiny_sets
 from tests.dataloaders.scene_checks import (
@@ -26,11 +26,6 @@ from tests.dataloaders.scene_checks import (
 )
 
 CLASSES = list(tiny_sets.SKETCH_CLASSES)
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    return tiny_sets.write_all(tmp_path_factory.mktemp("sets"), scenes=24, mask_side=16)
 
 
 def make(sets, batch_size=4, seed=0, **attributes):
@@ -250,9 +245,7 @@ def test_nothing_usable_is_an_error(tmp_path, sets):
 def test_throughput_names_a_damaged_shard(tmp_path, sets, capsys):
     scenes = tiny_sets.write_scenes(tmp_path / "s", scenes=8)
     shard = Path(scenes) / "train" / "scenes-00001-of-00002.tfrecord"
-    data = bytearray(shard.read_bytes())
-    data[list(prepared_sets.record_offsets(shard))[2] + 99] ^= 4
-    shard.write_bytes(data)
+    tiny_sets.flip_bit(shard, 2)
     folders = f"coco_dir={scenes},qdraw_dir={sets.indexed},crops_dir={sets.crops}"
     assert throughput.main("coco-tfrecord", "scenes", ["--data-hparams", folders]) == 1
     assert f"{shard} is damaged" in capsys.readouterr().err

@@ -8,17 +8,14 @@ from core.dataset import Parts
 from core.errors import UsageError
 from core.hparams import BaseHParams
 from core.registry import LOADERS
-from tests.dataloaders import tiny_sets
 from tests.models.splitting import split
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets")
-    sets = tiny_sets.write_all(folder / "sets", scenes=24, mask_side=16)
+@pytest.fixture
+def folders(sets, pairs):
     return {
         "qdraw_dir": sets.quickdraw, "crops_dir": sets.crops, "coco_dir": sets.scenes,
-        "sl_dir": tiny_sets.write_sl(folder / "sl"), "indexed": sets.indexed,
+        "sl_dir": pairs, "indexed": sets.indexed,
     }  # fmt: skip
 
 

@@ -16,11 +16,6 @@ from tests.dataloaders.scene_checks import collect, equal
 CLASSES = list(tiny_sets.SKETCH_CLASSES)
 
 
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    return tiny_sets.write_all(tmp_path_factory.mktemp("sets"), scenes=8)
-
-
 def make(qdraw_dir, crops_dir, batch_size=8, seed=0, image_size=96, **attributes):
     loader = LOADERS["quickdraw-cococrops-tf"]
     base = types.SimpleNamespace(batch_size=batch_size)

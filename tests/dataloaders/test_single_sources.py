@@ -9,11 +9,6 @@ from core.registry import LOADERS
 from tests.dataloaders import tiny_sets
 
 
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    return tiny_sets.write_all(tmp_path_factory.mktemp("sets"), scenes=2)
-
-
 def make(name, folder, batch_size):
     loader = LOADERS[name]
     base = types.SimpleNamespace(batch_size=batch_size)

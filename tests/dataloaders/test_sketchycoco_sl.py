@@ -23,17 +23,12 @@ from tests.dataloaders.scene_checks import by_scene, check_graph, collect, equal
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def crops(tmp_path_factory):
-    return tiny_sets.write_crops(tmp_path_factory.mktemp("crops"))
+@pytest.fixture
+def crops(sets):
+    return sets.crops
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return tiny_sets.write_sl(tmp_path_factory.mktemp("sl"))
-
-
-@pytest.fixture()
+@pytest.fixture
 def spoiled(pairs, tmp_path):
     """A copy of the test part that a test may damage."""
     shutil.copytree(Path(pairs) / "test", tmp_path / "sl" / "test")

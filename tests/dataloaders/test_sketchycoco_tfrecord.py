@@ -24,11 +24,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    return tiny_sets.write_all(tmp_path_factory.mktemp("sets"), scenes=24, mask_side=16)
-
-
-@pytest.fixture(scope="module")
 def paired(tmp_path_factory):
     """The scenes of `sets`, with a sketch of each object."""
     folder = tmp_path_factory.mktemp("paired")

@@ -79,6 +79,13 @@ def read_split(folder: str | Path, split: str) -> list[bytes]:
     return list(tf.data.TFRecordDataset(files).as_numpy_iterator())
 
 
+def flip_bit(shard: Path, record: int) -> None:
+    """Flip one bit in the data of a record."""
+    data = bytearray(shard.read_bytes())
+    data[list(prepared_sets.record_offsets(shard))[record] + 40] ^= 1
+    shard.write_bytes(data)
+
+
 def write_meta(folder: Path, kind: str, **keys: object) -> None:
     """meta.json of a complete set."""
     meta = {"schema": prepared_sets.SCHEMA, "kind": kind, **keys}
