@@ -22,6 +22,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """Prepared sets and untrained runs over them, a `tests.test_experiments.World`; to be read."""
+    from tests.test_experiments import make_world  # here, because it loads TensorFlow
+
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real samples named by SCENE_DESIGNER_DATA; the test is skipped without it."""
     folder = os.environ.get("SCENE_DESIGNER_DATA")

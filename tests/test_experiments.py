@@ -73,9 +73,7 @@ def save_run(out, model_name, run_id, loader_name, text, folders):
     RunConfig(model_name, loader_name, groups).write(run.config)
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
+def make_world(folder):
     sets = tiny_sets.write_all(folder, scenes=24, mask_side=16)
     paired = tiny_sets.write_scenes(folder / "paired", scenes=24, mask_side=16, paired=True)
     out = folder / "runs"

@@ -16,14 +16,14 @@ from core.errors import UsageError, UserError
 from core.evaluation.embedded_split import Evaluation
 from core.evaluation.query_protocols import QueryProtocol
 from core.run import Run
-from tests.test_experiments import STAGE1, STAGE2, save_run, world  # noqa: F401  (a fixture)
+from tests.test_experiments import STAGE1, STAGE2, save_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SPADE = "generator_width=2,spade_hidden=4,discriminator_width=4,perceptual_weight=0"
 
 
 @pytest.fixture(scope="module")
-def alone(world, tmp_path_factory):  # noqa: F811
+def alone(world, tmp_path_factory):
     """A folder with the run of stage 2 and nothing else: none of its data folders are there."""
     folder = tmp_path_factory.mktemp("alone") / f"{STAGE2}-SD01"
     shutil.copytree(world.out / folder.name, folder)
@@ -41,7 +41,7 @@ def rows(values, owners, scene):
     return np.asarray(values)[np.asarray(owners) == scene]
 
 
-def test_encodes_what_evaluation_encodes(run, world):  # noqa: F811
+def test_encodes_what_evaluation_encodes(run, world):
     """Scenes through a loader and through arrays have equal vectors, scene vectors and masks."""
     dataset = Run.open(world.out / f"{STAGE2}-SD01").dataset()
     evaluation = Evaluation(run.model, dataset, "test", vectors=("token", "projection"))
@@ -181,7 +181,7 @@ def test_opening_again_and_again_leaves_nothing_behind(alone):
     assert (logging.getLogger().handlers, logging.getLogger().level) == (handlers, level)
 
 
-def test_other_models_open_as_far_as_they_encode(world, tmp_path):  # noqa: F811
+def test_other_models_open_as_far_as_they_encode(world, tmp_path):
     objects = Run.open(world.out / f"{STAGE1}-01")
     scene = objects.encode_photo(PHOTO, BOX)
     assert scene.vectors.shape == (1, 256) and scene.token is scene.projection is None
@@ -202,7 +202,7 @@ def test_other_models_open_as_far_as_they_encode(world, tmp_path):  # noqa: F811
         spade.encode_photo(PHOTO, BOX)
 
 
-def test_data_of_another_vocabulary_are_refused(world, tmp_path):  # noqa: F811
+def test_data_of_another_vocabulary_are_refused(world, tmp_path):
     opened = Run.open(world.out / f"{STAGE2}-SD01")
     with pytest.raises(UserError, match="was trained with other classes than the data has"):
         from tests.dataloaders import tiny_sets
@@ -213,7 +213,7 @@ def test_data_of_another_vocabulary_are_refused(world, tmp_path):  # noqa: F811
         opened.dataset(coco_dir=scenes, crops_dir=crops)
 
 
-def test_the_page_of_python_runs_as_it_stands(world, tmp_path):  # noqa: F811
+def test_the_page_of_python_runs_as_it_stands(world, tmp_path):
     """Every block of docs/python.md, one after the other, in a process of its own; its only output
     is what it prints."""
     (tmp_path / "runs").symlink_to(world.out)

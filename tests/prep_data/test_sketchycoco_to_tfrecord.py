@@ -18,6 +18,7 @@ from dataloaders.images import normalise_drawing as normalise
 from prep_data import coco_to_tfrecord, cococrops_to_tfrecord, sketchycoco_to_tfrecord
 from prep_data.sample.__main__ import main as make_sample
 from prep_data.set_writer import SPLITS
+from tests.dataloaders.scene_checks import collect
 from tests.dataloaders.tiny_sets import read_split
 
 
@@ -330,7 +331,7 @@ def test_the_drawn_sample_from_files_to_batches(sample, split):
     batches = dataset.eval_batches(split)
     if split == "train":
         batches = dataset.train_batches().take(3)
-    for batch in batches.as_numpy_iterator():
+    for batch in collect(batches):
         files = [file for i in batch.image_ids.tolist() for file in expected[i].values()]
         drawn = np.stack([load_sketch(file, 96) for file in files])
         np.testing.assert_array_equal(batch.sketches[..., 0], drawn)

@@ -24,13 +24,13 @@ from search.photographs import photographs_in
 from search.scene import Scene, SceneObject
 from tests.core.evaluation.test_whole_scenes import Pixels
 from tests.core.test_drawings import slow_drawings
-from tests.test_experiments import STAGE1, STAGE2, world  # noqa: F401  (a fixture)
+from tests.test_experiments import STAGE1, STAGE2
 
 CROSS = [np.array([[0.1, 0.1], [0.4, 0.5]]), np.array([[0.4, 0.1], [0.1, 0.5]])]
 
 
 @pytest.fixture(scope="module")
-def run(world):  # noqa: F811
+def run(world):
     return Run.open(world.out / f"{STAGE2}-SD01")
 
 
@@ -152,7 +152,7 @@ def test_a_stopped_build_goes_on(run, photographs, tmp_path, monkeypatch):
     assert not (tmp_path / "index" / index_folder.BLOCKS).exists()
 
 
-def test_another_run_or_source_of_objects_makes_it_anew(run, photographs, tmp_path, world):  # noqa: F811
+def test_another_run_or_source_of_objects_makes_it_anew(run, photographs, tmp_path, world):
     home = tmp_path / "index"
     build(run, photographs, home)
     other = Corners(labels=(2, -1))
@@ -169,7 +169,7 @@ def test_another_run_or_source_of_objects_makes_it_anew(run, photographs, tmp_pa
         build(Run.open(world.out / f"{STAGE1}-01"), photographs, home)
 
 
-def test_index_photographs_and_run_can_be_moved_together(run, photographs, tmp_path, world):  # noqa: F811
+def test_index_photographs_and_run_can_be_moved_together(run, photographs, tmp_path, world):
     old, new = tmp_path / "old", tmp_path / "deeper" / "new"
     shutil.copytree(world.out / f"{STAGE2}-SD01", old / "run")
     shutil.copytree(photographs, old / "photographs")

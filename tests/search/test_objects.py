@@ -13,7 +13,7 @@ from core.run import Run
 from search import building
 from search.index import PhotoIndex
 from search.objects import WHOLE, BoxesFile, ObjectSource, most_important
-from tests.test_experiments import STAGE2, world  # noqa: F401  (a fixture)
+from tests.test_experiments import STAGE2
 
 VOCABULARY = Vocabulary(("cat", "dog", "tree", "__image__"), objects=(0, 1), ids=(17, 18, 92, 0))
 PICTURE = np.zeros((30, 40, 3), np.uint8)
@@ -113,7 +113,7 @@ def test_the_largest_and_surest_count():
     assert found.labels.tolist() == [10, 9, 8, 7, 6, 5, 4, 3]
 
 
-def test_boxes_of_pictures_turned_by_exif(world, tmp_path):  # noqa: F811
+def test_boxes_of_pictures_turned_by_exif(world, tmp_path):
     """Annotation tools look at the stored picture or at the upright one: its size says which."""
     folder = tmp_path / "photographs"
     folder.mkdir()
@@ -139,7 +139,7 @@ def test_boxes_of_pictures_turned_by_exif(world, tmp_path):  # noqa: F811
         assert shown.getpixel((size[0] - 2, size[1] - 2)) == (255, 0, 0)
 
 
-def test_a_folder_that_changes_meanwhile(world, tmp_path, monkeypatch):  # noqa: F811
+def test_a_folder_that_changes_meanwhile(world, tmp_path, monkeypatch):
     """A file that is gone is told, one that was changed is looked at again, one more is found by
     the next build."""
     monkeypatch.setattr(building, "BLOCK", 2)

@@ -20,7 +20,7 @@ from search import build, index_folder, query
 from search.index import PhotoIndex
 from search.objects import WHOLE, ObjectSource
 from search.scene import Scene, SceneObject
-from tests.test_experiments import STAGE2, world  # noqa: F401  (a fixture)
+from tests.test_experiments import STAGE2
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = ["<img onerror=alert(1) src=x>.jpg", "new\nline \x1b[31m'\".jpg", "猫 süd.jpg"]
@@ -78,7 +78,7 @@ def struck(run, photographs, home, number, blocks=3, before=lambda process: None
 
 
 @pytest.fixture(scope="module")
-def run(world):  # noqa: F811
+def run(world):
     return Run.open(world.out / f"{STAGE2}-SD01")
 
 

@@ -10,7 +10,7 @@ from search.evaluate import Kind
 from search.index import PhotoIndex
 from search.scene import Scene, SceneObject
 from tests.dataloaders import tiny_sets
-from tests.test_experiments import STAGE2, world  # noqa: F401  (a fixture)
+from tests.test_experiments import STAGE2
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def index(world, folder, tmp_path_factory):  # noqa: F811
+def index(world, folder, tmp_path_factory):
     run = Run.open(world.out / f"{STAGE2}-SD01")
     return PhotoIndex.build(run, f"{folder}/test/image/Image", tmp_path_factory.mktemp("i"))
 

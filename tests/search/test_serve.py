@@ -25,7 +25,7 @@ from search.scene import Scene, SceneObject
 from search.stores import Store, StoreUnavailableError
 from SPADE import api
 from tests.SPADE import servers
-from tests.test_experiments import STAGE2, world  # noqa: F401  (a fixture)
+from tests.test_experiments import STAGE2
 
 TOKEN = "a secret of sixteen and more"
 HOSTILE = "<img onerror=alert(1) src=x>.jpg"
@@ -88,7 +88,7 @@ def listen_app(app):
 
 
 @pytest.fixture(scope="module")
-def site(world, tmp_path_factory):  # noqa: F811
+def site(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     photographs, home = folder / "photographs", folder / "index"
     (photographs / "süd 'x'").mkdir(parents=True)

@@ -23,7 +23,7 @@ from search.scene import Scene, SceneObject, data_url
 from search.synthesis import Synthesis
 from SPADE import api, generators
 from tests.search.test_serve import Site, listen, listen_app
-from tests.test_experiments import STAGE2, world  # noqa: F401  (a fixture)
+from tests.test_experiments import STAGE2
 
 SKY, CAT = 156, 16  # labels: COCO-Stuff id - 1
 CROSS = [np.array([[0.0, 0.0], [1, 1]]), np.array([[1.0, 0], [0, 1]])]
@@ -72,7 +72,7 @@ def fake():
 
 
 @pytest.fixture(scope="module")
-def site(world, fake, tmp_path_factory):  # noqa: F811
+def site(world, fake, tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     (folder / "photographs").mkdir()
     Image.new("RGB", (20, 20), "red").save(folder / "photographs" / "a.png")
