@@ -54,11 +54,8 @@ BROKEN = [
     (lambda arrays: arrays.update({"fc.bias": np.array([None] * 16)}), "allow_pickle=False"),
     (_stating(schema=2), "its schema is 2, not 1"),
     (_stating(width=None), "missing required field `width`"),
-    (_stating(width=2.5), "Expected `int`, got `float`"),
-    (_stating(width=0), "`int` >= 1"),
     (_stating(width=10**9), "`int` <= 1024"),
-    # Another architecture, and one that would take 1,600 GB of memory.
-    (_stating(width=2), r"fc.kernel is float32 .*, expected float32"),
+    # An architecture that would take 1,600 GB of memory.
     (_stating(width=1024, hidden=1024), r"fc.kernel is float32 .*, expected float32"),
 ]  # fmt: skip
 

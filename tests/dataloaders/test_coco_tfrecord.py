@@ -37,6 +37,12 @@ def make(sets, batch_size=4, seed=0, **attributes):
     return dataset
 
 
+@pytest.fixture(scope="module")
+def batches(sets):
+    """Forty batches of training."""
+    return collect(make(sets).train_batches(), 40)
+
+
 def test_positive_and_negative_crops_are_made_alike(sets, monkeypatch):
     """Or a model tells them apart by their sharpness: here every image is the same chequers."""
     grid = np.indices((256, 256)).sum(0) % 2 * 255
@@ -55,10 +61,10 @@ def test_positive_and_negative_crops_are_made_alike(sets, monkeypatch):
     assert batch.crops.std() < 25
 
 
-def test_a_training_batch_is_what_it_says(sets):
+def test_a_training_batch_is_what_it_says(sets, batches):
     dataset = make(sets)
     scenes = stored(sets.scenes, "train")
-    for batch in collect(dataset.train_batches(), 4):
+    for batch in batches[:4]:
         assert isinstance(batch, SceneBatch)
         photo, query = batch.photo, batch.query
         check_graph(photo, 4, canonical=False)
@@ -92,8 +98,8 @@ def test_a_training_batch_is_what_it_says(sets):
             assert abs(batch.images[n] - pixels).max() <= 8  # two JPEG decoders
 
 
-def test_dtypes_and_shapes(sets):
-    batch = collect(make(sets).train_batches(), 1)[0]
+def test_dtypes_and_shapes(sets, batches):
+    batch = batches[0]
     o, q = len(batch.photo.classes), len(batch.query.classes)
     expected = SceneBatch(
         ((4,), np.int64), ((4, 256, 256, 3), np.uint8), None, ((o, 96, 96, 3), np.uint8),
@@ -111,8 +117,8 @@ def test_dtypes_and_shapes(sets):
     assert static.images.shape[0] == 4  # one trace for all batches
 
 
-def test_crops_are_cut_from_the_image(sets):
-    batch = collect(make(sets).train_batches(), 1)[0]
+def test_crops_are_cut_from_the_image(batches):
+    batch = batches[0]
     o = 0
     image = batch.images[batch.photo.obj_to_img[o]].astype(float)
     x0, y0, x1, y1 = batch.photo.boxes[o].astype(float) * 255
@@ -125,10 +131,10 @@ def test_crops_are_cut_from_the_image(sets):
         assert abs(batch.crops[o, i, j] - value).max() <= 1
 
 
-def test_sides_draw_their_directions_apart(sets):
+def test_sides_draw_their_directions_apart(batches):
     """The original gives both sides the same flips: a fingerprint of the scene."""
     same = total = 0
-    for batch in collect(make(sets).train_batches(), 40):
+    for batch in batches:
         different = batch.photo.triples[:, 0] != batch.photo.triples[:, 2]
         photo, query = batch.photo.triples[different], batch.query.triples[different]
         same += (photo[:, 0] == query[:, 0]).sum()
@@ -143,8 +149,8 @@ def test_resuming_gives_the_same_batches_whatever_the_parallelism(sets, start):
     equal(collect(resumed, 3), whole[start:])
 
 
-def test_every_scene_comes_once_a_pass(sets):
-    ids = np.concatenate([b.image_ids for b in collect(make(sets).train_batches(), 12)])
+def test_every_scene_comes_once_a_pass(batches):
+    ids = np.concatenate([b.image_ids for b in batches[:12]])
     for i in range(0, 48, 24):
         assert sorted(ids[i : i + 24].tolist()) == list(range(100, 124))
     assert ids[:24].tolist() != ids[24:].tolist()

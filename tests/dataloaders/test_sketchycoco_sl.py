@@ -41,6 +41,18 @@ def make(sl_dir, crops, batch_size=4, seed=0, image_size=96, **hparams):
     return loader(loader.HParams(str(sl_dir), crops, **hparams), base, image_size, seed)
 
 
+@pytest.fixture(scope="module")
+def trained(sets, pairs):
+    """Nine batches of training."""
+    return collect(make(pairs, sets.crops).train_batches(), 9)
+
+
+@pytest.fixture(scope="module")
+def evaluated(sets, pairs):
+    """All batches of evaluation."""
+    return collect(make(pairs, sets.crops).eval_batches("test"))
+
+
 def tables(sl_dir, split, side):
     """Image id -> (class names, boxes in shares of the picture), file by file."""
     names = {number: name for name, number in tiny_sets.SL_NUMBERS.items()}
@@ -77,17 +89,16 @@ def least(photo, query):
     )
 
 
-def test_evaluation_batches_are_what_the_files_say(pairs, crops):
+def test_evaluation_batches_are_what_the_files_say(pairs, crops, evaluated):
     dataset = make(pairs, crops)
     assert (dataset.own_boxes, dataset.has_masks, dataset.sizes.mask) == (True, False, 64)
     names = dataset.vocabulary.names
     assert names == tiny_sets.VOCABULARY
     photos, drawings = (tables(pairs, "test", side) for side in ("image", "sketch"))
-    batches = collect(dataset.eval_batches("test"))
-    assert [len(b.image_ids) for b in batches] == [4, 4, 1]
-    assert [i for b in batches for i in b.image_ids] == sorted(photos)
+    assert [len(b.image_ids) for b in evaluated] == [4, 4, 1]
+    assert [i for b in evaluated for i in b.image_ids] == sorted(photos)
     seen = 0
-    for batch in batches:
+    for batch in evaluated:
         assert isinstance(batch, SceneBatch) and batch.masks is None and batch.stuff is None
         for graph in (batch.photo, batch.query):
             check_graph(graph, len(batch.image_ids), canonical=True)
@@ -122,11 +133,11 @@ def test_evaluation_batches_are_what_the_files_say(pairs, crops):
                 assert np.hypot(*gaps.T).sum() == pytest.approx(best, abs=1e-6)
             seen += len(mine)
     assert seen == sum(len(classes) for classes, _ in drawings.values())
-    assert any((b.query_to_photo < 0).any() for b in batches)  # the set tries that too
+    assert any((b.query_to_photo < 0).any() for b in evaluated)  # the set tries that too
 
 
-def test_photographs_are_resized_as_prepared_ones(pairs, crops):
-    batch = collect(make(pairs, crops).eval_batches("test"), 1)[0]
+def test_photographs_are_resized_as_prepared_ones(pairs, evaluated):
+    batch = evaluated[0]
     for image, image_id in zip(batch.images, batch.image_ids):
         path = Path(pairs) / "test" / "image" / "Image" / f"{image_id:012d}.jpg"
         with Image.open(path) as picture:
@@ -134,32 +145,29 @@ def test_photographs_are_resized_as_prepared_ones(pairs, crops):
         assert abs(image.astype(int) - np.asarray(small)).mean() < 2  # stored as JPEG
 
 
-def test_evaluation_depends_on_neither_batch_size_nor_limit(pairs, crops):
-    whole = by_scene(collect(make(pairs, crops).eval_batches("test")))
+def test_evaluation_depends_on_neither_batch_size_nor_limit(pairs, crops, evaluated):
+    whole = by_scene(evaluated)
     equal_scenes(whole, by_scene(collect(make(pairs, crops, 3).eval_batches("test"))))
     some = by_scene(collect(make(pairs, crops).eval_batches("test", limit=3)))
     assert len(some) == 3
     equal_scenes({k: whole[k] for k in some}, some)
 
 
-def test_training_is_a_function_of_seed_and_step(pairs, crops):
-    dataset = make(pairs, crops)
-    straight = collect(dataset.train_batches(), 9)
-    equal(straight, collect(make(pairs, crops).train_batches(), 9))
-    equal(straight[5:], collect(dataset.train_batches(5), 4))
+def test_training_is_a_function_of_seed_and_step(pairs, crops, trained):
+    equal(trained[5:], collect(make(pairs, crops).train_batches(5), 4))
     other = collect(make(pairs, crops, seed=1).train_batches(), 2)
-    assert [b.image_ids.tolist() for b in other] != [b.image_ids.tolist() for b in straight[:2]]
-    order = np.concatenate([b.image_ids for b in straight])
+    assert [b.image_ids.tolist() for b in other] != [b.image_ids.tolist() for b in trained[:2]]
+    order = np.concatenate([b.image_ids for b in trained])
     for k in range(0, 28, 7):  # every pair once before any comes again
         assert sorted(order[k : k + 7]) == sorted(tables(pairs, "train", "image"))
-    for batch in straight:
+    for batch in trained:
         assert batch.masks is None
         for graph in (batch.photo, batch.query):
             check_graph(graph, len(batch.image_ids), canonical=False)
 
 
-def test_queries_in_training(pairs, crops):
-    plain = collect(make(pairs, crops).train_batches(), 6)
+def test_queries_in_training(pairs, crops, trained, evaluated):
+    plain = trained[:6]
     moved = collect(make(pairs, crops, query_jitter=0.3).train_batches(), 6)
     for a, b in zip(plain, moved):
         assert (a.query.boxes != b.query.boxes).any(axis=1).mean() > 0.9
@@ -175,20 +183,13 @@ def test_queries_in_training(pairs, crops):
         np.testing.assert_array_equal(b.query_to_photo, a.query_to_photo[rows])
     assert sum(len(b.sketches) for b in thin) < 0.7 * sum(len(a.sketches) for a in plain)
     # Evaluation looks at the drawings as they are.
-    equal(
-        collect(make(pairs, crops).eval_batches("test")),
-        collect(make(pairs, crops, query_jitter=0.3, query_dropped=0.6).eval_batches("test")),
-    )
+    changed = make(pairs, crops, query_jitter=0.3, query_dropped=0.6)
+    equal(evaluated, collect(changed.eval_batches("test")))
 
 
-def test_other_sizes(pairs, crops):
-    batch = collect(make(pairs, crops, image_size=64).eval_batches("test"), 1)[0]
-    assert batch.sketches.shape[1:] == (64, 64, 1) and batch.crops.shape[1:] == (64, 64, 3)
-
-
-def test_own_boxes_are_a_protocol(pairs, crops):
+def test_own_boxes_are_a_protocol(pairs, crops, evaluated):
     dataset = make(pairs, crops)
-    batch = collect(dataset.eval_batches("test"), 1)[0]
+    batch = evaluated[0]
     drawn = DrawnScenes(
         batch.image_ids,
         batch.query.obj_to_img,
@@ -283,14 +284,11 @@ def test_what_cannot_be_used_is_left_out_and_told_once(spoiled, crops, caplog):
     assert ".hidden" not in told[0]
 
 
-def test_tables_with_leading_zeros(pairs, spoiled, crops):
+def test_tables_with_leading_zeros(evaluated, spoiled, crops):
     for side in ("image", "sketch"):
         for table in list((spoiled / "test" / side / "GraphFeatures").iterdir()):
             table.rename(table.with_name(f"{int(table.stem):012d}.csv"))
-    equal(
-        collect(make(pairs, crops).eval_batches("test")),
-        collect(make(spoiled, crops).eval_batches("test")),
-    )
+    equal(evaluated, collect(make(spoiled, crops).eval_batches("test")))
 
 
 def test_nothing_left(spoiled, crops):

@@ -229,14 +229,12 @@ def test_ids_written_on_windows(tmp_path):
 ARRAYS = {
     "ids that are floats": ("q.npz", np.arange(3.0), random(3), "expected integers or texts"),
     "vectors of integers": ("q.npz", np.arange(3), np.ones((3, 8), int), "expected float16"),
-    "flat vectors": ("q.npz", np.arange(3), np.ones(3), r"float64 \(3,\): expected"),
     "nothing": ("q.npz", np.arange(0), random(0), "holds no vectors"),
     "an id too few": ("q.npz", np.arange(2), random(3), "3 vectors, but there are 2 ids"),
     "nan": ("q.npz", np.arange(3), random(3) * np.nan, "a vector of the queries is not finite"),
     "another width": ("q.npz", np.arange(3), random(3, 5), "5 wide, those of .*g.npz 8"),
     "ids not there": ("q.npz", np.arange(8, 12), random(4), "lacks the ids of 2 of 4 .* first 10"),
     "other ids": ("b.npz", np.arange(3)[::-1], random(3), "other ids than .*q.npz, or another"),
-    "another width of blank": ("b.npz", np.arange(3), random(3, 4), "b.npz are 4 wide"),
 }
 
 
