@@ -49,15 +49,12 @@ FIRST = {"type": "worker", "index": 0}
         ("", "distribute=multiworker needs TF_CONFIG in the environment of every machine"),
         ("{", "does not fit .*truncated"),
         ({"cluster": TWO}, "missing required field `task`"),
-        ({"cluster": {**TWO, "ps": ["c:3"]}, "task": FIRST}, "unknown field `ps`"),
         ({"cluster": TWO, "task": {"type": "chief", "index": 0}}, "'chief'"),
         ({"cluster": {"worker": ["a:1", "b"]}, "task": FIRST}, "matching regex"),
         ({"cluster": {"worker": ["a:1", "a:1"]}, "task": FIRST}, "named twice"),
-        ({"cluster": TWO, "task": {"type": "worker"}}, "missing required field `index`"),
         ({"cluster": TWO, "task": {"type": "worker", "index": 2}}, "index 2 is not one of 0 to 1"),
-        ({"cluster": TWO, "task": {"type": "worker", "index": True}}, "Expected `int`"),
     ],
-    ids=range(10),
+    ids=range(7),
 )
 def test_a_tf_config_that_does_not_fit(text, message, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text if isinstance(text, str) else json.dumps(text))

@@ -64,23 +64,12 @@ def figure(**changes):
     ("content", "piece"),
     [
         ("", "is not valid JSON"),
-        ('{"schema": 2, "results": [', "is not valid JSON"),
-        ("[]", "holds no figures"),
         ({"schema": 2}, "holds no figures"),
         (evaluation(schema=1), "schema 1, but this version of the program reads schema 2"),
         (evaluation(results={}), "Expected `array`, got `object` - at `$.results`"),
-        (evaluation(results=[[]]), "Expected `object`, got `array` - at `$.results[0]`"),
-        (evaluation(step="5"), "Expected `int | null`, got `str` - at `$.step`"),
         (evaluation(step=-1), "Expected `int` >= 0 - at `$.step`"),
-        (evaluation(command=[["x"]]), "Expected `str`, got `array` - at `$.command[0]`"),
-        (evaluation(results=[{}]), "results[0]: Object missing required field `metric`"),
         (figure(value="high"), "results[0]: Expected `float`, got `str` - at `$.value`"),
-        (figure(value=True), "Expected `float`, got `bool` - at `$.value`"),
         (figure(value=float("nan")), "is not valid JSON"),
-        (figure(value=10**400), "figures.json: "),
-        (figure(labels={"boxes": 1}), "Expected `str`, got `int` - at `$.labels[...]`"),
-        (figure(interval=[0.1]), "of length 2"),
-        (figure(controls={"minus_blank": "x"}), "Expected `float`, got `str`"),
     ],
 )
 def test_what_is_not_whole_is_named(tmp_path, content, piece):

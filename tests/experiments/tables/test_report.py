@@ -155,11 +155,9 @@ EVALUATION = "graph-attention-SD01/evaluation/coco-tfrecord-valid-step-1000.json
 @pytest.mark.parametrize(
     ("name", "edit", "piece"),
     [
-        (EVALUATION, lambda it: it["results"][0].update(value="high"), "results[0]: Expected"),
         (EVALUATION, lambda it: it["results"][3].update(path="../x.png"), "results[3]: Expected"),
         (EVALUATION, lambda it: it.pop("results"), "holds no figures"),
         (RUN, lambda it: it["history"][0].update(command=[1]), "Expected"),
-        (RUN, lambda it: it["history"][0].update(step="0"), "Expected"),
         (RUN, lambda it: it.update(schema=99), "schema"),
     ],
 )
@@ -175,10 +173,9 @@ def test_a_file_that_is_not_whole_is_left_out(out, tmp_path, name, edit, piece, 
     assert "cut/config.json is not valid" in caplog.text
 
 
-@pytest.mark.parametrize("wrong", [
-    {"hparams": {"queries": ["a"], "gallery": "b"}}, {"hparams": {"results": "a\0b"}},
-    {"command": [1]}, {"model": {"id": "/etc"}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong", [{"command": [1]}, {"model": {"id": "/etc"}}, {"hparams": {"results": "a\0b"}}]
+)
 def test_an_experiment_with_ill_typed_entries_is_left_out(out, tmp_path, wrong, caplog):
     path = experiment(out, "mixed-queries", "x")
     change(path, lambda content: content.update(wrong))
