@@ -7,7 +7,6 @@ import pytest
 
 from core.evaluation.query_protocols import QueryProtocol, standard_protocols
 from dataloaders import queries
-from dataloaders.scene_graph import places_in_scene
 
 BLANK = queries.BLANK
 SIZES = [1, 3, 2, 8, 1, 2, 4, 1, 5, 2]
@@ -117,10 +116,6 @@ def test_draws_depend_on_the_photograph_and_not_on_the_other_scenes():
     assert (queries.apply_protocol(protocol, whole, 6).boxes.shape != everything.boxes.shape) or (
         queries.apply_protocol(protocol, whole, 6).boxes != everything.boxes
     ).any()
-
-
-def test_places_in_scene():
-    assert places_in_scene(np.array([0, 0, 0, 1, 2, 2])).tolist() == [0, 1, 2, 0, 0, 1]
 
 
 def test_every_protocol_of_a_table_can_be_carried_out():

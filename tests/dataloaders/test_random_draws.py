@@ -30,12 +30,6 @@ def test_bits_equal_the_reference_and_broadcast():
     assert int(random_draws.bits(3, -1, 9)) == slow_bits(3, -1, 9)
 
 
-def test_compiled_equals_eager():
-    compiled = tf.function(lambda p: random_draws.bits(1, 2, p))
-    positions = tf.range(100, dtype=tf.int64)
-    assert (compiled(positions).numpy() == random_draws.bits(1, 2, positions).numpy()).all()
-
-
 def test_below_and_unit_and_coin():
     words = random_draws.bits(0, tf.range(20000))
     raw = words.numpy().tolist()

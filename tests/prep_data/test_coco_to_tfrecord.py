@@ -123,14 +123,6 @@ def test_two_runs_are_equal_to_the_byte(source, scene_set, tmp_path):
     assert contents(target) == contents(scene_set)
 
 
-def test_seed_moves_only_the_order_of_train(source, scene_set, tmp_path):
-    target = tmp_path / "set"
-    coco_to_tfrecord.main(flags(source, target, "--n-chunks", "2", "--seed", "1"))
-    assert read_split(target, "train") != read_split(scene_set, "train")
-    assert sorted(read_split(target, "train")) == sorted(read_split(scene_set, "train"))
-    assert read_split(target, "test") == read_split(scene_set, "test")
-
-
 def test_a_complete_set_of_another_source(source, scene_set, tmp_path, capsys):
     same = shutil.copytree(source, tmp_path / "moved")
     coco_to_tfrecord.main(flags(same, scene_set, "--n-chunks", "2"))

@@ -142,12 +142,6 @@ def test_a_complete_set_of_other_sketches(tmp_path, capsys):
         prepare(tmp_path)
 
 
-def test_the_size_of_sketches_is_an_hparam(tmp_path):
-    paired(tmp_path).coco.write()
-    target = prepare(tmp_path, "--hparams", "crop_size=48,image_size=32,mask_size=16")
-    assert {sketch.shape for sketch in stored_sketches(target).values()} == {(48, 48)}
-
-
 def test_which_folders_a_split_takes_sketches_from(tmp_path):
     """train: Object/Sketch/train, test: val, valid: both, train's first."""
     world = paired(tmp_path)
