@@ -14,7 +14,7 @@ from dataloaders import images
 from search.index import PhotoIndex
 from search.photographs import photographs_in
 from search.scene import Scene, SceneObject
-from tests.test_experiments import STAGE2, world  # noqa: F401  (a fixture)
+from tests.test_experiments import STAGE2
 
 
 def features(record):
@@ -23,7 +23,7 @@ def features(record):
     return lambda name: list(getattr(found[name], found[name].WhichOneof("kind")).value)
 
 
-def test_a_prepared_set_is_indexed_with_its_objects(world, tmp_path):  # noqa: F811
+def test_a_prepared_set_is_indexed_with_its_objects(world, tmp_path):
     folder = Path(world.paired)
     run = Run.open(world.out / f"{STAGE2}-SD01")
     PhotoIndex.build(run, folder, tmp_path / "index")
@@ -48,7 +48,7 @@ def test_a_prepared_set_is_indexed_with_its_objects(world, tmp_path):  # noqa: F
     assert len(built.search(Scene([SceneObject([np.array([[0, 0], [1, 1]])])]), k=5)) == 5
 
 
-def test_a_set_that_was_prepared_again_and_one_of_crops(world):  # noqa: F811
+def test_a_set_that_was_prepared_again_and_one_of_crops(world):
     place = photographs_in(Path(world.sets.scenes))
     first, second = place.files()[:2]
     for wrong in (first._replace(modified=second.modified), first._replace(size=9**9)):
