@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m search.build", description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a trained run of graph-attention")
     parser.add_argument(
-        "photographs", type=Path, help="folder, with those below it, or a prepared set of scenes"
+        "photographs",
+        type=Path,
+        help="folder, with those below it, a prepared set of scenes, or a features file",
     )
     parser.add_argument("index", type=Path, help="folder of the index, made where there is none")
     sources = parser.add_mutually_exclusive_group()

@@ -109,7 +109,7 @@ def _encoded_parts(
         for block, following in zip(blocks, [*blocks[1:], []]):
             done, reading = reading, read(following)
             photographs = [each.result() for each in done]
-            yield _encoded_part(run, whole, block, photographs, source, saved)
+            yield _encoded_part(run, whole, place, block, photographs, source, saved)
 
 
 class _Photograph(NamedTuple):
@@ -141,6 +141,7 @@ def thumbnail(image: Image.Image) -> bytes:
 def _encoded_part(
     run: Run,
     whole: Run | None,
+    place: Photographs,
     files: Sequence[File],
     photographs: Sequence[_Photograph | str],
     source: ObjectSource,
@@ -151,7 +152,8 @@ def _encoded_part(
     found = [source.find(file.path, photo.pixels, photo.size) for file, photo in shown]
     found = [each if len(each.boxes) else WHOLE for each in found]
     pixels = [photo.pixels for _, photo in shown]
-    scenes = run.encode_photos(pixels, [each.boxes for each in found])
+    names = [file for file, _ in shown]
+    scenes = place.encode(run, names, pixels, [each.boxes for each in found])
     arrays = {}
     if scenes:
         labels = np.concatenate([each.labels for each in found])
@@ -172,7 +174,7 @@ def _encoded_part(
             "probabilities": layout_match.to_steps(class_probabilities(labels, probabilities)),
         }
         arrays = {name: np.asarray(values, KINDS[name]) for name, values in arrays.items()}
-    saved = msgspec.structs.replace(saved, files=[file for file, _ in shown], broken=broken)
+    saved = msgspec.structs.replace(saved, files=names, broken=broken)
     jpegs = b"".join(photo.thumbnail for _, photo in shown)
     return IndexPart(saved, arrays, np.frombuffer(jpegs, np.uint8))
 

@@ -103,13 +103,13 @@ class PhotoIndex:
         uri: str | None = None,
         whole: Run | None = None,
     ) -> PhotoIndex:
-        """Index the photographs in a folder and below, or those of a prepared set of scenes; return
-        the index, open.
+        """Index the photographs in a folder and below, of a prepared set of scenes or of a features
+        file; return the index, open.
 
         home: folder of the index. What it holds already of files that have not changed is kept,
         also after a build that was stopped; deleted files are left out. detector: folder of a
         SavedModel. boxes: a COCO file, of annotations or of a detector's results. objects: another
-        source. Without any a photograph has the objects of its set, or is one. store: one of
+        source. Without any a photograph has the objects of its set or file, or is one. store: of
         search.stores.STORES; by default the one that the index has, `exact` in a new one. uri: of
         the store's database. whole: a run that sees whole pictures, for a third ranking; an index
         that was built without it, or with another, is made anew.

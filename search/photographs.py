@@ -1,9 +1,11 @@
-"""Places of photographs: a folder, or a prepared set of scenes, which has their objects too."""
+"""Places of photographs: a folder; a prepared set of scenes, which has their objects too; a file of
+extract-features, whose photographs are encoded already."""
 
 from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -15,9 +17,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import ExifTags, Image
 
+from core import features
 from core.dataset import Vocabulary
 from core.errors import UserError, first_line
-from core.provenance import data_files, digest
+from core.provenance import data_files, digest, sha256
+from core.run import EncodedScene, Run
 from dataloaders import images, prepared_sets
 from dataloaders.records import SceneRecord, Scenes
 from search.objects import FoundObjects, ObjectSource, Size, most_important
@@ -56,9 +60,18 @@ class Photographs(abc.ABC):
         """Return the objects that are known of these photographs, by default each as one."""
         return ObjectSource()
 
+    def encode(
+        self, run: Run, files: Sequence[File], pixels: Sequence[np.ndarray], boxes: Sequence
+    ) -> list[EncodedScene]:
+        """Encode some photographs. pixels: uint8 (H, W, 3) of each. boxes: float32 (n, 4) of
+        each."""
+        return run.encode_photos(pixels, boxes)
+
 
 def photographs_in(folder: Path) -> Photographs:
-    """Return the photographs of a folder, or of the prepared set that it is."""
+    """Return the photographs of a folder, of the prepared set that it is, or of a features file."""
+    if folder.name.endswith(features.SUFFIX):
+        return FeaturesFile(folder)
     is_set = (folder / "meta.json").is_file() and any(folder.glob("*.index.npz"))
     return PreparedSet(folder) if is_set else PhotographFolder(folder)
 
@@ -172,6 +185,78 @@ class _Annotations(ObjectSource):
         self._labels = np.array([known.get(name, -1) for name in names])
 
     def find(self, path: str, image: np.ndarray, size: Size) -> FoundObjects:
-        scene = self._place.record(self._files[path])
+        try:
+            scene = self._place.record(self._files[path])
+        except images.Skip as reason:  # the set was prepared again since the picture was read
+            raise UserError(f"{self._place.folder}: {path}: {reason}") from None
         boxes, labels = scene.boxes.values.numpy(), self._labels[scene.obj_idx.values.numpy()]
         return most_important(boxes, labels, np.ones(len(labels), np.float32))
+
+
+class FeaturesFile(Photographs):
+    """The photographs of a features file, by image id: its thumbnails, scene vectors, annotated
+    boxes and classes. What the run makes of single objects it does not hold."""
+
+    def files(self) -> list[File]:
+        if not features.thumbnail_folder(self.folder).is_dir():
+            raise UserError(
+                f"{self.folder} has no thumbnails to show: extract the features with --exp-hparams "
+                "save_images=True, or index the prepared set they were extracted from"
+            )
+        return [self._file(each) for each in self._features.arrays["image_ids"].tolist()]
+
+    def _file(self, image_id: int) -> File:
+        try:
+            found = features.thumbnail_path(self.folder, image_id, "photo").stat()
+        except FileNotFoundError:
+            return File(str(image_id), 0, 0)
+        return File(str(image_id), found.st_size, found.st_mtime_ns)
+
+    @functools.cached_property
+    def _features(self) -> features.Features:
+        return features.read(self.folder, photos_only=True)
+
+    def open(self, file: File) -> Image.Image:
+        path = features.thumbnail_path(self.folder, int(file.path), "photo")
+        return images.open_picture(path, "thumbnail", images.MAX_PHOTO_SIDE)
+
+    def objects(self, vocabulary: Vocabulary, files: Sequence[File]) -> ObjectSource:
+        return _FeaturesObjects(self.folder, self._features)
+
+    def encode(
+        self, run: Run, files: Sequence[File], pixels: Sequence[np.ndarray], boxes: Sequence
+    ) -> list[EncodedScene]:
+        found = self._features
+        if found.metadata.weights != run.model.weights_digest():
+            raise UserError(
+                f"{self.folder} was extracted with other weights than those of {run.folder}: "
+                "extract it again"
+            )
+        rows = {id_: row for row, id_ in enumerate(found.arrays["image_ids"].tolist())}
+        name, classes = run.model.vector_names[0], run.vocabulary.num_classes
+        return [
+            EncodedScene(
+                scene_boxes,
+                vectors=np.zeros((len(scene_boxes), 0), np.float32),
+                class_probabilities=np.zeros((len(scene_boxes), classes), np.float32),
+                scene_vectors={name: found.arrays[f"photo_{name}"][rows[int(file.path)]]},
+            )
+            for file, scene_boxes in zip(files, boxes)
+        ]
+
+
+class _FeaturesObjects(ObjectSource):
+    """The annotated objects of a features file."""
+
+    def __init__(self, path: Path, found: features.Features) -> None:
+        self.identity = f"features {sha256(path)[:16]}"
+        arrays = found.arrays
+        order = np.argsort(arrays["photo_obj_to_img"], kind="stable")
+        ends = np.cumsum(np.bincount(arrays["photo_obj_to_img"], minlength=found.scenes))
+        self._rows = dict(zip(arrays["image_ids"].tolist(), np.split(order, ends[:-1])))
+        self._boxes, self._classes = arrays["photo_boxes"], arrays["photo_classes"]
+
+    def find(self, path: str, image: np.ndarray, size: Size) -> FoundObjects:
+        rows = self._rows[int(path)]
+        ones = np.ones(len(rows), np.float32)
+        return most_important(self._boxes[rows], self._classes[rows], ones)
