@@ -23,7 +23,7 @@ SHOWN = 3  # thumbnails that a client looks at of an answer
 
 
 class _Heard(NamedTuple):
-    """What one client met."""
+    """The answers that one client got."""
 
     searches: list[float]  # seconds of those that were answered
     told_to_wait: int  # 503 with Retry-After

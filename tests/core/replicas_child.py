@@ -42,7 +42,7 @@ def contrastive():
 
 
 def pairs():
-    """What 'whole-scene' learns from: which photographs are mirrored, which drawings are made of
+    """Return from both: which photographs are mirrored, which drawings are made of
     edges and of how many."""
     model, batch = helpers.build("whole-scene"), helpers.scene_batch(0, [1, 2, 1, 2])
     seed = tf.constant([5, 6], tf.int64)

@@ -135,7 +135,7 @@ def test_stage_two_starts_from_a_moved_encoder_but_from_no_other(files, network,
 
 
 def test_a_run_opens_with_its_encoder(files, tmp_path):
-    """Where it was, or where it is said to be."""
+    """An encoder is found at its path, or at the one given when the run is opened."""
     place = shutil.copytree(files["saved_model"], tmp_path / "net")
     model = stage_one(str(place), "frozen")
     loader = "quickdraw-cococrops-tf"
