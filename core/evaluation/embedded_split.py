@@ -248,6 +248,18 @@ class Evaluation:
             masks = self._finite(outputs.masks, "masks")
             yield PredictedObjects(masks, self._finite(outputs.boxes, "boxes"), rows, scenes)
 
+    def masks_of(self, side: EmbeddedScenes, rows: np.ndarray) -> np.ndarray:
+        """Return the masks predicted for a few objects of a side, packed as in `ComparedMasks`. The
+        model sees their scenes alone, all at once. rows: int (n,), of the side's objects."""
+        objects, boxes, obj_to_img, *directions = _graph(side)
+        scenes = np.unique(obj_to_img[rows])
+        seen = np.flatnonzero(np.isin(obj_to_img, scenes))
+        local = (boxes[seen], np.searchsorted(scenes, obj_to_img[seen]).astype(np.int32))
+        triples = self.dataset.relations(*local, side.image_ids[scenes], *directions)
+        block = ObjectScenes(objects[seen], *local, triples, len(scenes))
+        masks = self._finite(self.model.contextualise(block).masks, "masks")
+        return mask_metrics.pack(masks[np.searchsorted(seen, rows)])
+
     # ------------------------------------------------------------ objects
 
     def object_ranks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from core import plots
 from core.drawings import compose_drawings, scene_drawings
 from core.evaluation import mask_metrics, retrieval
 from core.evaluation.figures import Picture
-from core.evaluation.query_protocols import main_protocol
+from core.evaluation.query_protocols import QueryProtocol, main_protocol
 from core.label_colours import PALETTE, legend
 from core.registry import METRICS
 
@@ -224,14 +224,15 @@ def _search(evaluation: Evaluation, name: str) -> list[Picture]:
 @METRICS.register("generated-masks")
 def _generated_masks(evaluation: Evaluation, name: str) -> list[Picture]:
     """Draw some objects that a sketch depicts, with the masks predicted from both views."""
-    photo, sketch = evaluation.compared_masks("photo"), evaluation.compared_masks("sketch")
-    chosen = random_rows(len(sketch.objects), ROWS, evaluation.seed)
-    objects = sketch.objects[chosen]
+    photos, queries = evaluation.photos, evaluation.queries(QueryProtocol())
+    depicting = np.flatnonzero(queries.query_to_photo >= 0)
+    chosen = depicting[random_rows(len(depicting), ROWS, evaluation.seed)]
+    objects = queries.query_to_photo[chosen]
     crops, drawings = _collect_objects(evaluation, set(objects))
 
     names = evaluation.dataset.vocabulary.names
-    truth = photo.true[objects]
-    predicted = (photo.predicted[objects], sketch.predicted[chosen])
+    truth = photos.masks[objects]
+    predicted = (evaluation.masks_of(photos, objects), evaluation.masks_of(queries, chosen))
     overlaps = [mask_metrics.mask_iou(masks, truth) for masks in predicted]
     true, from_photo, from_sketch = (
         [_mask_tile(mask) for mask in mask_metrics.unpack(masks, evaluation.model.mask_size)]
@@ -239,7 +240,7 @@ def _generated_masks(evaluation: Evaluation, name: str) -> list[Picture]:
     )
     rows = [
         [
-            (crops[drawn], names[sketch.classes[chosen[row]]]),
+            (crops[drawn], names[queries.classes[chosen[row]]]),
             (true[row], "true"),
             (from_photo[row], f"IoU {overlaps[0][row]:.2f}"),
             (drawings[drawn], ""),

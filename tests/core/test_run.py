@@ -69,6 +69,8 @@ def test_encodes_what_evaluation_encodes(run, world):
         solid = np.packbits(run.masks(drawn[n]) >= 0.5, axis=None)
         expected = rows(masks.predicted, masks.scenes, place).ravel()
         assert np.mean(np.unpackbits(solid) == np.unpackbits(expected)) > 0.99
+    few = evaluation.masks_of(queries, np.flatnonzero(queries.query_to_photo >= 0)[[-1, 0]])
+    assert np.mean(np.unpackbits(few) == np.unpackbits(masks.predicted[[-1, 0]])) > 0.99
     # A photograph is nearest to itself.
     assert [run.rank(scene, found)[0] for scene in found] == list(range(len(found)))
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from core import plots
-from core.evaluation import embedded_split
+from core.evaluation import embedded_split, mask_metrics
 from core.evaluation.picture_grids import CAPTION, GAP, TILE, grid, layout, tsne
 from core.evaluation.query_protocols import QueryProtocol
 from core.label_colours import PALETTE
@@ -70,6 +70,33 @@ def test_masks_are_pictured_with_their_overlaps(tmp_path):
         for column, width in ((1, 1.0), (2, 0.5), (4, 0.5)):
             share = (tile(column) == 255).mean()
             assert share == pytest.approx(width * (4 + number % 8) / SIDE, abs=0.01)
+
+
+def test_masks_are_made_of_scenes_in_the_picture_alone(tmp_path, monkeypatch):
+    """The page is the one that masks of the whole split give, also where a mask depends on all
+    that its scene holds."""
+
+    class InContext(FakeModel):
+        def contextualise(self, scenes, with_masks=True):
+            outputs = super().contextualise(scenes, with_masks)
+            if not with_masks:
+                return outputs
+            sums = np.bincount(scenes.obj_to_img, scenes.vectors[:, 0], scenes.num_scenes)
+            held = sums[scenes.obj_to_img].astype(int) % SIDE
+            cut = np.arange(SIDE)[None, :, None] > held[:, None, None]
+            return outputs._replace(masks=np.where(cut, 0.7, outputs.masks))
+
+    def of_all(evaluation, side, rows):
+        parts = [part.masks for part in evaluation.predict_masks(side)]
+        return mask_metrics.pack(np.concatenate(parts))[rows]
+
+    few, all_of_them = InContext(), InContext()
+    (picture,) = evaluate(few, ["generated-masks"], tmp_path / "few", FakeScenes(200))
+    monkeypatch.setattr(embedded_split.Evaluation, "masks_of", of_all)
+    (whole,) = evaluate(all_of_them, ["generated-masks"], tmp_path / "all", FakeScenes(200))
+    assert picture.path.read_bytes() == whole.path.read_bytes()
+    assert few.masks_made <= 2 * 8 * 3  # views, rows, objects of a scene
+    assert all_of_them.masks_made > 600
 
 
 def test_the_embedding_is_mapped(tmp_path):
