@@ -129,12 +129,13 @@ class CurrentIndex:
         """Return the index as it is now; the one before where that cannot be opened."""
         built = self._time()
         if built not in (None, self._built):
-            self._built = built
             try:
                 self.index = PhotoIndex.open(self._home, self.index.run, self.index.whole)
-                log.info("the index has changed: %d photographs", len(self.index))
-            except UserError as error:
+            except UserError as error:  # the next request tries again
                 log.error("the index has changed and cannot be used: %s", error)
+            else:
+                self._built = built
+                log.info("the index has changed: %d photographs", len(self.index))
         return self.index
 
     def _time(self) -> int | None:
