@@ -1,18 +1,25 @@
-"""The quick benches run."""
+"""The quick benches run; both clocks and the ratios by each."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.benchmarks import scale, search, serving
-from tests.benchmarks.harness import Setting, peak_megabytes
+from tests.benchmarks.harness import Setting, faster, peak_megabytes, repeat, slower, stopwatch
 
 
 @pytest.mark.parametrize("bench", [*search.BENCHES.values(), *scale.BENCHES.values()])
 def test_quick(bench, tmp_path: Path):
     setting = Setting(True, tmp_path)
     found = {part: {**peak_megabytes(), **run(setting)} for part, run in bench.parts.items()}
-    assert all(row.value > 0 for row in bench.rows(found))
+    rows = bench.rows(found)
+    assert all(row.value > 0 for row in rows)
+    timed = [row for row in rows if row.unit == "s" or row.unit.endswith("/s")]
+    assert all(row.cpu > 0 for row in timed)
     assert not list(tmp_path.iterdir())
 
 
@@ -22,3 +29,32 @@ def test_a_server_under_load(tmp_path: Path):
     found = {row.what.rpartition(": ")[2]: row.value for row in rows}
     assert 0 < found["a search, p50"] <= found["a search, p95"] <= found["a search, p99"] < 60
     assert found["searches answered"] > 0
+
+
+BUSY = "import time\nwhile time.process_time() < 0.3: pass"
+
+
+def test_both_clocks():
+    """Sleep takes time of the wall alone; work in a child takes time of the processors."""
+    passed = stopwatch()
+    time.sleep(0.2)
+    wall, cpu = passed()
+    assert wall >= 0.2 > 0.1 > cpu
+    passed = stopwatch()
+    subprocess.run([sys.executable, "-c", BUSY], check=True)
+    assert passed()[1] >= 0.29
+    found = repeat(lambda: time.sleep(0.05), 3)
+    assert all(found[name][0] >= 0.05 > found[name][1] for name in ("first", "median"))
+
+
+def test_ratios_by_each_clock():
+    ours, naive = np.array([2.0, 1.0]), [6.0, 4.0]
+    row = slower("step", "s", ours, naive)
+    assert (row.value, row.naive, row.gain) == (2, 6, 3)
+    assert (row.cpu, row.cpu_naive, row.cpu_gain) == (1, 4, 4)
+    row = faster("loader", "scenes/s", naive, ours)
+    assert (row.gain, row.cpu_gain) == (3, 4)
+    row = slower("memory", "MB", 100, 250.0)
+    assert (row.gain, row.cpu, row.cpu_naive, row.cpu_gain) == (2.5, None, None, None)
+    row = slower("build", "s", naive)
+    assert (row.value, row.cpu, row.naive, row.gain, row.cpu_gain) == (6, 4, None, None, None)

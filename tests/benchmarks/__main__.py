@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from prep_data.workers import usable_cores
 from tests.benchmarks import data, evaluation, layouts, models, scale, search, serving, spade, start
 from tests.benchmarks.harness import Row, Setting, markdown, peak_megabytes, run_part
@@ -38,7 +40,7 @@ def main() -> int:
     if args.part:
         bench, part = args.part.split("/")
         numbers = BENCHES[bench].parts[part](setting)
-        print(json.dumps({**peak_megabytes(), **numbers}))
+        print(json.dumps({**peak_megabytes(), **numbers}, default=np.ndarray.tolist))
         return 0
     return run(setting, args.only)
 
@@ -72,6 +74,7 @@ def run(setting: Setting, names: list[str]) -> int:
         f"\n{machine['cores']} cores, load average {before[0]:.1f} before and "
         f"{machine['load_after'][0]:.1f} after, {machine['seconds']:.0f} s"
         + (", QUICK sizes: no figures to quote" if setting.quick else "")
+        + "\nCPU: user and system; quote its ratios, which other load hardly changes"
     )
     path = setting.folder / ("quick.json" if setting.quick else "results.json")
     report = {"machine": machine, "rows": [row._asdict() for row in rows], "numbers": numbers}

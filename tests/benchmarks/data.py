@@ -8,7 +8,6 @@ import io
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tests.benchmarks.harness import (
     peak_megabytes,
     rate,
     slower,
+    stopwatch,
 )
 
 RELATIONSHIP = Path("prep_data/quickdraw/quickdraw_to_coco_v2.json")
@@ -255,9 +255,9 @@ def _preparation(name: str):
         source = setting.folder / f"source-{name}"
         target = setting.folder / f"target-{name}"
         shutil.rmtree(target, ignore_errors=True)
-        start = time.perf_counter()
+        passed = stopwatch()
         _prepare(name, source, target)
-        seconds = time.perf_counter() - start
+        seconds = passed()
         peak = peak_megabytes()  # before the records are read again
 
         from dataloaders import prepared_sets
@@ -292,12 +292,12 @@ def _written(examples: Iterator[bytes], setting: Setting) -> Numbers:
     import tensorflow as tf
 
     path = setting.folder / "naive.tfrecord"
-    count, start = 0, time.perf_counter()
+    count, passed = 0, stopwatch()
     with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
         for example in examples:
             writer.write(example)
             count += 1
-    seconds, size = time.perf_counter() - start, path.stat().st_size
+    seconds, size = passed(), path.stat().st_size
     path.unlink()
     return {"rate": count / seconds, "bytes": size / count, "count": count}
 

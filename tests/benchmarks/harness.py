@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -14,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tabulate import tabulate
 
 from dataloaders import throughput
 
-Numbers = dict[str, float]
+# What was timed is a pair, of wall and CPU time: seconds, or items a second. Through JSON, a list.
+Numbers = dict[str, float | np.ndarray | list[float]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Setting:
 
 
 class Row(NamedTuple):
-    """value and naive are in `unit`; gain: how many times better than the naive version."""
+    """value and naive are in `unit`; gain: how many times better than the naive version. The last
+    three are these by CPU time, of what was timed."""
 
     what: str
     value: float
@@ -41,6 +43,9 @@ class Row(NamedTuple):
     naive: float | None = None
     gain: float | None = None
     aim: str = ""
+    cpu: float | None = None
+    cpu_naive: float | None = None
+    cpu_gain: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,28 @@ class Bench:
     rows: Callable[[dict[str, Numbers]], list[Row]]
 
 
-def slower(what: str, unit: str, value: float, naive: float | None, aim: str = "") -> Row:
+Number = float | np.ndarray | list[float] | None
+
+
+def slower(what: str, unit: str, value: Number, naive: Number = None, aim: str = "") -> Row:
     """A row of something of which less is better."""
-    return Row(what, value, unit, naive, naive and naive / value, aim)
+    return _row(what, unit, value, naive, aim, lambda ours, theirs: theirs / ours)
 
 
-def faster(what: str, unit: str, value: float, naive: float | None, aim: str = "") -> Row:
+def faster(what: str, unit: str, value: Number, naive: Number = None, aim: str = "") -> Row:
     """A row of something of which more is better."""
-    return Row(what, value, unit, naive, naive and value / naive, aim)
+    return _row(what, unit, value, naive, aim, lambda ours, theirs: ours / theirs)
+
+
+def _row(what: str, unit: str, value: Number, naive: Number, aim: str, better: Callable) -> Row:
+    (wall, cpu), (naive_wall, naive_cpu) = (
+        (*np.atleast_1d(each).tolist(), None)[:2] for each in (value, naive)
+    )
+    gain, cpu_gain = (
+        ours and theirs and better(ours, theirs)
+        for ours, theirs in ((wall, naive_wall), (cpu, naive_cpu))
+    )
+    return Row(what, wall, unit, naive_wall, gain, aim, cpu, naive_cpu, cpu_gain)
 
 
 def compared(
@@ -84,27 +103,42 @@ def compared(
     return make
 
 
-def repeat(step: Callable[[], object], times: int) -> Numbers:
-    """Seconds of the first call (tracing included) and the median of `times` calls after it."""
+def stopwatch() -> Callable[[], np.ndarray]:
+    """Return a function that gives the seconds since now: of the wall, and of the processors (user
+    and system) for this process and its children that have ended."""
+
+    def clocks() -> np.ndarray:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = time.process_time() + children.ru_utime + children.ru_stime
+        return np.array([time.perf_counter(), busy])
+
+    start = clocks()
+    return lambda: clocks() - start
+
+
+def repeat(step: Callable[[], object], times: int, percentile: float = 50) -> Numbers:
+    """Seconds of the first call (tracing included) and the median, or another percentile, of
+    `times` calls after it."""
     seconds = []
     for _ in range(times + 1):
-        start = time.perf_counter()
+        passed = stopwatch()
         step()
-        seconds.append(time.perf_counter() - start)
-    return {"first": seconds[0], "median": statistics.median(seconds[1:])}
+        seconds.append(passed())
+    name = "median" if percentile == 50 else f"p{percentile}"
+    return {"first": seconds[0], name: np.percentile(seconds[1:], percentile, axis=0)}
 
 
-def rate(step: Callable[[], int], warm_up: int, rounds: int, seconds: float) -> float:
+def rate(step: Callable[[], int], warm_up: int, rounds: int, seconds: float) -> np.ndarray:
     """Median over rounds of the items a second that `step` (it returns how many) gets done."""
     for _ in range(warm_up):
         step()
     rates = []
     for _ in range(rounds):
-        items, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
+        items, passed = 0, stopwatch()
+        while passed()[0] < seconds:
             items += step()
-        rates.append(items / (time.perf_counter() - start))
-    return statistics.median(rates)
+        rates.append(items / passed())
+    return np.median(rates, axis=0)
 
 
 def peak_megabytes() -> Numbers:
@@ -129,10 +163,17 @@ def run_part(bench: str, part: str, setting: Setting) -> Numbers:
 def markdown(rows: list[Row]) -> str:
     """One Markdown table, aligned."""
     cells = [
-        (row.what, _number(row.value), row.unit, _number(row.naive), _number(row.gain), row.aim)
+        (
+            row.what,
+            *map(_number, (row.value, row.cpu)),
+            row.unit,
+            *map(_number, (row.naive, row.cpu_naive, row.gain, row.cpu_gain)),
+            row.aim,
+        )
         for row in rows
     ]
-    headers = ("what", "value", "unit", "naive", "times better", "aim")
+    both = ("value", "by CPU", "unit", "naive", "by CPU", "times better", "by CPU")
+    headers = ("what", *both, "aim")
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
-from tests.benchmarks.harness import Bench, Numbers, Setting, compared, repeat
+from tests.benchmarks.harness import Bench, Numbers, Setting, compared, repeat, stopwatch
 
 MASK = 64
 
@@ -45,10 +43,10 @@ def _layouts_naive(setting: Setting) -> Numbers:
     between them left. One scene, counted as 16."""
     from tests.core.test_label_maps import slow
 
-    start = time.perf_counter()
+    passed = stopwatch()
     for pieces in _scenes(1):
         slow(*pieces, 1, setting.size(256, 32))
-    return {"median": (time.perf_counter() - start) * setting.size(16, 2)}
+    return {"median": passed() * setting.size(16, 2)}
 
 
 WHAT = "layouts of 16 scenes over stuff, 256x256 (naive: a pixel at a time)"

@@ -13,14 +13,13 @@ import functools
 import shutil
 import statistics
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tests.benchmarks.data import RELATIONSHIP
-from tests.benchmarks.harness import Bench, Numbers, Row, Setting, faster, rate, slower
+from tests.benchmarks.harness import Bench, Numbers, Row, Setting, faster, rate, slower, stopwatch
 
 SIZES = {"10k": (10_000, 300), "30k": (30_000, 600), "100k": (100_000, 1200)}  # full, quick
 TIMES = {"quickdraw": 90, "indexed": 90, "crops": 4, "scenes": 1}  # of the 'full' indices
@@ -47,7 +46,7 @@ def _write(size: str, setting: Setting) -> Numbers:
 
     folder, count = _folder(setting), setting.size(*SIZES[size])
     shutil.rmtree(folder, ignore_errors=True)
-    start = time.perf_counter()
+    passed = stopwatch()
     rng = np.random.default_rng(0)
     drawings = read_classes(RELATIONSHIP)
     lists = read_class_lists(CocoHParams().excluded_meta_file)
@@ -76,7 +75,7 @@ def _write(size: str, setting: Setting) -> Numbers:
     ):
         tiny_sets.write_meta(folder / name, kind, **meta)
     size_on_disk = sum(file.stat().st_size for file in folder.rglob("*.tfrecord"))
-    return {"seconds": time.perf_counter() - start, "bytes": size_on_disk}
+    return {"seconds": passed(), "bytes": size_on_disk}
 
 
 def _scene(photo: bytes, rng: np.random.Generator, things: list[int], objects: int) -> bytes:
@@ -128,9 +127,9 @@ def _multiply(setting: Setting) -> Numbers:
             if key.startswith("block_")
         }
         np.savez(folder / "train.index.npz", **index._replace(**blocks)._asdict())
-    start = time.perf_counter()
+    passed = stopwatch()
     index = prepared_sets.read_index(_folder(setting) / "indexed", "train")
-    return {"seconds": time.perf_counter() - start, "records": int(index.block_records.sum())}
+    return {"seconds": passed(), "records": int(index.block_records.sum())}
 
 
 def _remove(setting: Setting) -> Numbers:
@@ -161,21 +160,21 @@ def open_files() -> Iterator[list[int]]:
 
 
 def _load(name: str, setting: Setting) -> Numbers:
-    start = time.perf_counter()
+    passed = stopwatch()
     from core import registry
     from core.hparams import BaseHParams, parse
 
     folders, batch_size = LOADERS[name]
     cls = registry.LOADERS[name]
-    imported = time.perf_counter()
+    imported = passed()
     text = ",".join(f"{key}='{_folder(setting) / made}'" for key, made in folders.items())
     base = parse("", BaseHParams, batch_size=setting.size(batch_size, 2))
     with open_files() as counts:
         dataset = cls(parse(text, cls.HParams), base, 96, 0)
-        opened = time.perf_counter()
+        opened = passed()
         batches = iter(dataset.train_batches(0))
         next(batches)
-        first = time.perf_counter()
+        first = passed()
 
         def step() -> int:
             next(batches)
@@ -184,7 +183,7 @@ def _load(name: str, setting: Setting) -> Numbers:
         before = len(counts)
         speed = rate(step, *((1, 1, 0.1) if setting.quick else (64, 5, 2.0)))
     return {
-        "import": imported - start,
+        "import": imported,
         "constructor": opened - imported,
         "start": first - imported,
         "rate": speed,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +21,7 @@ from tests.benchmarks.harness import (
     peak_megabytes,
     repeat,
     slower,
+    stopwatch,
 )
 from tests.benchmarks.models import random_model
 
@@ -147,19 +146,9 @@ def _photographs(setting: Setting):
     return PhotoIndex(run, None, IndexPart(saved, arrays), Path()), scene
 
 
-def _slowest(step: Callable[[], object], times: int) -> Numbers:
-    """Seconds that 95 % of the calls stay under, after one that traces."""
-    seconds = []
-    for _ in range(times + 1):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return {"first": seconds[0], "p95": float(np.percentile(seconds[1:], 95))}
-
-
 def _query(setting: Setting) -> Numbers:
     index, scene = _photographs(setting)
-    return _slowest(lambda: index.search(scene, 24), setting.size(40, 2))
+    return repeat(lambda: index.search(scene, 24), setting.size(40, 2), 95)
 
 
 def _query_naive(setting: Setting) -> Numbers:
@@ -168,7 +157,7 @@ def _query_naive(setting: Setting) -> Numbers:
 
     index, scene = _photographs(setting)
     rows = range(0, len(index), 100)
-    own, drawn = index.query(scene)
+    own, drawn, _ = index.query(scene)
 
     def step() -> None:
         found = []
@@ -178,7 +167,7 @@ def _query_naive(setting: Setting) -> Numbers:
             found.append((sum(pair.score for pair in pairs), away))
         sorted(found)
 
-    return {"p95": _slowest(step, 3)["p95"] * len(index) / len(rows)}
+    return {"p95": repeat(step, 3, 95)["p95"] * len(index) / len(rows)}
 
 
 def _clusters(count: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -210,9 +199,9 @@ def _store(
         return {}
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
         vectors, queries = _clusters(setting.size(vectors_of, 1000), Path(folder))
-        start = time.perf_counter()
+        passed = stopwatch()
         key = kind.build(vectors, Path(folder), uri)
-        built = time.perf_counter() - start
+        built = passed()
         store = kind.open(vectors, Path(folder), stores.SavedStore(name, uri, key))
         found = [store.nearest(query, CANDIDATES)[0] for query in queries]
         right = [np.argsort(stores.distances(query, vectors))[:10] for query in queries]
@@ -262,7 +251,7 @@ def _store_rows(found: dict[str, Numbers], count: str = "100,000") -> list[Row]:
             naive = found.get("naive", {}).get("median")
             rows.append(slower(f"2,000 candidates {what}", "s", numbers["median"], naive))
             rows.append(Row(f"recall@10 {what}", numbers["recall"], "", aim="over 0.95"))
-            rows.append(Row(f"build {what}", numbers["build"], "s"))
+            rows.append(slower(f"build {what}", "s", numbers["build"]))
     return rows
 
 
