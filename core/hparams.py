@@ -92,8 +92,8 @@ class BaseHParams:
     seed: int = hp(0, "seed of everything random", low=0, high=2**31 - 1)
     mixed_precision: str = hp(
         "none",
-        "what networks compute in; variables and losses are float32",
-        choices=("none", "bfloat16", "float16"),
+        "what networks compute in; variables and losses are float32; auto: bfloat16 if fast here",
+        choices=("none", "bfloat16", "float16", "auto"),
     )
     clip_norm: float = hp(0.0, "largest global norm of an optimizer's gradients; 0: any", low=0.0)
     deterministic: bool = hp(False, "repeatable bit for bit on the same machine; slower")

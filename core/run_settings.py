@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from core.errors import UsageError, UserError
 from core.provenance import circumstances, difference, digest, hparam_files, program
 from core.registry import LOADERS, MODELS
 from core.run_folder import HParamGroups, RunConfig, RunFolder
+
+log = logging.getLogger(__name__)
 
 
 class HParamFlags(NamedTuple):
@@ -97,6 +100,7 @@ class Settings:
             group: merge_hparams(*texts[group], kind, before[group], places[group])
             for group, kind in classes.items()
         }
+        merged["base"] = _with_precision(merged["base"], before["base"])
         return cls(model_name, loader_name, **merged, saved=saved)
 
     def with_data(self, loader_name: str | None, values: dict[str, Any]) -> Settings:
@@ -227,6 +231,22 @@ class Settings:
             for name, (old, new) in self.changes().items()
             if name.startswith("model.")
         )
+
+
+def _with_precision(base: hparams.BaseHParams, saved: dict[str, Any] | None) -> hparams.BaseHParams:
+    """Return base hparams with a precision in place of mixed_precision=auto: that of the run's
+    config.json, so that a run goes on as it began on whatever machine, else one that is fast
+    here."""
+    if base.mixed_precision != "auto":
+        return base
+    if saved is None:
+        from core.devices import fast_precision  # imports TensorFlow
+
+        precision, why = fast_precision()
+    else:
+        precision, why = saved.get("mixed_precision", "none"), "the run began with it"
+    log.info("mixed_precision=auto takes %s: %s", precision, why)
+    return dataclasses.replace(base, mixed_precision=precision)
 
 
 def takes_batches_of(model_cls: type, loader_cls: type) -> bool:

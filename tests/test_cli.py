@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from core import cli, commands, registry
+from core import cli, commands, devices, registry
 from core.dataset import Vocabulary
 from core.errors import HParamError, UsageError, UserError
 from core.hparams import BaseHParams
@@ -299,6 +299,26 @@ def test_precision_and_clipping_reach_the_model_and_stay_with_the_run(out, evalu
     for more in ([], ["--base-hparams", "mixed_precision=none"]):
         cli.evaluate(["fake-model", "-o", str(out), "--id", "01", *more])
     assert [call[0].numerics for call in evaluated] == [("bfloat16", 2.5), ("none", 2.5)]
+
+
+def test_automatic_precision_stays_with_the_run(out, evaluated, tmp_path, monkeypatch, capsys):
+    """The command given again on a machine without bfloat16 goes on in bfloat16."""
+    monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [])
+    for flags, last, why in (
+        ("avx512_bf16", 2, "the processor has AVX512-BF16"),
+        ("avx2", 4, "the run began with it"),
+    ):
+        devices.CPUINFO.write_text(f"flags : {flags}")
+        base = f"{BASE.replace('iterations=6', f'iterations={last}')},mixed_precision=auto"
+        run = train(out, "--resume", "latest", base=base)
+        said = f"mixed_precision=auto takes bfloat16: {why}"
+        assert capsys.readouterr().err.count(said) == 1
+        config = RunConfig.read(run.config)
+        assert config.hparams.base["mixed_precision"] == "bfloat16"
+        assert "base.mixed_precision" not in config.history[-1]["changes"]
+    cli.evaluate(["fake-model", "-o", str(out), "--id", "01"])
+    assert evaluated[0][0].numerics.mixed_precision == "bfloat16"
 
 
 def test_evaluation_of_an_untrained_network(out, evaluated):
