@@ -115,11 +115,12 @@ class BoxesFile(ObjectSource):
         self._ids = {name: id_ for name, id_ in ids.items() if id_ in listed}
         order = np.argsort(found.images, kind="stable")
         self._found = _Boxes(*(column[order] for column in found))
+        if not listed:
+            raise UserError(f"{path} names no pictures")
         if not self._ids:
-            its_first = next(iter(listed.values()), "missing")
             raise UserError(
-                f"{path} has boxes of none of the photographs: its first picture is {its_first}, "
-                f"the first photograph {photographs[0]}"
+                f"{path} has boxes of none of the photographs: its first picture is "
+                f"{next(iter(listed.values()))}, the first photograph {photographs[0]}"
             )
         missing = sorted(listed[id_] for id_ in listed.keys() - set(self._ids.values()))
         report.add("pictures that the folder has not", *missing)
@@ -163,7 +164,12 @@ class _Result(msgspec.Struct):
 
 def _read_results(path: Path, vocabulary: Vocabulary) -> _Boxes:
     """Return the objects of a list of results."""
-    rows = read_json(path, list[_Result])
+    try:
+        rows = read_json(path, list[_Result])
+    except UserError as error:
+        raise UserError(
+            f"{error}; results were expected, each with image_id, category_id, bbox and score"
+        ) from None
     by_id = {id_: label for label, id_ in enumerate(vocabulary.ids) if id_}
     return _Boxes(
         np.array([row.image_id for row in rows], np.int64),

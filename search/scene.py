@@ -183,7 +183,7 @@ class Scene:
                 if each.picture is not None:
                     picture = _picture(each.picture, folder)
                 elif page is not None and not each.strokes:
-                    picture = page if each.box is None else _cut(page, each.box)
+                    picture = page if each.box is None else in_box(page, each.box)
             strokes = [np.array(stroke, np.float64).reshape(-1, 2) for stroke in each.strokes]
             objects.append(SceneObject(strokes, picture, each.box, each.label, each.is_photo))
         return cls(objects, *saved.canvas)
@@ -260,11 +260,13 @@ def _picture(name: str, folder: Path | None) -> Image.Image:
         raise UserError(f"its picture cannot be used ({first_line(error)})") from None
 
 
-def _cut(page: Image.Image, box: Box) -> Image.Image:
-    """Return what is in a box of a picture; boxes that are none are refused later."""
-    edges = np.clip(box, 0, 1) * (*page.size, *page.size)
+def in_box(picture: Image.Image, box: Sequence[float]) -> Image.Image:
+    """Return the pixels of a picture that a box touches. box: [x0, y0, x1, y1]; one that is none is
+    refused later."""
+    edges = np.clip(box, 0, 1) * (*picture.size, *picture.size)
     low, high = np.floor(edges[:2]).astype(int), np.ceil(edges[2:]).astype(int)
-    return page.crop((*low.tolist(), *np.maximum(high, low + 1).tolist()))
+    low = np.minimum(low, np.maximum(high - 1, 0))  # a pixel of a box at the right edge too
+    return picture.crop((*low.tolist(), *np.maximum(high, low + 1).tolist()))
 
 
 def open_data_url(url: str, max_side: int) -> Image.Image:

@@ -25,7 +25,6 @@ from typing import Annotated, Any, TypeVar
 import flask
 import msgspec
 import numpy as np
-from PIL import Image
 from werkzeug.exceptions import (
     BadGateway,
     BadRequest,
@@ -41,7 +40,7 @@ from core.run import Run
 from core.scene_inputs import MAX_OBJECTS
 from search.index import WEIGHTS, Hit, PhotoIndex
 from search.index_folder import NAME, PHOTOS
-from search.scene import Scene, SceneObject
+from search.scene import Scene, SceneObject, in_box
 from search.stores import StoreUnavailableError
 from search.synthesis import Layout, Synthesis
 from SPADE import api, generators
@@ -285,8 +284,11 @@ def create_app(
         """Return the JPEG of a photograph, or of what is in a box of it."""
         with decoders:
             image = index.picture(row, PHOTOGRAPH)
+            if box is not None:
+                image = in_box(image, box)
+                image.thumbnail((CUT_OUT, CUT_OUT))
             buffer = io.BytesIO()
-            (image if box is None else _cut(image, box, CUT_OUT)).save(buffer, "JPEG", quality=90)
+            image.save(buffer, "JPEG", quality=90)
         return buffer.getvalue()
 
     def send(index: PhotoIndex, row: int, part: str, jpeg: Callable[[], bytes]) -> flask.Response:
@@ -331,16 +333,6 @@ def _checked(row: int, index: PhotoIndex) -> int:
     if row >= len(index):
         raise NotFound(f"there is no photograph {row}: the index may have changed, search again")
     return row
-
-
-def _cut(image: Image.Image, box: np.ndarray, side: int) -> Image.Image:
-    """Return what is in a box of a picture, at most `side` pixels high and wide."""
-    edges = box * (*image.size, *image.size)
-    low, high = np.floor(edges[:2]).astype(int), np.ceil(edges[2:]).astype(int)
-    low = np.minimum(low, high - 1)
-    image = image.crop((*low.tolist(), *high.tolist()))
-    image.thumbnail((side, side))
-    return image
 
 
 def _answer_hits(index: PhotoIndex, total: int, hits: Sequence[Hit]) -> flask.Response:

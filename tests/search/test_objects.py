@@ -88,11 +88,14 @@ def test_results_count_by_ids(tmp_path, caplog):
         (None, "cannot read"),
         ("", "not whole, valid JSON"),
         ('{"images": []}', "not a COCO annotation file"),
-        ('[{"image_id": 1}]', "missing required field"),
+        ('[{"image_id": 1}]', "image_id, category_id, bbox and score"),
         ("[{", "not valid JSON"),
-        ("[]", "boxes of none of the photographs"),
-        ('{"images": [], "annotations": [], "categories": []}', "first photograph a/1.jpg"),
-        ('[{"image_id": 2, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]', "picture is 2"),
+        ("[]", "names no pictures"),
+        ('{"images": [], "annotations": [], "categories": []}', "names no pictures"),
+        (
+            '[{"image_id": 2, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]',
+            "picture is 2, the first photograph a/1.jpg",
+        ),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
