@@ -180,11 +180,13 @@ class PhotoIndex:
         weights: Mapping[str, float] | None = None,
         first: int = 0,
     ) -> list[Hit]:
-        """Return the k photographs most like one of the index, without that one. path: relative to
-        the folder of photographs. UserError for a photograph that is not in the index."""
-        row = next((i for i, file in enumerate(self.files) if file.path == str(path)), None)
-        if row is None:
+        """Return the k photographs most like one of the index, without that one. path: a hit's, or
+        relative to the folder of photographs. UserError for one not in the index."""
+        names = [file.path for file in self.files]
+        name = str(path) if str(path) in names else str(path).removeprefix(f"{self.folder}/")
+        if name not in names:
             raise UserError(f"{path} is no photograph of the index {self.home}")
+        row = names.index(name)
         query = Query(self.learned[row], self.photographed(row), self._part.arrays["whole"][row])
         return self._ranked(query, range(first, first + k), weights, without=row)
 

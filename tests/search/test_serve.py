@@ -165,6 +165,9 @@ def test_pages_of_results_join(site):
 
 
 def test_more_like_a_photograph(site):
+    index = site.current.index
+    by_name, by_hit = (index.more_like(p, 3) for p in ("8.jpg", index.folder / "8.jpg"))
+    assert [hit.row for hit in by_name] == [hit.row for hit in by_hit]
     row = row_of(site, "4.jpg")
     status, _, content = site.ask(f"/api/photographs/{row}/like?first=2&count=5&learned=1&layout=0")
     assert status == 200 and content["total"] == 32
