@@ -253,7 +253,7 @@ def test_checkpoints_that_are_not_there_or_of_another_model(world):
     told = refused(extract(world, "--resume", world.out), 1)
     assert "is not a checkpoint" in told
     told = refused(extract(world, model=STAGE1, run_id="01"), 2)
-    assert f"extract-features takes {STAGE2}, not {STAGE1}" in told
+    assert f"extract-features takes {STAGE2} or whole-scene, not {STAGE1}" in told
 
 
 def test_folders_that_cannot_be_written(world, extracted, tmp_path):

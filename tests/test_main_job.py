@@ -216,7 +216,7 @@ def test_stage_2_after_sigterm_goes_on_to_the_same_bits(out, stopped, stage2):
     run = RunFolder(out, STAGE2, "cut")
     (line,) = read_metrics(run.figures)
     assert (line["step"], line["loader"], line["failed"]) == (steps - 1, LOADER[STAGE2], [])
-    assert len(line["figures"]) == 4 * 6 + 4 + 2 * 2 + 2  # scenes, objects, accuracies, masks
+    assert len(line["figures"]) == 5 * 6 + 4 + 2 * 2 + 2  # scenes, objects, accuracies, masks
     assert {path.name for path in run.plots.iterdir()} >= {
         f"{name}-{LOADER[STAGE2]}-step-{steps - 1}.png"
         for name in ("sbir-on-valid", "generated-masks", "common-embedding-tsne")

@@ -25,7 +25,6 @@ from core.layout_match import LayoutObjects, layout_scores
 from core.model import WholeSceneModel
 from core.progress import progress
 from core.registry import EXPERIMENTS
-from core.run import Run
 from experiments import common
 
 METRICS = {"sbir-mAP": "mAP", **common.recall_metrics(*retrieval.TOP)}
@@ -59,6 +58,8 @@ class FusedRanking(common.SplitExperiment):
     HParams = FusedRankingHParams
 
     def prepare(self) -> None:
+        from core.run import Run  # it reads sketches: experiments on files need no loader
+
         super().prepare()
         self.whole = Run.open(self.hparams.whole) if self.hparams.whole else None
         if self.whole and not isinstance(self.whole.model, WholeSceneModel):

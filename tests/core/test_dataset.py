@@ -27,7 +27,7 @@ def test_own_boxes_are_shown_where_a_set_has_them():
 @pytest.mark.parametrize(
     ("bad", "piece"),
     [
-        ({"boxes": "mine"}, "query boxes are shared, jittered or own, not 'mine'"),
+        ({"boxes": "mine"}, "query boxes are shared, jittered, own or whole-drawing, not 'mine'"),
         ({"sketches": "none"}, "query sketches are real, blank or shuffled"),
         ({"directions": "up"}, "query directions are canonical or random"),
         ({"jitter": 1.0}, "jitter is a share"),

@@ -154,6 +154,7 @@ def test_files_that_no_loader_reads_are_no_part_of_its_data(tmp_path, loader):
     published = {
         "sl_dir": ["test/image/Image/001.jpg", "test/image/GraphFeatures/1.csv"],
         "fs_coco_dir": ["images/7/001.jpg", "raster_sketches/7/001.jpg", "val_normal.txt"],
+        "cache_dir": [],
     }
     junk = ["Thumbs.db", "train/desktop.ini", "@eaDir/meta.json", "train/@eaDir/a.tfrecord/x",
             "train/._a.tfrecord", "test/image/Image/Thumbs.db", "test/image/Image/._001.jpg",

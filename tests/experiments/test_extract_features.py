@@ -123,7 +123,7 @@ def test_a_diverged_model_writes_nothing(tmp_path):
 def test_only_models_of_scenes_fit():
     ExtractFeatures.check_fit(FakeModel)
     ExtractFeatures.check_fit(Pixels)
-    message = "extract-features takes graph-attention, not multidomain-representation"
+    message = "takes graph-attention or whole-scene, not multidomain-representation"
     with pytest.raises(UserError, match=message):
         ExtractFeatures.check_fit(MODELS["multidomain-representation"])
 
