@@ -11,13 +11,14 @@ from tests.dataloaders import tiny_sets
 
 @pytest.fixture(scope="session")
 def spade_run(tmp_path_factory):
-    """Three steps on photographs of 64 pixels."""
+    """Three steps on photographs of 64 pixels, not traced: that would take longer."""
     folder = tmp_path_factory.mktemp("spade")
     sets = tiny_sets.write_all(folder, scenes=8, mask_side=16, side=64)
     argv = [
         "spade", "--data-loader", "coco-tfrecord", "-o", str(folder / "runs"), "--id", "01",
         "--hparams", "generator_width=1,spade_hidden=2,discriminator_width=2",
-        "--base-hparams", "batch_size=2,iterations=3,log_every=1,notify_every=3,slack_config=",
+        "--base-hparams",
+        "batch_size=2,iterations=3,log_every=1,notify_every=3,autograph=False,slack_config=",
         "--data-hparams",
         f"coco_dir={sets.scenes},crops_dir={sets.crops},qdraw_dir={sets.indexed}",
     ]  # fmt: skip

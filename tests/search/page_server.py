@@ -45,7 +45,7 @@ SYNTHESIS = {
 }  # fmt: skip
 BOXES = [[0.1, 0.15, 0.45, 0.6], [0.5, 0.4, 0.95, 0.9]]
 LABELS = ["cat", "dog"]
-SIZES = [(640, 480), (480, 640), (640, 427), (500, 500)]
+SIZES = [(160, 120), (120, 160), (160, 107), (125, 125)]
 
 
 def photograph(number: int, size: tuple[int, int]) -> Image.Image:

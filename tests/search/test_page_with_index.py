@@ -25,7 +25,7 @@ def indexed(tmp_path_factory):
     """(folder of an index, a photograph in it with two objects of different classes)."""
     folder = tmp_path_factory.mktemp("indexed")
     sizes = "--train-images 1 --val-images 40 --drawings 1 --eval-drawings 1 --workers 0"
-    sizes += " --sl-train-pairs 0 --sl-test-pairs 0"
+    sizes += " --sl-train-pairs 0 --sl-test-pairs 0 --fs-pairs 1"
     make_sample(["--target-dir", str(folder / "sample"), *sizes.split()])
     index = write_index(folder, folder / "sample")
     boxes = folder / "sample/coco-stuff/annotations/instances_val2017.json"

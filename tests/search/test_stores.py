@@ -51,7 +51,7 @@ print(json.dumps([store.nearest(vectors[row], 5)[0].tolist() for row in range(20
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # idle, it still takes time
 def milvus_server(tmp_path_factory):
     """The URI of a real Milvus server."""
     pytest.importorskip(
