@@ -1,22 +1,31 @@
 """'coco-tfrecord': the scenes of stage 2 (QuickDrawCOCO-92c). Paper: sections 3.2, 3.5 and 4.1.
 
-The query shows a random sketch of each object's class (qdraw_dir).
+The query shows a random sketch of each object's class (qdraw_dir). With `cache_features`, training
+reads what the model's frozen encoders see of crops and sketches (`dataloaders.feature_cache`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from core.dataset import DataSizes, SceneDataset, Stage
+from core.dataset import DataSizes, Parts, SceneDataset, Stage
+from core.errors import UsageError
 from core.hparams import hp
 from core.registry import LOADERS
-from dataloaders import samples, scene_batches, scene_graph
+from dataloaders import feature_cache, samples, scene_batches, scene_graph
 from dataloaders.batches import SceneBatch
 from dataloaders.blocks import PreparedSplits
 from dataloaders.class_pools import ClassSet
 from dataloaders.prepared_sets import FILES, check_same_vocabulary, read_meta
 from dataloaders.queries import query_objects
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from core.model import FrozenEncoder, Model
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,14 @@ class HParams:
     )
     query_jitter: float = hp(0.0, "training: jitter of query boxes, in box sizes", low=0, high=0.9)
     query_dropped: float = hp(0.0, "training: share of query objects left out", low=0, high=0.9)
+    cache_features: bool = hp(
+        False, "training: keep what frozen encoders see, and read that in place of images"
+    )
+    cache_dir: str = hp(
+        "",
+        "where features are kept; empty: in the folders of the prepared sets",
+        folder=(".",),  # none of its files are data: they can be made anew
+    )
 
 
 @LOADERS.register("coco-tfrecord")
@@ -41,6 +58,8 @@ class CocoScenes(SceneDataset):
     batch_type = SceneBatch
     queries = query_objects
     relations = scene_graph.relations
+    _width: int | None = None  # C, of cached features
+    _frozen: tuple[FrozenEncoder, FrozenEncoder] | None = None
 
     def __init__(self, hparams: HParams, base: Any, image_size: int, seed: int) -> None:
         super().__init__(hparams, base, image_size, seed)
@@ -62,6 +81,17 @@ class CocoScenes(SceneDataset):
             mask=meta.mask_size,
         )
 
+    def prepare_for(self, model: Model) -> None:
+        if self.hparams.cache_features:
+            self._frozen = model.frozen_encoders()
+
+    def train_batches(self, start_step: int = 0, parts: Parts | None = None) -> tf.data.Dataset:
+        if not self.hparams.cache_features:
+            return super().train_batches(start_step, parts)
+        if self._frozen is None:
+            raise UsageError("cache_features=True reads what encoders see: prepare_for(model)")
+        return _CachedScenes(self, *self._frozen).train_batches(start_step, parts)
+
     def source(self, split: str) -> samples.SplitSamples:
         sketches, crops = self._sketches.pools(split), self._crops.negative_pools(split)
         usable = samples.with_object_of_usable_class("obj_idx", sketches.row_of_class >= 0)
@@ -80,7 +110,31 @@ class CocoScenes(SceneDataset):
             return scene_batches.add_negatives(scenes, chosen.pools["crops"], crops, self.seed)
 
         jitter, dropped = self.hparams.query_jitter, self.hparams.query_dropped
-        return scene_batches.stages(self, parse, training, jitter, dropped)
+        return scene_batches.stages(self, parse, training, jitter, dropped, self._width)
+
+
+class _CachedScenes(CocoScenes):
+    """The same draws from the caches of the three sets, for training."""
+
+    def __init__(self, scenes: CocoScenes, photos: FrozenEncoder, sketches: FrozenEncoder) -> None:
+        """photos, sketches: the encoders whose features are read."""
+        hparams = replace(scenes.hparams, cache_features=False)
+        super().__init__(hparams, scenes, scenes.image_size, scenes.seed)
+
+        def cached(folder: str, views: Callable, encoder: FrozenEncoder) -> str:
+            def decode(serialized: tf.Tensor) -> feature_cache.Images:
+                return views(serialized, self.sizes, self.image_size)
+
+            parent = Path(self.hparams.cache_dir or folder)
+            return str(feature_cache.complete(Path(folder), parent, decode, [encoder], ["train"]))
+
+        hps, names = self.hparams, self.vocabulary
+        self._scenes = PreparedSplits(cached(hps.coco_dir, scene_batches.crops_to_cache, photos))
+        self._crops = ClassSet(cached(hps.crops_dir, feature_cache.crops, photos), names, "crops")
+        self._sketches = ClassSet(
+            cached(hps.qdraw_dir, feature_cache.sketches, sketches), names, "sketches"
+        )
+        self._width = photos.width
 
 
 if __name__ == "__main__":

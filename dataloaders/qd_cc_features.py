@@ -17,11 +17,10 @@ from core.errors import UsageError
 from core.hparams import hp
 from core.pseudo_drawings import pseudo_drawings
 from core.registry import LOADERS
-from dataloaders import feature_cache, qd_cc_tfrecord, random_draws, records, samples
+from dataloaders import feature_cache, qd_cc_tfrecord, random_draws, samples
 from dataloaders.batches import TripletBatch
 from dataloaders.blocks import PreparedSplits
 from dataloaders.class_pools import ClassPools, ClassSet
-from dataloaders.image_ops import decode_images, resize_images
 from dataloaders.random_draws import Stream
 
 if TYPE_CHECKING:
@@ -63,17 +62,14 @@ class QuickdrawCococropsFeatures(qd_cc_tfrecord.QuickdrawCococrops):
         self._crops = ClassSet(str(folders[hps.crops_dir]), self.vocabulary, "crops")
         self._width = photos.width
 
-    def _sketch_views(self, serialized: tf.Tensor) -> tuple[tf.Tensor]:
-        encoded = records.SketchRecord.parse(serialized).image
-        images = decode_images(encoded, self.sizes.sketch, 1, "png")
-        return (resize_images(images, self.image_size),)
+    def _sketch_views(self, serialized: tf.Tensor) -> feature_cache.Images:
+        return feature_cache.sketches(serialized, self.sizes, self.image_size)
 
-    def _crop_views(self, serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        encoded = records.CropRecord.parse(serialized).image
-        images = decode_images(encoded, self.sizes.crop, 3, "jpeg")
-        images = resize_images(images, self.image_size)
+    def _crop_views(self, serialized: tf.Tensor) -> feature_cache.Images:
+        (images,), _ = feature_cache.crops(serialized, self.sizes, self.image_size)
         numbers = range(self.hparams.pseudo_drawings)
-        return (images, *(pseudo_drawings(images, tf.constant([i, 0])) for i in numbers))
+        drawings = (pseudo_drawings(images, tf.constant([i, 0])) for i in numbers)
+        return feature_cache.Images((images, *drawings))
 
     def source(self, split: str) -> samples.SplitSamples:
         if self._width is None:

@@ -1,8 +1,8 @@
 """From the samples of N scenes to a SceneBatch, in vectorised steps.
 
     parse     samples -> objects of all scenes in one list, an encoded sketch and negative for each
-    decode    encoded images -> pixels
-    assemble  crops, masks, graphs -> SceneBatch
+    decode    encoded images -> photographs, crops, sketches (of a cached set: their features)
+    assemble  masks, graphs -> SceneBatch
 
 A loader writes its own `parse` of the functions here; a side that its set lacks stays None.
 
@@ -11,13 +11,14 @@ Letters: N scenes, O photo objects, Q query objects, U pieces of stuff, M mask s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from core.dataset import DataSizes, SceneDataset, Stage
-from dataloaders import queries, random_draws, records
+from dataloaders import feature_cache, queries, random_draws, records
 from dataloaders.batches import SceneBatch, SceneGraph, Stuff
 from dataloaders.class_pools import ClassPool, ClassPools
 from dataloaders.image_ops import crop_images, decode_images, resize_images
@@ -62,6 +63,7 @@ class EncodedScenes(NamedTuple):
 
     image_ids: tf.Tensor  # int64 (N,)
     images: tf.Tensor | None = None  # string (N,), then uint8 (N, S, S, 3)
+    crops: tf.Tensor | None = None  # after `decode`: uint8 (O, S, S, 3)
     photo: SceneObjects | None = None  # O objects
     masks: tf.Tensor | None = None  # string (N,), packed
     query: SceneObjects | None = None  # Q objects
@@ -138,21 +140,29 @@ def stages(
     training: bool,
     jitter: float = 0.0,
     dropped: float = 0.0,
+    width: int | None = None,
 ) -> tuple[Stage, ...]:
     """Return the stages of a loader of scenes, for `Dataset.stages`.
 
     training: the direction of each pair of each side is drawn anew; the query side never learns the
     photo side's directions. In training alone the queries' boxes are jittered by `jitter`, and each
-    of their objects is left out with the probability `dropped`.
+    of their objects is left out with the probability `dropped`. width: C, for records of
+    `feature_cache`; then crops and sketches of a batch are float32 (n, C), and it has no images.
     """
     # Paper: a query in training shows all objects in the photograph's own boxes; here: so by
     # default, and hparams can jitter its boxes and drop objects, because people draw so.
     seed, sizes = dataset.seed, dataset.sizes
     jitter, dropped = (jitter, dropped) if training else (0.0, 0.0)
+
+    def decode(scenes: EncodedScenes) -> EncodedScenes:
+        if width is not None:
+            return _read_features(scenes, width)
+        return _decode(scenes, sizes, dataset.image_size)
+
     return (
         ("parse", lambda samples: _change_queries(parse(samples), seed, jitter, dropped)),
-        ("decode", lambda scenes: _decode(scenes, sizes)),
-        ("assemble", lambda scenes: _assemble(scenes, sizes, dataset.image_size, seed, training)),
+        ("decode", decode),
+        ("assemble", lambda scenes: _assemble(scenes, sizes.mask, seed, training)),
     )
 
 
@@ -173,7 +183,7 @@ def _change_queries(
     return scenes._replace(query=query)
 
 
-def _decode(scenes: EncodedScenes, sizes: DataSizes) -> EncodedScenes:
+def _decode(scenes: EncodedScenes, sizes: DataSizes, image_size: int) -> EncodedScenes:
     columns = {
         "images": (sizes.photo, 3, "jpeg"),
         "sketches": (sizes.sketch, 1, "png"),
@@ -185,34 +195,54 @@ def _decode(scenes: EncodedScenes, sizes: DataSizes) -> EncodedScenes:
         for name, how in columns.items()
         if encoded[name] is not None
     }
+    if scenes.photo is not None:
+        photo = scenes.photo
+        decoded["crops"] = crop_images(decoded["images"], photo.boxes, photo.obj_to_img, sizes.crop)
+    for name in decoded.keys() - {"images"}:
+        decoded[name] = resize_images(decoded[name], image_size)
     return scenes._replace(**decoded)
 
 
-def _assemble(
-    scenes: EncodedScenes, sizes: DataSizes, image_size: int, seed: int, training: bool
-) -> SceneBatch:
+def crops_to_cache(
+    serialized: tf.Tensor, sizes: DataSizes, image_size: int
+) -> feature_cache.Images:
+    """Return what a model of that image size sees of the objects of scene records."""
+    positions = tf.range(tf.size(serialized), dtype=tf.int64)
+    scenes = parse_scenes(Samples(positions, serialized, {}))._replace(sketches=None)
+    rows = scenes.photo.obj_to_img
+    counts = tf.math.bincount(rows, minlength=tf.size(serialized))
+    return feature_cache.Images((_decode(scenes, sizes, image_size).crops,), counts)
+
+
+def _read_features(scenes: EncodedScenes, width: int) -> EncodedScenes:
+    read = functools.partial(feature_cache.read_all, width=width)
+    return scenes._replace(
+        images=None,
+        crops=read(scenes.images),
+        sketches=read(scenes.sketches),
+        negative_crops=read(scenes.negative_crops),
+    )
+
+
+def _assemble(scenes: EncodedScenes, mask_size: int, seed: int, training: bool) -> SceneBatch:
     batch = SceneBatch(
         image_ids=scenes.image_ids,
         images=scenes.images,
+        crops=scenes.crops,
+        sketches=scenes.sketches,
         query_to_photo=scenes.query_to_photo,
+        negative_crops=scenes.negative_crops,
         negative_classes=scenes.negative_classes,
     )
     if scenes.photo is not None:
-        photo, masks = scenes.photo, scenes.masks
-        crops = crop_images(scenes.images, photo.boxes, photo.obj_to_img, sizes.crop)
-        batch = batch._replace(
-            photo=photo.graph(seed, Stream.PHOTO_DIRECTION if training else None),
-            crops=resize_images(crops, image_size),
-            masks=None if masks is None else records.unpack_masks(masks, sizes.mask),
-        )
+        graph = scenes.photo.graph(seed, Stream.PHOTO_DIRECTION if training else None)
+        batch = batch._replace(photo=graph)
+    if scenes.masks is not None:
+        batch = batch._replace(masks=records.unpack_masks(scenes.masks, mask_size))
     if scenes.query is not None:
-        batch = batch._replace(
-            query=scenes.query.graph(seed, Stream.QUERY_DIRECTION if training else None),
-            sketches=resize_images(scenes.sketches, image_size),
-        )
-    if scenes.negative_crops is not None:
-        batch = batch._replace(negative_crops=resize_images(scenes.negative_crops, image_size))
+        graph = scenes.query.graph(seed, Stream.QUERY_DIRECTION if training else None)
+        batch = batch._replace(query=graph)
     if scenes.stuff is not None:
-        masks = records.unpack_masks(scenes.stuff.masks, sizes.mask)
+        masks = records.unpack_masks(scenes.stuff.masks, mask_size)
         batch = batch._replace(stuff=scenes.stuff._replace(masks=masks))
     return batch

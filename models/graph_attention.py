@@ -31,6 +31,7 @@ from core.model import (
     PLAIN,
     Attention,
     EncodedObjects,
+    FrozenEncoder,
     Numerics,
     ObjectScenes,
     SceneGraphModel,
@@ -597,6 +598,11 @@ class GraphAttention(SceneGraphModel):
             return ("token",)
         first = self.hparams.retrieval_vector
         return (first, *(name for name in ("token", "projection") if name != first))
+
+    def frozen_encoders(self) -> tuple[FrozenEncoder, FrozenEncoder]:
+        if self.hparams.encoder_training != "frozen":
+            return super().frozen_encoders()
+        return self.objects.frozen_encoders()
 
     def embed_photos(self, crops: tf.Tensor) -> EncodedObjects:
         return self.objects.embed_photos(crops)

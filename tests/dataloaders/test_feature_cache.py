@@ -14,7 +14,7 @@ from core.model import FrozenEncoder
 from core.registry import LOADERS
 from dataloaders import qd_cc_features
 from tests.dataloaders import tiny_sets
-from tests.dataloaders.scene_checks import collect
+from tests.dataloaders.scene_checks import collect, equal
 from tests.models.helpers import build
 
 
@@ -64,6 +64,28 @@ def test_features_are_those_of_the_images_of_the_same_step(sets, tmp_path, monke
             assert (same.sum(axis=1) == 1).all()
             chosen |= set(same.argmax(axis=1).tolist())
     assert chosen == {0, 1, 2}
+
+
+def test_scenes_of_training_are_read_as_features(sets, tmp_path):
+    def scenes(**more):
+        loader = LOADERS["coco-tfrecord"]
+        folders = (sets.scenes, sets.indexed, sets.crops)
+        hparams = loader.HParams(*folders, query_jitter=0.2, query_dropped=0.3, **more)
+        return loader(hparams, types.SimpleNamespace(batch_size=4), image_size=96, seed=3)
+
+    cached = scenes(cache_features=True, cache_dir=str(tmp_path))
+    with pytest.raises(UsageError, match="prepare_for"):
+        cached.train_batches()
+    cached.prepare_for(fake_model())
+    assert not files(tmp_path)  # evaluation needs none
+    for features, shown in zip(*(collect(d.train_batches(62), 5) for d in (cached, scenes()))):
+        encoded = {
+            name: some_pixels(getattr(shown, name))
+            for name in ("crops", "sketches", "negative_crops")
+        }
+        equal([features], [shown._replace(images=None, **encoded)])
+    assert {path.parent.name for path in tmp_path.rglob("*.tfrecord")} == {"train"}
+    equal(*(collect(d.eval_batches("valid")) for d in (cached, scenes())))
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(sets, tmp_path):
