@@ -13,7 +13,7 @@ import core  # noqa: F401  (before any test module loads TensorFlow: it sets how
 # would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST = ("test_main_job.py", "test_readme.py")  # each a chain of commands
+LONGEST = ("test_main_job.py", "test_readme.py", "test_real_data.py")  # chains of commands
 
 
 def pytest_collection_modifyitems(items):
@@ -34,6 +34,14 @@ def world(tmp_path_factory):
     from tests.test_experiments import make_world  # here, because it loads TensorFlow
 
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def scene_run(world):
+    """The run graph-attention-SD01 of `world`, opened once; to be left as it is."""
+    from core.run import Run
+
+    return Run.open(world.out / "graph-attention-SD01")
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ class World(NamedTuple):
 def save_run(out, model_name, run_id, loader_name, text, folders):
     """A run as train.py leaves it, without the training: at its initial weights."""
     model_cls, loader_cls = MODELS[model_name], LOADERS[loader_name]
-    base = hparams.parse("batch_size=4,slack_config=", hparams.BaseHParams)
+    base = hparams.parse("batch_size=4,autograph=False,slack_config=", hparams.BaseHParams)
     own, data = hparams.parse(text, model_cls.HParams), loader_cls.HParams(*folders)
     dataset = loader_cls(data, base, model_cls.crop_size(own), base.seed)
     model = model_cls(own, dataset.vocabulary, base.iterations, dataset.sizes.mask)

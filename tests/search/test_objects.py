@@ -9,11 +9,9 @@ from PIL import Image
 
 from core.dataset import Vocabulary
 from core.errors import UserError
-from core.run import Run
 from search import building
 from search.index import PhotoIndex
 from search.objects import WHOLE, BoxesFile, ObjectSource, most_important
-from tests.test_experiments import STAGE2
 
 VOCABULARY = Vocabulary(("cat", "dog", "tree", "__image__"), objects=(0, 1), ids=(17, 18, 92, 0))
 PICTURE = np.zeros((30, 40, 3), np.uint8)
@@ -116,7 +114,7 @@ def test_the_largest_and_surest_count():
     assert found.labels.tolist() == [10, 9, 8, 7, 6, 5, 4, 3]
 
 
-def test_boxes_of_pictures_turned_by_exif(world, tmp_path):
+def test_boxes_of_pictures_turned_by_exif(scene_run, tmp_path):
     """Annotation tools look at the stored picture or at the upright one: its size says which."""
     folder = tmp_path / "photographs"
     folder.mkdir()
@@ -131,8 +129,7 @@ def test_boxes_of_pictures_turned_by_exif(world, tmp_path):
         [("stored.png", 80, 40), ("upright.png", 40, 80)],
         [(7, 1, [0, 0, 20, 40]), (8, 1, [0, 0, 40, 20])],
     )
-    run = Run.open(world.out / f"{STAGE2}-SD01")
-    built = PhotoIndex.build(run, folder, tmp_path / "index", boxes=path)
+    built = PhotoIndex.build(scene_run, folder, tmp_path / "index", boxes=path)
     assert [file.path for file in built.files] == ["stored.png", "upright.png"]
     np.testing.assert_allclose(built.objects.boxes, [[0, 0, 0.25, 1], [0, 0, 1, 0.25]])
     for row, size in enumerate([(80, 40), (40, 80)]):
@@ -142,7 +139,7 @@ def test_boxes_of_pictures_turned_by_exif(world, tmp_path):
         assert shown.getpixel((size[0] - 2, size[1] - 2)) == (255, 0, 0)
 
 
-def test_a_folder_that_changes_meanwhile(world, tmp_path, monkeypatch):
+def test_a_folder_that_changes_meanwhile(scene_run, tmp_path, monkeypatch):
     """A file that is gone is told, one that was changed is looked at again, one more is found by
     the next build."""
     monkeypatch.setattr(building, "BLOCK", 2)
@@ -162,11 +159,10 @@ def test_a_folder_that_changes_meanwhile(world, tmp_path, monkeypatch):
 
     source = Changing()
     source.asked = []
-    run = Run.open(world.out / f"{STAGE2}-SD01")
-    built = PhotoIndex.build(run, folder, home, objects=source)
+    built = PhotoIndex.build(scene_run, folder, home, objects=source)
     assert [file.path for file in built.files] == [f"{n}.png" for n in range(8)]
     assert [(file.path, why) for file, why in built.broken] == [("8.png", "photograph missing")]
     source.asked = []
-    built = PhotoIndex.build(run, folder, home, objects=source)
+    built = PhotoIndex.build(scene_run, folder, home, objects=source)
     assert source.asked == ["0.png", "9.png"] and not built.broken
     assert [file.path for file in built.files] == [*(f"{n}.png" for n in range(8)), "9.png"]

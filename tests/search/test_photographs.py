@@ -24,11 +24,10 @@ def values_of(record):
     return lambda name: list(getattr(found[name], found[name].WhichOneof("kind")).value)
 
 
-def test_a_prepared_set_is_indexed_with_its_objects(world, tmp_path):
+def test_a_prepared_set_is_indexed_with_its_objects(world, scene_run, tmp_path):
     folder = Path(world.paired)
-    run = Run.open(world.out / f"{STAGE2}-SD01")
-    PhotoIndex.build(run, folder, tmp_path / "index")
-    built = PhotoIndex.open(tmp_path / "index", run)
+    PhotoIndex.build(scene_run, folder, tmp_path / "index")
+    built = PhotoIndex.open(tmp_path / "index", scene_run)
     shards = sorted(folder.glob("*/*.tfrecord"))
     records = {}
     for shard in shards:
@@ -49,21 +48,21 @@ def test_a_prepared_set_is_indexed_with_its_objects(world, tmp_path):
     assert len(built.search(Scene([SceneObject([np.array([[0, 0], [1, 1]])])]), k=5)) == 5
 
 
-def test_a_set_that_was_prepared_again_and_one_of_crops(world):
+def test_a_set_that_was_prepared_again_and_one_of_crops(world, scene_run):
     place = photographs_in(Path(world.sets.scenes))
     first, second = place.files()[:2]
     for wrong in (first._replace(modified=second.modified), first._replace(size=9**9)):
         with pytest.raises(images.Skip, match="has changed: build the index again"):
             place.open(wrong)
-    source = place.objects(Run.open(world.out / f"{STAGE2}-SD01").vocabulary, [wrong])
+    source = place.objects(scene_run.vocabulary, [wrong])
     with pytest.raises(UserError, match="has changed: build the index again"):
         source.find(wrong.path, None, None)
     with pytest.raises(UserError, match="is a coco-crops set where a coco-scenes"):
         photographs_in(Path(world.sets.crops)).files()
 
 
-def test_a_features_file_is_indexed_without_encoding(world, tmp_path):
-    run = Run.open(world.out / f"{STAGE2}-SD01")
+def test_a_features_file_is_indexed_without_encoding(world, scene_run, tmp_path):
+    run = scene_run
     results = tmp_path / "features"
     extract = ["extract-features", "--model-name", STAGE2, "--model-id", "SD01", "-o", world.out]
     extract += ["--exp-hparams", f"save_images=True,results={results}", "--id", "f"]

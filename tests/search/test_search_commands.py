@@ -15,12 +15,10 @@ from PIL import Image
 
 from core.commands import run as run_command
 from core.errors import UserError
-from core.run import Run
 from search import build, index_folder, query
 from search.index import PhotoIndex
 from search.objects import WHOLE, ObjectSource
 from search.scene import Scene, SceneObject
-from tests.test_experiments import STAGE2
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = ["<img onerror=alert(1) src=x>.jpg", "new\nline \x1b[31m'\".jpg", "猫 süd.jpg"]
@@ -77,9 +75,9 @@ def struck(run, photographs, home, number, blocks=3, before=lambda process: None
     return process.returncode, errors, len(list((home / index_folder.BLOCKS).glob("*.npz")))
 
 
-@pytest.fixture(scope="module")
-def run(world):
-    return Run.open(world.out / f"{STAGE2}-SD01")
+@pytest.fixture
+def run(scene_run):
+    return scene_run
 
 
 def test_a_build_and_an_update_go_on_after_a_kill(run, tmp_path):

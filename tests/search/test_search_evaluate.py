@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
-from core.run import Run
 from search import evaluate
 from search.evaluate import Kind
 from search.index import PhotoIndex
 from search.scene import Scene, SceneObject
 from tests.dataloaders import tiny_sets
-from tests.test_experiments import STAGE2
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +17,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def index(world, folder, tmp_path_factory):
-    run = Run.open(world.out / f"{STAGE2}-SD01")
-    return PhotoIndex.build(run, f"{folder}/test/image/Image", tmp_path_factory.mktemp("i"))
+def index(scene_run, folder, tmp_path_factory):
+    return PhotoIndex.build(scene_run, f"{folder}/test/image/Image", tmp_path_factory.mktemp("i"))
 
 
 @pytest.fixture(scope="module")

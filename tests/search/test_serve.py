@@ -24,7 +24,6 @@ from search.scene import Scene, SceneObject
 from search.stores import Store, StoreUnavailableError
 from SPADE import api
 from tests.SPADE import servers
-from tests.test_experiments import STAGE2
 
 TOKEN = "a secret of sixteen and more"
 HOSTILE = "<img onerror=alert(1) src=x>.jpg"
@@ -87,7 +86,7 @@ def listen_app(app):
 
 
 @pytest.fixture(scope="module")
-def site(world, tmp_path_factory):
+def site(scene_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     photographs, home = folder / "photographs", folder / "index"
     (photographs / "süd 'x'").mkdir(parents=True)
@@ -104,12 +103,11 @@ def site(world, tmp_path_factory):
     Image.new("RGB", (9, 9), "green").save(photographs / HOSTILE)
     Image.new("RGB", (9, 9)).save(folder / "secret.jpg")
     Image.new("RGB", (9, 9)).save(photographs / "link.jpg")
-    run = Run.open(world.out / f"{STAGE2}-SD01")
-    PhotoIndex.build(run, photographs, home, objects=Halves())
+    PhotoIndex.build(scene_run, photographs, home, objects=Halves())
     (photographs / "link.jpg").unlink()
     (photographs / "link.jpg").symlink_to(folder / "secret.jpg")
-    current = serve.CurrentIndex(home, run)
-    return Site(listen(current), current, photographs, home, run)
+    current = serve.CurrentIndex(home, scene_run)
+    return Site(listen(current), current, photographs, home, scene_run)
 
 
 def row_of(site, name):
