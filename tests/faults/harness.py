@@ -22,7 +22,7 @@ ENCODERS = "pretrained_e_model=shallow,image_size=32,pretrained_weights=none"
 HPARAMS = {
     STAGE1: ENCODERS,
     STAGE2: f"{ENCODERS},pt_mdomain_id=01,mask_width=8,layout_d_arch=verysmall,"
-    "gconv_num_layers=2,g_enc_n_layers=1,gconv_hidden_dim=64",
+    "gconv_num_layers=1,g_enc_n_layers=1,gconv_hidden_dim=64",
 }
 PATIENCE = 120  # seconds
 
