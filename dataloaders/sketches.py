@@ -130,16 +130,21 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """uint8 (H, W) grey -> PNG. Unfiltered rows: line art deflates best and decodes fastest so."""
+    """Return the PNG of uint8 grey (H, W) in 16 greys, 0, 17 to 255: at most 8 of 255 off.
+
+    4 bits a pixel, in unfiltered rows: line art deflates best and decodes fastest so.
+    """
     height, width = image.shape
     if image.dtype != np.uint8:
         raise ValueError(f"expected uint8 pixels, got {image.dtype}")
-    rows = np.zeros((height, width + 1), np.uint8)  # each row is led by its filter type, 0
-    rows[:, 1:] = image
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    greys = np.zeros((height, width + width % 2), np.uint8)
+    greys[:, :width] = (image.astype(np.uint16) + 8) // 17
+    # Two pixels a byte, the left one above; each row is led by its filter type, 0.
+    rows = np.pad(greys[:, ::2] << 4 | greys[:, 1::2], ((0, 0), (1, 0)))
+    header = struct.pack(">IIBBBBB", width, height, 4, 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + _png_chunk(b"IHDR", header)
-        + _png_chunk(b"IDAT", zlib.compress(rows.tobytes(), 3))
+        + _png_chunk(b"IDAT", zlib.compress(rows.tobytes()))
         + _png_chunk(b"IEND", b"")
     )
