@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tests.benchmarks import scale, search, serving
+from tests.benchmarks import models, scale, search, serving
 from tests.benchmarks.harness import Setting, faster, peak_megabytes, repeat, slower, stopwatch
 
 
@@ -58,3 +59,22 @@ def test_ratios_by_each_clock():
     assert (row.gain, row.cpu, row.cpu_naive, row.cpu_gain) == (2.5, None, None, None)
     row = slower("build", "s", naive)
     assert (row.value, row.cpu, row.naive, row.gain, row.cpu_gain) == (6, 4, None, None, None)
+
+
+def test_operations_by_hand():
+    """A convolution to 4 x 4 places: 2 * (3 * 3 * 3 * 5) * 16 for each of 2 pictures, and as much
+    for either gradient. Depthwise, by 8 x 8 places: 2 * (3 * 3 * 3) * 64 for each, of which only
+    the maps' gradient is taken. A product of 3 x 4 and 4 x 7, transposed: 2 * 84."""
+
+    @tf.function
+    def traced(maps, kernel, depthwise, a, b):
+        with tf.GradientTape() as tape:
+            tape.watch([maps, kernel])
+            wide = tf.nn.depthwise_conv2d(maps, depthwise, [1, 1, 1, 1], "SAME")
+            loss = tf.reduce_sum(tf.nn.conv2d(wide, kernel, 2, "SAME"))
+        return loss, tape.gradient(loss, [maps, kernel]), tf.matmul(a, b, transpose_a=True)
+
+    shapes = [(2, 8, 8, 3), (3, 3, 3, 5), (3, 3, 3, 1), (4, 3), (4, 7)]
+    graph = traced.get_concrete_function(*map(tf.TensorSpec, shapes)).graph
+    convolution, depthwise = 2 * 135 * 16 * 2, 2 * 27 * 64 * 2
+    assert models.operations(graph) == 3 * convolution + 2 * depthwise + 2 * 84

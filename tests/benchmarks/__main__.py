@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core import commands
 from prep_data.workers import usable_cores
 from tests.benchmarks import data, evaluation, layouts, models, scale, search, serving, spade, start
 from tests.benchmarks.harness import Row, Setting, markdown, peak_megabytes, run_part
@@ -38,6 +39,7 @@ def main() -> int:
     args = parser.parse_args()
     setting = Setting(args.quick, args.folder)
     if args.part:
+        commands.keep_freed_memory()
         bench, part = args.part.split("/")
         numbers = BENCHES[bench].parts[part](setting)
         print(json.dumps({**peak_megabytes(), **numbers}, default=np.ndarray.tolist))

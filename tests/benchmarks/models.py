@@ -4,6 +4,7 @@ are random, which costs the same."""
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -38,7 +39,7 @@ def random_model(name: str, setting: Setting, cls: type | None = None, precision
     from dataloaders.scene_graph import PREDICATES
 
     cls = cls or MODELS[name]
-    text = HPARAMS
+    text = HPARAMS + ",pretrained_e_model=shallow" * setting.quick
     if name == "graph-attention":
         text += f",pt_mdomain_id=01,mask_width={setting.size(256, 16)}"
     names = (*(f"class {i}" for i in range(CLASSES - 1)), "__image__")
@@ -46,20 +47,21 @@ def random_model(name: str, setting: Setting, cls: type | None = None, precision
     return cls(parse(text, cls.HParams), vocabulary, 1000, MASK, Numerics(precision))
 
 
-def _stepper(model, spec):
+def stepper(model, spec, jit_compile: bool | None = None):
     """train_step compiled as the training loop compiles it, for batches of any size."""
     import tensorflow as tf
 
     scalars = (tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int32))
-    return tf.function(model.train_step, input_signature=(spec, *scalars))
+    return tf.function(model.train_step, (spec, *scalars), jit_compile=jit_compile)
 
 
-def _measure_step(model, batch, times: int) -> Numbers:
+def measure_step(model, batch, times: int, step=None) -> Numbers:
+    """step: compiled already, for batches of another form too."""
     import tensorflow as tf
 
     from tests.models.helpers import signature_of
 
-    step = _stepper(model, signature_of(batch))
+    step = step or stepper(model, signature_of(batch))
     arguments = tf.constant(0, tf.int64), tf.constant(0)
     return repeat(lambda: [float(v) for v in step(batch, *arguments).values()], times)
 
@@ -69,6 +71,69 @@ def _images(n: int, channels: int):
 
     pixels = np.random.default_rng(n).integers(0, 256, (n, SIDE, SIDE, channels), np.uint8)
     return tf.constant(pixels)
+
+
+# ---------------------------------------------------------------- the floor
+
+
+def operations(graph) -> int:
+    """Operations that a traced function needs, two a multiplication: of its convolutions, and of
+    products of two matrices whose sizes are known. Left out are those of the Transformer, which has
+    under 1 % of a step's."""
+    needed, ahead = set(), [each.op for each in graph.outputs] + graph.control_outputs
+    while ahead:
+        if (op := ahead.pop()) not in needed:
+            needed.add(op)
+            ahead += [*(each.op for each in op.inputs), *op.control_inputs]
+    total = 0
+    for op in needed:
+        forward, _, backward = op.type.partition("Backprop")
+        if forward in ("Conv2D", "DepthwiseConv2dNative"):
+            # The kernel meets each place of the smaller maps: what comes out, or its gradient.
+            kernel = op.outputs[0] if backward == "Filter" else op.inputs[1]
+            places = (op.inputs[2] if backward else op.outputs[0]).shape[:3]
+            total += 2 * kernel.shape.num_elements() * places.num_elements()
+        elif op.type == "MatMul":
+            sizes = [each.shape.num_elements() for each in (*op.inputs, *op.outputs)]
+            if None not in sizes:  # (m k) (k n) (m n) = (m k n)^2
+                total += 2 * math.isqrt(math.prod(sizes))
+    return total
+
+
+def _with_floor(
+    bench: Bench, stage: str, name: str, batch: Callable, precision: str = "float32"
+) -> Bench:
+    """Add the floor of a step: its operations at the peak of a large product of matrices."""
+
+    def count(setting: Setting) -> Numbers:
+        import tensorflow as tf
+
+        spec = tf.data.Dataset.from_tensors(batch(setting)).element_spec  # all sizes known
+        step = stepper(random_model(name, setting), spec)
+        return {"operations": operations(step.get_concrete_function().graph)}
+
+    def peak(setting: Setting) -> Numbers:
+        import tensorflow as tf
+
+        from core.devices import fast_precision
+
+        if precision == "bfloat16" != fast_precision()[0]:
+            return {}  # the processor would only imitate it
+        side = setting.size(4096, 64)
+        square = tf.cast(tf.random.normal((side, side)), precision)
+        seconds = repeat(lambda: tf.matmul(square, square).numpy(), setting.size(5, 1))["median"]
+        return {"seconds": seconds / (2 * side**3)}
+
+    def rows(found: dict[str, Numbers]) -> list[Row]:
+        if not found["peak"].get("seconds"):
+            return bench.rows(found)
+        count, seconds = found["count"]["operations"], np.array(found["peak"]["seconds"])
+        at = f"{count / 1e9:.0f} G operations at {1e-9 / seconds[1]:.0f} G a CPU-second"
+        what = f"{stage} step in {precision} (naive: the floor, {at})"
+        ours = found["bfloat16" if precision == "bfloat16" else "ours"]["median"]
+        return [*bench.rows(found), slower(what, "s", ours, seconds * count)]
+
+    return Bench({**bench.parts, "count": count, "peak": peak}, rows)
 
 
 # ---------------------------------------------------------------- stage 1
@@ -86,7 +151,7 @@ def _triplets(setting: Setting):
 
 def _stage_1(setting: Setting, precision: str = "none") -> Numbers:
     model = random_model("multidomain-representation", setting, precision=precision)
-    return _measure_step(model, _triplets(setting), setting.size(9, 1))
+    return measure_step(model, _triplets(setting), setting.size(9, 1))
 
 
 def _bare_backbones(setting: Setting) -> Numbers:
@@ -148,7 +213,7 @@ def _alignment(setting: Setting) -> Numbers:
         cached = sum(1 for _ in tf.data.TFRecordDataset(_shards(folder)))
         encoder = repeat(lambda: photos.encode(images), setting.size(20, 1))["median"]
         batches = data.train_batches()
-        step, iterator = _stepper(model, batches.element_spec), iter(batches)
+        step, iterator = stepper(model, batches.element_spec), iter(batches)
         arguments = tf.constant(0, tf.int64), tf.constant(0)
         found = repeat(
             lambda: float(step(next(iterator), *arguments)["total_loss"]), setting.size(100, 2)
@@ -225,7 +290,7 @@ MASK_NET_ROWS = compared(
 # ---------------------------------------------------------------- stage 2
 
 
-def _scenes(setting: Setting):
+def scenes(setting: Setting):
     """16 scenes of 85 objects in all, the sizes in which the aims are given."""
     import tensorflow as tf
 
@@ -255,7 +320,7 @@ def _scenes(setting: Setting):
 
 def _stage_2(setting: Setting, precision: str = "none") -> Numbers:
     model = random_model("graph-attention", setting, precision=precision)
-    return _measure_step(model, _scenes(setting), setting.size(5, 1))
+    return measure_step(model, scenes(setting), setting.size(5, 1))
 
 
 def _stage_2_naive(setting: Setting) -> Numbers:
@@ -294,7 +359,7 @@ def _stage_2_naive(setting: Setting) -> Numbers:
 
     with _naive_upsample_conv():
         model = random_model("graph-attention", setting, ViewByView)
-        return _measure_step(model, _scenes(setting), setting.size(2, 1))
+        return measure_step(model, scenes(setting), setting.size(2, 1))
 
 
 STAGE_2_ROWS = compared(
@@ -348,15 +413,12 @@ def _in_bfloat16(stage: str, step: Callable[..., Numbers]) -> Bench:
 # ---------------------------------------------------------------- waiting for data
 
 
-def _waiting(setting: Setting, model_name: str, dataset, times: int) -> Numbers:
+def waiting(step, data, times: int) -> Numbers:
     """Seconds of a step and how much of it the model waits for its batch."""
     import time
 
     import tensorflow as tf
 
-    model = random_model(model_name, setting)
-    data = dataset.train_batches(0)
-    step = _stepper(model, data.element_spec)
     arguments = tf.constant(0, tf.int64), tf.constant(0)
     waited, batches = 0.0, iter(data)
     float(step(next(batches), *arguments)["total_loss"])
@@ -373,15 +435,17 @@ def _waiting(setting: Setting, model_name: str, dataset, times: int) -> Numbers:
 def _waiting_1(setting: Setting) -> Numbers:
     from tests.benchmarks.data import loader
 
-    dataset = loader("quickdraw-cococrops-tf", setting, setting.size(64, 8))
-    return _waiting(setting, "multidomain-representation", dataset, setting.size(12, 2))
+    data = loader("quickdraw-cococrops-tf", setting, setting.size(64, 8)).train_batches(0)
+    step = stepper(random_model("multidomain-representation", setting), data.element_spec)
+    return waiting(step, data, setting.size(12, 2))
 
 
 def _waiting_2(setting: Setting) -> Numbers:
     from tests.benchmarks.data import loader
 
-    dataset = loader("coco-tfrecord", setting, setting.size(16, 3))
-    return _waiting(setting, "graph-attention", dataset, setting.size(4, 1))
+    data = loader("coco-tfrecord", setting, setting.size(16, 3)).train_batches(0)
+    step = stepper(random_model("graph-attention", setting), data.element_spec)
+    return waiting(step, data, setting.size(4, 1))
 
 
 def _waiting_rows(found: dict[str, Numbers]) -> list[Row]:
@@ -397,13 +461,15 @@ def _waiting_rows(found: dict[str, Numbers]) -> list[Row]:
     ]
 
 
+_1 = "stage 1", "multidomain-representation", _triplets
+_2 = "stage 2", "graph-attention", scenes
 BENCHES = {
-    "stage1": Bench({"ours": _stage_1, "bare": _bare_backbones}, STAGE_1_ROWS),
+    "stage1": _with_floor(Bench({"ours": _stage_1, "bare": _bare_backbones}, STAGE_1_ROWS), *_1),
     "alignment": Bench({"ours": _alignment}, _alignment_rows),
     "masknet": Bench({"ours": _mask_net, "naive": _mask_net_naive}, MASK_NET_ROWS),
-    "stage2": Bench({"ours": _stage_2, "naive": _stage_2_naive}, STAGE_2_ROWS),
+    "stage2": _with_floor(Bench({"ours": _stage_2, "naive": _stage_2_naive}, STAGE_2_ROWS), *_2),
     "whole-scene": Bench({"ours": _whole_scene}, _whole_scene_rows),
-    "bfloat16-1": _in_bfloat16("stage 1", _stage_1),
-    "bfloat16-2": _in_bfloat16("stage 2", _stage_2),
+    "bfloat16-1": _with_floor(_in_bfloat16("stage 1", _stage_1), *_1, "bfloat16"),
+    "bfloat16-2": _with_floor(_in_bfloat16("stage 2", _stage_2), *_2, "bfloat16"),
     "waiting": Bench({"stage 1": _waiting_1, "stage 2": _waiting_2}, _waiting_rows),
 }
