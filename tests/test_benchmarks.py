@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.benchmarks import models, scale, search, serving
+from tests.benchmarks import data, gpu, models, scale, search, serving
 from tests.benchmarks.harness import Setting, faster, peak_megabytes, repeat, slower, stopwatch
 
 
@@ -78,3 +78,18 @@ def test_operations_by_hand():
     graph = traced.get_concrete_function(*map(tf.TensorSpec, shapes)).graph
     convolution, depthwise = 2 * 135 * 16 * 2, 2 * 27 * 64 * 2
     assert models.operations(graph) == 3 * convolution + 2 * depthwise + 2 * 84
+
+
+def test_the_step_of_the_gpu_bench(tmp_path: Path, monkeypatch, capsys):
+    setting = Setting(True, tmp_path)
+
+    class Same:
+        def train_batches(self, step):
+            return tf.data.Dataset.from_tensors(models.scenes(setting)).repeat()
+
+    monkeypatch.setattr(data, "loader", lambda *_: Same())
+    found = gpu.measure("float32", False, setting, on_gpu=False)
+    assert min(found["first"], found["median"], found["peak"]) > 0 and 0 < found["waiting"] < 1
+    monkeypatch.setattr(gpu, "device_name", lambda: "")
+    assert gpu.main(["--folder", str(tmp_path)]) == 1
+    assert "no GPU" in capsys.readouterr().out
