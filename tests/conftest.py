@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import core  # noqa: F401  (before any test module loads TensorFlow: it sets how much that logs)
+from core import commands  # before any test module loads TensorFlow: it sets how much that logs
+
+commands.keep_freed_memory()
 
 # In the background of a script Ctrl-C is ignored, also by what is started from there: tests of it
 # would wait for ever.

@@ -28,14 +28,14 @@ from core.registry import EXPERIMENTS
 from experiments import common
 
 METRICS = {"sbir-mAP": "mAP", **common.recall_metrics(*retrieval.TOP)}
-KINDS = (*((sketches, "guessed") for sketches in SKETCHES), ("real", "given"))
+KINDS = (*((sketches, "guessed") for sketches in SKETCHES), ("real", "given"), ("real", "none"))
 NOTES = (
     "ranking=learned: by the scene vector; layout: by classes and boxes of the objects, as the "
     "search in one's own photographs does; whole: by the vectors of another run that sees whole "
     "pictures; fused: the weighted sum of their z-scores over the gallery.",
     "labels=guessed: the model names the class of each drawn object and each crop; given: drawn "
-    "objects are labelled, and photographs annotated. Controls have guessed labels: with blank "
-    "paper boxes alone are left.",
+    "objects are labelled, and photographs annotated; none: all objects are alike, so boxes alone "
+    "are left. Other controls have guessed labels, which blank paper gets as well.",
 )
 
 
@@ -78,7 +78,7 @@ class FusedRanking(common.SplitExperiment):
         ranks, chosen, notes = {}, {}, list(NOTES)
         for sketches, labels in KINDS:
             found = self._ranks(evaluation, whole, sketches, labels)
-            if sketches == "real":
+            if sketches == "real" and labels != "none":
                 choices = self._choose(evaluation, whole, labels, found)
                 chosen[labels] = dict(zip(self.rankings, self.grid[choices[-1]].tolist()))
                 notes.append(f"labels={labels}: {self._told(choices)}")
@@ -86,14 +86,16 @@ class FusedRanking(common.SplitExperiment):
                 if labels == "guessed" or name == "layout":  # the others know no labels
                     (alone,) = np.flatnonzero(self.grid[:, column] == 1)[-1:]
                     ranks[name, sketches, labels] = found[:, alone]
-            ranks["fused", sketches, labels] = found[scenes, np.array(choices)[scenes % 2]]
+            if labels != "none":
+                ranks["fused", sketches, labels] = found[scenes, np.array(choices)[scenes % 2]]
         protocol = main_protocol(evaluation.dataset.own_boxes)
         controls = {
             (name, sketches, labels): {
                 control: (name, control, "guessed") for control in SKETCHES if control != "real"
             } | ({"learned": ("learned", "real", "guessed")} if name == "fused" else {})
+            | {"boxes": ("layout", "real", "none")}
             for name, sketches, labels in ranks
-            if sketches == "real"
+            if sketches == "real" and labels != "none"
         }  # fmt: skip
         shown = {
             (name, sketches, labels): {
@@ -171,6 +173,8 @@ def _scores(
 
 
 def _layout_objects(side: EmbeddedScenes, labels: str, classes: int) -> LayoutObjects:
+    if labels == "none":
+        return LayoutObjects(side.boxes, np.ones((len(side.boxes), 1), np.float32))
     named = side.classes[:, None] == np.arange(classes)
     probabilities = named.astype(np.float32) if labels == "given" else side.probabilities
     return LayoutObjects(side.boxes, np.asfortranarray(probabilities))

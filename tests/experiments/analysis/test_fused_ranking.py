@@ -46,9 +46,13 @@ def slow_ranks(evaluation, others, protocol, labels, weights):
     sides = []
     for side in (photos, queries):
         guessed = softmax(np.eye(6)[side.predicted], axis=1)  # the logits of the fake model
-        named = np.eye(6)[side.classes] if labels == "given" else guessed
+        named = {
+            "given": np.eye(6)[side.classes],
+            "guessed": guessed,
+            "none": np.eye(6)[side.classes * 0],
+        }
         rows = (side.obj_to_img == n for n in range(photos.num_scenes))
-        sides.append([LayoutObjects(side.boxes[own], named[own]) for own in rows])
+        sides.append([LayoutObjects(side.boxes[own], named[labels][own]) for own in rows])
     ranks = []
     for n, drawn in enumerate(sides[1]):
         rankings = [[plain_score(drawn, there) for there in sides[0]]]
@@ -71,7 +75,7 @@ def test_figures_equal_a_slow_computation(tmp_path, whole, third):
     total = sum(weights)
     shares = dict(zip(("learned", "layout", "whole"), (w / total for w in weights)))
     assert report["weights"] == {"guessed": shares, "given": shares}
-    assert len(found) == 4 * (3 * (3 + third) + 2)
+    assert len(found) == 4 * (3 * (3 + third) + 3)
     evaluation = Evaluation(FakeModel(), dataset, "test")
     others = [Evaluation(Pixels(), dataset, "test")] if third else []
     chosen = {"fused": (weights[1], weights[0], *weights[2:]), "layout": (1, 0), "learned": (0, 1)}
@@ -87,6 +91,7 @@ def test_figures_equal_a_slow_computation(tmp_path, whole, third):
         ("blank", ("fused", "blank", "guessed")),
         ("shuffled", ("fused", "shuffled", "guessed")),
         ("learned", ("learned", "real", "guessed")),
+        ("boxes", ("layout", "real", "none")),
     ):
         gap = fused["value"] - found[("sbir-mAP", *key)]["value"]
         assert fused["controls"][f"minus_{control}"] == pytest.approx(gap)
