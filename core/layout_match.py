@@ -3,8 +3,10 @@
     pair of a drawn and a photographed object -> P(same class) * geometry
     best one-to-one assignment of pairs       -> score of the photograph
 
-A pair's geometry falls with the distance of the boxes' centres and of their log sizes. It ends at
-GEOMETRY_FLOOR, not at 0: the right objects in other places still count.
+What the probabilities of a drawn object lack of 1 fits every class. So guesses are only half
+believed (GUESS_WEIGHT), because a wrong one would leave no pair. A pair's geometry falls with the
+distance of the boxes' centres and of their log sizes. It ends at GEOMETRY_FLOOR, not at 0: the
+right objects in other places still count.
 
 Letters: Q drawn objects, N photographs, O photographed objects of all of them, K classes.
 """
@@ -21,6 +23,9 @@ CENTRE_SCALE = 0.15  # of the picture's side: standard deviation of a drawn cent
 SIZE_SCALE = 0.7  # of the logarithm of a width or height
 SURPLUS = 0.15  # off for a photographed object of a drawn class that nothing drawn stands for
 LEAST_CHANCE = 1e-3  # a class that nothing drawn is likelier to be is not looked at
+# Times the probabilities that a model gives a drawing. Chosen on validation: docs/results.md,
+# "Weights of the rankings".
+GUESS_WEIGHT = 0.5
 STEPS = 65535  # of a probability from 0 to 1: NumPy reads float16 ten times as slowly
 BLOCK = 16384  # photographed objects at a time: they stay in the processor's cache
 STATES = 1 << 19  # photographs * 2^Q that are assigned exactly: 2,048 for eight drawn objects
@@ -30,8 +35,9 @@ class LayoutObjects(NamedTuple):
     """Objects of one drawn scene or of all photographs."""
 
     boxes: np.ndarray  # float32 (O, 4), [x0, y0, x1, y1] in [0, 1]
-    # (O, K), of each class: float, or uint16 in STEPS. Of many objects best in the order of
-    # Fortran: few classes are drawn, and they alone are read.
+    # (O, K), of each class: float, or uint16 in STEPS; those of a drawn object may sum to less than
+    # 1. Of many objects best in the order of Fortran: few classes are drawn, and they alone are
+    # read.
     probabilities: np.ndarray
 
 
@@ -62,6 +68,7 @@ def pair_scores(drawn: LayoutObjects, photographed: LayoutObjects) -> tuple[np.n
     each photographed object is of a drawn class, float32 (O,)."""
     drawn_classes = to_probabilities(drawn.probabilities)
     asked = np.flatnonzero(drawn_classes.max(axis=0) > LEAST_CHANCE)
+    any_class = np.maximum(1 - drawn_classes.sum(axis=1, keepdims=True), 0)
     chances = photographed.probabilities.T
     drawn_classes = drawn_classes[:, asked] / np.float32(_unit(chances))
     centre, size = _centres_and_sizes(drawn.boxes)
@@ -70,7 +77,7 @@ def pair_scores(drawn: LayoutObjects, photographed: LayoutObjects) -> tuple[np.n
     likely = np.empty(count, np.float32)
     for start in range(0, count, BLOCK):
         block = slice(start, start + BLOCK)
-        same = drawn_classes @ chances[asked, block].astype(np.float32)
+        same = drawn_classes @ chances[asked, block].astype(np.float32) + any_class
         centres, sizes = _centres_and_sizes(photographed.boxes[block])
         exponent = _squared_distances(centre, centres) / (-2 * CENTRE_SCALE**2)
         exponent -= _squared_distances(size, sizes) / (2 * SIZE_SCALE**2)

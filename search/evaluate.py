@@ -4,7 +4,7 @@ python -m search.evaluate INDEX SKETCHYCOCO-SL [--split test] [--learned 1] ...
 
 The drawings are those of SketchyCOCO-SL; the right photograph of a drawing is the one in the index
 whose file has its number. Beside drawings stand blank paper and another scene's sketches in the
-same boxes, and the mirror image of the boxes with the labels given.
+same boxes, the boxes alone, and the mirror image of the boxes with the labels given.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,6 @@ from core.errors import UserError
 from core.evaluation import retrieval
 from core.evaluation.figures import table
 from core.geometry import mirrored
-from core.layout_match import LayoutObjects
 from core.progress import progress
 from core.run import Run
 from dataloaders import images, sl_pairs
@@ -40,13 +40,13 @@ class Kind(NamedTuple):
     """A kind of queries: whose sketches they show, whether labels are given, which boxes."""
 
     sketches: str = "real"  # real, blank or shuffled
-    labels: str = "guessed"  # or given
+    labels: str = "guessed"  # or given, or none: boxes alone
     boxes: str = "own"  # or mirrored
 
 
 KINDS = (
     Kind(), Kind("blank"), Kind("shuffled"), Kind(labels="given"),
-    Kind(labels="given", boxes="mirrored"),
+    Kind(labels="given", boxes="mirrored"), Kind(labels="none"),
 )  # fmt: skip
 
 
@@ -103,10 +103,11 @@ def query_scores(
         whole = index.whole.ranking_vectors(pages)
     found = []
     for row, (scene, each) in enumerate(zip(scenes, progress(encoded, str(kind)))):
-        probabilities = each.class_probabilities
-        if kind.labels == "given":
-            probabilities = layout_objects(index.run, scene, each).probabilities
-        objects = LayoutObjects(boxes[row], probabilities)
+        if kind.labels != "given":
+            scene = Scene([replace(drawn, label=None) for drawn in scene.objects])
+        objects = layout_objects(index.run, scene, each)._replace(boxes=boxes[row])
+        if kind.labels == "none":
+            objects = objects._replace(probabilities=0 * objects.probabilities)
         scores = index.scores(Query(learned[row], objects, whole[row]))
         fused = sum(weights[name] * z_scores(ranking) for name, ranking in scores.items())
         found.append({**scores, "fused": fused})
@@ -143,14 +144,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         for ranking in found[0]:
             if ranking in ("learned", "whole") and kind.labels == "given":
                 continue  # which know nothing of labels
+            if ranking != "layout" and kind.labels == "none":
+                continue
             ranks[ranking, kind] = np.array(
                 [rank_of(scores[ranking], row) for scores, row in zip(found, right)]
             )
     labels = {key: {"ranking": key[0], **key[1]._asdict()} for key in ranks}
     controls = {
         key: {name: (key[0], Kind(name)) for name in ("blank", "shuffled")}
+        | {"boxes": ("layout", Kind(labels="none"))}
         for key in ranks
-        if key[1].sketches == "real" and key[1].boxes == "own"
+        if key[1].sketches == "real" and key[1].boxes == "own" and key[1].labels != "none"
     }
     figures = retrieval.rank_figures(ranks, labels, controls, METRICS, len(index), args.split, 0)
     print(f"fused: {', '.join(f'{name} {weight:g}' for name, weight in weights.items())}")

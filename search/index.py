@@ -305,7 +305,7 @@ def encode(run: Run, scene: Scene) -> EncodedScene:
 def layout_objects(run: Run, scene: Scene, encoded: EncodedScene) -> LayoutObjects:
     """Return the drawn objects for layout match: of the label given, else as the run sees."""
     names = run.vocabulary.names
-    probabilities = np.array(encoded.class_probabilities, np.float32)
+    probabilities = encoded.class_probabilities * np.float32(layout_match.GUESS_WEIGHT)
     for number, each in enumerate(scene.objects):
         if each.label is None:
             continue

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from core import layout_match
 from core.errors import EmptySplitError, UsageError, UserError
 from core.evaluation import fusion, retrieval
 from core.evaluation.embedded_split import EmbeddedScenes, Evaluation
 from core.evaluation.query_protocols import SKETCHES, main_protocol
 from core.hparams import hp
-from core.layout_match import LayoutObjects, layout_scores
+from core.layout_match import LayoutObjects
 from core.model import WholeSceneModel
 from core.progress import progress
 from core.registry import EXPERIMENTS
@@ -163,18 +164,21 @@ def _scores(
     ]
     classes = evaluation.dataset.vocabulary.num_classes
     there, drawn = (_layout_objects(side, labels, classes) for side in (photos, queries))
+    if labels != "given":
+        weight = layout_match.GUESS_WEIGHT if labels == "guessed" else 0
+        drawn = drawn._replace(probabilities=drawn.probabilities * np.float32(weight))
     scenes = np.arange(photos.num_scenes)
     ends = np.searchsorted(photos.obj_to_img, scenes, "right")
     query_ends = np.searchsorted(queries.obj_to_img, scenes, "right")
     for row, own in enumerate(map(slice, [0, *query_ends[:-1]], query_ends)):
-        layout = layout_scores(LayoutObjects(*(column[own] for column in drawn)), there, ends)
+        layout = layout_match.layout_scores(
+            LayoutObjects(*(column[own] for column in drawn)), there, ends
+        )
         learned, *others = (-cdist(a[row, None], b)[0] for a, b in by_vectors)
         yield np.stack([learned, layout, *others])
 
 
 def _layout_objects(side: EmbeddedScenes, labels: str, classes: int) -> LayoutObjects:
-    if labels == "none":
-        return LayoutObjects(side.boxes, np.ones((len(side.boxes), 1), np.float32))
     named = side.classes[:, None] == np.arange(classes)
     probabilities = named.astype(np.float32) if labels == "given" else side.probabilities
     return LayoutObjects(side.boxes, np.asfortranarray(probabilities))

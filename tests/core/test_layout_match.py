@@ -27,7 +27,7 @@ def plain_score(drawn, photographed):
     likely = np.zeros(len(photographed.boxes))
     for q, (box, odds) in enumerate(zip(*drawn)):
         for o, (other, other_odds) in enumerate(zip(*photographed)):
-            same = float(odds @ other_odds)
+            same = float(odds @ other_odds) + 1 - odds.sum()
             gap = np.hypot(*((box[:2] + box[2:] - other[:2] - other[2:]) / 2))
             sizes = np.log((box[2:] - box[:2]) / (other[2:] - other[:2]))
             spread = gap**2 / (2 * 0.15**2) + sizes @ sizes / (2 * 0.7**2)
@@ -52,10 +52,13 @@ def gallery(rng, counts):
 def test_scores_equal_those_of_every_assignment_tried(drawn_count):
     rng = np.random.default_rng(drawn_count)
     drawn = objects(rng, drawn_count)
+    sure = rng.uniform(0.5, 1, (drawn_count, 1))
+    drawn = drawn._replace(probabilities=drawn.probabilities * sure)
     parts, together, ends = gallery(rng, [0, 1, 2, 4, 0, 3, 4, 0])
     scores = layout_match.layout_scores(drawn, together, ends)
     expected = [plain_score(drawn, each) for each in parts]
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    # Classes that nothing drawn is likelier to be than LEAST_CHANCE are not looked at.
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
 def test_the_best_by_the_bound_are_exact_and_stand_before_the_rest():

@@ -41,7 +41,10 @@ def test_controls_show_what_they_say(index, scenes):
         for kind in (Kind(), Kind("blank"), Kind())
     )
     shuffled = evaluate.query_scores(index, some, Kind("shuffled"), index.weights)
+    none = evaluate.query_scores(index, some, Kind(labels="none"), index.weights)
+    one = evaluate.query_scores(index, some, Kind("blank", labels="none"), index.weights)
     for n, scene in enumerate(some):
+        np.testing.assert_array_equal(none[n]["layout"], one[n]["layout"])
         np.testing.assert_array_equal(real[n]["fused"], again[n]["fused"])
         for other in (blank, shuffled):
             assert not np.allclose(real[n]["learned"], other[n]["learned"])
@@ -59,7 +62,7 @@ def test_ties_count_against_the_right_photograph():
 def test_the_command_prints_every_ranking_and_control(index, folder, capsys):
     evaluate.main([str(index.home), str(folder)])
     told = capsys.readouterr().out
-    assert told.count("sbir-top1 ") == 3 * 3 + 2 * 2
+    assert told.count("sbir-top1 ") == 3 * 3 + 2 * 2 + 1
     for words in (
         "ranking=fused",
         "fused: learned 1, layout 1",
