@@ -33,8 +33,8 @@ from search.stores import distances, store_class
 LABELS = 5  # classes told of a drawn object
 CANDIDATES = 2000  # photographs that are ranked where a store does not compare them all
 # Of the rankings, `PhotoIndex.scores`; an index without a run that sees whole pictures has two.
-# On validation equal weights are good with labels guessed and with labels given: docs/results.md,
-# "Weights of the rankings". `whole` was not measured there yet.
+# Validation, with annotated boxes, would take layout alone; with boxes of a detector and of people,
+# equal weights find more: docs/results.md, "Weights of the rankings".
 WEIGHTS = {"learned": 1.0, "layout": 1.0, "whole": 1.0}
 
 
