@@ -186,7 +186,7 @@ class House:
 
 def ended(process):
     """(exit code, what it wrote to stderr)."""
-    _, said = process.communicate(timeout=150)
+    _, said = process.communicate(timeout=300)
     return process.returncode, said
 
 
