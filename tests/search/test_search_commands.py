@@ -75,7 +75,7 @@ def struck(run, photographs, home, number, blocks=3, before=lambda process: None
     return process.returncode, errors, len(list((home / index_folder.BLOCKS).glob("*.npz")))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(scene_run):
     return scene_run
 

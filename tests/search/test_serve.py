@@ -151,7 +151,8 @@ def test_a_search_finds_what_the_index_finds(site):
         assert told["labels"] == [site.run.vocabulary.names[0], None]
         ((drawn, photographed, score),) = told["matches"]
         assert (drawn, photographed) == hit.matches[0][:2] and 0 < score <= 1
-    assert HOSTILE in {hit["name"] for hit in content["hits"] + site.search(first=24)[2]["hits"]}
+    rest = site.search(first=24, weights=weights)[2]["hits"]
+    assert HOSTILE in {hit["name"] for hit in content["hits"] + rest}
 
 
 def test_pages_of_results_join(site):
