@@ -78,7 +78,7 @@ def train(argv: Sequence[str]) -> None:
             settings.record_start(folder, run.step, argv, args.allow_data_change)
         log.info("%s, %s", folder.root, f"from step {run.step}" if run.step else "from the start")
         thread = stack.enter_context(notifier.Notifier(slack, folder, base.goal))
-        gc.freeze()  # tracing makes many objects: for each few, all that is here would be looked at
+        gc.freeze()  # else each collection during tracing would search all that is imported
         training.train(run.model, dataset, folder, base, run.step, thread, spread)
 
 

@@ -114,7 +114,7 @@ class CocoScenes(SceneDataset):
 
 
 class _CachedScenes(CocoScenes):
-    """The same draws from the caches of the three sets, for training."""
+    """Reads features from the caches of the three sets, for training; draws as `CocoScenes`."""
 
     def __init__(self, scenes: CocoScenes, photos: FrozenEncoder, sketches: FrozenEncoder) -> None:
         """photos, sketches: the encoders whose features are read."""

@@ -27,6 +27,8 @@ OPTIONS = (
     (OBJECTS, "triplet_loss_weight=0", {"triplet_loss"}, {"representation", "projection"}),
     (OBJECTS, "pretrained_e_model=mobilenet2,backbone_alpha=0.1", set(), set()),
     (OBJECTS, "pretrained_e_model=resnet,backbone_alpha=1,batch_norm=frozen", set(), set()),
+    (OBJECTS, "pretrained_e_model=inception,backbone_alpha=1,batch_norm=frozen,image_size=75",
+     set(), set()),
     (OBJECTS, "encoder_training=last,batch_norm=auto", set(), set()),
     (OBJECTS, "encoder_training=frozen,batch_norm=auto", set(), set()),
     (ALIGNED, "", set(), set()),
